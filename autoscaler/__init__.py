@@ -1,0 +1,1 @@
+"""The right number of workers: GPUs, demand, policy and launchers, in a process of its own."""

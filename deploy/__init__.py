@@ -1,0 +1,1 @@
+"""One machine in one command, and the images and manifests for more."""

@@ -1,0 +1,38 @@
+"""The contract and the submitting side: what a backend service needs, and nothing that loads a model."""
+
+from .client import AsyncClient, Client
+from .errors import (
+    BrokerUnavailable,
+    ConfigError,
+    InvalidJob,
+    JobCancelled,
+    JobExpired,
+    JobFailed,
+    QueueFull,
+    ResultTimeout,
+    StokerError,
+    UnknownModel,
+    UnknownTier,
+)
+from .job import Job, Result, Status
+from .settings import Settings
+
+__all__ = [
+    "AsyncClient",
+    "BrokerUnavailable",
+    "Client",
+    "ConfigError",
+    "InvalidJob",
+    "Job",
+    "JobCancelled",
+    "JobExpired",
+    "JobFailed",
+    "QueueFull",
+    "Result",
+    "ResultTimeout",
+    "Settings",
+    "Status",
+    "StokerError",
+    "UnknownModel",
+    "UnknownTier",
+]

@@ -1,0 +1,64 @@
+"""Every error that Stoker raises. The message says what is wrong and what to do about it."""
+
+
+class StokerError(Exception):
+    """Base of everything raised on purpose."""
+
+
+class ConfigError(StokerError):
+    """``fleet.toml`` or a ``STOKER_*`` variable holds a value that is not allowed."""
+
+
+class BrokerUnavailable(StokerError):
+    """Redis cannot be reached, or refuses to serve."""
+
+
+class InvalidJob(StokerError, ValueError):
+    """The job itself is wrong: running it again cannot help."""
+
+
+class UnknownModel(InvalidJob):
+    """No model of that name is in the fleet."""
+
+
+class UnknownTier(InvalidJob):
+    """The model does not serve that SLA tier."""
+
+
+class QueueFull(StokerError):
+    """The queue holds as many jobs as it may.
+
+    ``retry_after_s`` is when to come back, in seconds.
+    """
+
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class ResultTimeout(StokerError, TimeoutError):
+    """The result did not come within the time given. The job itself goes on."""
+
+
+class JobFailed(StokerError):
+    """The job ran and failed. ``kind`` is the name of the error on the worker."""
+
+    def __init__(self, message: str, kind: str = "JobFailed") -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class JobCancelled(JobFailed):
+    """The job was cancelled before it finished."""
+
+
+class JobExpired(JobFailed):
+    """The job's deadline passed before it finished."""
+
+
+class EngineError(StokerError):
+    """The engine could not serve a request, though nothing was wrong with the request."""
+
+
+class ModelNotFound(ConfigError):
+    """A model's ``source`` does not lead to a model that can be loaded."""

@@ -1,0 +1,80 @@
+"""Every Redis key that Stoker uses. No key is formatted anywhere else.
+
+Queue names are shared with stock Celery and carry no prefix. Everything else is private, named
+``stoker:*`` so that a stock worker's own sweep of ``unacked`` can never touch it.
+"""
+
+
+def queue(model: str, tier: str) -> str:
+    """List. Jobs of one model and tier, newest on the left; no expiry. Any Celery producer may push."""
+    return f"{model}.{tier}"
+
+
+def inflight(model: str) -> str:
+    """Hash. Lease -> the message as it was taken; no expiry. A field exists exactly while leased."""
+    return f"stoker:inflight:{model}"
+
+
+def leases(model: str) -> str:
+    """Sorted set. Lease -> the server time in seconds at which it runs out; no expiry."""
+    return f"stoker:leases:{model}"
+
+
+def losses(model: str) -> str:
+    """Hash. SHA1 of a message -> how many of its workers were lost; a field goes when its job ends."""
+    return f"stoker:losses:{model}"
+
+
+def served(model: str) -> str:
+    """Hash. Queue -> server time in seconds since when its head has waited to be taken; no expiry."""
+    return f"stoker:served:{model}"
+
+
+def dead(model: str) -> str:
+    """Stream. Dead letters: queue, reason, losses, message; no expiry, purged by an operator."""
+    return f"stoker:dead:{model}"
+
+
+def cancelled() -> str:
+    """Sorted set. Job id -> server time in seconds until which the cancellation is remembered."""
+    return "stoker:cancelled"
+
+
+def submission(job_id: str) -> str:
+    """String. Marks a job with an idempotency key as submitted; expires with its result."""
+    return f"stoker:submission:{job_id}"
+
+
+def result(job_id: str) -> str:
+    """String and pub/sub channel. Celery's result of a job, in Celery's own format; expires."""
+    return f"celery-task-meta-{job_id}"
+
+
+def worker(name: str) -> str:
+    """String. A worker's last heartbeat as JSON; expires after a few missed beats."""
+    return f"stoker:worker:{name}"
+
+
+def workers() -> str:
+    """Sorted set. Worker name -> Unix time of its last heartbeat; the index of ``worker``."""
+    return "stoker:workers"
+
+
+def throughput(model: str) -> str:
+    """Hash. ``jobs_per_s`` and ``load_s`` last measured by any worker of the model; no expiry."""
+    return f"stoker:throughput:{model}"
+
+
+def leader() -> str:
+    """String. Name of the autoscaler that leads; expires when it stops renewing."""
+    return "stoker:autoscaler"
+
+
+def decisions() -> str:
+    """Stream, capped. The autoscaler's decisions: model, action, reason and what they were based on."""
+    return "stoker:decisions"
+
+
+def devices() -> str:
+    """String. The autoscaler's last view of the devices as JSON; expires after a few missed rounds."""
+    return "stoker:devices"

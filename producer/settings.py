@@ -1,0 +1,227 @@
+"""The configuration: one frozen object, read from ``fleet.toml`` and ``STOKER_*``.
+
+An environment variable overrides the file: ``STOKER_REDIS__URL``, ``STOKER_MODELS__MINILM__MAX_REPLICAS``.
+Two underscores step into a table. ``STOKER_FLEET`` names another file.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from .errors import ConfigError, UnknownModel, UnknownTier
+from .job import explain
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+TierName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+Seconds = Annotated[float, Field(gt=0)]
+Gigabytes = Annotated[float, Field(ge=0)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Redis(_Table):
+    """Where the queues live. Without a URL, ``stoker up`` runs a server of its own and says where."""
+
+    url: str | None = None
+    lease_s: Seconds = 30.0
+    """How long a silent worker keeps its jobs before others get them. Renewed at a third of this."""
+    max_losses: Annotated[int, Field(ge=1)] = 3
+    """How many workers a job may take down with it before it becomes a dead letter."""
+    result_ttl_s: Seconds = 86_400.0
+
+
+class Tier(_Table):
+    """An SLA tier. ``weight`` is the head start; ``target_wait_s`` is how fast waiting makes up for it."""
+
+    target_wait_s: Seconds
+    weight: Annotated[float, Field(gt=0)]
+
+
+class Limits(_Table):
+    """What one job, and one queue, may hold. Anything larger is refused at submission."""
+
+    max_input_bytes: Annotated[int, Field(ge=1)] = 1_048_576
+    max_inputs: Annotated[int, Field(ge=1)] = 4096
+    max_queued: Annotated[int, Field(ge=1)] = 1_000_000
+    time_limit_s: Seconds = 600.0
+
+
+class Model(_Table):
+    """One model: which engine runs it, where its weights are, and how far it may scale.
+
+    ``source`` is ``package:NAME`` (weights inside an installed Python package), a path, or a hub id.
+    """
+
+    engine: Literal["embed", "generate", "echo"]
+    source: str = ""
+    tiers: tuple[TierName, ...] = ("interactive", "standard", "batch")
+    memory_gb: Gigabytes = 1.0
+    max_concurrency: Annotated[int, Field(ge=1, le=4096)] = 32
+    """Requests one worker runs at the same time."""
+    min_replicas: Annotated[int, Field(ge=0)] = 0
+    max_replicas: Annotated[int, Field(ge=1)] = 1
+    limits: Limits = Limits()
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Handed to the engine as they are; each engine documents its own."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(f"min_replicas is {self.min_replicas}, allowed: up to max_replicas ({self.max_replicas})")
+        if not self.source and self.engine != "echo":
+            raise ValueError("source is missing; allowed: package:NAME, a path, or a hub id")
+        if not self.tiers:
+            raise ValueError("tiers is empty; allowed: at least one name from [tiers]")
+        return self
+
+
+class DeclaredDevice(_Table):
+    """A stand-in for a GPU on a machine without NVML: one slot that one worker may hold."""
+
+    name: Name | Annotated[str, Field(pattern=r"^cpu:\d+$")]
+    memory_gb: Gigabytes = 4.0
+
+
+class Scaling(_Table):
+    """How the autoscaler moves. Up is fast, down is slow."""
+
+    interval_s: Seconds = 1.0
+    up_cooldown_s: Annotated[float, Field(ge=0)] = 3.0
+    idle_s: Annotated[float, Field(ge=0)] = 30.0
+    """How long a worker must have been superfluous before it is drained."""
+    drain_s: Seconds = 60.0
+    """How long a draining worker may take before its jobs are handed back."""
+    start_s: Seconds = 300.0
+    """How long a worker may take to load before it is given up."""
+
+
+def _default_tiers() -> dict[str, Tier]:
+    return {
+        "interactive": Tier(target_wait_s=1, weight=16),
+        "standard": Tier(target_wait_s=30, weight=4),
+        "batch": Tier(target_wait_s=600, weight=1),
+    }
+
+
+class Settings(BaseSettings):
+    """The whole configuration. Build it with :meth:`load`."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix="STOKER_", env_nested_delimiter="__"
+    )
+
+    redis: Redis = Redis()
+    tiers: dict[TierName, Tier] = Field(default_factory=_default_tiers)
+    models: dict[Name, Model] = Field(default_factory=dict)
+    devices: tuple[DeclaredDevice, ...] = ()
+    scaling: Scaling = Scaling()
+    state_dir: Path = Path(".stoker")
+    """Logs, process records and the embedded server's data; relative to the fleet file."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003  signature is pydantic-settings' own
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let the environment win over the file, whose tables come in as ``init_settings``."""
+        return env_settings, init_settings
+
+    @classmethod
+    def load(cls, path: Path | str | None = None) -> Settings:
+        """Read the fleet file and the environment.
+
+        Args:
+            path: the fleet file; by default ``STOKER_FLEET``, then ``fleet.toml`` here.
+
+        Raises:
+            ConfigError: with a line for each mistake: key, value, what is allowed.
+        """
+        file = Path(path or os.environ.get("STOKER_FLEET", "fleet.toml"))
+        try:
+            tables = tomllib.loads(file.read_text())
+        except FileNotFoundError:
+            raise ConfigError(
+                f"{file} does not exist: run where your fleet.toml is, or name it in STOKER_FLEET"
+            ) from None
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{file} is not TOML: {error}") from None
+        tables.setdefault("state_dir", ".stoker")
+        try:
+            settings = cls(**tables)
+        except ValidationError as error:
+            raise ConfigError(f"{file}:\n{explain(error)}") from None
+        state_dir = settings.state_dir
+        return settings.model_copy(update={"state_dir": (file.parent / state_dir).absolute()})
+
+    @model_validator(mode="after")
+    def _tiers_exist(self) -> Self:
+        for name, model in self.models.items():
+            for tier in model.tiers:
+                if tier not in self.tiers:
+                    raise ValueError(
+                        f"models.{name}.tiers names {tier!r}; allowed: {', '.join(sorted(self.tiers))}"
+                    )
+        return self
+
+    def model(self, name: str) -> Model:
+        """The model of that name.
+
+        Raises:
+            UnknownModel: naming the models there are.
+        """
+        try:
+            return self.models[name]
+        except KeyError:
+            known = ", ".join(sorted(self.models)) or "none: add a [models.NAME] table to fleet.toml"
+            raise UnknownModel(f"no model {name!r} in the fleet; allowed: {known}") from None
+
+    def tier(self, model: str, tier: str) -> Tier:
+        """The tier of that name, if the model serves it.
+
+        Raises:
+            UnknownModel, UnknownTier: naming what there is.
+        """
+        allowed = self.model(model).tiers
+        if tier not in allowed:
+            raise UnknownTier(f"model {model!r} has no tier {tier!r}; allowed: {', '.join(allowed)}")
+        return self.tiers[tier]
+
+    def default_tier(self, model: str) -> str:
+        """The model's tier with the shortest target."""
+        return min(self.model(model).tiers, key=lambda tier: self.tiers[tier].target_wait_s)
+
+    @property
+    def url_file(self) -> Path:
+        """Where ``stoker up`` leaves the URL of the server it started, readable by its owner alone."""
+        return self.state_dir / "redis.url"
+
+    @property
+    def redis_url(self) -> str:
+        """The broker: configured, or the one that ``stoker up`` started here.
+
+        Raises:
+            ConfigError: when there is neither.
+        """
+        if self.redis.url:
+            return self.redis.url
+        if url := os.environ.get("REDIS_URL"):
+            return url
+        try:
+            return self.url_file.read_text().strip()
+        except FileNotFoundError:
+            raise ConfigError(
+                "no Redis: start one with 'stoker up', or set redis.url in fleet.toml, "
+                "STOKER_REDIS__URL or REDIS_URL"
+            ) from None

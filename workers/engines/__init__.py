@@ -1,0 +1,1 @@
+"""Engines: one file each, all of one protocol (see ``protocol``)."""

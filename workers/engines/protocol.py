@@ -1,0 +1,74 @@
+"""The engine protocol: the only thing a model has to implement to be served.
+
+The pool calls ``submit`` and ``cancel`` from its own thread and everything else from the one thread
+that owns the device. A request that was submitted has exactly one :class:`Outcome`, whatever happens
+to it or to its neighbours; ``tests/acceptance/engine_contract.py`` holds every engine to that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from producer.errors import StokerError
+from producer.job import Item
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What an engine is asked for: the inputs of one job, answered as one.
+
+    ``id`` is unique among the requests the engine holds. ``parameters`` are the producer's, unchecked.
+    """
+
+    id: str
+    inputs: list[Item]
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The one terminal answer to a request: ``outputs`` (one per input, in order) or ``error``.
+
+    An ``InvalidJob`` error is the request's own fault and final; an ``EngineError`` is not, and the
+    request may be tried again. ``batch_size`` is how many inputs shared the device with this request
+    when it ran, ``ran_s`` how long it was on the device, in seconds.
+    """
+
+    id: str
+    outputs: list[Any] | None = None
+    error: StokerError | None = None
+    usage: dict[str, int] = field(default_factory=dict)
+    ran_s: float = 0.0
+    batch_size: int = 1
+
+
+class Engine(Protocol):
+    """A model on a device."""
+
+    @property
+    def capacity(self) -> int:
+        """How many requests it can make use of now: those on the device and at most one batch ahead."""
+
+    def load(self) -> None:
+        """Bring the model onto the device and warm it up. May take minutes.
+
+        Raises:
+            ModelNotFound: when the source does not lead to a model.
+        """
+
+    def submit(self, request: Request) -> None:
+        """Take a request. Thread-safe, never blocks and never raises: a bad request is an outcome."""
+
+    def cancel(self, request_id: str) -> None:
+        """Give up a request, wherever it is. Thread-safe; its outcome is a ``JobCancelled`` error."""
+
+    def step(self, timeout: float) -> list[Outcome]:
+        """Run one batch, or one decode step, and return what became final.
+
+        Waits up to ``timeout`` seconds for something to do. Never raises for a request's sake; an
+        exception means that the engine is lost, and the worker with it.
+        """
+
+    def close(self) -> None:
+        """Free the device. Requests still held get no outcome: their leases run out elsewhere."""
