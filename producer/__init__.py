@@ -1,6 +1,5 @@
 """The contract and the submitting side: what a backend service needs, and nothing that loads a model."""
 
-from .client import AsyncClient, Client
 from .errors import (
     BrokerUnavailable,
     ConfigError,
@@ -18,9 +17,7 @@ from .job import Job, Result, Status
 from .settings import Settings
 
 __all__ = [
-    "AsyncClient",
     "BrokerUnavailable",
-    "Client",
     "ConfigError",
     "InvalidJob",
     "Job",

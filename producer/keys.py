@@ -30,6 +30,12 @@ def served(model: str) -> str:
     return f"stoker:served:{model}"
 
 
+def taken(model: str) -> str:
+    """Hash. Queue -> how many jobs were ever taken from it for good; no expiry. With the queue's length
+    this counts arrivals, whoever pushed them."""
+    return f"stoker:taken:{model}"
+
+
 def dead(model: str) -> str:
     """Stream. Dead letters: queue, reason, losses, message; no expiry, purged by an operator."""
     return f"stoker:dead:{model}"
