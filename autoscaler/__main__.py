@@ -1,0 +1,59 @@
+"""``python -m autoscaler``: the autoscaler as a process, with local workers.
+
+Exit codes: 0 after SIGTERM or SIGINT, 2 when the configuration is wrong or there is no device to use.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+from redis import Redis
+
+from producer.errors import ConfigError
+from producer.settings import Settings
+from scheduler.queue import Queue
+
+from .controller import Controller
+from .launchers.local import LocalLauncher
+from .nvml import choose_probe
+
+
+def main() -> int:
+    """Run until told to stop."""
+    parser = argparse.ArgumentParser(prog="python -m autoscaler", description=__doc__)
+    parser.add_argument(
+        "--fleet", default=os.environ.get("STOKER_FLEET", "fleet.toml"), help="the fleet file"
+    )
+    fleet = Path(parser.parse_args().fleet).absolute()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        settings = Settings.load(fleet)
+        url = settings.redis_url
+        probe = choose_probe(settings)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    launcher = LocalLauncher(settings.state_dir, {"STOKER_FLEET": str(fleet), "STOKER_REDIS__URL": url})
+    # A server that stops answering must not stop the rounds for longer than the lease can bear.
+    redis = Redis.from_url(url, socket_timeout=5, socket_connect_timeout=2)
+    queues = [Queue(redis, settings, name) for name in settings.models]
+
+    def sweep() -> None:
+        for queue in queues:
+            queue.reap()
+
+    controller = Controller(settings, redis, probe, launcher, sweep)
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: controller.interrupt())
+    controller.run()
+    redis.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,38 @@
+"""Back-off: a model whose workers end unasked is started again, but later each time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+FIRST_S = 1.0
+LONGEST_S = 300.0
+STABLE_S = 60.0
+"""A worker that lived this long did not fail to start: counting begins anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Failures in a row of one model, the cause of the last, and the Unix time of the next start."""
+
+    failures: int
+    until: float
+    cause: str
+
+    @property
+    def reason(self) -> str:
+        """For people. It does not change while the back-off lasts."""
+        times = "once" if self.failures == 1 else f"{self.failures} times in a row"
+        pause = pause_s(self.failures)
+        return f"a worker ended unasked {times}; next start after {pause:g} s. Last: {self.cause}"
+
+
+def after(before: Backoff | None, now: float, lived_s: float, cause: str) -> Backoff:
+    """The back-off after a worker that lived ``lived_s`` seconds ended unasked."""
+    anew = before is None or lived_s >= STABLE_S or now >= before.until + LONGEST_S
+    failures = 1 if before is None or anew else before.failures + 1
+    return Backoff(failures, now + pause_s(failures), cause)
+
+
+def pause_s(failures: int) -> float:
+    """Seconds to wait after that many failures in a row: doubling, up to a limit."""
+    return min(LONGEST_S, FIRST_S * 2.0 ** min(failures - 1, 20))

@@ -1,0 +1,38 @@
+"""Decide: from what is seen, and what was done lately, to what is done now. No clock, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from .grow import grow
+from .removal import remove
+from .roster import Phase, Worker
+from .shrink import shrink
+from .sizing import size
+
+if TYPE_CHECKING:
+    from .decisions import Decision, Drain
+    from .observation import Memory, Observation
+
+
+def decide(seen: Observation, memory: Memory) -> tuple[list[Decision], Memory]:
+    """What to do in this round, each with the reason for it, and what to remember.
+
+    Never stops a worker that is not managed, never uses a faulty device, never starts beyond a model's
+    maximum. A worker that drains holds its device until it is gone.
+    """
+    idle_s = seen.settings.scaling.idle_s
+    sizes = {name: size(model, seen.demands[name], idle_s) for name, model in seen.settings.models.items()}
+    removals, memory = remove(seen, memory)
+    workers = _told(seen.workers, removals)
+    drains, memory = shrink(seen, memory, sizes, [worker for worker in workers if worker.serves])
+    growth, memory = grow(seen, memory, sizes, _told(workers, drains))
+    return [*removals, *drains, *growth], memory
+
+
+def _told(workers: Sequence[Worker], drains: Sequence[Drain]) -> list[Worker]:
+    """The workers, those that were just told to go in phase ``DRAINING``."""
+    going = {drain.worker for drain in drains}
+    return [replace(one, phase=Phase.DRAINING) if one.name in going else one for one in workers]

@@ -1,0 +1,39 @@
+"""Decisions: what one round does, each with the reason for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start a replica of ``model`` on ``device``, which is of ``kind`` ``cpu`` or ``cuda``."""
+
+    model: str
+    device: str
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Let a worker finish what it runs and end; with ``grace_s`` 0, end it at once."""
+
+    model: str
+    worker: str
+    device: str
+    grace_s: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """More is wanted than can be done. ``cause`` stays the same for as long as the hindrance does, while the
+    numbers in ``reason`` move."""
+
+    model: str
+    cause: str
+    reason: str
+
+
+Decision = Start | Drain | Hold

@@ -1,0 +1,166 @@
+"""Workers as processes of this machine, each in a session of its own, so that they outlive the autoscaler."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from . import records
+from .protocol import Ended, Launched, LaunchError, Placement
+
+WORKER = (sys.executable, "-m", "workers")
+LAST_WORDS_LINES = 2
+LAST_WORDS_CHARS = 300
+
+
+class LocalLauncher:
+    """Starts ``python -m workers`` and knows its workers by their process records.
+
+    Args:
+        state_dir: holds ``logs/NAME.log`` and ``run/NAME.json``.
+        env: what workers get on top of this process's own environment.
+        command: the program; ``--model``, ``--device``, ``--name`` and ``--launched-by`` are appended.
+    """
+
+    def __init__(self, state_dir: Path, env: Mapping[str, str], command: Sequence[str] = WORKER) -> None:
+        self.run_dir = state_dir / "run"
+        self.log_dir = state_dir / "logs"
+        self.env = dict(env)
+        self.command = tuple(command)
+        # Two fleets on one machine must not take each other's workers for their own.
+        place = hashlib.sha256(str(state_dir.absolute()).encode()).hexdigest()[:8]
+        self._id = f"local:{socket.gethostname()}:{place}"
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._ended: list[Ended] = []
+
+    @property
+    def id(self) -> str:
+        """This machine and this fleet's state directory."""
+        return self._id
+
+    def start(self, placement: Placement) -> str:
+        """Start a worker process; see :class:`Launcher`."""
+        name = f"{placement.model}-{secrets.token_hex(3)}"
+        try:
+            child = self._spawn(name, placement)
+        except OSError as error:
+            raise LaunchError(f"no worker of {placement.model} could be started: {error}") from error
+        record = records.Record(
+            role="worker",
+            name=name,
+            pid=child.pid,
+            created_at=records.created_at(child.pid),
+            model=placement.model,
+            device=placement.device,
+            launched_by=self.id,
+        )
+        try:
+            records.write(self.run_dir, record)
+        except OSError as error:
+            child.kill()  # nobody would ever find it again
+            child.wait()
+            raise LaunchError(f"no record of {name} could be written: {error}") from error
+        self._children[name] = child
+        return name
+
+    def _spawn(self, name: str, placement: Placement) -> subprocess.Popen[bytes]:
+        arguments = ["--model", placement.model, "--device", placement.device]
+        arguments += ["--name", name, "--launched-by", self.id]
+        self.log_dir.mkdir(parents=True, exist_ok=True)
+        with self._log(name).open("ab") as log:
+            return subprocess.Popen(
+                [*self.command, *arguments],
+                env={**os.environ, **self.env, **device_env(placement)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def drain(self, name: str, grace_s: float) -> None:
+        """SIGTERM, or SIGKILL without grace; see :class:`Launcher`."""
+        for record in self._workers():
+            if record.name != name:
+                continue
+            if grace_s > 0 and record.draining_since is None:
+                # Written first: a worker that ends before its record says why would pass for a lost one.
+                records.write(self.run_dir, replace(record, draining_since=time.time()))
+            records.send(record, signal.SIGTERM if grace_s > 0 else signal.SIGKILL)
+
+    def list(self) -> Sequence[Launched]:
+        """The workers whose processes live, whoever was autoscaler when they were started."""
+        codes = {name: child.poll() for name, child in self._children.items()}  # also buries the zombies
+        living = []
+        for record in self._workers():
+            if records.alive(record):
+                living.append(
+                    Launched(
+                        record.name,
+                        record.model,
+                        record.device,
+                        record.pid,
+                        record.created_at,
+                        record.draining_since,
+                    )
+                )
+            else:
+                self._bury(record, codes.get(record.name))
+        return living
+
+    def ended(self) -> Sequence[Ended]:
+        """The workers that ended, each told once."""
+        self.list()
+        ended, self._ended = self._ended, []
+        return ended
+
+    def _workers(self) -> Sequence[records.Record]:
+        return [record for record in records.read(self.run_dir) if record.launched_by == self.id]
+
+    def _bury(self, record: records.Record, code: int | None) -> None:
+        records.remove(self.run_dir, record.name)
+        self._children.pop(record.name, None)
+        how = "ended unseen" if code is None else f"exit {code}" if code >= 0 else signal.Signals(-code).name
+        words = last_words(self._log(record.name))
+        self._ended.append(
+            Ended(
+                record.name,
+                record.model,
+                asked=record.draining_since is not None,
+                lived_s=max(0.0, time.time() - record.created_at),
+                cause=f"{how}: {words}" if words else how,
+            )
+        )
+
+    def _log(self, name: str) -> Path:
+        return self.log_dir / f"{name}.log"
+
+
+def device_env(placement: Placement) -> dict[str, str]:
+    """The environment that keeps a worker on its device."""
+    if placement.kind == "cuda":
+        # NVML counts in the order of the PCI bus, CUDA by default the fastest first.
+        index = placement.device.removeprefix("cuda:")
+        return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": index}
+    return {"OMP_NUM_THREADS": "1"}  # beside other busy processes, more threads run slower by an order
+
+
+def last_words(log: Path) -> str:
+    """The last lines of a worker's log that say something, on one line."""
+    try:
+        with log.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - 4096))
+            lines = file.read().decode(errors="replace").splitlines()
+    except FileNotFoundError:
+        return ""
+    telling = [line.strip() for line in lines if line.strip()]
+    return " | ".join(telling[-LAST_WORDS_LINES:])[-LAST_WORDS_CHARS:]

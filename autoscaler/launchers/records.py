@@ -1,0 +1,113 @@
+"""Process records: one JSON file per process, so that it can be found and stopped without Redis or a parent.
+
+A process is known by its pid *and* its creation time: a pid alone may have been given to somebody else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+CLOCK_SLACK_S = 2.0
+"""A creation time is counted from boot, and the boot time moves a little when the clock is set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One process. Times are Unix seconds. ``role`` is ``worker``, or whatever else its starter runs."""
+
+    role: str
+    name: str
+    pid: int
+    created_at: float
+    model: str = ""
+    device: str = ""
+    launched_by: str = ""
+    draining_since: float | None = None
+
+
+def created_at(pid: int) -> float:
+    """Creation time of a process in Unix seconds; that of our own child can be read even after its end.
+
+    Raises:
+        psutil.NoSuchProcess: when there is no such process any more.
+    """
+    return psutil.Process(pid).create_time()
+
+
+def write(run_dir: Path, record: Record) -> None:
+    """Write a record whole or not at all, replacing an older one of the same name."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=run_dir, prefix=f".{record.name}.")
+    with os.fdopen(descriptor, "w") as file:
+        json.dump(asdict(record), file)
+    Path(temporary).replace(run_dir / f"{record.name}.json")
+
+
+def read(run_dir: Path) -> list[Record]:
+    """Every record, by name, whether its process lives or not. A file that is no record is passed over."""
+    found = []
+    for file in sorted(run_dir.glob("*.json")):
+        try:
+            found.append(Record(**json.loads(file.read_text())))
+        except (OSError, ValueError, TypeError):  # removed meanwhile, or written by somebody else
+            continue
+    return found
+
+
+def read_all(run_dir: Path) -> list[Record]:
+    """The records of the processes that live, by name."""
+    return [record for record in read(run_dir) if alive(record)]
+
+
+def remove(run_dir: Path, name: str) -> None:
+    """Forget a process. Nothing happens when it was forgotten already."""
+    (run_dir / f"{name}.json").unlink(missing_ok=True)
+
+
+def alive(record: Record) -> bool:
+    """Whether this very process still runs. A zombie does not."""
+    return _process(record) is not None
+
+
+def send(record: Record, signum: signal.Signals) -> bool:
+    """Signal the process, and only it; for SIGKILL, also whatever else it started in its process group.
+
+    Returns False, and signals nobody, when the process is gone, its pid reused or not.
+    """
+    process = _process(record)
+    if process is None:
+        return False
+    try:
+        if signum == signal.SIGKILL and os.getpgid(record.pid) == record.pid:
+            os.killpg(record.pid, signal.SIGKILL)
+        else:
+            process.send_signal(signum)
+    except (ProcessLookupError, psutil.NoSuchProcess):
+        return False
+    return True
+
+
+def terminate(record: Record, grace_s: float) -> None:
+    """End the process: SIGTERM, and SIGKILL if it is still there ``grace_s`` seconds later. Waits for it."""
+    process = _process(record)
+    if process is None or not send(record, signal.SIGTERM):
+        return
+    _, living = psutil.wait_procs([process], timeout=grace_s)
+    if living and send(record, signal.SIGKILL):
+        psutil.wait_procs([process], timeout=10)
+
+
+def _process(record: Record) -> psutil.Process | None:
+    try:
+        process = psutil.Process(record.pid)
+        same = abs(process.create_time() - record.created_at) < CLOCK_SLACK_S
+        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.NoSuchProcess:
+        return None

@@ -1,0 +1,139 @@
+"""NVIDIA GPUs through NVML (``nvidia-ml-py``, whose module is ``pynvml``)."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from producer.errors import ConfigError
+
+from .devices import DeclaredProbe, Device, Probe
+
+if TYPE_CHECKING:
+    from producer.settings import Settings
+
+log = logging.getLogger(__name__)
+
+BYTES_PER_GB = 1e9
+
+
+class NvmlProbe:
+    """Every GPU that NVML and ``CUDA_VISIBLE_DEVICES`` let us see, as ``cuda:N`` in the order of the PCI bus.
+
+    Raises:
+        ImportError: when nvidia-ml-py is not installed.
+        pynvml.NVMLError: when there is no driver.
+    """
+
+    source = "NVML"
+
+    def __init__(self, visible: str | None = None) -> None:
+        import pynvml  # here, so that a machine without it can still run on declared devices
+
+        self._nvml = pynvml
+        # Asked for less by the driver or the device: the value is unknown, the device is fine.
+        self._unsupported = (
+            pynvml.NVMLError_NotSupported,
+            pynvml.NVMLError_FunctionNotFound,
+            pynvml.NVMLError_NoPermission,
+        )
+        pynvml.nvmlInit()
+        self._names: dict[int, str] = {}
+        self._memory: dict[int, float] = {}
+        self._indices = self._visible(pynvml.nvmlDeviceGetCount(), visible)
+
+    def devices(self) -> list[Device]:
+        """Every GPU now; a lost or unreadable one with its fault, and the memory it had."""
+        return [self._device(index) for index in self._indices]
+
+    def _device(self, index: int) -> Device:
+        nvml = self._nvml
+        try:
+            handle = nvml.nvmlDeviceGetHandleByIndex(index)
+            memory = self._ask(nvml.nvmlDeviceGetMemoryInfo, handle)
+            self._names[index] = self._ask(nvml.nvmlDeviceGetName, handle) or "GPU"
+            temperature = self._ask(nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU)
+            rates = self._ask(nvml.nvmlDeviceGetUtilizationRates, handle)
+            processes = self._ask(nvml.nvmlDeviceGetComputeRunningProcesses, handle) or []
+        except nvml.NVMLError as error:
+            name, size = self._names.get(index, "GPU"), self._memory.get(index, 0.0)
+            return Device(f"cuda:{index}", "cuda", name, size, fault=f"NVML: {error}")
+        total, used = _memory(memory)
+        self._memory[index] = total
+        return Device(
+            f"cuda:{index}",
+            "cuda",
+            self._names[index],
+            total,
+            used_gb=used,
+            used_by=_used_by(processes),
+            temperature_c=temperature,
+            utilisation=None if rates is None else rates.gpu / 100,
+        )
+
+    def _ask(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return call(*arguments)
+        except self._unsupported:
+            return None
+
+    def _visible(self, count: int, visible: str | None) -> list[int]:
+        """The indices named in ``CUDA_VISIBLE_DEVICES``: what a cluster gave us, not all that it has."""
+        if visible is None:
+            return list(range(count))
+        wanted = [entry.strip() for entry in visible.split(",") if entry.strip()]
+        return [
+            index
+            for index in range(count)
+            if str(index) in wanted
+            or any(entry.startswith("GPU-") and self._uuid(index).startswith(entry) for entry in wanted)
+        ]
+
+    def _uuid(self, index: int) -> str:
+        try:
+            return str(self._nvml.nvmlDeviceGetUUID(self._nvml.nvmlDeviceGetHandleByIndex(index)))
+        except self._nvml.NVMLError:
+            return ""
+
+
+def choose_probe(settings: Settings) -> Probe:
+    """The GPUs when NVML shows any, else the devices that ``fleet.toml`` declares.
+
+    Raises:
+        ConfigError: when there is neither.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    try:
+        probe = NvmlProbe(visible)
+        gpus = len(probe.devices())
+        why_not = "" if gpus else f"NVML shows no GPU (CUDA_VISIBLE_DEVICES is {visible!r})"
+    except ImportError:
+        why_not = "nvidia-ml-py is not installed (pip install 'stoker[autoscaler]')"
+    except Exception as error:  # any NVMLError; its class is only known where pynvml is installed
+        why_not = f"NVML: {error}"
+    if not why_not:
+        log.info("devices: %d GPUs through NVML; those declared in fleet.toml are not used", gpus)
+        return probe
+    if not settings.devices:
+        raise ConfigError(
+            f"no device to run on: {why_not}, and devices is empty. Add a [[devices]] table to fleet.toml "
+            'for each CPU slot, such as name = "cpu:0" and memory_gb = 4, or install the NVIDIA driver'
+        )
+    log.info("devices: %d declared in fleet.toml (%s)", len(settings.devices), why_not)
+    return DeclaredProbe(settings.devices)
+
+
+def _memory(info: Any) -> tuple[float, float]:
+    """Total and used memory in GB. A GPU without memory of its own shares the machine's."""
+    if info is not None:
+        return info.total / BYTES_PER_GB, info.used / BYTES_PER_GB
+    import psutil
+
+    shared = psutil.virtual_memory()
+    return shared.total / BYTES_PER_GB, (shared.total - shared.available) / BYTES_PER_GB
+
+
+def _used_by(processes: Iterable[Any]) -> dict[int, float]:
+    return {one.pid: one.usedGpuMemory / BYTES_PER_GB for one in processes if one.usedGpuMemory is not None}

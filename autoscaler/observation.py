@@ -1,0 +1,55 @@
+"""Observation: everything that one round decides on, and what it remembers of the rounds before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from . import backoff
+
+if TYPE_CHECKING:
+    from producer.settings import Settings
+
+    from .backoff import Backoff
+    from .demand import Demand
+    from .devices import Device
+    from .roster import Worker
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """The fleet at ``now`` (Unix seconds). ``demands`` holds every model of the settings."""
+
+    now: float
+    settings: Settings
+    demands: Mapping[str, Demand]
+    devices: Sequence[Device]
+    workers: Sequence[Worker]
+
+
+@dataclass(frozen=True, slots=True)
+class Surplus:
+    """Since when a model has had more replicas than it needs, and the most that it needed since."""
+
+    since: float
+    needed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What one round leaves to the next. An empty one is safe: it makes the autoscaler wait, never hurry.
+
+    ``started_at``, ``surplus`` and ``failures`` are by model, ``silent_since`` by worker. Times are Unix
+    seconds.
+    """
+
+    started_at: Mapping[str, float] = field(default_factory=dict)
+    surplus: Mapping[str, Surplus] = field(default_factory=dict)
+    failures: Mapping[str, Backoff] = field(default_factory=dict)
+    silent_since: Mapping[str, float] = field(default_factory=dict)
+
+    def failed(self, now: float, model: str, lived_s: float, cause: str) -> Memory:
+        """With one more worker of ``model`` that ended unasked, or never served."""
+        failure = backoff.after(self.failures.get(model), now, lived_s, cause)
+        return replace(self, failures={**self.failures, model: failure})

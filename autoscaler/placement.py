@@ -1,0 +1,96 @@
+"""Placement: which device a new replica goes to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from .devices import Device, DeviceState
+from .roster import Phase, Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from producer.settings import Model
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """Somebody who holds (a part of) a device: a worker, or a replica placed a moment ago.
+
+    ``memory_gb`` is what it may take, ``measured_gb`` what it takes now.
+    """
+
+    name: str
+    model: str
+    device: str
+    memory_gb: float
+    measured_gb: float = 0.0
+    serves: bool = True
+
+
+def tenants(
+    workers: Iterable[Worker], devices: Iterable[Device], models: Mapping[str, Model]
+) -> tuple[Tenant, ...]:
+    """The tenants of this machine's devices. One that drains keeps its device until it is gone."""
+    by_id = {device.id: device for device in devices}
+    found = []
+    for worker in workers:
+        if (device := by_id.get(worker.device)) is None:
+            continue
+        model = models.get(worker.model)
+        declared = model.memory_gb if model else 0.0
+        measured = device.used_by.get(worker.pid) if worker.pid is not None else None
+        if measured is None:  # the driver does not tell, or numbers processes otherwise, as in a container
+            measured = declared if worker.phase in (Phase.READY, Phase.DRAINING) else 0.0
+        found.append(
+            Tenant(
+                worker.name, worker.model, device.id, max(declared, measured), measured, serves=worker.serves
+            )
+        )
+    return tuple(found)
+
+
+def place(model: str, memory_gb: float, devices: Iterable[Device], held: Sequence[Tenant]) -> Device | None:
+    """The device for a replica of ``model`` that needs ``memory_gb``, or None: of those it fits on, the one
+    where least is left over, so that large gaps stay for large models."""
+    fitting = [device for device in devices if not obstacle(model, memory_gb, device, held)]
+    return min(fitting, key=lambda device: (free_gb(device, held), device.id), default=None)
+
+
+def obstacle(model: str, memory_gb: float, device: Device, held: Sequence[Tenant]) -> str:
+    """Why a replica cannot go to a device; empty when it can."""
+    if device.fault:
+        return f"{device.id} is faulty ({device.fault})"
+    here = [tenant for tenant in held if tenant.device == device.id]
+    if device.kind == "cpu" and here:
+        return f"{device.id} is held by {here[0].name}"
+    if any(tenant.model == model and tenant.serves for tenant in here):
+        # An engine already fills its batches: two of one model on a GPU would only take turns.
+        return f"{device.id} has a replica already"
+    free = free_gb(device, held)
+    return (
+        f"{device.id} has {max(free, 0):.1f} GB free of {memory_gb:g} GB needed" if free < memory_gb else ""
+    )
+
+
+def free_gb(device: Device, held: Iterable[Tenant]) -> float:
+    """Memory that nobody uses and no tenant was promised, in GB."""
+    here = [tenant for tenant in held if tenant.device == device.id]
+    others = max(0.0, device.used_gb - sum(tenant.measured_gb for tenant in here))
+    return device.memory_gb - others - sum(tenant.memory_gb for tenant in here)
+
+
+def with_states(devices: Iterable[Device], workers: Sequence[Worker]) -> list[Device]:
+    """The devices with what they are used for."""
+    return [replace(device, state=_state(device, workers)) for device in devices]
+
+
+def _state(device: Device, workers: Iterable[Worker]) -> DeviceState:
+    phases = {worker.phase for worker in workers if worker.device == device.id}
+    if device.fault:
+        return DeviceState.FAULTY
+    if not phases:
+        return DeviceState.IDLE
+    return DeviceState.RESERVED if phases <= {Phase.STARTING, Phase.LOADING} else DeviceState.ALLOCATED

@@ -1,0 +1,104 @@
+"""Which workers there are: what they say about themselves, joined with what our launcher started."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from producer.heartbeat import WorkerState
+
+if TYPE_CHECKING:
+    from producer.heartbeat import Heartbeat
+
+    from .launchers.protocol import Launched
+
+
+class Phase(StrEnum):
+    """Where a worker is in its life. ``STARTING`` has sent no heartbeat, or none for too long."""
+
+    STARTING = "starting"
+    LOADING = "loading"
+    READY = "ready"
+    DRAINING = "draining"
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """One worker at one moment. Times are Unix seconds.
+
+    ``managed`` is True only for one that our launcher started and can stop. ``device`` is empty when the
+    worker holds none of this machine's. ``running`` is how many jobs it holds, ``free_slots`` how many more
+    it could take.
+    """
+
+    name: str
+    model: str
+    device: str
+    phase: Phase
+    managed: bool
+    started_at: float
+    pid: int | None = None
+    draining_since: float | None = None
+    running: int = 0
+    free_slots: int = 0
+    jobs_per_s: float = 0.0
+    load_s: float = 0.0
+
+    @property
+    def serves(self) -> bool:
+        """Whether it is, or will be, there for new jobs."""
+        return self.phase is not Phase.DRAINING
+
+
+def call(beats: Iterable[Heartbeat], launched: Iterable[Launched], host: str) -> list[Worker]:
+    """Every worker, by name.
+
+    Args:
+        host: this machine, as heartbeats name it. Devices of another machine are not ours to count.
+    """
+    ours = {one.name: one for one in launched}
+    said = {beat.name: beat for beat in beats}
+    return [
+        _managed(ours[name], said.get(name)) if name in ours else _stranger(said[name], host)
+        for name in sorted(ours.keys() | said.keys())
+    ]
+
+
+def _managed(one: Launched, beat: Heartbeat | None) -> Worker:
+    if beat is None:
+        phase = Phase.STARTING if one.draining_since is None else Phase.DRAINING
+        return Worker(
+            one.name, one.model, one.device, phase, True, one.started_at, one.pid, one.draining_since
+        )
+    return _from(beat, one.device, managed=True, draining_since=one.draining_since)
+
+
+def _stranger(beat: Heartbeat, host: str) -> Worker:
+    """One that we did not start, or whose record was lost: it holds its device, and is left alone."""
+    return _from(beat, beat.device if beat.host == host else "", managed=False, draining_since=None)
+
+
+def _from(beat: Heartbeat, device: str, *, managed: bool, draining_since: float | None) -> Worker:
+    return Worker(
+        name=beat.name,
+        model=beat.model,
+        device=device,
+        phase=Phase.DRAINING if draining_since is not None else _PHASES[beat.state],
+        managed=managed,
+        started_at=beat.started_at,
+        pid=beat.pid,
+        draining_since=draining_since,
+        running=len(beat.running),
+        free_slots=max(0, beat.capacity - len(beat.running)) if beat.state is WorkerState.READY else 0,
+        jobs_per_s=beat.jobs_per_s,
+        load_s=beat.ready_at - beat.started_at if beat.ready_at is not None else 0.0,
+    )
+
+
+_PHASES = {
+    WorkerState.LOADING: Phase.LOADING,
+    WorkerState.READY: Phase.READY,
+    WorkerState.DRAINING: Phase.DRAINING,
+}

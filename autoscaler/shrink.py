@@ -1,0 +1,53 @@
+"""Shrinking: which workers are drained because they have been too many for long enough."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from .decisions import Drain
+from .observation import Memory, Observation, Surplus
+
+if TYPE_CHECKING:
+    from .roster import Worker
+    from .sizing import Size
+
+
+def shrink(
+    seen: Observation, memory: Memory, sizes: Mapping[str, Size], staying: Sequence[Worker]
+) -> tuple[list[Drain], Memory]:
+    """Drain the surplus of every model that has had one for ``idle_s``.
+
+    Those with least to finish go first, of those the youngest: the old ones have warm caches.
+    """
+    scaling = seen.settings.scaling
+    drains: list[Drain] = []
+    remembered: dict[str, Surplus] = {}
+    for name, wanted in sizes.items():
+        own = [worker for worker in staying if worker.model == name]
+        if wanted.replicas >= len(own):
+            continue
+        surplus = _surplus(seen, memory, name, wanted.replicas)
+        lasted = seen.now - surplus.since
+        if lasted < scaling.idle_s:
+            remembered[name] = surplus
+            continue
+        victims = sorted(
+            (worker for worker in own if worker.managed),
+            key=lambda worker: (worker.running, -worker.started_at, worker.name),
+        )
+        why = f"{len(own)} replicas, at most {surplus.needed} needed for {lasted:.0f} s; {wanted.reason}"
+        drains += [
+            Drain(name, worker.name, worker.device, scaling.drain_s, why)
+            for worker in victims[: len(own) - surplus.needed]
+        ]
+    return drains, replace(memory, surplus=remembered)
+
+
+def _surplus(seen: Observation, memory: Memory, model: str, needed: int) -> Surplus:
+    idle_s = seen.settings.scaling.idle_s
+    if seen.demands[model].quiet_s >= idle_s:
+        return Surplus(seen.now - seen.demands[model].quiet_s, needed)  # its quiet time was its waiting time
+    before = memory.surplus.get(model, Surplus(seen.now, needed))
+    return Surplus(before.since, max(before.needed, needed))

@@ -1,0 +1,90 @@
+"""Sizing: how many replicas a model should have."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .demand import WINDOW_S
+
+if TYPE_CHECKING:
+    from producer.settings import Model
+
+    from .demand import Demand
+
+UTILISATION = 0.8
+"""Share of its capacity at which a replica is full: beyond it, waiting grows without bound."""
+SHORTEST_WAIT_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Replicas wanted, within the model's minimum and maximum, and the numbers that say why."""
+
+    replicas: int
+    reason: str
+
+
+def size(model: Model, demand: Demand, idle_s: float) -> Size:
+    """Replicas that serve what waits and what arrives at each tier's target wait.
+
+    Zero (or the minimum) when nothing was queued, running or arriving for ``idle_s`` seconds; at least one as
+    soon as anything is.
+    """
+    wanted, reason = _wanted(demand, idle_s)
+    bounded = min(max(wanted, model.min_replicas), model.max_replicas)
+    if bounded > wanted:
+        reason = f"min_replicas is {bounded}; {reason}"
+    elif bounded < wanted:
+        reason = f"{reason}; max_replicas is {bounded}"
+    return Size(bounded, reason)
+
+
+def _wanted(demand: Demand, idle_s: float) -> tuple[int, str]:
+    if demand.queued == 0 and demand.running == 0:
+        if demand.replicas == 0:
+            return 0, "nothing queued or running"
+        if demand.quiet_s >= idle_s:
+            return 0, f"nothing queued, running or arriving for {demand.quiet_s:.0f} s (idle_s {idle_s:g})"
+    facts = _facts(demand)
+    if demand.jobs_per_s <= 0:
+        return max(1, demand.replicas), f"{facts}; a replica's capacity is not measured yet"
+    required = _required_per_s(demand)
+    replicas = max(1, math.ceil(required / demand.jobs_per_s - 1e-9))
+    reason = f"{facts}; {required:.2f} jobs/s needed, a replica does {demand.jobs_per_s:.2f}"
+    if replicas > demand.replicas > 0 and demand.queued <= demand.free_slots:
+        # Nothing waits for a worker. A rate measured on half-empty batches understates the replicas.
+        return demand.replicas, f"{facts}; {demand.free_slots} free slots take it"
+    return replicas, reason
+
+
+def _required_per_s(demand: Demand) -> float:
+    """Jobs per second that all replicas together must do.
+
+    The backlog of a tier has to be gone when its oldest job reaches its target; jobs of more urgent tiers go
+    first. A wait shorter than a new replica takes to load is out of reach, and what the present replicas
+    clear in that time needs no new one. Arrivals count for the tiers that cannot wait for a backlog to show:
+    a tier that may wait longer than the window is sized by its backlog alone, or a file of a thousand batch
+    jobs would look like a flood.
+    """
+    backlog, ahead = 0.0, 0
+    for tier in sorted(demand.tiers, key=lambda tier: tier.target_wait_s):
+        ahead += tier.queued
+        left = max(tier.target_wait_s - tier.oldest_age_s, demand.load_s, SHORTEST_WAIT_S)
+        if tier.queued:
+            backlog = max(backlog, ahead / left)
+    urgent = sum(tier.arrivals_per_s for tier in demand.tiers if tier.target_wait_s <= WINDOW_S)
+    return backlog + urgent / UTILISATION
+
+
+def _facts(demand: Demand) -> str:
+    waiting = ", ".join(
+        f"{tier.tier} {tier.queued} (oldest {tier.oldest_age_s:.1f} s, target {tier.target_wait_s:g} s)"
+        for tier in demand.tiers
+        if tier.queued
+    )
+    return (
+        f"{demand.queued} queued{': ' + waiting if waiting else ''}; {demand.running} running; "
+        f"{demand.arrivals_per_s:.2f}/s arriving; {demand.replicas} replicas"
+    )
