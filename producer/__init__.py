@@ -1,5 +1,7 @@
 """The contract and the submitting side: what a backend service needs, and nothing that loads a model."""
 
+from .async_client import AsyncClient
+from .client import Client
 from .errors import (
     BrokerUnavailable,
     ConfigError,
@@ -17,7 +19,9 @@ from .job import Job, Result, Status
 from .settings import Settings
 
 __all__ = [
+    "AsyncClient",
     "BrokerUnavailable",
+    "Client",
     "ConfigError",
     "InvalidJob",
     "Job",

@@ -46,8 +46,6 @@ class Job(BaseModel):
     deadline: AwareDatetime | None = None
     idempotency_key: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
-    submitted_at: float | None = None
-    """Unix time at which the client submitted it, in seconds; None for stock producers."""
 
     @property
     def items(self) -> list[Item]:

@@ -1,0 +1,162 @@
+"""The client for asyncio: the same calls as :class:`producer.client.Client`, awaited."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import redis
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from . import envelope, heartbeat, keys
+from .client import OUTAGE_S, RECHECK_S, build, outcome, revoke
+from .errors import ResultTimeout, StokerError
+from .job import Item, Job, Result, Status
+from .settings import Settings
+from .submission import CANCEL_LUA, SUBMIT_LUA, Deadline, arguments, confirm, plan, unavailable
+
+
+class AsyncClient:
+    """Submits jobs and fetches results from one event loop.
+
+    >>> async with AsyncClient() as client:
+    ...     job = await client.submit("minilm", ["one text", "another"])
+    ...     vectors = (await client.result(job, timeout=60)).output
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings.load()
+        # No silent repeats, as in the sync client.
+        self._redis: Redis = Redis.from_url(self.settings.redis_url, retry=Retry(NoBackoff(), 0))
+        self._submit = self._redis.register_script(SUBMIT_LUA)
+        self._cancel = self._redis.register_script(CANCEL_LUA)
+
+    async def submit(
+        self,
+        model: str,
+        input: Item | list[Item],  # noqa: A002  the contract's own word
+        *,
+        tier: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        tenant: str = "default",
+        deadline: Deadline | None = None,
+        idempotency_key: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> str:
+        """Queue one job and return its id; see :meth:`producer.client.Client.submit`."""
+        fields = {
+            "parameters": parameters,
+            "tenant": tenant,
+            "idempotency_key": idempotency_key,
+            "metadata": metadata,
+        }
+        return (await self.submit_many([build(self.settings, model, input, tier, deadline, fields)]))[0]
+
+    async def submit_many(self, jobs: Iterable[Job]) -> list[str]:
+        """Queue many jobs in one pipelined write; see :meth:`producer.client.Client.submit_many`."""
+        ids, pushes = plan(jobs, self.settings)
+        try:
+            answers = []
+            for push in pushes:
+                answers.append(await self._submit(*arguments(push, self.settings)))
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            raise unavailable(error, self.settings, "submitting") from error
+        for push, answer in zip(pushes, answers, strict=True):
+            confirm(push, answer)
+        return ids
+
+    async def result(self, job_id: str, timeout: float | None = None) -> Result:  # noqa: ASYNC109  as in sync
+        """Wait for a job to end; see :meth:`producer.client.Client.result`."""
+        async for _, found in self.results([job_id], timeout):
+            if isinstance(found, StokerError):
+                raise found
+            return found
+        raise ResultTimeout(f"job {job_id} did not end within {timeout} s; it goes on, ask again")
+
+    async def results(
+        self,
+        job_ids: Iterable[str],
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> AsyncIterator[tuple[str, Result | StokerError]]:
+        """The results of many jobs as they end; see :meth:`producer.client.Client.results`."""
+        loop = asyncio.get_running_loop()
+        waiting = dict.fromkeys(job_ids)
+        deadline = None if timeout is None else loop.time() + timeout
+        away_since: float | None = None
+        while waiting:
+            try:
+                async for job_id, stored in self._wait(list(waiting), deadline):
+                    away_since = None
+                    del waiting[job_id]
+                    yield job_id, outcome(stored)
+            except (redis.ConnectionError, redis.TimeoutError) as error:
+                away_since = away_since or loop.time()
+                if loop.time() - away_since > OUTAGE_S:
+                    raise unavailable(error, self.settings, "waiting for a result") from error
+                await asyncio.sleep(0.1)
+            if deadline is not None and loop.time() >= deadline:
+                return
+
+    async def _wait(self, job_ids: list[str], deadline: float | None) -> AsyncIterator[tuple[str, bytes]]:
+        """Stored results as they appear. Subscribes before it looks, so that none slips between."""
+        loop = asyncio.get_running_loop()
+        names = {keys.result(job_id): job_id for job_id in job_ids}
+        async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+            await pubsub.subscribe(*names)
+            look_at = 0.0
+            while names:
+                if loop.time() >= look_at:
+                    for name, stored in zip(list(names), await self._redis.mget(list(names)), strict=True):
+                        if envelope.is_final(stored):
+                            yield names.pop(name), stored
+                    look_at = loop.time() + RECHECK_S
+                if not names or (deadline is not None and loop.time() >= deadline):
+                    return
+                until = look_at if deadline is None else min(look_at, deadline)
+                message = await pubsub.get_message(timeout=max(0.0, until - loop.time()))
+                if message is None or not envelope.is_final(message["data"]):
+                    continue
+                if job_id := names.pop(message["channel"].decode(), None):
+                    yield job_id, message["data"]
+
+    async def status(self, job_id: str) -> Status:
+        """Where the job is now; see :meth:`producer.client.Client.status`."""
+        try:
+            stored = await self._redis.get(keys.result(job_id))
+            if stored is not None and envelope.is_final(stored):
+                return envelope.status(stored)
+            names = await self._redis.zrange(keys.workers(), 0, -1)
+            found = await self._redis.mget([keys.worker(name.decode()) for name in names]) if names else []
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            raise unavailable(error, self.settings, "asking for a status") from error
+        running = any(job_id in beat.running for beat in heartbeat.parse(found))
+        return Status.RUNNING if running else Status.QUEUED
+
+    async def cancel(self, job_id: str) -> bool:
+        """Cancel a job, queued or running; see :meth:`producer.client.Client.cancel`."""
+        try:
+            cancelled = await self._cancel(
+                [keys.result(job_id), keys.cancelled()],
+                [job_id, envelope.cancelled_meta(job_id), int(self.settings.redis.result_ttl_s * 1000)],
+            )
+            if cancelled:
+                await asyncio.to_thread(revoke, self.settings.redis_url, job_id)
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            raise unavailable(error, self.settings, "cancelling") from error
+        return bool(cancelled)
+
+    async def aclose(self) -> None:
+        """Give up the connections."""
+        await self._redis.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()

@@ -1,0 +1,249 @@
+"""The client of a backend service: submit a job, go on, and fetch the result when it is there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from . import envelope, heartbeat, keys
+from .errors import ResultTimeout, StokerError
+from .job import Item, Job, Result, Status
+from .settings import Settings
+from .submission import CANCEL_LUA, SUBMIT_LUA, Deadline, arguments, confirm, instant, plan, unavailable
+
+OUTAGE_S = 30.0
+"""How long a waiting call rides out a Redis that is away, in seconds."""
+
+RECHECK_S = 5.0
+"""How often a waiting call looks for itself, should a notification have been missed, in seconds."""
+
+
+class Client:
+    """Submits jobs and fetches results. Thread-safe; holds a pool of connections until closed.
+
+    >>> with Client() as client:
+    ...     job = client.submit("smollm2", "The capital of France is", tier="interactive")
+    ...     print(client.result(job, timeout=60).output["text"])
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings.load()
+        # A submission that failed half-way must not be repeated behind the caller's back: it could
+        # queue the job twice. Reading is retried below, where it is safe.
+        self._redis = redis.Redis.from_url(self.settings.redis_url, retry=Retry(NoBackoff(), 0))
+        self._submit = self._redis.register_script(SUBMIT_LUA)
+        self._cancel = self._redis.register_script(CANCEL_LUA)
+
+    def submit(
+        self,
+        model: str,
+        input: Item | list[Item],  # noqa: A002  the contract's own word
+        *,
+        tier: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        tenant: str = "default",
+        deadline: Deadline | None = None,
+        idempotency_key: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> str:
+        """Queue one job and return its id. The tier is by default the model's fastest.
+
+        Raises:
+            InvalidJob, UnknownModel, UnknownTier: when no worker could serve it.
+            QueueFull: when its queue is at its limit; nothing was queued.
+            BrokerUnavailable: when Redis is away. Whether the job was queued is then unknown; with an
+                ``idempotency_key`` it is safe to submit it again.
+        """
+        job = self.job(
+            model,
+            input,
+            tier=tier,
+            parameters=parameters,
+            tenant=tenant,
+            deadline=deadline,
+            idempotency_key=idempotency_key,
+            metadata=metadata,
+        )
+        return self.submit_many([job])[0]
+
+    def job(
+        self,
+        model: str,
+        input: Item | list[Item],  # noqa: A002
+        *,
+        tier: str | None = None,
+        deadline: Deadline | None = None,
+        **fields: Any,
+    ) -> Job:
+        """Build a job for :meth:`submit_many`, with ``submit``'s defaults."""
+        return build(self.settings, model, input, tier, deadline, fields)
+
+    def submit_many(self, jobs: Iterable[Job]) -> list[str]:
+        """Queue many jobs in one pipelined write and return their ids, in order.
+
+        Raises: as :meth:`submit`; all jobs are checked before any is queued.
+        """
+        ids, pushes = plan(jobs, self.settings)
+        try:
+            if len(pushes) == 1:  # one round trip instead of a pipeline's two
+                answers = [self._submit(*arguments(pushes[0], self.settings))]
+            else:
+                with self._redis.pipeline(transaction=False) as pipe:
+                    for push in pushes:
+                        self._submit(*arguments(push, self.settings), client=pipe)
+                    answers = pipe.execute()
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            raise unavailable(error, self.settings, "submitting") from error
+        for push, answer in zip(pushes, answers, strict=True):
+            confirm(push, answer)
+        return ids
+
+    def result(self, job_id: str, timeout: float | None = None) -> Result:
+        """Wait for a job to end, up to ``timeout`` seconds, and return its result.
+
+        Raises:
+            ResultTimeout: it did not end in time; it goes on, and this can be called again.
+            InvalidJob, JobCancelled, JobExpired, JobFailed: it ended without a result.
+            BrokerUnavailable: Redis stayed away for ``OUTAGE_S`` seconds.
+        """
+        for _, found in self.results([job_id], timeout):
+            if isinstance(found, StokerError):
+                raise found
+            return found
+        raise ResultTimeout(f"job {job_id} did not end within {timeout} s; it goes on, ask again")
+
+    def results(
+        self, job_ids: Iterable[str], timeout: float | None = None
+    ) -> Iterator[tuple[str, Result | StokerError]]:
+        """The results of many jobs as they end, each with its id; failures come as values.
+
+        Ends when all have ended, or after ``timeout`` seconds with those that have.
+        """
+        waiting = dict.fromkeys(job_ids)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        away_since: float | None = None
+        while waiting:
+            try:
+                for job_id, stored in self._wait(list(waiting), deadline):
+                    away_since = None
+                    del waiting[job_id]
+                    yield job_id, outcome(stored)
+            except (redis.ConnectionError, redis.TimeoutError) as error:
+                now = time.monotonic()
+                away_since = away_since or now
+                if now - away_since > OUTAGE_S:
+                    raise unavailable(error, self.settings, "waiting for a result") from error
+                time.sleep(0.1)
+            if deadline is not None and time.monotonic() >= deadline:
+                return
+
+    def _wait(self, job_ids: list[str], deadline: float | None) -> Iterator[tuple[str, bytes]]:
+        """Stored results as they appear. Subscribes before it looks, so that none slips between."""
+        names = {keys.result(job_id): job_id for job_id in job_ids}
+        with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+            pubsub.subscribe(*names)
+            look_at = 0.0
+            while names:
+                now = time.monotonic()
+                if now >= look_at:
+                    for name, stored in zip(list(names), self._redis.mget(list(names)), strict=True):
+                        if envelope.is_final(stored):
+                            yield names.pop(name), stored
+                    look_at = time.monotonic() + RECHECK_S
+                if not names or (deadline is not None and time.monotonic() >= deadline):
+                    return
+                until = look_at if deadline is None else min(look_at, deadline)
+                message = pubsub.get_message(timeout=max(0.0, until - time.monotonic()))
+                if message is None or not envelope.is_final(message["data"]):
+                    continue
+                if job_id := names.pop(message["channel"].decode(), None):
+                    yield job_id, message["data"]
+
+    def status(self, job_id: str) -> Status:
+        """Where the job is now. ``RUNNING`` is known from heartbeats, so up to a second late.
+
+        Raises:
+            BrokerUnavailable: when Redis is away.
+        """
+        try:
+            stored = self._redis.get(keys.result(job_id))
+            if stored is not None and envelope.is_final(stored):
+                return envelope.status(stored)
+            running = any(job_id in beat.running for beat in heartbeat.read_all(self._redis))
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            raise unavailable(error, self.settings, "asking for a status") from error
+        return Status.RUNNING if running else Status.QUEUED
+
+    def cancel(self, job_id: str) -> bool:
+        """Cancel a job, queued or running. False when it had already ended.
+
+        Raises:
+            BrokerUnavailable: when Redis is away.
+        """
+        try:
+            cancelled = self._cancel(
+                [keys.result(job_id), keys.cancelled()],
+                [job_id, envelope.cancelled_meta(job_id), int(self.settings.redis.result_ttl_s * 1000)],
+            )
+            if cancelled:
+                revoke(self.settings.redis_url, job_id)
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            raise unavailable(error, self.settings, "cancelling") from error
+        return bool(cancelled)
+
+    def close(self) -> None:
+        """Give up the connections."""
+        self._redis.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def build(
+    settings: Settings,
+    model: str,
+    input: Item | list[Item],  # noqa: A002
+    tier: str | None,
+    deadline: Deadline | None,
+    fields: Mapping[str, Any],
+) -> Job:
+    """A job from what a caller gave, with the defaults filled in."""
+    given = {name: value for name, value in fields.items() if value is not None}
+    return Job.parse(
+        {
+            "model": model,
+            "tier": tier or settings.default_tier(model),
+            "input": input,
+            "deadline": instant(deadline),
+            **given,
+        }
+    )
+
+
+def revoke(redis_url: str, job_id: str) -> None:
+    """Tell running workers through Celery's own remote control, as ``celery control revoke`` does."""
+    from celery import Celery  # only who cancels pays for it
+
+    with Celery(broker=redis_url, set_as_current=False) as app:
+        app.control.revoke(job_id, terminate=True)
+
+
+def outcome(stored: bytes) -> Result | StokerError:
+    """The result of a job that ended, or its failure as a value."""
+    try:
+        return envelope.decode(stored)
+    except StokerError as error:
+        return error
+
+

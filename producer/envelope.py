@@ -1,0 +1,177 @@
+"""A job as a Celery message, and a Celery result as ours.
+
+The message is what ``celery.send_task(TASK, kwargs=...)`` would push (task protocol 2,
+https://docs.celeryq.dev/en/stable/internals/protocol.html), written without Celery's publishing
+machinery, which costs about twenty times as much. ``tests/integration/test_envelope.py`` holds the two equal.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import socket
+import time
+import uuid
+from functools import cache
+from typing import Any
+
+from pydantic import ValidationError
+
+from . import errors, keys
+from .errors import InvalidJob, JobCancelled, JobExpired, JobFailed
+from .job import TASK, Job, Result, Status
+from .settings import Settings
+
+_EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+
+
+def encode(job: Job, job_id: str) -> bytes:
+    """The message to push onto the job's queue."""
+    fields = job.model_dump(mode="json", exclude_defaults=True)
+    queue = keys.queue(job.model, job.tier)
+    body = json.dumps([[], fields, _EMBED])
+    message = {
+        "body": base64.b64encode(body.encode()).decode(),
+        "content-encoding": "utf-8",
+        "content-type": "application/json",
+        "headers": {
+            "lang": "py",
+            "task": TASK,
+            "id": job_id,
+            "shadow": None,
+            "eta": None,
+            "expires": job.deadline.isoformat() if job.deadline else None,
+            "group": None,
+            "group_index": None,
+            "retries": 0,
+            "timelimit": [None, None],
+            "root_id": job_id,
+            "parent_id": None,
+            "argsrepr": "()",
+            # Not the input: what users write does not belong on a monitor's screen.
+            "kwargsrepr": f"{{'model': {job.model!r}, 'tier': {job.tier!r}, 'inputs': {len(job.items)}}}",
+            "origin": _origin(),
+            "ignore_result": False,
+            "replaced_task_nesting": 0,
+            "stamped_headers": None,
+            "stamps": {},
+            "submitted_at": round(time.time(), 6),
+        },
+        "properties": {
+            "correlation_id": job_id,
+            "reply_to": _REPLY_TO,
+            "delivery_mode": 2,
+            "delivery_info": {"exchange": "", "routing_key": queue},
+            "priority": 0,
+            "body_encoding": "base64",
+            "delivery_tag": str(uuid.uuid4()),
+        },
+    }
+    return json.dumps(message).encode()
+
+
+_REPLY_TO = str(uuid.uuid4())
+
+
+@cache
+def _origin() -> str:
+    return f"stoker{os.getpid()}@{socket.gethostname()}"
+
+
+def check(job: Job, settings: Settings) -> None:
+    """Refuse at the edge what no worker could serve.
+
+    Raises:
+        UnknownModel, UnknownTier, InvalidJob: with what was found and what is allowed.
+    """
+    settings.tier(job.model, job.tier)
+    limits = settings.model(job.model).limits
+    if not job.items:
+        raise InvalidJob("input is empty: give one input, or a list of at least one")
+    if any(not item for item in job.items):
+        position = next(i for i, item in enumerate(job.items) if not item)
+        raise InvalidJob(f"input {position} is empty")
+    if len(job.items) > limits.max_inputs:
+        raise InvalidJob(
+            f"input holds {len(job.items)} items; models.{job.model}.limits.max_inputs allows {limits.max_inputs}"
+        )
+
+
+def check_size(message: bytes, job: Job, settings: Settings) -> None:
+    """Refuse a message that is too large to queue.
+
+    Raises:
+        InvalidJob: with its size and the model's limit, in bytes.
+    """
+    allowed = settings.model(job.model).limits.max_input_bytes
+    if len(message) > allowed:
+        raise InvalidJob(
+            f"the job takes {len(message)} bytes; models.{job.model}.limits.max_input_bytes allows {allowed}: "
+            "split it into several jobs"
+        )
+
+
+def cancelled_meta(job_id: str) -> bytes:
+    """The stored result of a cancelled job, in Celery's format."""
+    return json.dumps(
+        {
+            "status": "REVOKED",
+            "result": {
+                "exc_type": "TaskRevokedError",
+                "exc_message": ["cancelled"],
+                "exc_module": "celery.exceptions",
+            },
+            "traceback": None,
+            "children": [],
+            "date_done": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
+            "task_id": job_id,
+        }
+    ).encode()
+
+
+_STATUS = {
+    "SUCCESS": Status.SUCCEEDED,
+    "FAILURE": Status.FAILED,
+    "REVOKED": Status.CANCELLED,
+    "STARTED": Status.RUNNING,
+}
+
+
+def status(stored: bytes) -> Status:
+    """Where a job is, from its stored result."""
+    return _STATUS.get(str(json.loads(stored)["status"]), Status.QUEUED)
+
+
+def is_final(stored: bytes | None) -> bool:
+    """Whether a stored result is the last word."""
+    return stored is not None and status(stored) in (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED)
+
+
+def decode(stored: bytes) -> Result:
+    """The result of a job that ended.
+
+    Raises:
+        JobFailed, or what is closer: InvalidJob, JobCancelled, JobExpired.
+    """
+    meta = json.loads(stored)
+    job_id, value = meta["task_id"], meta["result"]
+    if meta["status"] == "SUCCESS":
+        try:
+            return Result.model_validate({**value, "id": job_id})
+        except (TypeError, ValidationError) as error:
+            raise JobFailed(f"job {job_id} has a result that is not ours: {error}") from None
+    raise _failure(job_id, value)
+
+
+def _failure(job_id: str, value: dict[str, Any]) -> errors.StokerError:
+    kind = str(value.get("exc_type", "JobFailed"))
+    message = "; ".join(str(part) for part in value.get("exc_message") or ())
+    if kind == "TaskRevokedError":
+        if message == "expired":
+            return JobExpired(f"job {job_id}: its deadline passed before it finished", kind)
+        return JobCancelled(f"job {job_id} was cancelled", kind)
+    known = getattr(errors, kind, None)
+    if isinstance(known, type) and issubclass(known, InvalidJob):
+        return known(message)
+    return JobFailed(f"job {job_id} failed: {kind}: {message}", kind)

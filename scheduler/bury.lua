@@ -1,0 +1,14 @@
+#!lua flags=allow-oom
+-- Move a job that cannot be served to the dead letters, with its reason.
+-- KEYS  1 inflight (hash), 2 leases (sorted set), 3 losses (hash), 4 dead (stream); ARGV  1 lease, 2 reason
+-- Returns 1, or 0 when the lease was no longer held.
+local message = redis.call('HGET', KEYS[1], ARGV[1])
+if not message then return 0 end
+local name = redis.sha1hex(message)
+local losses = redis.call('HGET', KEYS[3], name) or 0
+redis.call('XADD', KEYS[4], '*', 'queue', string.match(ARGV[1], '^([^|]+)|'), 'reason', ARGV[2],
+  'losses', losses, 'message', message)
+redis.call('HDEL', KEYS[1], ARGV[1])
+redis.call('ZREM', KEYS[2], ARGV[1])
+redis.call('HDEL', KEYS[3], name)
+return 1

@@ -1,0 +1,76 @@
+#!lua flags=allow-oom
+-- Take up to n jobs of one model from its queues, the most urgent queue first, and lease them, in one step.
+-- A message is never decoded or re-encoded here: whatever was pushed is what is leased.
+-- KEYS  1 inflight (hash), 2 leases (sorted set), 3 losses (hash), 4 served (hash), 5 taken (hash),
+--       6 cancelled (sorted set), 7.. queues (lists)
+-- ARGV  1 n, 2 most bytes (at least one message is taken whatever its size), 3 lease in seconds,
+--       4 owner token of this claim, then for each queue: head start, growth per second
+--       (scheduler/priority.py: urgency = head start + growth * seconds that its head has waited)
+-- Returns {server time, cancelled jobs remembered, lease, losses, message, lease, ...}.
+-- allow-oom: taking work is what frees memory. Everything that could fail comes before the pop.
+local clock = redis.call('TIME')
+local now = clock[1] + clock[2] / 1000000
+local room, bytes = tonumber(ARGV[1]), tonumber(ARGV[2])
+
+local waiting = {}
+for i = 7, #KEYS do
+  local length = redis.pcall('LLEN', KEYS[i])
+  if type(length) == 'number' and length > 0 then
+    local since = redis.call('HGET', KEYS[4], KEYS[i])
+    if not since then
+      since = now
+      redis.call('HSET', KEYS[4], KEYS[i], string.format('%.6f', now))
+    end
+    local rank = 5 + (i - 7) * 2
+    waiting[#waiting + 1] = {
+      queue = KEYS[i],
+      length = length,
+      urgency = tonumber(ARGV[rank]) + tonumber(ARGV[rank + 1]) * (now - tonumber(since)),
+      place = i,
+    }
+  end
+end
+table.sort(waiting, function(a, b)
+  if a.urgency ~= b.urgency then return a.urgency > b.urgency end
+  return a.place < b.place
+end)
+
+local answer = {string.format('%.6f', now), redis.call('ZCARD', KEYS[6])}
+local any_losses = redis.call('EXISTS', KEYS[3]) == 1
+local until_ = string.format('%.6f', now + tonumber(ARGV[3]))
+local count = 0
+for _, from in ipairs(waiting) do
+  if room <= 0 or bytes <= 0 then break end
+  local head = redis.call('LRANGE', from.queue, -room, -1)
+  local entries, deadlines = {}, {}
+  for i = #head, 1, -1 do
+    if count > 0 and bytes < #head[i] then
+      bytes = 0
+      break
+    end
+    bytes = bytes - #head[i]
+    count = count + 1
+    local lease = from.queue .. '|' .. ARGV[4] .. ':' .. count
+    entries[#entries + 1] = lease
+    entries[#entries + 1] = head[i]
+    deadlines[#deadlines + 1] = until_
+    deadlines[#deadlines + 1] = lease
+    answer[#answer + 1] = lease
+    answer[#answer + 1] = any_losses and redis.call('HGET', KEYS[3], redis.sha1hex(head[i])) or 0
+    answer[#answer + 1] = head[i]
+  end
+  local got = #entries / 2
+  if got > 0 then
+    redis.call('HSET', KEYS[1], unpack(entries))
+    redis.call('ZADD', KEYS[2], unpack(deadlines))
+    redis.call('LTRIM', from.queue, 0, -got - 1)
+    redis.call('HINCRBY', KEYS[5], from.queue, got)
+    if got == from.length then
+      redis.call('HDEL', KEYS[4], from.queue)
+    else
+      redis.call('HSET', KEYS[4], from.queue, string.format('%.6f', now))
+    end
+    room = room - got
+  end
+end
+return answer

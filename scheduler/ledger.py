@@ -1,0 +1,110 @@
+"""What one worker holds: leases, and results that are not yet committed.
+
+Results and acknowledgements meet here, so that a whole batch of them is one round trip: a result is only
+kept when it comes in, and written with its lease when the job is acknowledged. Everything that is
+acknowledged is written before the worker sleeps or asks for more (``Poller.on_poll_start``).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from collections.abc import Callable, Iterable
+from itertools import count
+from typing import Any
+
+from .queue import Claimed, Queue
+
+logger = logging.getLogger(__name__)
+
+FINISH_AT_ONCE = 500
+"""Most jobs ended in one step, so that Redis is never blocked for long."""
+
+
+class Ledger:
+    """The book of one worker. Renewed from another thread; everything else is the event loop's."""
+
+    def __init__(self, queue: Queue) -> None:
+        self.queue = queue
+        self.capacity: Callable[[], int] = lambda: 0
+        """How many jobs the worker may hold now; the pool says so. None before it is ready."""
+        self._owner = uuid.uuid4().hex[:12]
+        self._claims = count()
+        self._lock = threading.Lock()
+        self._held: dict[str, str] = {}  # lease -> job id
+        self._results: dict[str, bytes] = {}  # job id -> result
+        # Ended, not yet written:
+        self._done: list[tuple[str, str, bytes]] = []
+        self._released: list[str] = []
+        self._buried: list[tuple[str, str]] = []
+
+    @property
+    def held(self) -> dict[str, str]:
+        """Job ids by lease, of the jobs that are not ended."""
+        with self._lock:
+            return dict(self._held)
+
+    @property
+    def room(self) -> int:
+        """How many more jobs the worker may take."""
+        return self.capacity() - len(self._held)
+
+    def claim_command(self) -> list[Any]:
+        """The command that fills the room there is."""
+        return self.queue.claim_command(self.room, f"{self._owner}.{next(self._claims)}")
+
+    def take(self, job: Claimed, job_id: str) -> None:
+        """Enter a claimed job."""
+        with self._lock:
+            self._held[job.lease] = job_id
+
+    def keep(self, job_id: str, result: bytes) -> None:
+        """Keep a result until its job is acknowledged."""
+        self._results[job_id] = result
+
+    def done(self, lease: str) -> None:
+        """Acknowledge a job, with the result that was kept for it."""
+        job_id = self._drop(lease)
+        if job_id is not None:
+            self._done.append((lease, job_id, self._results.pop(job_id, b"")))
+
+    def release(self, leases: Iterable[str]) -> None:
+        """Give jobs back unharmed, to the head of their queues."""
+        for lease in leases:
+            job_id = self._drop(lease)
+            if job_id is not None:
+                self._results.pop(job_id, None)
+                self._released.append(lease)
+
+    def bury(self, lease: str, reason: str) -> None:
+        """Send a job to the dead letters."""
+        logger.error("dead letter %s: %s", lease, reason)
+        self._drop(lease)
+        self._buried.append((lease, reason))
+
+    def _drop(self, lease: str) -> str | None:
+        with self._lock:
+            return self._held.pop(lease, None)
+
+    def flush(self) -> None:
+        """Write all that was ended. What a broken connection leaves is kept, and written by the next call."""
+        while self._done:
+            batch = self._done[:FINISH_AT_ONCE]
+            lost = self.queue.finish(batch)
+            del self._done[: len(batch)]
+            for lease in lost:
+                logger.warning("lease %s was lost before its job ended; the job is another worker's", lease)
+        if self._released:
+            self.queue.release(self._released)
+            self._released.clear()
+        while self._buried:
+            self.queue.bury(*self._buried[0])
+            del self._buried[0]
+
+    def renew(self) -> list[str]:
+        """Prolong every lease held; returns those that were lost, which are still run but never committed."""
+        lost = self.queue.renew(list(self.held))
+        for lease in lost:
+            logger.warning("lease %s ran out while its job was held", lease)
+        return lost

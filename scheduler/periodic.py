@@ -1,0 +1,51 @@
+"""A thread that does one thing every so often until it is stopped, whatever that thing raises."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+import redis
+
+logger = logging.getLogger(__name__)
+
+
+class Periodic:
+    """Runs ``action`` every ``interval_s`` seconds in a thread of its own.
+
+    An outage of Redis is reported once when it begins and once when it ends.
+    """
+
+    def __init__(self, name: str, interval_s: float, action: Callable[[], object]) -> None:
+        self.name = name
+        self._interval_s = interval_s
+        self._action = action
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin, with a first run at once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the run in progress."""
+        self._stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        away = False
+        while True:
+            try:
+                self._action()
+                if away:
+                    logger.info("%s: Redis is back", self.name)
+                away = False
+            except (redis.ConnectionError, redis.TimeoutError) as error:
+                if not away:
+                    logger.warning("%s: Redis is away (%s), trying again", self.name, error)
+                away = True
+            except Exception:
+                logger.exception("%s failed, trying again", self.name)
+            if self._stopping.wait(self._interval_s):
+                return

@@ -1,0 +1,148 @@
+"""One model's queue in Redis: the atomic steps, each a Lua script beside this file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from producer import keys
+from producer.settings import Settings
+
+from .priority import rank
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+CLAIM_BYTES = 32 * 1024 * 1024
+"""Most bytes of messages in one claim: it bounds the reply, not a job."""
+
+REAP_AT_ONCE = 1000
+"""Most lost jobs looked at in one step, so that Redis is never blocked for long."""
+
+
+def _script(name: str) -> str:
+    return files(__package__).joinpath(name).read_text()
+
+
+CLAIM = _script("claim.lua")
+CLAIM_SHA = hashlib.sha1(CLAIM.encode(), usedforsecurity=False).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A job as taken from its queue: the message is exactly what its producer pushed."""
+
+    lease: str
+    losses: int
+    """How many workers were lost over it before."""
+    message: bytes
+    now: float
+    """Server time of the claim, in Unix seconds."""
+
+    @property
+    def queue(self) -> str:
+        """The queue that it came from."""
+        return self.lease.partition("|")[0]
+
+
+class Queue:
+    """Claim, finish, release, renew, bury and reap the jobs of one model.
+
+    A lease is the right to end a job: ``queue|owner:n``, unique to one claim of one message. It is fenced
+    by its existence: once it ran out and was reaped, nothing that is done in its name has an effect.
+    """
+
+    def __init__(self, redis: Redis, settings: Settings, model: str) -> None:
+        self.redis = redis
+        self.model = model
+        self.lease_s = settings.redis.lease_s
+        self._max_losses = settings.redis.max_losses
+        self._result_ttl_ms = int(settings.redis.result_ttl_s * 1000)
+        tiers = settings.model(model).tiers
+        self.queues = [keys.queue(model, tier) for tier in tiers]
+        ranks = [rank(settings.tiers[tier]) for tier in tiers]
+        self._ranks = [value for each in ranks for value in (each.head_start, each.growth)]
+        self._claim_keys = [
+            keys.inflight(model),
+            keys.leases(model),
+            keys.losses(model),
+            keys.served(model),
+            keys.taken(model),
+            keys.cancelled(),
+            *self.queues,
+        ]
+        scripts = ("finish.lua", "release.lua", "renew.lua", "reap.lua", "bury.lua")
+        self._finish, self._release, self._renew, self._reap, self._bury = (
+            redis.register_script(_script(name)) for name in scripts
+        )
+
+    def claim_command(self, room: int, owner: str) -> list[Any]:
+        """The command that takes up to ``room`` jobs; for callers that own their connection.
+
+        ``owner`` must be new for every claim: it becomes part of the leases.
+        """
+        arguments = [room, CLAIM_BYTES, self.lease_s, owner, *self._ranks]
+        return ["EVALSHA", CLAIM_SHA, len(self._claim_keys), *self._claim_keys, *arguments]
+
+    @staticmethod
+    def read_claim(answer: Sequence[Any]) -> tuple[list[Claimed], bool]:
+        """Jobs from the answer of a claim, and whether any cancellation is remembered at all."""
+        now = float(answer[0])
+        rest = iter(answer[2:])
+        jobs = [
+            Claimed(lease.decode(), int(losses or 0), message, now)
+            for lease, losses, message in zip(rest, rest, rest, strict=True)
+        ]
+        return jobs, bool(answer[1])
+
+    def claim(self, room: int, owner: str) -> list[Claimed]:
+        """Take up to ``room`` jobs, the most urgent queue first."""
+        self.load()
+        return self.read_claim(self.redis.execute_command(*self.claim_command(room, owner)))[0]
+
+    def load(self) -> None:
+        """Make the claim script known to the server, as after its restart."""
+        self.redis.script_load(CLAIM)
+
+    def finish(self, done: Iterable[tuple[str, str, bytes]]) -> list[str]:
+        """End jobs given as (lease, job id, result or empty); returns the leases that were lost before."""
+        names = [keys.inflight(self.model), keys.leases(self.model), keys.losses(self.model)]
+        arguments: list[Any] = [self._result_ttl_ms]
+        for lease, job_id, result in done:
+            names.append(keys.result(job_id))
+            arguments += (lease, result)
+        return [lease.decode() for lease in self._finish(names, arguments)]
+
+    def release(self, leases: Sequence[str]) -> int:
+        """Give jobs back to the head of their queues, unharmed; returns how many were still held."""
+        names = [keys.inflight(self.model), keys.leases(self.model), keys.taken(self.model)]
+        return int(self._release(names, leases)) if leases else 0
+
+    def renew(self, leases: Sequence[str]) -> list[str]:
+        """Prolong leases by ``lease_s``; returns those that were lost before."""
+        if not leases:
+            return []
+        return [lease.decode() for lease in self._renew([keys.leases(self.model)], [self.lease_s, *leases])]
+
+    def bury(self, lease: str, reason: str) -> bool:
+        """Move a job to the dead letters; False when the lease was lost before."""
+        names = [getattr(keys, name)(self.model) for name in ("inflight", "leases", "losses", "dead")]
+        return bool(self._bury(names, [lease, reason]))
+
+    def reap(self) -> tuple[int, int]:
+        """Take back the jobs whose leases ran out; returns how many were requeued and buried."""
+        names = [getattr(keys, name)(self.model) for name in ("inflight", "leases", "losses", "taken", "dead")]
+        requeued, buried = self._reap(
+            names, [self._max_losses, REAP_AT_ONCE, keys.result(""), self._result_ttl_ms]
+        )
+        return int(requeued), int(buried)
+
+    def cancelled(self, job_ids: Sequence[str]) -> list[str]:
+        """Those of the jobs that were cancelled while they waited."""
+        if not job_ids:
+            return []
+        found = self.redis.zmscore(keys.cancelled(), list(job_ids))
+        return [job_id for job_id, until in zip(job_ids, found, strict=True) if until is not None]

@@ -1,0 +1,17 @@
+#!lua flags=allow-oom
+-- Give jobs back unharmed, to the head of the queue that each came from. This counts as no loss.
+-- KEYS  1 inflight (hash), 2 leases (sorted set), 3 taken (hash); ARGV  leases, oldest first
+-- Returns how many were still held and so given back.
+local released = 0
+for i = #ARGV, 1, -1 do
+  local message = redis.call('HGET', KEYS[1], ARGV[i])
+  if message then
+    local queue = string.match(ARGV[i], '^([^|]+)|')
+    redis.call('RPUSH', queue, message)
+    redis.call('HDEL', KEYS[1], ARGV[i])
+    redis.call('ZREM', KEYS[2], ARGV[i])
+    redis.call('HINCRBY', KEYS[3], queue, -1)
+    released = released + 1
+  end
+end
+return released

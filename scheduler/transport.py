@@ -1,0 +1,226 @@
+"""The Kombu transport of our workers: stock Redis, except for how messages are taken, kept and acknowledged.
+
+Stock Kombu pops a message and records it afterwards; a worker killed in between loses it. Here one Lua script
+takes a batch and leases it (``claim.lua``), and nothing is written again until the batch ends (``ledger``).
+Fan-out, and with it remote control, events and Flower, is Kombu's own. Selected by ``broker_transport`` on workers
+only: producers and Flower stay on ``redis://``.
+
+Private parts of Kombu 5.7 that this touches: ``MultiChannelPoller._register``, ``_fd_to_chan``, ``_chan_to_sock``,
+``Channel.handlers``, ``Channel.pool``, ``virtual.Transport._deliver``. ``tests/integration/test_celery_contract.py``
+covers them.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import redis
+from celery.worker import state as worker_state
+from kombu.transport import redis as stock
+from kombu.transport import virtual
+
+from .ledger import Ledger
+from .message import NotAJob, read
+from .queue import Claimed
+
+logger = logging.getLogger(__name__)
+
+PEEK_S = 5
+"""How long one blocking peek lasts, in seconds. A peek that is overdue by as much again means a dead connection."""
+
+
+class QoS(virtual.QoS):
+    """Acknowledgement through the ledger; the leases, not Kombu, remember what is in flight."""
+
+    # A connection that breaks must not give back what the engine is running.
+    restore_at_shutdown = False
+
+    @property
+    def _ledger(self) -> Ledger:
+        ledger: Ledger = self.channel.ledger
+        return ledger
+
+    def can_consume(self) -> bool:
+        """Whether the engine has room, whatever the prefetch count says."""
+        return self._ledger.room > 0
+
+    def ack(self, delivery_tag: str) -> None:
+        """End the job; written with its result by the next flush."""
+        super().ack(delivery_tag)
+        self._ledger.done(delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Give the job back, or send it to the dead letters."""
+        super().ack(delivery_tag)
+        if requeue:
+            self._ledger.release([delivery_tag])
+        else:
+            self._ledger.bury(delivery_tag, "refused by the worker: not a task that it knows")
+
+    def restore_visible(self, *args: Any, **kwargs: Any) -> None:
+        """Leave Kombu's own sweep out: ``reap.lua`` does it by the leases."""
+
+
+class _Peek:
+    """A blocking look at one queue: ``BLMOVE k k RIGHT RIGHT`` leaves it as it is, and answers once it holds a job."""
+
+    def __init__(self, queue: str) -> None:
+        self.queue = queue
+        self.connection: Any = None  # the name that Kombu's poller looks for
+        self.sent_at: float | None = None
+
+    def send(self) -> None:
+        self.connection.send_command("BLMOVE", self.queue, self.queue, "RIGHT", "RIGHT", PEEK_S)
+        self.sent_at = time.monotonic()
+
+    @property
+    def overdue(self) -> bool:
+        return self.sent_at is not None and time.monotonic() - self.sent_at > 2 * PEEK_S
+
+
+class Channel(stock.Channel):
+    """Takes jobs while the engine has room; peeks while there are none.
+
+    It is in one of three states: *idle*, *claiming* (a claim is on its way), or *peeking* (the queues were
+    empty, and a blocking peek is out on each).
+    """
+
+    QoS = QoS
+    from_transport_options = (*stock.Channel.from_transport_options, "ledger")
+    ledger: Ledger
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._state = "idle"
+        self._peeks: dict[str, _Peek] = {}
+        self.handlers["CLAIM"] = self._on_claimed
+
+    def poll_start(self, poller: Poller) -> None:
+        """Take the next step: called before every sleep of the event loop."""
+        for peek in self._peeks.values():
+            if peek.overdue:
+                raise redis.ConnectionError("a blocking peek got no answer: the connection is dead")
+        if self._state == "claiming" or not self.qos.can_consume():
+            return
+        if self._state == "idle":
+            self._claim(poller)
+        else:
+            self._peek(poller)
+
+    def _claim(self, poller: Poller) -> None:
+        poller.ensure_registered(self, self.client, "CLAIM")
+        self.client.connection.send_command(*self.ledger.claim_command())
+        self._state = "claiming"
+
+    def _on_claimed(self) -> None:
+        self._state = "idle"
+        try:
+            answer = self.client.parse_response(self.client.connection, "EVALSHA")
+        except redis.exceptions.NoScriptError:  # a new server, or one that restarted
+            self.ledger.queue.load()
+            return
+        jobs, any_cancelled = self.ledger.queue.read_claim(answer)
+        if not jobs:
+            self._state = "peeking"
+            return
+        messages = [(job, payload) for job in jobs if (payload := self._enter(job)) is not None]
+        if any_cancelled:
+            ids = [payload["headers"]["id"] for _, payload in messages]
+            for job_id in self.ledger.queue.cancelled(ids):
+                worker_state.revoked.add(job_id)  # Celery drops it on receipt, as with 'control revoke'
+        self._deliver(messages)
+
+    def _deliver(self, messages: list[tuple[Claimed, dict[str, Any]]]) -> None:
+        """Hand jobs to Celery. One that it chokes on is a dead letter, not the end of the worker."""
+        for i, (job, payload) in enumerate(messages):
+            try:
+                self.connection._deliver(payload, job.queue)
+            except self.connection_errors:
+                self.ledger.release([job.lease for job, _ in messages[i:]])
+                raise
+            except Exception as error:
+                logger.exception("job %s could not be taken", job.lease)
+                self.ledger.bury(job.lease, f"{type(error).__name__}: {error}"[:500])
+
+    def _enter(self, job: Claimed) -> dict[str, Any] | None:
+        """Check a message and write it into the ledger; what Celery could not stomach goes to the dead letters."""
+        try:
+            payload = read(job.message)
+        except NotAJob as error:
+            self.ledger.take(job, "")
+            self.ledger.bury(job.lease, str(error))
+            return None
+        self.ledger.take(job, payload["headers"]["id"])
+        # The lease is the delivery tag: whatever a producer chose as its own cannot collide.
+        payload["properties"]["delivery_tag"] = job.lease
+        payload["properties"]["delivery_info"] = {
+            "exchange": "",
+            "routing_key": job.queue,
+            "redelivered": job.losses > 0,
+        }
+        payload["headers"]["claimed_at"] = job.now
+        payload["headers"]["losses"] = job.losses
+        return payload
+
+    def _peek(self, poller: Poller) -> None:
+        for queue in self.active_queues:
+            peek = self._peeks.setdefault(queue, _Peek(queue))
+            if peek.connection is None:
+                peek.connection = self.pool.get_connection()
+                self.handlers[f"PEEK {queue}"] = partial(self._on_peeked, peek)
+            if peek.sent_at is None:
+                poller.ensure_registered(self, peek, f"PEEK {queue}")
+                peek.send()
+
+    def _on_peeked(self, peek: _Peek) -> None:
+        peek.sent_at = None
+        found = peek.connection.read_response()
+        if found is not None and self._state == "peeking":
+            self._state = "idle"
+
+    def close(self) -> None:
+        """Close the peeks' connections with the channel."""
+        for peek in self._peeks.values():
+            if peek.connection is not None:
+                peek.connection.disconnect()
+        self._peeks.clear()
+        super().close()
+
+
+class Poller(stock.MultiChannelPoller):
+    """Drives the channels, and commits what was acknowledged before every sleep."""
+
+    def on_poll_start(self) -> None:
+        """Flush, then let every channel take its next step."""
+        for channel in self._channels:
+            if channel.active_queues:
+                channel.ledger.flush()
+                channel.poll_start(self)
+            if channel.active_fanout_queues:
+                self._register_LISTEN(channel)
+
+    def ensure_registered(self, channel: Channel, client: Any, kind: str) -> None:
+        """Connect a client and watch its socket."""
+        if not self._client_registered(channel, client, kind):
+            self._register(channel, client, kind)
+
+    def on_readable(self, fileno: int) -> None:
+        """Hand an answer to the channel that waits for it."""
+        if found := self._fd_to_chan.get(fileno):
+            channel, kind = found
+            handler: Callable[[], Any] = channel.handlers[kind]
+            handler()
+
+
+class Transport(stock.Transport):
+    """Celery's ``broker_transport`` for workers; wants ``broker_transport_options={"ledger": Ledger(...)}``."""
+
+    Channel = Channel
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.cycle = Poller()

@@ -1,0 +1,90 @@
+"""``python -m workers``: one worker process, for one model on one device, until it is told to drain."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import socket
+import sys
+import uuid
+
+import redis
+
+from producer import heartbeat
+from producer.errors import StokerError
+from producer.settings import Settings
+from scheduler.ledger import Ledger
+from scheduler.periodic import Periodic
+from scheduler.queue import Queue
+
+from .app import Assignment, WorkerApp, make_app
+from .engines.registry import create
+from .heart import Heart
+
+EXIT_BAD_CONFIG = 2
+
+
+def main() -> int:
+    """Run a worker; returns its exit code."""
+    options = _options()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for chatty in ("celery.worker.strategy", "celery.app.trace"):  # a line for every job, twice
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    try:
+        settings = Settings.load()
+        model = settings.model(options.model)
+        url = settings.redis_url
+        engine = create(model, options.device)
+    except StokerError as error:
+        logging.critical("%s", error)
+        return EXIT_BAD_CONFIG
+    client = redis.Redis.from_url(url)
+    ledger = Ledger(Queue(client, settings, options.model))
+    app = make_app(Assignment(options.name, options.model, options.device, settings, engine, ledger))
+    return serve(app, client, options.launched_by)
+
+
+def serve(app: WorkerApp, client: redis.Redis, launched_by: str) -> int:
+    """Run Celery's worker with its companions around it, until it is drained."""
+    assignment = app.assignment
+    queue = assignment.ledger.queue
+    worker = app.Worker(
+        hostname=f"{assignment.name}@{socket.gethostname()}",
+        concurrency=assignment.settings.model(assignment.model).max_concurrency,
+        without_mingle=True,  # revocations are kept in Redis, not by asking the neighbours
+        without_gossip=True,
+        loglevel="INFO",
+        quiet=True,
+    )
+    heart = Heart(app, client, launched_by)
+    companions = [
+        # A third of the lease, so that two renewals may fail before a job is taken over.
+        Periodic("lease renewal", queue.lease_s / 3, assignment.ledger.renew),
+        Periodic("reaper", min(5.0, queue.lease_s / 3), queue.reap),
+        Periodic("heartbeat", heartbeat.INTERVAL_S, heart.beat),
+    ]
+    for companion in companions:
+        companion.start()
+    try:
+        worker.start()
+    finally:
+        # After the pool has drained: until then its leases had to be renewed.
+        for companion in companions:
+            companion.stop()
+        heart.stop()
+    return int(worker.exitcode or 0)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m workers", description=__doc__)
+    parser.add_argument("--model", required=True, help="a model of fleet.toml")
+    parser.add_argument("--device", required=True, help="cpu:0, cuda:0, ...")
+    parser.add_argument("--name", help="unique in the fleet; by default the model and a random suffix")
+    parser.add_argument("--launched-by", default="", help="the launcher that may drain it; empty: nobody's")
+    options = parser.parse_args()
+    options.name = options.name or f"{options.model}-{uuid.uuid4().hex[:6]}"
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())

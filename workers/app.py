@@ -1,0 +1,78 @@
+"""The Celery application of one worker: one model, one device, one engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from celery import Celery
+from kombu import Queue
+
+from producer.errors import InvalidJob, JobFailed
+from producer.job import TASK
+from producer.settings import Settings
+from scheduler.ledger import Ledger
+
+from .engines.protocol import Engine
+
+if TYPE_CHECKING:
+    from .pool import EnginePool
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What a worker process is for. The pool finds it as ``app.assignment``."""
+
+    name: str
+    model: str
+    device: str
+    settings: Settings
+    engine: Engine
+    ledger: Ledger
+
+
+class WorkerApp(Celery):  # type: ignore[misc]  # Celery has no types
+    """Celery, knowing its assignment."""
+
+    assignment: Assignment
+    engine_pool: EnginePool | None = None
+    """The pool, once Celery has made it."""
+
+
+def make_app(assignment: Assignment) -> WorkerApp:
+    """Build the application. Every setting that departs from Celery's own says why."""
+    settings = assignment.settings
+    url = settings.redis_url
+    app = WorkerApp(
+        "stoker", broker=url, backend=f"scheduler.results:LedgerBackend+{url}", set_as_current=False
+    )
+    app.assignment = assignment
+    app.conf.update(
+        broker_transport="scheduler.transport:Transport",
+        broker_transport_options={
+            "ledger": assignment.ledger,
+            "priority_steps": [0],  # a tier is a queue of its own; Kombu's steps would be queues nobody reads
+        },
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,  # a worker outlives any outage of Redis; its launcher decides
+        worker_pool="workers.pool:EnginePool",
+        worker_send_task_events=True,
+        accept_content=["json"],
+        task_serializer="json",
+        result_serializer="json",
+        result_expires=int(settings.redis.result_ttl_s),
+        task_acks_late=True,  # acknowledged when its result is written, in the same step
+        task_time_limit=settings.model(assignment.model).limits.time_limit_s,
+        worker_hijack_root_logger=False,
+        task_queues=[Queue(name) for name in assignment.ledger.queue.queues],
+        task_default_queue=assignment.ledger.queue.queues[0],
+    )
+
+    @app.task(name=TASK, bind=True, throws=(InvalidJob, JobFailed))  # type: ignore[untyped-decorator]  # Celery has no types
+    def infer(self: object, *_: object, **__: object) -> object:
+        """Answer with what the engine made of this request; the pool ran it before it calls this."""
+        from .pool import collect
+
+        return collect(self)
+
+    return app

@@ -1,0 +1,287 @@
+"""The Celery pool that feeds one engine: individual messages in, batches on the device, individual results out.
+
+Celery hands over each task by itself (``on_apply``). The pool gives its inputs to the engine, which runs on the one
+thread that owns the device; when a request ended, the event loop runs Celery's own ``target``, whose task body picks
+the outcome up (``collect``). So every job stays an ordinary task with its own events, result, revoke and time limit.
+
+Touches of Celery 5.7 that are not documented: the arguments of ``on_apply`` and their order, ``Request.terminate``
+through a weak reference to what ``on_apply`` returns, ``worker.state.should_stop``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from celery.concurrency.base import BasePool
+from celery.worker import state
+
+from producer.errors import InvalidJob, JobFailed
+from producer.job import Job, Result, Timing
+
+from .app import Assignment
+from .engines.protocol import Engine, Outcome, Request
+from .meter import Meter
+
+logger = logging.getLogger(__name__)
+
+STEP_S = 0.5
+"""Longest that the device thread waits for work before it looks whether it should end, in seconds."""
+
+EXIT_LOAD_FAILED = 3
+EXIT_ENGINE_LOST = 4
+
+_outcomes: dict[str, tuple[Running, Outcome]] = {}
+"""Ended requests whose Celery task runs at this moment, by lease; only the event loop's thread gets here."""
+
+
+def collect(task: Any) -> dict[str, Any]:
+    """The value of the task that is running, or its error raised: called from the task body.
+
+    Raises:
+        InvalidJob: the job was at fault. JobFailed: it was not.
+    """
+    running, outcome = _outcomes[task.request.properties["delivery_tag"]]
+    if outcome.error is not None:
+        raise outcome.error
+    assert running.job is not None
+    assert outcome.outputs is not None
+    result = Result(
+        output=outcome.outputs if isinstance(running.job.input, list) else outcome.outputs[0],
+        usage=outcome.usage,
+        timing=Timing(
+            waited_s=running.waited_s,
+            ran_s=outcome.ran_s,
+            batch_size=outcome.batch_size,
+            worker=running.worker,
+        ),
+    )
+    return result.model_dump(exclude={"id"})
+
+
+@dataclass(slots=True, weakref_slot=True)
+class Running:
+    """A task between ``on_apply`` and its outcome."""
+
+    lease: str
+    job_id: str
+    worker: str
+    target: Callable[..., Any]
+    args: tuple[Any, ...]
+    callback: Callable[[Any], None]
+    waited_s: float | None
+    give_up: Callable[[str], None]
+    job: Job | None = None
+    timers: list[Any] = field(default_factory=list)
+
+    def terminate(self, signum: int) -> None:  # noqa: ARG002  Celery passes a signal; there is no process to signal
+        """Celery revokes the task: give it up on the device. Celery has stored its result already."""
+        self.give_up(self.lease)
+
+
+class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
+    """One engine on one thread. ``num_processes`` is what Celery shows as concurrency."""
+
+    signal_safe = False  # stopping waits for the device
+
+    def __init__(self, *args: Any, app: Any, **kwargs: Any) -> None:
+        super().__init__(*args, app=app, **kwargs)
+        assignment: Assignment = app.assignment
+        self.assignment = assignment
+        self.engine: Engine = assignment.engine
+        self.ledger = assignment.ledger
+        self.meter = Meter()
+        self.ready_at: float | None = None
+        self.draining = False
+        self._hub: Any = None
+        self._running: dict[str, Running] = {}
+        self._finished: queue.SimpleQueue[list[Outcome]] = queue.SimpleQueue()
+        self._stopping = threading.Event()
+        self._device = threading.Thread(target=self._own_device, name="device", daemon=True)
+        app.engine_pool = self
+
+    # -- the event loop's thread ------------------------------------------------------------------
+
+    def register_with_event_loop(self, loop: Any) -> None:
+        """Celery gives us its loop, anew after every reconnect."""
+        self._hub = loop
+
+    def on_start(self) -> None:
+        """Start the device thread, which loads the model while Celery connects."""
+        self._device.start()
+
+    def on_apply(
+        self,
+        target: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],  # noqa: ARG002  always empty
+        callback: Callable[[Any], None],
+        accept_callback: Callable[[int, float], None],
+        timeout_callback: Callable[[bool, float], None],
+        timeout: float | None = None,
+        **_: Any,
+    ) -> Running:
+        """Take one task from Celery; ``args`` is (task, id, request, body, content type, encoding)."""
+        request = args[2]
+        headers = accept_callback.__self__.message.headers  # type: ignore[attr-defined]  # Celery's Request
+        running = Running(
+            lease=request["properties"]["delivery_tag"],
+            job_id=args[1],
+            worker=self.assignment.name,
+            target=target,
+            args=args,
+            callback=callback,
+            waited_s=_waited(headers),
+            give_up=self._give_up,
+        )
+        self._running[running.lease] = running
+        accept_callback(os.getpid(), time.monotonic())
+        self.meter.begin()
+        try:
+            running.job = Job.parse(request["kwargs"], queue=request["delivery_info"]["routing_key"])
+            asked = Request(running.lease, running.job.items, dict(running.job.parameters))
+        except InvalidJob as error:
+            self._post([Outcome(running.lease, error=error)])
+            return running
+        if timeout is not None and self._hub is not None:
+            running.timers.append(self._hub.call_later(timeout, self._time_out, running, timeout, timeout_callback))
+        self.engine.submit(asked)
+        return running
+
+    def _time_out(self, running: Running, timeout: float, tell: Callable[[bool, float], None]) -> None:
+        if running.lease in self._running:
+            self._give_up(running.lease)
+            tell(False, timeout)
+
+    def _give_up(self, lease: str) -> None:
+        """Stop caring for a request; whatever outcome it still has is dropped."""
+        running = self._running.pop(lease, None)
+        if running is not None:
+            self._cancel_timers(running)
+            self.engine.cancel(lease)
+            self.meter.done([], idle=not self._running)
+
+    def _drain_finished(self) -> None:
+        """Run Celery's side of every request that ended."""
+        while True:
+            try:
+                outcomes = self._finished.get_nowait()
+            except queue.Empty:
+                return
+            self._settle(outcomes)
+
+    def _settle(self, outcomes: list[Outcome]) -> None:
+        ours = [(self._running.pop(each.id), each) for each in outcomes if each.id in self._running]
+        self.meter.done([outcome.batch_size for _, outcome in ours], idle=not self._running)
+        for running, outcome in ours:
+            self._cancel_timers(running)
+            _outcomes[running.lease] = (running, outcome)
+            try:
+                value = running.target(*running.args)
+            finally:
+                del _outcomes[running.lease]
+            running.callback(value)
+
+    @staticmethod
+    def _cancel_timers(running: Running) -> None:
+        for timer in running.timers:
+            timer.cancel()
+
+    @property
+    def running_jobs(self) -> list[str]:
+        """Ids of the jobs that the engine holds."""
+        return [running.job_id for running in list(self._running.values())]
+
+    def on_stop(self) -> None:
+        """Drain: finish what runs, give the rest back past the deadline, then free the device.
+
+        In this order: nothing new is taken (Celery has cancelled the consumers, and our capacity is 0), what
+        ends is acknowledged and written, what does not end in time goes back to its queue under its lease, and
+        only then does the engine go. A second SIGTERM ends the wait.
+        """
+        self.draining = True
+        self.ledger.capacity = lambda: 0
+        deadline = time.monotonic() + self.assignment.settings.scaling.drain_s
+        hurry = threading.Event()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, lambda *_: hurry.set())
+        while self._running and time.monotonic() < deadline and not hurry.is_set() and self._device.is_alive():
+            try:
+                self._settle(self._finished.get(timeout=0.1))
+            except queue.Empty:
+                continue
+        self._leave()
+
+    def on_terminate(self) -> None:
+        """Cold shutdown: give everything back now."""
+        self.draining = True
+        self._leave()
+
+    def _leave(self) -> None:
+        left = list(self._running)
+        if left:
+            logger.warning("giving %d unfinished jobs back", len(left))
+        for lease in left:
+            self._give_up(lease)
+        self.ledger.release(left)
+        self._stopping.set()
+        self._device.join(timeout=2 * STEP_S + 5)
+        self.ledger.flush()
+
+    def terminate_job(self, pid: int, signal: int | None = None) -> None:
+        """Nothing to do: Celery calls ``Running.terminate`` as well, which knows the request."""
+
+    def _get_info(self) -> dict[str, Any]:
+        return {
+            "implementation": "workers.pool:EnginePool",
+            "max-concurrency": self.limit,
+            "model": self.assignment.model,
+            "device": self.assignment.device,
+        }
+
+    # -- the device's thread ----------------------------------------------------------------------
+
+    def _own_device(self) -> None:
+        """Load the model, then step it until the end."""
+        try:
+            self.engine.load()
+        except Exception as error:
+            logger.critical("model %s could not be loaded: %s", self.assignment.model, error,
+                            exc_info=not isinstance(error, JobFailed))
+            state.should_stop = EXIT_LOAD_FAILED
+            return
+        self.ready_at = time.time()
+        logger.info("model %s is ready on %s", self.assignment.model, self.assignment.device)
+        if not self.draining:
+            self.ledger.capacity = lambda: self.engine.capacity
+        try:
+            while not self._stopping.is_set():
+                if outcomes := self.engine.step(STEP_S):
+                    self._post(outcomes)
+        except Exception:
+            # The jobs it held are not given back: one of them may be the cause, and the loss is counted.
+            logger.critical("the engine of model %s is lost", self.assignment.model, exc_info=True)
+            self.ledger.capacity = lambda: 0
+            state.should_stop = EXIT_ENGINE_LOST
+        finally:
+            self.engine.close()
+
+    def _post(self, outcomes: list[Outcome]) -> None:
+        self._finished.put(outcomes)
+        if self._hub is not None:
+            self._hub.call_soon(self._drain_finished)
+
+
+def _waited(headers: dict[str, Any]) -> float | None:
+    """Seconds from submission to the claim, for producers that stamp their messages."""
+    submitted, claimed = headers.get("submitted_at"), headers.get("claimed_at")
+    if not isinstance(submitted, int | float) or not isinstance(claimed, float):
+        return None
+    return max(0.0, round(claimed - submitted, 6))
