@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 UTILISATION = 0.8
 """Share of its capacity at which a replica is full: beyond it, waiting grows without bound."""
 SHORTEST_WAIT_S = 1.0
+SLOWEST_PER_S = 1e-6
+"""Less than a job in eleven days is no measurement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ def _wanted(demand: Demand, idle_s: float) -> tuple[int, str]:
         if demand.quiet_s >= idle_s:
             return 0, f"nothing queued, running or arriving for {demand.quiet_s:.0f} s (idle_s {idle_s:g})"
     facts = _facts(demand)
-    if demand.jobs_per_s <= 0:
+    if demand.jobs_per_s < SLOWEST_PER_S:
         return max(1, demand.replicas), f"{facts}; a replica's capacity is not measured yet"
     required = _required_per_s(demand)
     replicas = max(1, math.ceil(required / demand.jobs_per_s - 1e-9))

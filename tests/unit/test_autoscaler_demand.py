@@ -1,0 +1,88 @@
+import pytest
+
+from autoscaler.demand import WINDOW_S, Traffic, assess, watch
+from autoscaler.roster import Phase, Worker
+from producer.settings import Model, Settings
+from scheduler.queues import ModelQueues, QueueState
+
+SETTINGS = Settings(models={"m": Model(engine="echo", tiers=("interactive", "batch"))})
+
+
+def queues(fast: int = 0, slow: int = 0, *, arrived: int | None = None, inflight: int = 0) -> ModelQueues:
+    tiers = (
+        QueueState("m", "interactive", fast, 2.0 if fast else 0.0, fast if arrived is None else arrived),
+        QueueState("m", "batch", slow, 9.0 if slow else 0.0, slow),
+    )
+    return ModelQueues("m", tiers, inflight, 0)
+
+
+def watched(*arrivals: tuple[float, int]) -> Traffic:
+    traffic = None
+    for now, arrived in arrivals:
+        traffic = watch(traffic, now, queues(arrived=arrived))
+    assert traffic is not None
+    return traffic
+
+
+def test_a_steady_stream_has_its_rate() -> None:
+    traffic = watched(*((float(second), 3 * second) for second in range(30)))
+    assert traffic.per_s()[0] == pytest.approx(3)
+
+
+def test_one_job_in_the_first_second_is_not_a_rate_of_one_per_second() -> None:
+    assert watched((0, 0), (0.1, 1)).per_s()[0] == pytest.approx(1 / WINDOW_S)
+
+
+def test_a_rate_is_forgotten_after_the_window() -> None:
+    assert watched((0, 0), (1, 50), (2, 50), (2 + WINDOW_S, 50), (3 + WINDOW_S, 50)).per_s()[0] == 0
+
+
+def test_the_window_keeps_few_samples() -> None:
+    assert len(watched(*((second / 2, second) for second in range(1000))).samples) <= 2 * WINDOW_S + 3
+
+
+def test_an_emptied_server_starts_the_count_anew() -> None:
+    traffic = watched((0, 100), (1, 101), (2, 0), (3, 2))
+    assert traffic.per_s()[0] == pytest.approx(2 / WINDOW_S)
+
+
+def test_a_dip_from_reading_in_mid_claim_does_not_forget_the_rate() -> None:
+    traffic = watched(*((float(second), 3 * second) for second in range(20)), (20, 52), (21, 63))
+    assert traffic.per_s()[0] == pytest.approx(3, rel=0.1)
+
+
+def test_quiet_is_counted_from_the_last_arrival_queue_or_running_job() -> None:
+    traffic = watched((0, 5), (1, 6), (2, 6), (9, 6))
+    assert assess(9, SETTINGS, queues(arrived=6), traffic, [], {}).quiet_s == 8
+    busy = watch(traffic, 10, queues(arrived=6, inflight=1))
+    assert assess(10, SETTINGS, queues(arrived=6), busy, [], {}).quiet_s == 0
+
+
+def test_the_first_look_counts_as_activity() -> None:
+    assert assess(50, SETTINGS, queues(), watch(None, 50, queues()), [], {}).quiet_s == 0
+
+
+def worker(name: str, phase: Phase, **more: float) -> Worker:
+    return Worker(name, "m", "cpu:0", phase, True, 0.0, **more)  # type: ignore[arg-type]  # floats by name
+
+
+def test_what_was_ever_measured_wins_over_the_heartbeats_of_now() -> None:
+    workers = [worker("a", Phase.READY, jobs_per_s=4, load_s=2), worker("b", Phase.READY, jobs_per_s=6)]
+    traffic = watch(None, 0, queues())
+    by_beats = assess(0, SETTINGS, queues(), traffic, workers, {})
+    assert (by_beats.jobs_per_s, by_beats.load_s) == (5, 2)
+    measured = assess(0, SETTINGS, queues(), traffic, workers, {"jobs_per_s": 8, "load_s": 3})
+    assert (measured.jobs_per_s, measured.load_s) == (8, 3)
+
+
+def test_workers_are_counted_by_phase_and_those_that_drain_are_no_replicas() -> None:
+    workers = [worker("a", Phase.READY), worker("b", Phase.DRAINING), worker("c", Phase.STARTING)]
+    found = assess(0, SETTINGS, queues(3, 4), watch(None, 0, queues()), workers, {})
+    assert found.replicas == 2
+    assert found.phases[Phase.DRAINING] == 1
+    assert found.queued == 7
+
+
+def test_urgency_is_lateness_in_units_of_the_target() -> None:
+    found = assess(0, SETTINGS, queues(1, 1), watch(None, 0, queues()), [], {})
+    assert found.urgency == pytest.approx(2.0)  # interactive: 2 s of 1 s; batch: 9 s of 600 s

@@ -1,0 +1,107 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autoscaler.devices import Device, DeviceState
+from autoscaler.placement import Tenant, free_gb, obstacle, place, tenants, with_states
+from autoscaler.roster import Phase, Worker
+from producer.settings import Model
+
+MODELS = {"m": Model(engine="echo", memory_gb=10), "n": Model(engine="echo", memory_gb=10)}
+
+
+def gpu(index: int, memory: float = 80, **more: object) -> Device:
+    return Device(f"cuda:{index}", "cuda", "GPU", memory, **more)  # type: ignore[arg-type]  # by name
+
+
+def slot(index: int, memory: float = 4) -> Device:
+    return Device(f"cpu:{index}", "cpu", "slot", memory)
+
+
+def worker(name: str, device: str, phase: Phase = Phase.READY, model: str = "m", pid: int = 1) -> Worker:
+    return Worker(name, model, device, phase, True, 0.0, pid)
+
+
+def test_a_cpu_slot_takes_one_worker() -> None:
+    held = tenants([worker("a", "cpu:0")], [slot(0), slot(1)], MODELS)
+    found = place("n", 1, [slot(0), slot(1)], held)
+    assert found is not None
+    assert found.id == "cpu:1"
+    assert place("n", 1, [slot(0)], held) is None
+
+
+def test_a_slot_too_small_is_no_place() -> None:
+    assert place("n", 8, [slot(0, 4)], ()) is None
+    assert "4.0 GB free of 8 GB" in obstacle("n", 8, slot(0, 4), ())
+
+
+def test_the_tightest_gpu_that_fits_is_taken() -> None:
+    found = place("n", 20, [gpu(0, 80), gpu(1, 24), gpu(2, 16)], ())
+    assert found is not None
+    assert found.id == "cuda:1"
+
+
+def test_a_faulty_gpu_is_never_taken() -> None:
+    assert place("n", 1, [gpu(0, fault="lost")], ()) is None
+
+
+def test_two_models_share_a_gpu_and_two_replicas_of_one_do_not() -> None:
+    held = tenants([worker("a", "cuda:0")], [gpu(0)], MODELS)
+    assert place("n", 10, [gpu(0)], held) is not None
+    assert place("m", 10, [gpu(0)], held) is None
+
+
+def test_memory_that_others_use_is_not_ours() -> None:
+    assert free_gb(gpu(0, 80, used_gb=30), ()) == 50
+
+
+def test_a_loading_worker_is_debited_what_it_will_need_beside_what_others_use() -> None:
+    # 30 GB used: 1 GB by our worker, which will want 10, and 29 by somebody else.
+    device = gpu(0, 80, used_gb=30, used_by={7: 1.0})
+    held = tenants([worker("a", "cuda:0", Phase.LOADING, pid=7)], [device], MODELS)
+    assert free_gb(device, held) == 80 - 29 - 10
+
+
+def test_without_figures_by_process_a_ready_worker_is_taken_to_use_what_it_declared() -> None:
+    device = gpu(0, 80, used_gb=30)
+    held = tenants([worker("a", "cuda:0")], [device], MODELS)
+    assert free_gb(device, held) == 80 - 20 - 10
+
+
+def test_a_worker_that_uses_more_than_it_declared_is_debited_what_it_uses() -> None:
+    device = gpu(0, 80, used_gb=25, used_by={1: 25.0})
+    held = tenants([worker("a", "cuda:0")], [device], MODELS)
+    assert free_gb(device, held) == 55
+
+
+def test_a_draining_worker_holds_its_slot() -> None:
+    held = tenants([worker("a", "cpu:0", Phase.DRAINING)], [slot(0)], MODELS)
+    assert place("n", 1, [slot(0)], held) is None
+
+
+def test_states_follow_the_workers() -> None:
+    devices = [slot(0), slot(1), slot(2), gpu(0, fault="lost")]
+    workers = [worker("a", "cpu:1", Phase.LOADING), worker("b", "cpu:2"), worker("c", "cuda:0")]
+    assert [device.state for device in with_states(devices, workers)] == [
+        DeviceState.IDLE,
+        DeviceState.RESERVED,
+        DeviceState.ALLOCATED,
+        DeviceState.FAULTY,
+    ]
+
+
+@given(
+    sizes=st.lists(st.floats(1, 100), min_size=1, max_size=5),
+    used=st.lists(st.floats(0, 100), min_size=5, max_size=5),
+    wanted=st.lists(st.tuples(st.sampled_from("abcdef"), st.floats(0.1, 50)), max_size=20),
+)
+def test_memory_is_never_oversubscribed(
+    sizes: list[float], used: list[float], wanted: list[tuple[str, float]]
+) -> None:
+    devices = [gpu(n, size, used_gb=min(size, used[n])) for n, size in enumerate(sizes)]
+    held: tuple[Tenant, ...] = ()
+    for n, (name, memory) in enumerate(wanted):
+        if device := place(name, memory, devices, held):
+            held = (*held, Tenant(f"{name}{n}", name, device.id, memory))
+    for device in devices:
+        taken = sum(tenant.memory_gb for tenant in held if tenant.device == device.id)
+        assert device.used_gb + taken <= device.memory_gb + 1e-6
