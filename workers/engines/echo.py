@@ -1,0 +1,88 @@
+"""The engine that does nothing: for tests, and to measure the queue without a model."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from producer.errors import ConfigError, InvalidJob, JobCancelled
+from producer.job import explain
+from producer.settings import Model
+
+from .mailbox import Cancellation, Mailbox
+from .protocol import Outcome, Request
+
+
+class Options(BaseModel):
+    """What ``options`` of an echo model may hold. ``delay_s``: time that each batch takes, in seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    delay_s: Annotated[float, Field(ge=0)] = 0.0
+
+
+class EchoEngine:
+    """Answers each input as it is, up to ``max_concurrency`` requests at a time.
+
+    For tests, the parameter ``fail`` makes a request invalid with that message, and ``crash`` loses
+    the engine.
+    """
+
+    def __init__(self, settings: Model) -> None:
+        self._batch_limit = settings.max_concurrency
+        try:
+            self._delay_s = Options.model_validate(settings.options).delay_s
+        except ValidationError as error:
+            raise ConfigError(f"options of an echo model:\n{explain(error)}") from None
+        self._mailbox: Mailbox[Request] = Mailbox()
+        self._waiting: dict[str, Request] = {}
+        self._cancelled: list[Outcome] = []
+
+    @property
+    def capacity(self) -> int:
+        """One batch running and one ahead."""
+        return 2 * self._batch_limit
+
+    def load(self) -> None:
+        """Nothing to load."""
+
+    def submit(self, request: Request) -> None:
+        """See ``protocol``."""
+        self._mailbox.put(request)
+
+    def cancel(self, request_id: str) -> None:
+        """See ``protocol``."""
+        self._mailbox.put(Cancellation(request_id))
+
+    def step(self, timeout: float) -> list[Outcome]:
+        """See ``protocol``."""
+        self._read_mail(0 if self._waiting else timeout)
+        batch = list(self._waiting.values())[: self._batch_limit]
+        if batch and self._delay_s:
+            time.sleep(self._delay_s)
+            self._read_mail(0)  # what was cancelled while it ran
+        outcomes, self._cancelled = self._cancelled, []
+        for request in batch:
+            if self._waiting.pop(request.id, None) is not None:
+                outcomes.append(self._answer(request, len(batch)))
+        return outcomes
+
+    def _read_mail(self, timeout: float) -> None:
+        for message in self._mailbox.take(timeout):
+            if isinstance(message, Request):
+                self._waiting[message.id] = message
+            elif self._waiting.pop(message.request_id, None) is not None:
+                error = JobCancelled(f"job {message.request_id} was cancelled")
+                self._cancelled.append(Outcome(message.request_id, error=error))
+
+    def _answer(self, request: Request, batch_size: int) -> Outcome:
+        if request.parameters.get("crash"):
+            raise RuntimeError(f"request {request.id} asked for a crash")
+        if message := request.parameters.get("fail"):
+            return Outcome(request.id, error=InvalidJob(str(message)), batch_size=batch_size)
+        return Outcome(request.id, outputs=list(request.inputs), ran_s=self._delay_s, batch_size=batch_size)
+
+    def close(self) -> None:
+        """Nothing to free."""

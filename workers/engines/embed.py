@@ -1,0 +1,204 @@
+"""Embeddings from an encoder, in micro-batches packed from the inputs of many requests."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from transformers import AutoModel, AutoTokenizer
+
+from producer.errors import ConfigError, EngineError, InvalidJob, JobCancelled, ModelNotFound
+from producer.job import explain
+from producer.settings import Model
+
+from . import sources
+from .mailbox import Cancellation, Mailbox
+from .packing import Packing
+from .pooling import Pooling
+from .protocol import Outcome, Request
+from .text import require_text
+from .torch_device import torch_device
+
+_MAX_LENGTH_UNKNOWN = 512  # tokenizers without a limit answer 10**30
+
+
+class Options(BaseModel):
+    """What ``options`` of an embed model may hold. ``max_batch_tokens`` counts padding."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_batch_tokens: Annotated[int, Field(ge=1)] = 8192
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    """A request whose rows may be spread over several batches."""
+
+    request: Request
+    outputs: list[list[float] | None]
+    input_tokens: int = 0
+    started_at: float = 0.0
+    batch_size: int = 0
+    missing: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.missing = len(self.outputs)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Row:
+    job: _Job
+    index: int
+    token_ids: list[int]
+
+
+class EmbedEngine:
+    """One vector (``list[float]``) per input text; usage counts ``input_tokens`` after truncation."""
+
+    def __init__(self, settings: Model, device: str) -> None:
+        try:
+            options = Options.model_validate(settings.options)
+        except ValidationError as error:
+            raise ConfigError(f"options of an embed model:\n{explain(error)}") from None
+        self._source = settings.source
+        self._device = torch_device(device)
+        self._packing = Packing(settings.max_concurrency, options.max_batch_tokens)
+        self._mailbox: Mailbox[Request] = Mailbox()
+        self._jobs: dict[str, _Job] = {}
+        self._rows: list[_Row] = []
+        self._outcomes: list[Outcome] = []
+        self._tokenizer: Any = None
+        self._model: Any = None
+
+    @property
+    def capacity(self) -> int:
+        """One batch on the device and one ahead."""
+        return 2 * self._packing.max_rows
+
+    def load(self) -> None:
+        """Load tokenizer, encoder and pooling, and run one batch.
+
+        Raises:
+            ModelNotFound: when the source does not lead to an encoder.
+        """
+        model_dir = sources.resolve(self._source)
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(model_dir)
+            model = AutoModel.from_pretrained(model_dir, dtype=torch.float32)
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelNotFound(
+                f"source = {self._source!r}: {model_dir} cannot be loaded: {error}"
+            ) from error
+        self._model = model.to(self._device).eval()
+        self._pooling = Pooling.read(model_dir)
+        known = min(self._tokenizer.model_max_length, model.config.max_position_embeddings)
+        self._max_length = self._pooling.max_length or min(known, _MAX_LENGTH_UNKNOWN)
+        self._warm_up()
+
+    def submit(self, request: Request) -> None:
+        """See ``protocol``."""
+        self._mailbox.put(request)
+
+    def cancel(self, request_id: str) -> None:
+        """See ``protocol``."""
+        self._mailbox.put(Cancellation(request_id))
+
+    def step(self, timeout: float) -> list[Outcome]:
+        """Run one batch. See ``protocol``."""
+        self._read_mail(0 if self._rows else timeout)
+        positions = self._packing.next_batch([len(row.token_ids) for row in self._rows])
+        if positions:
+            taken = set(positions)
+            batch = [self._rows[position] for position in positions]
+            self._rows = [row for position, row in enumerate(self._rows) if position not in taken]
+            self._run(batch)
+            self._read_mail(0)  # a request cancelled while its last rows ran is cancelled
+            self._finish(batch)
+        outcomes, self._outcomes = self._outcomes, []
+        return outcomes
+
+    def close(self) -> None:
+        """Free the device."""
+        self._model = self._tokenizer = None
+        self._jobs.clear()
+        self._rows.clear()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _read_mail(self, timeout: float) -> None:
+        for message in self._mailbox.take(timeout):
+            if isinstance(message, Request):
+                try:
+                    self._accept(message)
+                except InvalidJob as error:
+                    self._outcomes.append(Outcome(message.id, error=error))
+            elif message.request_id in self._jobs:
+                self._drop(
+                    self._jobs[message.request_id], JobCancelled(f"job {message.request_id} was cancelled")
+                )
+
+    def _accept(self, request: Request) -> None:
+        if request.parameters:
+            raise InvalidJob(f"parameters = {request.parameters!r}: an embedding takes none")
+        if not request.inputs:
+            raise InvalidJob("input = []: give at least one text")
+        texts = [require_text(item, index) for index, item in enumerate(request.inputs)]
+        encoded = self._tokenizer(texts, truncation=True, max_length=self._max_length)["input_ids"]
+        job = _Job(request, [None] * len(texts), sum(map(len, encoded)))
+        self._jobs[request.id] = job
+        self._rows.extend(_Row(job, index, ids) for index, ids in enumerate(encoded))
+
+    def _run(self, batch: list[_Row]) -> None:
+        """Run a batch; if it fails, each row by itself, so that it fails alone."""
+        now = time.monotonic()
+        for row in batch:
+            row.job.started_at = row.job.started_at or now
+        try:
+            vectors = self._forward([row.token_ids for row in batch])
+        except Exception as error:  # whatever a kernel raises: RuntimeError, IndexError, out of memory
+            if len(batch) > 1:
+                for row in batch:
+                    self._run([row])
+                return
+            self._warm_up()  # raises when it is the device that is lost, and not this row that is bad
+            job = batch[0].job
+            if job.request.id in self._jobs:
+                self._drop(job, EngineError(f"input {batch[0].index} failed on the device: {error}"))
+            return
+        for row, vector in zip(batch, vectors, strict=True):
+            row.job.outputs[row.index] = vector
+            row.job.missing -= 1
+            row.job.batch_size = max(row.job.batch_size, len(batch))
+
+    @torch.inference_mode()
+    def _forward(self, token_ids: list[list[int]]) -> list[list[float]]:
+        features = self._tokenizer.pad({"input_ids": token_ids}, return_tensors="pt").to(self._device)
+        hidden = self._model(**features).last_hidden_state
+        vectors: list[list[float]] = self._pooling.apply(hidden, features["attention_mask"]).float().tolist()
+        return vectors
+
+    def _warm_up(self) -> None:
+        self._forward(self._tokenizer(["warm up"])["input_ids"])
+
+    def _finish(self, batch: list[_Row]) -> None:
+        for job in dict.fromkeys(row.job for row in batch):
+            if job.missing or job.request.id not in self._jobs:
+                continue
+            del self._jobs[job.request.id]
+            self._outcomes.append(
+                Outcome(
+                    job.request.id,
+                    outputs=job.outputs,
+                    usage={"input_tokens": job.input_tokens},
+                    ran_s=time.monotonic() - job.started_at,
+                    batch_size=job.batch_size,
+                )
+            )
+
+    def _drop(self, job: _Job, error: EngineError | JobCancelled) -> None:
+        del self._jobs[job.request.id]
+        self._rows = [row for row in self._rows if row.job is not job]
+        self._outcomes.append(Outcome(job.request.id, error=error))

@@ -1,0 +1,28 @@
+"""Engines by name. Each is imported only when it is made, so that ``echo`` never loads torch."""
+
+from __future__ import annotations
+
+from producer.settings import Model
+
+from .protocol import Engine
+
+
+def create(settings: Model, device: str) -> Engine:
+    """The engine that a model asks for, on ``device`` (``cpu:N`` or ``cuda:N``), not yet loaded.
+
+    Raises:
+        ConfigError: when the model's options or the device are not allowed.
+    """
+    match settings.engine:
+        case "embed":
+            from .embed import EmbedEngine
+
+            return EmbedEngine(settings, device)
+        case "generate":
+            from .generate import GenerateEngine
+
+            return GenerateEngine(settings, device)
+        case "echo":
+            from .echo import EchoEngine
+
+            return EchoEngine(settings)

@@ -1,0 +1,24 @@
+"""What counts as a text that a tokenizer can read."""
+
+from __future__ import annotations
+
+from producer.errors import InvalidJob
+
+
+def require_text(value: object, index: int) -> str:
+    """The value, when it is a text.
+
+    Raises:
+        InvalidJob: naming the input, when it is of another type or holds half of a surrogate pair:
+            JSON may carry one, and tokenizers raise on it.
+    """
+    if not isinstance(value, str):
+        raise InvalidJob(f"input {index} is of type {type(value).__name__}; allowed here: a text")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidJob(
+            f"input {index} holds U+{ord(value[error.start]):04X} alone at position {error.start}, "
+            "which is no character; allowed: text that can be encoded as UTF-8"
+        ) from None
+    return value
