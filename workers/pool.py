@@ -10,10 +10,12 @@ through a weak reference to what ``on_apply`` returns, ``worker.state.should_sto
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -103,6 +105,11 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
         self._hub: Any = None
         self._running: dict[str, Running] = {}
         self._finished: queue.SimpleQueue[list[Outcome]] = queue.SimpleQueue()
+        # Not Hub.call_soon: what a callback of call_soon defers in turn, such as Celery's acknowledgements,
+        # waits there until some socket is next readable, up to a second.
+        self._bell, self._ring = socket.socketpair()
+        self._bell.setblocking(False)
+        self._ring.setblocking(False)
         self._stopping = threading.Event()
         self._device = threading.Thread(target=self._own_device, name="device", daemon=True)
         app.engine_pool = self
@@ -112,6 +119,7 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
     def register_with_event_loop(self, loop: Any) -> None:
         """Celery gives us its loop, anew after every reconnect."""
         self._hub = loop
+        loop.add_reader(self._bell.fileno(), self._drain_finished)
 
     def on_start(self) -> None:
         """Start the device thread, which loads the model while Celery connects."""
@@ -170,6 +178,8 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
 
     def _drain_finished(self) -> None:
         """Run Celery's side of every request that ended."""
+        with contextlib.suppress(BlockingIOError):
+            self._bell.recv(4096)
         while True:
             try:
                 outcomes = self._finished.get_nowait()
@@ -275,8 +285,8 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
 
     def _post(self, outcomes: list[Outcome]) -> None:
         self._finished.put(outcomes)
-        if self._hub is not None:
-            self._hub.call_soon(self._drain_finished)
+        with contextlib.suppress(BlockingIOError):  # full of rings not yet answered: one is enough
+            self._ring.send(b"\0")
 
 
 def _waited(headers: dict[str, Any]) -> float | None:
