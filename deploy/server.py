@@ -1,9 +1,8 @@
-"""The embedded server: a real Valkey from a wheel, or ``redis-server`` on PATH, with its append-only file on."""
+"""The embedded server: a real Valkey from a wheel, or ``redis-server`` on PATH, its append-only file on."""
 
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -11,6 +10,9 @@ from pathlib import Path
 import redis
 
 from producer.errors import BrokerUnavailable
+
+from . import private
+from .ports import free_port
 
 START_TIMEOUT_S = 10.0
 
@@ -33,14 +35,6 @@ def server_binary() -> str:
         ) from error
 
 
-def free_port() -> int:
-    """A TCP port on loopback that nothing listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 class Server:
     """One server process on loopback. Its data outlives it: start it again in the same place to go on.
 
@@ -59,32 +53,47 @@ class Server:
         password = self.config.get("requirepass")
         return f"redis://{f':{password}@' if password else ''}127.0.0.1:{self.port}/0"
 
+    @property
+    def log(self) -> Path:
+        """Where it writes what it does."""
+        return self.data_dir / "server.log"
+
     def start(self) -> None:
         """Start it and wait until it serves.
 
         Raises:
             BrokerUnavailable: with the end of its log, when it does not.
         """
+        self.spawn()
+        self.wait_until_ready()
+
+    def spawn(self) -> subprocess.Popen[bytes]:
+        """Start the process and return at once, so that it can be recorded before anything goes wrong."""
         self.data_dir.mkdir(parents=True, exist_ok=True)
         options = {"bind": "127.0.0.1", "port": str(self.port), "dir": str(self.data_dir), **self.config}
-        lines = (f'{key} "{value}"' if value == "" or " " in value else f"{key} {value}"
-                 for key, value in options.items())
+        lines = (
+            f'{key} "{value}"' if value == "" or " " in value else f"{key} {value}"
+            for key, value in options.items()
+        )
+        # In a file and not among the arguments, where everybody could read the password.
         conf = self.data_dir / "server.conf"
-        conf.touch(mode=0o600)  # may hold the password
-        conf.write_text("\n".join(lines) + "\n")
-        log = self.data_dir / "server.log"
-        with log.open("ab") as output:
+        private.write(conf, "\n".join(lines) + "\n")
+        with self.log.open("ab") as output:
             self.process = subprocess.Popen(
                 [server_binary(), str(conf)], stdout=output, stderr=output, start_new_session=True
             )
-        self._wait_until_ready(log)
+        return self.process
 
-    def _wait_until_ready(self, log: Path) -> None:
+    def wait_until_ready(self) -> None:
+        """Wait until it serves, whoever started it.
+
+        Raises:
+            BrokerUnavailable: with the end of its log, when it does not.
+        """
         client = redis.Redis.from_url(self.url, socket_timeout=1)
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:
-            assert self.process is not None
-            if self.process.poll() is not None:
+            if self.process is not None and self.process.poll() is not None:
                 break
             try:
                 client.ping()
@@ -93,13 +102,15 @@ class Server:
             else:
                 client.close()
                 return
-        raise BrokerUnavailable(f"the server did not start; the end of {log}:\n{log.read_text()[-1000:]}")
+        raise BrokerUnavailable(
+            f"the server did not start; the end of {self.log}:\n{self.log.read_text()[-1000:]}"
+        )
 
     def kill(self) -> None:
         """SIGKILL it, as an outage would."""
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait()
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
 
     def stop(self) -> None:
         """Let it write what it holds, then end it."""

@@ -1,0 +1,60 @@
+"""The command line: one console script, put together from one file for each group of commands."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import redis
+import typer
+
+from producer.errors import StokerError
+
+from . import fleet, status
+
+app = typer.Typer(
+    name="stoker",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="First time here? Run [bold]stoker up[/bold] where a fleet.toml lies, "
+    "and [bold]stoker status[/bold] in another window.",
+)
+for command in (fleet.up, status.status, fleet.down, fleet.worker, fleet.autoscaler):
+    app.command()(command)
+
+
+@app.callback()
+def options(
+    fleet_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--fleet", envvar="STOKER_FLEET", help="The fleet file. [dim]Default: fleet.toml here[/dim]"
+        ),
+    ] = None,
+) -> None:
+    """Keep GPUs fed: queues in Redis, workers on devices, and an autoscaler between them."""
+    if fleet_file is not None:
+        # For the processes that the command starts, too, wherever they run.
+        os.environ["STOKER_FLEET"] = str(fleet_file.absolute())
+
+
+def main() -> None:
+    """Run a command. Anything wrong that we know of is one message on stderr and exit code 2."""
+    try:
+        app()
+    except StokerError as error:
+        _fail(str(error))
+    except redis.RedisError as error:
+        _fail(f"Redis does not answer: {error}. Is the fleet up? 'stoker up' starts it")
+    except BrokenPipeError:  # the reader has seen enough, as in: stoker status | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _fail(message: str) -> None:
+    print(f"stoker: {message}", file=sys.stderr)
+    sys.exit(2)

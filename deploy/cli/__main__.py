@@ -1,0 +1,5 @@
+"""``python -m deploy.cli``: the same as ``stoker``, for where no script is on PATH."""
+
+from . import main
+
+main()

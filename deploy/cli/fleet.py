@@ -1,0 +1,95 @@
+"""Commands for the processes of the fleet: up, down, worker, autoscaler."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from deploy import local, teardown
+from producer.settings import Settings
+
+console = Console(highlight=False)
+
+
+def _say(message: str) -> None:
+    console.print(f"[dim]{time.strftime('%H:%M:%S')}[/dim] ", end="")
+    # As it is: a log line with [brackets] is no markup, and a long path must stay one word to copy.
+    console.print(message, markup=False, soft_wrap=True)
+
+
+def up(
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once all of it runs.")] = False,
+) -> None:
+    """Start the fleet of this machine, and keep it running.
+
+    That is a Redis, unless one is configured; Flower; and the autoscaler,
+    which starts workers when there are jobs. Ctrl-C stops all of it.
+    What is queued then stays for the next time.
+
+    [bold]Examples[/bold]
+
+      stoker up                               in this window
+      stoker up --detach                      in the background
+      REDIS_URL=redis://db:6379/0 stoker up   with a Redis that is there
+    """
+    settings = Settings.load()
+    try:
+        (local.up_detached if detach else local.up)(settings, _say)
+    except local.AlreadyRunningError as running:
+        _say(str(running))  # what was asked for is the case
+
+
+def down() -> None:
+    """Stop everything that runs here, however it was left, and leave nothing behind.
+
+    Workers finish what they run first, in scaling.drain_s at most.
+    What is queued stays for the next time.
+
+    [bold]Example[/bold]
+
+      stoker down
+    """
+    settings = Settings.load()
+    if teardown.stop_all(settings, _say, teardown.graces(settings)):
+        _say("nothing runs any more")
+    else:
+        _say("nothing was running")
+
+
+def worker(
+    model: Annotated[str, typer.Option(help="A model of the fleet file.")],
+    device: Annotated[str, typer.Option(help="What it may hold, such as cuda:0 or cpu:0.")],
+    name: Annotated[str | None, typer.Option(help="Its name. [dim]Default: made up[/dim]")] = None,
+) -> None:
+    """Run one worker by hand, in this window. The autoscaler counts it and leaves it alone.
+
+    [bold]Examples[/bold]
+
+      stoker worker --model smollm2 --device cpu:0
+      CUDA_VISIBLE_DEVICES=1 stoker worker --model smollm2 --device cuda:1
+    """
+    Settings.load().model(model)  # a typing error is answered here, before torch is loaded
+    named = ["--name", name] if name else []
+    _become("workers", "--model", model, "--device", device, *named)
+
+
+def autoscaler() -> None:
+    """Run the autoscaler alone, in this window. 'stoker up' runs one already; a second one waits.
+
+    [bold]Example[/bold]
+
+      REDIS_URL=redis://db:6379/0 stoker autoscaler
+    """
+    Settings.load()
+    _become("autoscaler")
+
+
+def _become(module: str, *arguments: str) -> None:
+    """Become that process: signals and the exit code are then its own."""
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-P", "-m", module, *arguments])  # noqa: S606  no shell is wanted

@@ -1,0 +1,178 @@
+"""``stoker status``: the fleet on one screen, or as JSON for programs."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Annotated, Any
+
+import redis
+import typer
+from pydantic import TypeAdapter
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from deploy.status import Decision, Snapshot, read
+from deploy.strays import Stray
+from producer.heartbeat import Heartbeat, WorkerState
+from producer.settings import Settings
+from scheduler.queues import ModelQueues
+
+REFRESH_S = 2.0
+TIMEOUT_S = 5.0
+
+console = Console(highlight=False)
+
+
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Again every two seconds, until Ctrl-C.")
+    ] = False,
+) -> None:
+    """Show queues, workers, devices and the last scaling decisions with their reasons.
+
+    [bold]Examples[/bold]
+
+      stoker status
+      stoker status --watch
+      stoker status --json | jq '.queues[] | {model, inflight}'
+    """
+    settings = Settings.load()
+    client = redis.Redis.from_url(
+        settings.redis_url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S
+    )
+    with contextlib.closing(client):
+        if watch:
+            with contextlib.suppress(KeyboardInterrupt):
+                _watch(client, settings, as_json)
+        else:
+            _print(read(client, settings), as_json)
+
+
+def _watch(client: redis.Redis, settings: Settings, as_json: bool) -> None:
+    if as_json:
+        while True:
+            print(_json(read(client, settings), indent=None), flush=True)
+            time.sleep(REFRESH_S)
+    with Live(screen_of(read(client, settings)), console=console, screen=True, auto_refresh=False) as live:
+        while True:
+            time.sleep(REFRESH_S)
+            live.update(screen_of(read(client, settings)), refresh=True)
+
+
+def _print(snapshot: Snapshot, as_json: bool) -> None:
+    if as_json:
+        print(_json(snapshot, indent=2))
+    else:
+        console.print(screen_of(snapshot))
+
+
+def _json(snapshot: Snapshot, indent: int | None) -> str:
+    return TypeAdapter(Snapshot).dump_json(snapshot, indent=indent).decode()
+
+
+def screen_of(snapshot: Snapshot) -> RenderableType:
+    """The snapshot as tables; what needs somebody's attention comes first."""
+    parts: list[RenderableType] = [_warning(stray) for stray in snapshot.strays]
+    parts += [_queues(snapshot.queues), _workers(snapshot.workers, snapshot.at), _devices(snapshot.devices)]
+    parts.append(_decisions(snapshot.decisions))
+    leads = snapshot.leader or "none leads: nothing is scaled until 'stoker up' or 'stoker autoscaler' runs"
+    parts.append(
+        Text(f"redis {snapshot.redis}   autoscaler {leads}   flower {snapshot.flower or 'never ran'}", "dim")
+    )
+    return Group(*parts)
+
+
+def _warning(stray: Stray) -> Text:
+    jobs = "1 job waits" if stray.waiting == 1 else f"{stray.waiting} jobs wait"
+    return Text(f"! {jobs} in vain on {stray.queue}: {stray.cure}", "bold yellow")
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0)
+    )
+    for column in columns:
+        # A name that begins with ">" is a column of numbers.
+        table.add_column(
+            column.removeprefix(">"),
+            justify="right" if column.startswith(">") else "left",
+            header_style="dim",
+        )
+    return table
+
+
+def _queues(models: list[ModelQueues]) -> Table:
+    table = _table("Queues", "model", "tier", ">queued", ">oldest", ">in flight", ">dead letters")
+    for model in models:
+        for first, tier in enumerate(model.tiers):
+            # In flight and dead letters are the model's, over all its tiers.
+            of_model = ("", "", "") if first else (model.model, str(model.inflight), _alarm(model.dead))
+            table.add_row(
+                of_model[0], tier.tier, str(tier.length), duration(tier.oldest_age_s), *of_model[1:]
+            )
+    return table
+
+
+def _alarm(count: int) -> str:
+    return f"[bold red]{count}[/bold red]" if count else "0"
+
+
+_STATE_STYLES = {WorkerState.LOADING: "yellow", WorkerState.READY: "green", WorkerState.DRAINING: "cyan"}
+
+
+def _workers(beats: list[Heartbeat], now: float) -> Table:
+    table = _table(
+        "Workers", "name", "model", "device", "state", ">running", ">jobs/s", ">busy", ">batch", ">up"
+    )
+    for beat in beats:
+        table.add_row(
+            beat.name,
+            beat.model,
+            beat.device,
+            Text(beat.state.value, _STATE_STYLES[beat.state]),
+            str(len(beat.running)),
+            f"{beat.jobs_per_s:.1f}",
+            f"{beat.busy:.0%}",
+            f"{beat.batch_size:.1f}",
+            duration(now - beat.started_at),
+        )
+    if not beats:
+        table.add_row("[dim]none[/dim]")
+    return table
+
+
+def _devices(devices: list[dict[str, Any]]) -> Table:
+    table = _table("Devices", "device", "name", "state", ">memory", "held by", "fault")
+    for device in devices:
+        held = ", ".join(device.get("workers", []))
+        memory = f"{device['used_gb']:.1f} of {device['memory_gb']:g} GB"
+        state = Text(device["state"], "bold red" if device["state"] == "faulty" else "")
+        table.add_row(
+            Text(device["id"]), Text(device["name"]), state, memory, held, Text(device.get("fault", ""))
+        )
+    if not devices:
+        table.add_row("[dim]unknown: no autoscaler reports them[/dim]")
+    return table
+
+
+def _decisions(decisions: list[Decision]) -> Table:
+    table = _table("Last decisions", "at", "action", "model", "reason")
+    for decision in decisions:
+        at = time.strftime("%H:%M:%S", time.localtime(decision.at))
+        table.add_row(at, decision.action, decision.model, Text(decision.reason))
+    if not decisions:
+        table.add_row("[dim]none yet[/dim]")
+    return table
+
+
+def duration(seconds: float) -> str:
+    """A duration to look at, not to reckon with: ``0.4 s``, ``59 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

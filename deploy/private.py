@@ -1,0 +1,29 @@
+"""Files that only their owner may read: addresses with passwords in them, and the passwords themselves."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from pathlib import Path
+
+
+def write(file: Path, text: str) -> None:
+    """Write the file whole or not at all, at no moment readable by others."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")  # 0600 from the start
+    with os.fdopen(descriptor, "w") as output:
+        output.write(text)
+    Path(temporary).replace(file)
+
+
+def kept_password(file: Path) -> str:
+    """The password in the file; the first caller makes one up and puts it there."""
+    try:
+        if password := file.read_text().strip():
+            return password
+    except FileNotFoundError:
+        pass
+    password = secrets.token_urlsafe(24)
+    write(file, password + "\n")
+    return password

@@ -1,0 +1,79 @@
+"""Status: the whole fleet at one moment, read from Redis alone, so that it can be asked from anywhere."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from producer import heartbeat, keys
+from producer.heartbeat import Heartbeat
+from scheduler.queues import ModelQueues, observe
+
+from . import broker, flower, strays
+from .strays import Stray
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from producer.settings import Settings
+
+DECISIONS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One decision of the autoscaler, with its reason. ``at`` is Unix time in seconds."""
+
+    at: float
+    model: str
+    action: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The fleet at Unix time ``at``. ``redis`` is the broker's URL without its secrets.
+
+    ``leader`` is the autoscaler that leads, or None; ``devices`` is its last view of them.
+    """
+
+    at: float
+    redis: str
+    flower: str | None
+    leader: str | None
+    queues: list[ModelQueues]
+    workers: list[Heartbeat]
+    devices: list[dict[str, Any]]
+    decisions: list[Decision]
+    strays: list[Stray]
+
+
+def read(redis: Redis, settings: Settings) -> Snapshot:
+    """Look at everything once.
+
+    Raises:
+        redis.RedisError: when the broker does not answer.
+    """
+    with redis.pipeline(transaction=False) as pipe:
+        pipe.get(keys.leader())
+        pipe.get(keys.devices())
+        pipe.xrevrange(keys.decisions(), count=DECISIONS)
+        leader, devices, decisions = pipe.execute()
+    return Snapshot(
+        at=time.time(),
+        redis=broker.shown(settings.redis_url),
+        flower=flower.url(settings),
+        leader=leader.decode() if leader else None,
+        queues=list(observe(redis, settings).values()),
+        workers=heartbeat.read_all(redis),
+        devices=json.loads(devices) if devices else [],
+        decisions=[_decision(fields) for _, fields in decisions],
+        strays=strays.find(redis, settings),
+    )
+
+
+def _decision(fields: dict[bytes, bytes]) -> Decision:
+    text = {key.decode(): value.decode() for key, value in fields.items()}
+    return Decision(float(text["at"]), text.get("model", ""), text["action"], text["reason"])

@@ -1,0 +1,79 @@
+"""Strays: jobs waiting where no worker of this fleet will ever look for them.
+
+Two ways lead there: a queue name that belongs to no model and tier of ``fleet.toml`` (a typing error, a model
+that was renamed), and a Celery ``priority``, with which a stock producer pushes to a list beside the queue.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from producer import keys
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from producer.settings import Settings
+
+# Kombu's own names (kombu.transport.redis: keyprefix_queue, sep, PRIORITY_STEPS); a test compares them.
+BINDINGS = "_kombu.binding."
+SEPARATOR = "\x06\x16"
+PRIORITIES = (3, 6, 9)
+INTERNAL = ("celery.pidbox", "celeryev", "reply.celery.pidbox")
+"""Exchanges that Celery itself uses, for remote control and events."""
+SCAN_COUNT = 10_000
+SCANS = 100
+"""At most a million keys are looked through: an answer about more would keep the server from its work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """Jobs that wait in vain, and what to do about it."""
+
+    queue: str
+    waiting: int
+    cure: str
+
+
+def find(redis: Redis, settings: Settings) -> list[Stray]:
+    """Every stray with jobs waiting, by queue name."""
+    ours = {keys.queue(name, tier) for name, model in settings.models.items() for tier in model.tiers}
+    found = []
+    for queue in sorted(_bound(redis) | ours):
+        plain, beside = _lengths(redis, queue)
+        if queue not in ours and plain + beside:
+            cure = "no model of fleet.toml has this queue: add the model, or send to MODEL.TIER"
+            found.append(Stray(queue, plain + beside, cure))
+        elif beside:
+            cure = "sent with a Celery priority, which Stoker does not read: send without, and choose a tier"
+            found.append(Stray(queue, beside, cure))
+    return found
+
+
+def _bound(redis: Redis) -> set[str]:
+    """The queues that stock producers and workers have declared."""
+    queues: set[str] = set()
+    cursor = 0
+    for _ in range(SCANS):
+        cursor, tables = redis.scan(cursor, match=f"{BINDINGS}*", count=SCAN_COUNT, _type="SET")
+        for table in map(_text, tables):
+            if table.removeprefix(BINDINGS) not in INTERNAL:
+                queues |= {_text(member).rsplit(SEPARATOR, 1)[-1] for member in redis.smembers(table)}
+        if cursor == 0:
+            break
+    return queues - {""}
+
+
+def _lengths(redis: Redis, queue: str) -> tuple[int, int]:
+    """Jobs on the queue's own list, and on the lists of its priorities."""
+    with redis.pipeline(transaction=False) as pipe:
+        pipe.llen(queue)
+        for priority in PRIORITIES:
+            pipe.llen(f"{queue}{SEPARATOR}{priority}")
+        plain, *beside = pipe.execute()
+    return plain, sum(beside)
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
