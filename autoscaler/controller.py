@@ -114,9 +114,9 @@ class Controller:
         self._note_ended(now)
         seen = self._observe(now)
         decisions, self._memory = decide(seen, self._memory)
-        self.journal.held(now, decisions)
         for decision in decisions:
             self._act(now, decision)
+        self.journal.held(now, decisions)
         if self.sweep is not None:
             self.sweep()
 

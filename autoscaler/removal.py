@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from .observation import Memory, Observation
 
 
+HAND_BACK_S = 10.0
+"""What a worker gets on top of ``drain_s``, at which it begins to hand back what it has not finished."""
+
+
 def remove(seen: Observation, memory: Memory) -> tuple[list[Drain], Memory]:
     """Kill what is out of patience; drain what sits on a faulty device or serves a model that is no more."""
     managed = [worker for worker in seen.workers if worker.managed]
@@ -38,7 +42,8 @@ def _overdue(now: float, scaling: Scaling, worker: Worker, silent: Mapping[str, 
     """Why a worker is out of patience; empty when it is not."""
     if worker.phase is Phase.DRAINING:
         waited, limit = now - (worker.draining_since or now), scaling.drain_s
-        return f"killed: draining for {waited:.0f} s (drain_s {limit:g})" if waited > limit else ""
+        late = waited > limit + HAND_BACK_S
+        return f"killed: draining for {waited:.0f} s (drain_s {limit:g})" if late else ""
     limit = scaling.start_s
     if worker.phase is Phase.STARTING:
         # Counted from when it was first seen silent, not from its start: after a Redis or an autoscaler that

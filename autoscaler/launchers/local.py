@@ -54,11 +54,8 @@ class LocalLauncher:
             child = self._spawn(name, placement)
         except OSError as error:
             raise LaunchError(f"no worker of {placement.model} could be started: {error}") from error
-        record = records.Record(
-            role="worker",
-            name=name,
-            pid=child.pid,
-            created_at=records.created_at(child.pid),
+        record = replace(
+            records.of_process(child.pid, "worker", name),
             model=placement.model,
             device=placement.device,
             launched_by=self.id,

@@ -32,13 +32,13 @@ class Record:
     draining_since: float | None = None
 
 
-def created_at(pid: int) -> float:
-    """Creation time of a process in Unix seconds; that of our own child can be read even after its end.
+def of_process(pid: int, role: str, name: str) -> Record:
+    """The record of a process; of our own child also after its end, until it is waited for.
 
     Raises:
         psutil.NoSuchProcess: when there is no such process any more.
     """
-    return psutil.Process(pid).create_time()
+    return Record(role, name, pid, psutil.Process(pid).create_time())
 
 
 def write(run_dir: Path, record: Record) -> None:

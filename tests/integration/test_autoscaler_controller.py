@@ -1,0 +1,309 @@
+"""The controller on a real server, with devices and workers that exist in memory only."""
+
+import json
+import logging
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+import redis as redis_py
+
+from autoscaler.controller import Controller
+from autoscaler.devices import Device
+from autoscaler.launchers.protocol import Ended, Launched, LaunchError, Placement
+from deploy.server import Server
+from producer import heartbeat, keys
+from producer.heartbeat import Heartbeat, WorkerState
+from producer.settings import Model, Scaling, Settings
+
+SETTINGS = Settings(
+    models={"m": Model(engine="echo"), "n": Model(engine="echo")},
+    scaling=Scaling(interval_s=0.05, up_cooldown_s=0, idle_s=30),
+)
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, f"still waiting for {what}"
+        time.sleep(0.01)
+
+
+class Slots:
+    """A probe of CPU slots."""
+
+    source = "memory"
+
+    def __init__(self, count: int) -> None:
+        self.found = [Device(f"cpu:{n}", "cpu", "slot", 4) for n in range(count)]
+
+    def devices(self) -> list[Device]:
+        return list(self.found)
+
+
+class MemoryLauncher:
+    """Workers in memory: they live until they are told to die."""
+
+    id = "memory"
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self.living: dict[str, Launched] = {}
+        self.dead: list[Ended] = []
+        self.drained: list[tuple[str, float]] = []
+        self.broken = ""
+        self.started = 0
+
+    def start(self, placement: Placement) -> str:
+        if self.broken:
+            raise LaunchError(self.broken)
+        self.started += 1
+        name = f"{placement.model}-{self.started}"
+        self.living[name] = Launched(name, placement.model, placement.device, 1, self.clock())
+        return name
+
+    def drain(self, name: str, grace_s: float) -> None:
+        self.drained.append((name, grace_s))
+        self.die(name, asked=grace_s > 0, cause="exit 0")
+
+    def die(self, name: str, *, asked: bool = False, cause: str) -> None:
+        one = self.living.pop(name)
+        self.dead.append(Ended(name, one.model, asked, self.clock() - one.started_at, cause))
+
+    def list(self) -> list[Launched]:
+        return [*self.living.values()]
+
+    def ended(self) -> Sequence[Ended]:
+        dead, self.dead = self.dead, []
+        return dead
+
+
+class Rig:
+    """A controller, what it works with, and a clock that is set by hand."""
+
+    def __init__(self, redis: redis_py.Redis, slots: int = 1) -> None:
+        self.now = 1_000_000.0
+        self.redis = redis
+        self.launcher = MemoryLauncher(lambda: self.now)
+        self.probe = Slots(slots)
+        self.swept = 0
+        self.controller = self.another()
+
+    def another(self) -> Controller:
+        return Controller(
+            SETTINGS, self.redis, self.probe, self.launcher, sweep=self.sweep, clock=lambda: self.now
+        )
+
+    def sweep(self) -> None:
+        self.swept += 1
+
+    def push(self, model: str = "m", count: int = 1) -> None:
+        for _ in range(count):
+            self.redis.lpush(keys.queue(model, "standard"), b"{}")
+
+    def beat(self, name: str, launched_by: str = "memory", device: str = "cpu:0") -> None:
+        one = self.launcher.living.get(name)
+        beat = Heartbeat(
+            name=name, model=one.model if one else "m", device=device, host=socket.gethostname(), pid=1,
+            pid_created_at=0, launched_by=launched_by, state=WorkerState.READY, started_at=self.now,
+            ready_at=self.now, beat_at=time.time(), capacity=4,
+        )  # fmt: skip
+        heartbeat.write(self.redis, beat)
+
+    def decisions(self) -> list[dict[str, str]]:
+        return [
+            {key.decode(): value.decode() for key, value in entry.items()}
+            for _, entry in self.redis.xrange(keys.decisions())
+        ]
+
+    def actions(self) -> list[str]:
+        return [entry["action"] for entry in self.decisions()]
+
+    def devices(self) -> list[dict[str, object]]:
+        found: list[dict[str, object]] = json.loads(self.redis.get(keys.devices()) or "[]")
+        return found
+
+
+@pytest.fixture
+def rig(redis: redis_py.Redis) -> Rig:
+    return Rig(redis)
+
+
+def test_from_zero_to_one_and_back_to_zero_with_reasons_and_devices_to_be_read(rig: Rig) -> None:
+    rig.controller.round()
+    assert rig.devices()[0]["state"] == "idle"
+    assert rig.actions() == []
+    rig.push()
+    rig.controller.round()
+    assert list(rig.launcher.living) == ["m-1"]
+    rig.controller.round()
+    assert rig.devices()[0] | {"state": "reserved", "workers": ["m-1"]} == rig.devices()[0]
+    rig.beat("m-1")
+    rig.redis.rpop(keys.queue("m", "standard"))
+    rig.controller.round()
+    assert rig.devices()[0]["state"] == "allocated"
+    rig.now += 31
+    rig.controller.round()
+    assert rig.launcher.drained == [("m-1", SETTINGS.scaling.drain_s)]
+    rig.controller.round()
+    assert rig.devices()[0]["state"] == "idle"
+    start, drain = rig.decisions()
+    assert (start["action"], start["model"], start["worker"], start["device"]) == (
+        "start",
+        "m",
+        "m-1",
+        "cpu:0",
+    )
+    assert "1 queued: standard 1" in start["reason"]
+    assert (drain["action"], drain["worker"]) == ("drain", "m-1")
+    assert "nothing queued, running or arriving for 31 s" in drain["reason"]
+
+
+def test_the_devices_view_expires_with_its_writer(rig: Rig) -> None:
+    rig.controller.round()
+    assert 0 < rig.redis.pttl(keys.devices()) <= 5000
+
+
+def test_a_hindrance_is_written_once_and_again_when_it_comes_back(rig: Rig) -> None:
+    rig.push("m")
+    rig.controller.round()
+    rig.beat("m-1")
+    rig.push("n")
+    for _ in range(5):
+        rig.now += 1
+        rig.controller.round()
+    assert rig.actions() == ["start", "hold"]
+    assert "no idle device: cpu:0 is held by m-1" in rig.decisions()[-1]["reason"]
+    queue = keys.queue("n", "standard")
+    rig.redis.delete(queue)
+    rig.controller.round()
+    rig.push("n")
+    rig.controller.round()
+    assert rig.actions() == ["start", "hold", "hold"]
+
+
+def test_an_idle_worker_makes_room_for_another_model(rig: Rig) -> None:
+    rig.push("m")
+    rig.controller.round()
+    rig.beat("m-1")
+    rig.redis.delete(keys.queue("m", "standard"))
+    rig.now += 1
+    rig.controller.round()
+    rig.now += 15  # less than idle_s
+    rig.push("n")
+    rig.controller.round()
+    rig.controller.round()
+    assert rig.actions() == ["start", "drain", "hold", "start"]
+    assert [one.model for one in rig.launcher.list()] == ["n"]
+
+
+def test_a_worker_that_ends_unasked_is_forgotten_at_once_and_followed_later_each_time(rig: Rig) -> None:
+    rig.push()
+    for pause in (1, 2, 4):
+        rig.controller.round()
+        (name,) = rig.launcher.living
+        rig.beat(name)
+        rig.launcher.die(name, cause="exit 1: ModelNotFound: no such package")
+        rig.controller.round()
+        assert heartbeat.read_all(rig.redis) == []
+        rig.now += pause - 0.1
+        rig.controller.round()
+        assert rig.launcher.living == {}
+        rig.now += 0.2
+    assert rig.actions() == ["start", "lost", "hold"] * 3
+    assert "no such package" in rig.decisions()[-1]["reason"]
+
+
+def test_a_launcher_that_cannot_start_is_not_asked_every_round(rig: Rig) -> None:
+    rig.launcher.broken = "no worker of m could be started: out of memory"
+    rig.push()
+    for _ in range(5):
+        rig.controller.round()
+    assert rig.actions() == ["lost", "hold"]
+    assert "out of memory" in rig.decisions()[0]["reason"]
+
+
+def test_a_worker_that_somebody_else_started_holds_its_device_and_is_left_alone(rig: Rig) -> None:
+    rig.beat("by-hand", launched_by="")
+    rig.controller.round()
+    assert rig.devices()[0]["workers"] == ["by-hand"]
+    rig.now += 1000
+    rig.push("n")
+    rig.controller.round()
+    assert rig.launcher.drained == []
+    assert rig.launcher.living == {}
+    assert rig.actions() == ["hold"]
+
+
+def test_a_second_autoscaler_waits_and_takes_over_with_the_same_workers(rig: Rig) -> None:
+    second = rig.another()
+    rig.controller.round()
+    second.round()
+    assert rig.swept == 1
+    rig.push()
+    second.round()
+    assert rig.launcher.living == {}
+    rig.controller.round()
+    rig.redis.delete(keys.leader())  # as if the first had fallen silent
+    second.round()
+    rig.controller.round()
+    assert list(rig.launcher.living) == ["m-1"]
+    assert rig.swept == 3
+
+
+def test_stopping_leaves_the_workers_and_gives_up_the_lease(rig: Rig) -> None:
+    rig.push()
+    rig.controller.start()
+    until(lambda: rig.launcher.living, "a worker")
+    rig.controller.stop()
+    assert list(rig.launcher.living) == ["m-1"]
+    assert rig.launcher.drained == []
+    assert not rig.redis.exists(keys.leader())
+
+
+def test_a_round_that_fails_is_followed_by_another(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    calls = []
+
+    def fail() -> None:
+        calls.append(1)
+        raise ValueError("a bad sweep")
+
+    rig.controller.sweep = fail
+    rig.controller.start()
+    until(lambda: len(calls) >= 3, "three rounds")
+    rig.controller.stop()
+    assert "a bad sweep" in caplog.text
+
+
+@pytest.fixture
+def own_rig(own_server: Server) -> Iterator[Rig]:
+    client = redis_py.Redis.from_url(own_server.url)
+    rig = Rig(client)
+    yield rig
+    rig.controller.stop()
+    client.close()
+
+
+def test_redis_away_at_the_start_and_in_the_middle(
+    own_rig: Rig, own_server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    own_server.kill()
+    own_rig.controller.start()
+    until(lambda: "Redis cannot be reached" in caplog.text, "the word that it is away")
+    own_server.start()
+    own_rig.push()
+    until(lambda: own_rig.launcher.living, "a worker, once Redis is there")
+    own_server.kill()
+    until(lambda: caplog.text.count("Redis cannot be reached") == 2, "the word that it is away again")
+    before = len(caplog.records)
+    time.sleep(
+        10 * SETTINGS.scaling.interval_s
+    )  # rounds that must say nothing: there is no event to wait for
+    assert len(caplog.records) == before
+    own_server.start()
+    until(lambda: caplog.text.count("Redis is back") == 2, "the word that it is back")
+    own_rig.push("n")
+    until(lambda: own_rig.actions()[-1:] == ["hold"], "decisions to go on")
+    assert list(own_rig.launcher.living) == ["m-1"]

@@ -1,0 +1,253 @@
+"""Local workers as real processes: small ones, that stand in for ``python -m workers``."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+import redis as redis_py
+
+from autoscaler.controller import Controller
+from autoscaler.devices import DeclaredProbe
+from autoscaler.launchers import records
+from autoscaler.launchers.local import LocalLauncher
+from autoscaler.launchers.protocol import LaunchError, Placement
+from producer import keys
+from producer.settings import DeclaredDevice, Model, Scaling, Settings
+
+PLACE = Placement("m", "cpu:0", "cpu")
+SLEEP = "import time; print('up', flush=True); time.sleep(600)"
+STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
+CRASH = "import sys; print('loading'); sys.exit('ModelNotFound: no package of that name')"
+TELL = """
+import json, os, sys
+about = {"argv": sys.argv[1:], "env": dict(os.environ), "session": os.getsid(0), "pid": os.getpid()}
+print(json.dumps(about))
+"""
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, f"still waiting for {what}"
+        time.sleep(0.01)
+
+
+class Ground:
+    """A state directory and the launchers on it, as of one autoscaler after the other."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self.state_dir = state_dir
+        self.launchers: list[LocalLauncher] = []
+
+    def launcher(self, program: str = SLEEP, **env: str) -> LocalLauncher:
+        self.launchers.append(LocalLauncher(self.state_dir, env, (sys.executable, "-c", program)))
+        return self.launchers[-1]
+
+    def start(self, program: str = SLEEP) -> tuple[LocalLauncher, str]:
+        """A launcher with one worker that has come up."""
+        launcher = self.launcher(program)
+        name = launcher.start(PLACE)
+        until(lambda: "up" in self.log(name), "the worker")
+        return launcher, name
+
+    def log(self, name: str) -> str:
+        return (self.state_dir / "logs" / f"{name}.log").read_text()
+
+    def record(self, name: str) -> records.Record:
+        return next(one for one in records.read(self.state_dir / "run") if one.name == name)
+
+    def clear(self) -> None:
+        for launcher in self.launchers:
+            for child in launcher._children.values():
+                child.kill()
+                child.wait()
+
+
+@pytest.fixture
+def ground(tmp_path: Path) -> Iterator[Ground]:
+    ground = Ground(tmp_path / "state")
+    yield ground
+    ground.clear()
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [
+        (PLACE, {"OMP_NUM_THREADS": "1"}),
+        (Placement("m", "cuda:3", "cuda"), {"CUDA_VISIBLE_DEVICES": "3", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}),
+    ],
+)
+def test_a_worker_is_told_who_and_where_it_is(
+    ground: Ground, place: Placement, expected: dict[str, str]
+) -> None:
+    launcher = ground.launcher(TELL, STOKER_FLEET="/somewhere/fleet.toml")
+    name = launcher.start(place)
+    until(lambda: not launcher.list(), "its end")
+    about = json.loads(ground.log(name))
+    assert about["argv"] == [
+        "--model", "m", "--device", place.device, "--name", name, "--launched-by", launcher.id,
+    ]  # fmt: skip
+    assert expected.items() | {("STOKER_FLEET", "/somewhere/fleet.toml")} <= about["env"].items()
+    assert about["session"] == about["pid"]
+
+
+def test_a_restarted_launcher_finds_its_workers_and_can_drain_them(ground: Ground) -> None:
+    first, name = ground.start()
+    second = ground.launcher()
+    assert second.id == first.id
+    (found,) = second.list()
+    assert (found.name, found.model, found.device, found.draining_since) == (name, "m", "cpu:0", None)
+    second.drain(name, 60)
+    until(lambda: not second.list(), "its end")
+    (ended,) = second.ended()
+    assert (ended.name, ended.asked) == (name, True)
+    assert second.ended() == []
+    assert records.read(ground.state_dir / "run") == []
+
+
+def test_a_restarted_launcher_knows_since_when_a_worker_drains(ground: Ground) -> None:
+    launcher, name = ground.start(STUBBORN)
+    launcher.drain(name, 60)
+    (found,) = ground.launcher().list()
+    assert found.draining_since is not None
+    since = found.draining_since
+    launcher.drain(name, 60)
+    assert launcher.list()[0].draining_since == since
+
+
+def test_without_grace_even_a_stubborn_worker_ends(ground: Ground) -> None:
+    launcher, name = ground.start(STUBBORN)
+    launcher.drain(name, 60)
+    launcher.drain(name, 0)
+    until(lambda: not launcher.list(), "its end")
+    assert "SIGKILL" in launcher.ended()[0].cause
+
+
+def test_what_a_worker_started_is_killed_with_it(ground: Ground) -> None:
+    launcher, name = ground.start(
+        "import subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "print(f'up {child.pid}', flush=True); time.sleep(600)"
+    )
+    grandchild = psutil.Process(int(ground.log(name).split()[1]))
+    launcher.drain(name, 0)
+    psutil.wait_procs([grandchild], timeout=30)
+    assert not grandchild.is_running() or grandchild.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_crash_is_told_with_its_last_words(ground: Ground) -> None:
+    launcher = ground.launcher(CRASH)
+    name = launcher.start(PLACE)
+    until(lambda: not launcher.list(), "its end")
+    (ended,) = launcher.ended()
+    assert (ended.name, ended.model, ended.asked) == (name, "m", False)
+    assert ended.cause == "exit 1: loading | ModelNotFound: no package of that name"
+
+
+def test_a_worker_that_died_while_no_autoscaler_was_there_is_told_lost(ground: Ground) -> None:
+    _, name = ground.start()
+    records.send(ground.record(name), signal.SIGKILL)
+    until(lambda: not records.alive(ground.record(name)), "its end")
+    (ended,) = ground.launcher().ended()
+    assert (ended.name, ended.asked) == (name, False)
+
+
+def test_a_pid_used_again_is_neither_taken_for_a_worker_nor_signalled(ground: Ground) -> None:
+    _, name = ground.start()
+    launcher = ground.launcher()  # of an autoscaler that came later
+    somebody = subprocess.Popen([sys.executable, "-c", SLEEP], stdout=subprocess.DEVNULL)
+    try:
+        record = replace(ground.record(name), pid=somebody.pid)
+        record = replace(record, created_at=psutil.Process(somebody.pid).create_time() - 3600)
+        records.write(ground.state_dir / "run", record)
+        for signum in (signal.SIGTERM, signal.SIGKILL):
+            assert not records.send(record, signum)
+        records.terminate(record, 1)
+        launcher.drain(name, 0)
+        assert launcher.list() == []
+        assert [one.name for one in launcher.ended()] == [name]
+        assert somebody.poll() is None
+    finally:
+        somebody.kill()
+        somebody.wait()
+
+
+def test_records_of_others_are_left_alone(ground: Ground) -> None:
+    launcher, name = ground.start()
+    run_dir = ground.state_dir / "run"
+    server = replace(ground.record(name), role="server", name="server", launched_by="")
+    records.write(run_dir, server)
+    (run_dir / "broken.json").write_text("{")
+    (run_dir / "strange.json").write_text('{"a": 1}')
+    assert [one.name for one in launcher.list()] == [name]
+    launcher.drain("server", 0)
+    assert records.alive(server)
+    assert [one.name for one in records.read_all(run_dir)] == [name, "server"]
+
+
+def test_terminate_waits_and_kills_what_does_not_end(ground: Ground) -> None:
+    _, name = ground.start(STUBBORN)
+    record = ground.record(name)
+    records.terminate(record, 0.1)
+    assert not records.alive(record)
+
+
+def test_a_program_that_cannot_be_run_is_an_error_with_its_cause(ground: Ground) -> None:
+    launcher = LocalLauncher(ground.state_dir, {}, ("/no/such/program",))
+    with pytest.raises(LaunchError, match=r"no worker of m could be started: .*No such file"):
+        launcher.start(PLACE)
+    assert launcher.list() == []
+
+
+def test_a_worker_whose_record_cannot_be_written_does_not_live_on_unknown(ground: Ground) -> None:
+    launcher = ground.launcher()
+    ground.state_dir.mkdir()
+    (ground.state_dir / "run").write_text("a file in the way")
+    children = set(psutil.Process().children())
+    with pytest.raises(LaunchError, match="no record"):
+        launcher.start(PLACE)
+    assert set(psutil.Process().children()) == children
+
+
+def test_a_crash_loop_is_slowed_down_and_the_decisions_quote_the_log(
+    ground: Ground, redis: redis_py.Redis
+) -> None:
+    clock = [time.time()]
+    settings = Settings(
+        models={"m": Model(engine="echo")},
+        devices=(DeclaredDevice(name="cpu:0"),),
+        scaling=Scaling(up_cooldown_s=0),
+    )
+    launcher = ground.launcher(CRASH)
+    probe = DeclaredProbe(settings.devices)
+    controller = Controller(settings, redis, probe, launcher, clock=lambda: clock[0])
+    redis.lpush(keys.queue("m", "standard"), b"{}")
+    for _ in range(62):  # half a minute
+        controller.round()
+        until(lambda: not launcher.list(), "the crash")
+        clock[0] += 0.5
+    decisions = [entry for _, entry in redis.xrange(keys.decisions())]
+    starts = [entry for entry in decisions if entry[b"action"] == b"start"]
+    assert 4 <= len(starts) <= 6  # at about 0, 1, 3, 7, 15 and 31 s
+    held = [entry[b"reason"].decode() for entry in decisions if entry[b"action"] == b"hold"]
+    assert "ModelNotFound: no package of that name" in held[-1]
+    assert f"{len(starts)} times in a row" in held[-1]
+
+
+def test_records_are_replaced_whole(tmp_path: Path) -> None:
+    record = records.of_process(os.getpid(), "worker", "w")
+    records.write(tmp_path, record)
+    records.write(tmp_path, replace(record, draining_since=5.0))
+    assert records.read_all(tmp_path) == [replace(record, draining_since=5.0)]
+    assert [file.name for file in tmp_path.iterdir()] == ["w.json"]
+    records.remove(tmp_path, "w")
+    records.remove(tmp_path, "w")
+    assert records.read(tmp_path) == []
