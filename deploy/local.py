@@ -64,7 +64,7 @@ def embedded_server(settings: Settings) -> Server | None:
     return Server(home, port, requirepass=private.kept_password(home / "password"))
 
 
-def unready(settings: Settings) -> str:
+def unready(settings: Settings, with_flower: bool) -> str:
     """What is still missing before the fleet can be used; empty when nothing is."""
     try:
         client = redis.Redis.from_url(settings.redis_url, socket_timeout=2, socket_connect_timeout=2)
@@ -73,17 +73,18 @@ def unready(settings: Settings) -> str:
                 return "no autoscaler leads yet"
     except (redis.RedisError, StokerError) as error:
         return f"the server does not answer: {error}"
-    return "" if flower.answers(settings) else "Flower does not answer yet"
+    return "Flower does not answer yet" if with_flower and not flower.answers(settings) else ""
 
 
-def where(settings: Settings) -> list[str]:
+def where(settings: Settings, with_flower: bool) -> list[str]:
     """Where everything is, one line each, without a secret."""
     own = settings.url_file.exists()
     full = f"; for a program: REDIS_URL=$(cat {_near(settings.url_file)})" if own else ""
+    password = _near(flower.password_file(settings))
+    monitor = f"Flower   {flower.url(settings)}; user {flower.USER}, password in {password}"
     return [
         f"Redis    {broker.shown(settings.redis_url)}{full}",
-        f"Flower   {flower.url(settings)}; user {flower.USER}, "
-        f"password in {_near(flower.password_file(settings))}",
+        *([monitor] if with_flower else []),
         f"Logs     {_near(settings.state_dir / 'logs')}",
         "Look     stoker status",
         "Stop     stoker down",
@@ -96,7 +97,7 @@ def _near(path: Path) -> str:
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
-def up(settings: Settings, say: Say) -> None:
+def up(settings: Settings, say: Say, with_flower: bool = True) -> None:
     """Run the fleet until SIGINT or SIGTERM, then stop all of it. A second signal waits for nothing.
 
     Raises:
@@ -114,7 +115,7 @@ def up(settings: Settings, say: Say) -> None:
         run_dir = settings.state_dir / "run"
         records.write(run_dir, records.of_process(os.getpid(), "supervisor", "supervisor"))
         try:
-            _run(settings, say, stop)
+            _run(settings, say, stop, with_flower)
         finally:
             _stop(settings, say)
             records.remove(run_dir, "supervisor")
@@ -126,7 +127,7 @@ def _on_signal(handler: Callable[[int, FrameType | None], None]) -> None:
         signal.signal(signum, handler)
 
 
-def _run(settings: Settings, say: Say, stop: threading.Event) -> None:
+def _run(settings: Settings, say: Say, stop: threading.Event, with_flower: bool) -> None:
     run_dir, log_dir = settings.state_dir / "run", settings.state_dir / "logs"
     log_dir.mkdir(parents=True, exist_ok=True)
     children: list[Child] = []
@@ -145,15 +146,16 @@ def _run(settings: Settings, say: Say, stop: threading.Event) -> None:
     broker.check(settings.redis_url)
     autoscaler_log, flower_log = log_dir / "autoscaler.log", log_dir / "flower.log"
     keep("autoscaler", lambda: _spawn_autoscaler(autoscaler_log), autoscaler_log)
-    keep("flower", lambda: flower.spawn(settings, flower_log), flower_log)
+    if with_flower:
+        keep("flower", lambda: flower.spawn(settings, flower_log), flower_log)
 
     announced = False
     while not stop.is_set():
         for child in children:
             child.tend(time.monotonic())
-        if not announced and not unready(settings):
+        if not announced and not unready(settings, with_flower):
             announced = True
-            say("the fleet is up\n" + "\n".join(f"  {line}" for line in where(settings)))
+            say("the fleet is up\n" + "\n".join(f"  {line}" for line in where(settings, with_flower)))
         stop.wait(TEND_S)
 
 
@@ -180,7 +182,7 @@ def _stop(settings: Settings, say: Say) -> None:
         teardown.stop_all(settings, say, dict.fromkeys(others, 0.0), others)
 
 
-def up_detached(settings: Settings, say: Say) -> None:
+def up_detached(settings: Settings, say: Say, with_flower: bool = True) -> None:
     """Run ``up`` in the background, and return once the server, the autoscaler and Flower do their work.
 
     Raises:
@@ -194,7 +196,7 @@ def up_detached(settings: Settings, say: Say) -> None:
     begin = log.stat().st_size if log.exists() else 0
     with log.open("ab") as output:
         supervisor = subprocess.Popen(
-            [sys.executable, "-P", "-m", "deploy.cli", "up"],
+            [sys.executable, "-P", "-m", "deploy.cli", "up", *([] if with_flower else ["--no-flower"])],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -206,8 +208,11 @@ def up_detached(settings: Settings, say: Say) -> None:
         if (code := supervisor.poll()) is not None:
             said = log.read_bytes()[begin:].decode(errors="replace").strip()
             raise StokerError(f"the fleet did not start (exit code {code}):\n{said}")
-        if not (missing := _detached_unready(settings, supervisor.pid)):
-            say("the fleet is up, in the background\n" + "\n".join(f"  {line}" for line in where(settings)))
+        if not (missing := _detached_unready(settings, supervisor.pid, with_flower)):
+            say(
+                "the fleet is up, in the background\n"
+                + "\n".join(f"  {line}" for line in where(settings, with_flower))
+            )
             return
         time.sleep(TEND_S)
     raise StokerError(
@@ -216,11 +221,11 @@ def up_detached(settings: Settings, say: Say) -> None:
     )
 
 
-def _detached_unready(settings: Settings, pid: int) -> str:
+def _detached_unready(settings: Settings, pid: int, with_flower: bool) -> str:
     """As ``unready``, for this very supervisor: an earlier one's url file may still lie there."""
     roles = {record.role: record for record in records.read_all(settings.state_dir / "run")}
     if "supervisor" not in roles or roles["supervisor"].pid != pid:
         return "the supervisor has not begun"
-    if not roles.keys() >= {"autoscaler", "flower"}:
+    if not roles.keys() >= ({"autoscaler", "flower"} if with_flower else {"autoscaler"}):
         return "the autoscaler and Flower are not started yet"
-    return unready(settings)
+    return unready(settings, with_flower)

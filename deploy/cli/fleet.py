@@ -24,6 +24,7 @@ def _say(message: str) -> None:
 
 def up(
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once all of it runs.")] = False,
+    flower: Annotated[bool, typer.Option(help="Run the monitor, too.")] = True,
 ) -> None:
     """Start the fleet of this machine, and keep it running.
 
@@ -39,7 +40,7 @@ def up(
     """
     settings = Settings.load()
     try:
-        (local.up_detached if detach else local.up)(settings, _say)
+        (local.up_detached if detach else local.up)(settings, _say, flower)
     except local.AlreadyRunningError as running:
         _say(str(running))  # what was asked for is the case
 
