@@ -13,7 +13,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from . import envelope, heartbeat, keys
-from .client import OUTAGE_S, RECHECK_S, build, outcome, revoke
+from .client import OUTAGE_S, build, outcome, revoke
+from .collect import RECHECK_S
 from .errors import ResultTimeout, StokerError
 from .job import Item, Job, Result, Status
 from .settings import Settings

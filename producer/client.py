@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,6 +13,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from . import envelope, heartbeat, keys
+from .collect import RECHECK_S, Collector
 from .errors import ResultTimeout, StokerError
 from .job import Item, Job, Result, Status
 from .settings import Settings
@@ -19,9 +21,6 @@ from .submission import CANCEL_LUA, SUBMIT_LUA, Deadline, arguments, confirm, in
 
 OUTAGE_S = 30.0
 """How long a waiting call rides out a Redis that is away, in seconds."""
-
-RECHECK_S = 5.0
-"""How often a waiting call looks for itself, should a notification have been missed, in seconds."""
 
 
 class Client:
@@ -125,45 +124,25 @@ class Client:
 
         Ends when all have ended, or after ``timeout`` seconds with those that have.
         """
-        waiting = dict.fromkeys(job_ids)
         deadline = None if timeout is None else time.monotonic() + timeout
         away_since: float | None = None
-        while waiting:
-            try:
-                for job_id, stored in self._wait(list(waiting), deadline):
+        with closing(Collector(self._redis)) as collector:
+            collector.add(job_ids)
+            while len(collector):
+                now = time.monotonic()
+                found: list[tuple[str, bytes]] = []
+                try:
+                    found = collector.poll(RECHECK_S if deadline is None else min(deadline - now, RECHECK_S))
                     away_since = None
-                    del waiting[job_id]
+                except (redis.ConnectionError, redis.TimeoutError) as error:
+                    away_since = away_since or now
+                    if time.monotonic() - away_since > OUTAGE_S:
+                        raise unavailable(error, self.settings, "waiting for a result") from error
+                    time.sleep(0.1)
+                for job_id, stored in found:
                     yield job_id, outcome(stored)
-            except (redis.ConnectionError, redis.TimeoutError) as error:
-                now = time.monotonic()
-                away_since = away_since or now
-                if now - away_since > OUTAGE_S:
-                    raise unavailable(error, self.settings, "waiting for a result") from error
-                time.sleep(0.1)
-            if deadline is not None and time.monotonic() >= deadline:
-                return
-
-    def _wait(self, job_ids: list[str], deadline: float | None) -> Iterator[tuple[str, bytes]]:
-        """Stored results as they appear. Subscribes before it looks, so that none slips between."""
-        names = {keys.result(job_id): job_id for job_id in job_ids}
-        with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
-            pubsub.subscribe(*names)
-            look_at = 0.0
-            while names:
-                now = time.monotonic()
-                if now >= look_at:
-                    for name, stored in zip(list(names), self._redis.mget(list(names)), strict=True):
-                        if envelope.is_final(stored):
-                            yield names.pop(name), stored
-                    look_at = time.monotonic() + RECHECK_S
-                if not names or (deadline is not None and time.monotonic() >= deadline):
+                if deadline is not None and time.monotonic() >= deadline:
                     return
-                until = look_at if deadline is None else min(look_at, deadline)
-                message = pubsub.get_message(timeout=max(0.0, until - time.monotonic()))
-                if message is None or not envelope.is_final(message["data"]):
-                    continue
-                if job_id := names.pop(message["channel"].decode(), None):
-                    yield job_id, message["data"]
 
     def status(self, job_id: str) -> Status:
         """Where the job is now. ``RUNNING`` is known from heartbeats, so up to a second late.

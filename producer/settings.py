@@ -105,8 +105,8 @@ class Scaling(_Table):
 
 def _default_tiers() -> dict[str, Tier]:
     return {
-        "interactive": Tier(target_wait_s=1, weight=16),
-        "standard": Tier(target_wait_s=30, weight=4),
+        "interactive": Tier(target_wait_s=1, weight=4),
+        "standard": Tier(target_wait_s=30, weight=2),
         "batch": Tier(target_wait_s=600, weight=1),
     }
 

@@ -37,6 +37,7 @@ class Ledger:
         # Ended, not yet written:
         self._done: list[tuple[str, str, bytes]] = []
         self._released: list[str] = []
+        self._abandoned: list[str] = []
         self._buried: list[tuple[str, str]] = []
 
     @property
@@ -77,6 +78,12 @@ class Ledger:
                 self._results.pop(job_id, None)
                 self._released.append(lease)
 
+    def abandon(self, leases: Iterable[str]) -> None:
+        """Let the leases of jobs run out now, as if their worker had died: each counts a loss."""
+        for lease in leases:
+            if self._drop(lease) is not None:
+                self._abandoned.append(lease)
+
     def bury(self, lease: str, reason: str) -> None:
         """Send a job to the dead letters."""
         logger.error("dead letter %s: %s", lease, reason)
@@ -98,6 +105,9 @@ class Ledger:
         if self._released:
             self.queue.release(self._released)
             self._released.clear()
+        if self._abandoned:
+            self.queue.expire(self._abandoned)
+            self._abandoned.clear()
         while self._buried:
             self.queue.bury(*self._buried[0])
             del self._buried[0]

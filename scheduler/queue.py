@@ -127,6 +127,11 @@ class Queue:
             return []
         return [lease.decode() for lease in self._renew([keys.leases(self.model)], [self.lease_s, *leases])]
 
+    def expire(self, leases: Sequence[str]) -> None:
+        """Let leases run out now, and take their jobs back with a loss counted."""
+        self.redis.zadd(keys.leases(self.model), dict.fromkeys(leases, 0.0), xx=True)
+        self.reap()
+
     def bury(self, lease: str, reason: str) -> bool:
         """Move a job to the dead letters; False when the lease was lost before."""
         names = [getattr(keys, name)(self.model) for name in ("inflight", "leases", "losses", "dead")]

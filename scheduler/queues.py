@@ -52,7 +52,7 @@ def observe(redis: Redis, settings: Settings) -> dict[str, ModelQueues]:
     """The queues of every model, by the server's clock.
 
     The oldest age comes from the head's own stamp. The head of a stock producer carries none: its age
-    is then the time since the queue was last served, which is never more than its true age.
+    is then the time since the queue was last served, or first seen here; never more than its true age.
     """
     with redis.pipeline(transaction=False) as pipe:
         pipe.time()
@@ -67,16 +67,20 @@ def observe(redis: Redis, settings: Settings) -> dict[str, ModelQueues]:
         answers = iter(pipe.execute())
     seconds, microseconds = next(answers)
     now = seconds + microseconds / 1e6
-    found = {}
+    found, unseen = {}, []
     for name, model in settings.models.items():
         served, taken, inflight, dead = (next(answers) for _ in range(4))
         tiers = []
         for tier in model.tiers:
             queue = keys.queue(name, tier).encode()
             length, head = next(answers), next(answers)
+            if head is not None and queue not in served:
+                unseen.append((keys.served(name), queue))
             age = _age(head, float(served.get(queue, now)), now) if head is not None else 0.0
             tiers.append(QueueState(name, tier, length, age, int(taken.get(queue, 0)) + length))
         found[name] = ModelQueues(name, tuple(tiers), inflight, dead)
+    for key, queue in unseen:
+        redis.hsetnx(key, queue, f"{now:.6f}")
     return found
 
 

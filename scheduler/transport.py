@@ -182,6 +182,17 @@ class Channel(stock.Channel):
         if found is not None and self._state == "peeking":
             self._state = "idle"
 
+    def _basic_cancel(self, consumer_tag: str) -> None:
+        """Stop consuming. A claim that is still on its way is awaited, and what it took is given back."""
+        super()._basic_cancel(consumer_tag)
+        if self._state == "claiming" and not self.active_queues:
+            self._state = "idle"
+            answer = self.client.parse_response(self.client.connection, "EVALSHA")
+            jobs, _ = self.ledger.queue.read_claim(answer)
+            for job in jobs:
+                self.ledger.take(job, "")
+            self.ledger.release([job.lease for job in jobs])
+
     def close(self) -> None:
         """Close the peeks' connections with the channel."""
         for peek in self._peeks.values():

@@ -1,13 +1,15 @@
-"""Servers for the tests: started on free ports, one for the session, empty for every test."""
+"""Servers and workers for the tests: real processes on free ports, ended with the test that started them."""
 
-from collections.abc import Iterator
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import redis as redis_py
 
 from deploy.server import Server
-
+from processes import Fleet
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
@@ -34,3 +36,17 @@ def own_server(tmp_path: Path) -> Iterator[Server]:
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture
+def make_fleet(tmp_path: Path) -> Iterator[Callable[[str, str], Fleet]]:
+    """Build fleets of a URL and the fleet file's tables; all their workers end with the test."""
+    fleets: list[Fleet] = []
+
+    def make(url: str, tables: str) -> Fleet:
+        fleets.append(Fleet(tmp_path / f"fleet-{len(fleets)}", url, tables))
+        return fleets[-1]
+
+    yield make
+    for fleet in fleets:
+        fleet.close()

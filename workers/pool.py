@@ -102,6 +102,7 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
         self.meter = Meter()
         self.ready_at: float | None = None
         self.draining = False
+        self.engine_lost = False
         self._hub: Any = None
         self._running: dict[str, Running] = {}
         self._finished: queue.SimpleQueue[list[Outcome]] = queue.SimpleQueue()
@@ -237,10 +238,13 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
     def _leave(self) -> None:
         left = list(self._running)
         if left:
-            logger.warning("giving %d unfinished jobs back", len(left))
+            logger.warning("%s %d unfinished jobs", "abandoning" if self.engine_lost else "giving back", len(left))
         for lease in left:
             self._give_up(lease)
-        self.ledger.release(left)
+        if self.engine_lost:
+            self.ledger.abandon(left)
+        else:
+            self.ledger.release(left)
         self._stopping.set()
         self._device.join(timeout=2 * STEP_S + 5)
         self.ledger.flush()
@@ -276,8 +280,9 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
                 if outcomes := self.engine.step(STEP_S):
                     self._post(outcomes)
         except Exception:
-            # The jobs it held are not given back: one of them may be the cause, and the loss is counted.
+            # Its jobs are abandoned, not given back: one may be the cause, so the loss has to be counted.
             logger.critical("the engine of model %s is lost", self.assignment.model, exc_info=True)
+            self.engine_lost = True
             self.ledger.capacity = lambda: 0
             state.should_stop = EXIT_ENGINE_LOST
         finally:

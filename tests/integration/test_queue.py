@@ -1,0 +1,203 @@
+"""The atomic steps of the queue, each against a real server."""
+
+import hashlib
+import json
+from collections.abc import Callable
+
+import pytest
+import redis as redis_py
+
+from producer import keys
+from producer.job import TASK
+from producer.settings import Redis, Settings
+from scheduler.priority import rank
+from scheduler.queue import Queue
+from scheduler.queues import observe
+
+MODEL = "m"
+
+
+@pytest.fixture
+def settings(server: object) -> Settings:
+    return Settings(redis=Redis(lease_s=30, max_losses=2), models={MODEL: {"engine": "echo"}})
+
+
+@pytest.fixture
+def queue(redis: redis_py.Redis, settings: Settings) -> Queue:
+    return Queue(redis, settings, MODEL)
+
+
+@pytest.fixture
+def expire(redis: redis_py.Redis) -> Callable[[str], None]:
+    """Let a lease run out now, as if its worker had been silent for long enough."""
+    return lambda lease: redis.zadd(keys.leases(MODEL), {lease: 1}) and None
+
+
+def push(redis: redis_py.Redis, tier: str, *messages: bytes) -> None:
+    for message in messages:
+        redis.lpush(keys.queue(MODEL, tier), message)
+
+
+def waiting(redis: redis_py.Redis, tier: str) -> list[bytes]:
+    """Messages in the order in which they will be taken."""
+    return redis.lrange(keys.queue(MODEL, tier), 0, -1)[::-1]
+
+
+def test_claims_oldest_first_and_leases_what_it_takes(redis: redis_py.Redis, queue: Queue) -> None:
+    push(redis, "batch", b"1", b"2", b"3")
+    jobs = queue.claim(2, "a")
+    assert [job.message for job in jobs] == [b"1", b"2"]
+    assert waiting(redis, "batch") == [b"3"]
+    assert redis.hgetall(keys.inflight(MODEL)) == {job.lease.encode(): job.message for job in jobs}
+    clock = redis.time()[0]
+    for _, until in redis.zrange(keys.leases(MODEL), 0, -1, withscores=True):
+        assert clock + 25 < until < clock + 35
+
+
+def test_interactive_goes_first_and_fills_up_with_the_rest(redis: redis_py.Redis, queue: Queue) -> None:
+    push(redis, "batch", b"b1", b"b2")
+    push(redis, "interactive", b"i1")
+    assert [job.message for job in queue.claim(2, "a")] == [b"i1", b"b1"]
+
+
+def test_a_tier_passed_over_for_long_enough_is_served_first(
+    redis: redis_py.Redis, queue: Queue, settings: Settings
+) -> None:
+    push(redis, "batch", b"b")
+    push(redis, "interactive", b"i1", b"i2")
+    assert queue.claim(1, "a")[0].message == b"i1"  # starts the clock of batch
+    batch, interactive = (rank(settings.tiers[tier]) for tier in ("batch", "interactive"))
+    passed_over = 2 * (interactive.head_start - batch.head_start) / batch.growth
+    redis.hincrbyfloat(keys.served(MODEL), keys.queue(MODEL, "batch"), -passed_over)
+    assert queue.claim(1, "b")[0].message == b"b"
+
+
+def test_a_claim_is_bounded_in_bytes_but_takes_at_least_one(
+    redis: redis_py.Redis, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler.queue.CLAIM_BYTES", 10)
+    push(redis, "batch", b"x" * 20, b"y" * 4, b"z" * 4, b"w" * 4)
+    assert [len(job.message) for job in queue.claim(8, "a")] == [20]
+    assert [job.message[:1] for job in queue.claim(8, "b")] == [b"y", b"z"]
+    assert waiting(redis, "batch") == [b"wwww"]
+
+
+def test_a_key_of_the_wrong_type_is_skipped(redis: redis_py.Redis, queue: Queue) -> None:
+    redis.set(keys.queue(MODEL, "interactive"), "not a list")
+    push(redis, "batch", b"b")
+    assert [job.message for job in queue.claim(8, "a")] == [b"b"]
+
+
+def test_finishing_stores_announces_and_ends_the_lease(redis: redis_py.Redis, queue: Queue) -> None:
+    push(redis, "batch", b"1")
+    (job,) = queue.claim(1, "a")
+    with redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+        pubsub.subscribe(keys.result("id"))
+        pubsub.get_message(timeout=5)
+        assert queue.finish([(job.lease, "id", b'{"status": "SUCCESS"}')]) == []
+        message = pubsub.get_message(timeout=5)
+    assert message is not None
+    assert message["data"] == redis.get(keys.result("id")) == b'{"status": "SUCCESS"}'
+    assert redis.ttl(keys.result("id")) > 0
+    assert not redis.exists(keys.inflight(MODEL), keys.leases(MODEL))
+
+
+def test_the_first_final_result_wins(redis: redis_py.Redis, queue: Queue) -> None:
+    push(redis, "batch", b"1", b"2", b"3")
+    first, second, third = queue.claim(3, "a")
+    queue.finish([(first.lease, "id", b'{"status": "RETRY"}')])
+    queue.finish([(second.lease, "id", b'{"status": "SUCCESS", "result": 1}')])
+    queue.finish([(third.lease, "id", b'{"status": "SUCCESS", "result": 2}')])
+    assert redis.get(keys.result("id")) == b'{"status": "SUCCESS", "result": 1}'
+
+
+def test_a_lost_lease_is_fenced(
+    redis: redis_py.Redis, queue: Queue, expire: Callable[[str], None]
+) -> None:
+    push(redis, "batch", b"1")
+    (late,) = queue.claim(1, "a")
+    expire(late.lease)
+    assert queue.reap() == (1, 0)
+    (again,) = queue.claim(1, "b")
+    assert again.losses == 1
+    assert queue.renew([late.lease]) == [late.lease]
+    assert queue.release([late.lease]) == 0
+    assert not queue.bury(late.lease, "late")
+    assert queue.finish([(late.lease, "id", b'{"status": "SUCCESS"}')]) == [late.lease]
+    assert redis.get(keys.result("id")) is None
+    assert queue.finish([(again.lease, "id", b'{"status": "SUCCESS"}')]) == []
+    assert redis.exists(keys.losses(MODEL)) == 0
+
+
+def test_renewal_keeps_a_lease_from_the_reaper(
+    redis: redis_py.Redis, queue: Queue, expire: Callable[[str], None]
+) -> None:
+    push(redis, "batch", b"1")
+    (job,) = queue.claim(1, "a")
+    expire(job.lease)
+    assert queue.renew([job.lease]) == []
+    assert queue.reap() == (0, 0)
+
+
+def test_given_back_jobs_are_next_in_their_order_and_count_no_loss(
+    redis: redis_py.Redis, queue: Queue
+) -> None:
+    push(redis, "batch", b"1", b"2", b"3")
+    jobs = queue.claim(2, "a")
+    assert queue.release([job.lease for job in jobs]) == 2
+    assert waiting(redis, "batch") == [b"1", b"2", b"3"]
+    assert [job.losses for job in queue.claim(3, "b")] == [0, 0, 0]
+
+
+def test_too_many_losses_bury_a_job_and_answer_who_waits(
+    redis: redis_py.Redis, queue: Queue, expire: Callable[[str], None]
+) -> None:
+    message = json.dumps({"headers": {"id": "poison", "task": TASK}}).encode()
+    push(redis, "batch", message)
+    for owner, outcome in (("a", (1, 0)), ("b", (0, 1))):
+        (job,) = queue.claim(1, owner)
+        expire(job.lease)
+        assert queue.reap() == outcome
+    ((_, letter),) = redis.xrange(keys.dead(MODEL))
+    assert letter[b"message"] == message
+    assert letter[b"reason"] == b"lost 2 workers while it ran"
+    stored = json.loads(redis.get(keys.result("poison")))
+    assert stored["status"] == "FAILURE"
+    assert "lost 2 workers" in stored["result"]["exc_message"][0]
+    assert redis.hget(keys.losses(MODEL), hashlib.sha1(message).hexdigest()) is None
+
+
+def test_the_reaper_buries_what_it_cannot_read(
+    redis: redis_py.Redis, queue: Queue, expire: Callable[[str], None]
+) -> None:
+    push(redis, "batch", b"\xff not json")
+    for owner in ("a", "b"):
+        (job,) = queue.claim(1, owner)
+        expire(job.lease)
+        queue.reap()
+    assert redis.xlen(keys.dead(MODEL)) == 1
+
+
+def test_arrivals_are_counted_whoever_pushed_them(
+    redis: redis_py.Redis, queue: Queue, settings: Settings
+) -> None:
+    push(redis, "batch", b"1", b"2", b"3")
+    jobs = queue.claim(2, "a")
+    assert observe(redis, settings)[MODEL].arrived == 3
+    queue.release([jobs[0].lease])
+    seen = observe(redis, settings)[MODEL]
+    assert (seen.arrived, seen.queued, seen.inflight) == (3, 2, 1)
+
+
+def test_the_oldest_age_comes_from_the_stamp_or_from_the_service_clock(
+    redis: redis_py.Redis, settings: Settings
+) -> None:
+    now = redis.time()[0]
+    push(redis, "batch", json.dumps({"headers": {"submitted_at": now - 100}}).encode())
+    push(redis, "standard", b"stock")
+    observe(redis, settings)  # starts the clock of the queue whose head has no stamp
+    redis.hincrbyfloat(keys.served(MODEL), keys.queue(MODEL, "standard"), -50)
+    ages = {tier.tier: tier.oldest_age_s for tier in observe(redis, settings)[MODEL].tiers}
+    assert 99 < ages["batch"] < 130
+    assert 49 < ages["standard"] < 80
+    assert ages["interactive"] == 0

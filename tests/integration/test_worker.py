@@ -1,0 +1,300 @@
+"""One real worker process with the echo engine: what users, operators and bad luck do to it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis as redis_py
+from celery import Celery
+from celery.exceptions import TaskRevokedError
+
+from deploy.server import Server
+from processes import DEADLINE_S, Fleet, wait_for
+from producer import (
+    AsyncClient,
+    BrokerUnavailable,
+    InvalidJob,
+    JobCancelled,
+    JobExpired,
+    JobFailed,
+    ResultTimeout,
+    Status,
+    keys,
+)
+from producer.heartbeat import WorkerState
+from producer.job import TASK
+from scheduler.queue import Queue
+
+TABLES = """
+[models.echo]
+engine = "echo"
+max_concurrency = 16
+
+[models.slow]
+engine = "echo"
+max_concurrency = 4
+options = { delay_s = 1.0 }
+
+[models.sleepy]
+engine = "echo"
+options = { delay_s = 30.0 }
+
+[models.hasty]
+engine = "echo"
+options = { delay_s = 30.0 }
+limits = { time_limit_s = 0.5 }
+"""
+
+MakeFleet = Callable[[str, str], Fleet]
+
+
+@pytest.fixture
+def fleet(redis: redis_py.Redis, server: Server, make_fleet: MakeFleet) -> Fleet:
+    return make_fleet(server.url, TABLES)
+
+
+@pytest.fixture
+def stock(server: Server) -> Iterator[Celery]:
+    """An application that knows nothing of ours."""
+    with Celery("backend", broker=server.url, backend=server.url, set_as_current=False) as app:
+        yield app
+
+
+def dead(fleet: Fleet, model: str = "echo") -> list[str]:
+    return [letter[b"reason"].decode() for _, letter in fleet.redis.xrange(keys.dead(model))]
+
+
+def test_jobs_of_every_shape_come_back(fleet: Fleet) -> None:
+    fleet.worker("echo", "w")
+    one = fleet.client.result(fleet.client.submit("echo", "x"), timeout=DEADLINE_S)
+    assert (one.output, one.timing.worker) == ("x", "w")
+    assert one.timing.waited_s is not None
+    assert one.timing.waited_s < DEADLINE_S
+    many = fleet.client.result(fleet.client.submit("echo", ["x", {"y": 1}]), timeout=DEADLINE_S)
+    assert many.output == ["x", {"y": 1}]
+
+
+def test_many_jobs_come_back_each_once_and_nothing_is_left(fleet: Fleet) -> None:
+    fleet.worker("echo", "w")
+    ids = fleet.client.submit_many(fleet.client.job("echo", str(n), tier="batch") for n in range(500))
+    found = dict(fleet.client.results(ids, timeout=DEADLINE_S))
+    assert [found[job].output for job in ids] == [str(n) for n in range(500)]  # type: ignore[union-attr]
+    assert {result.timing.batch_size for result in found.values()} != {1}  # type: ignore[union-attr]
+    for key in (keys.inflight("echo"), keys.leases("echo"), keys.losses("echo"), keys.served("echo")):
+        assert not fleet.redis.exists(key), key
+
+
+async def _through_asyncio(fleet: Fleet) -> None:
+    async with AsyncClient(fleet.settings) as client:
+        jobs = [await client.submit("echo", str(n)) for n in range(3)]
+        found = {job: result async for job, result in client.results(jobs, timeout=DEADLINE_S)}
+        assert [found[job].output for job in jobs] == ["0", "1", "2"]  # type: ignore[union-attr]
+        bad = await client.submit("echo", "x", parameters={"fail": "no good"})
+        with pytest.raises(InvalidJob, match="no good"):
+            await client.result(bad, timeout=DEADLINE_S)
+        assert await client.status(bad) is Status.FAILED
+        assert not await client.cancel(bad)
+
+
+def test_the_async_client_does_the_same(fleet: Fleet) -> None:
+    import asyncio
+
+    fleet.worker("echo", "w")
+    asyncio.run(_through_asyncio(fleet))
+
+
+def test_a_stock_application_gets_its_result_and_remote_control(fleet: Fleet, stock: Celery) -> None:
+    fleet.worker("echo", "w")
+    answer = stock.send_task(TASK, kwargs={"input": ["a", "b"]}, queue="echo.batch")
+    assert answer.get(timeout=DEADLINE_S)["output"] == ["a", "b"]
+    host = wait_for(lambda: next(iter(stock.control.inspect(timeout=1).ping() or {}), None), "a pong")
+    assert host.startswith("w@")
+
+
+def test_a_stock_application_revokes_a_running_job(fleet: Fleet, stock: Celery) -> None:
+    fleet.worker("sleepy", "w")
+    running = stock.send_task(TASK, kwargs={"model": "sleepy", "input": "x"}, queue="sleepy.interactive")
+
+    def active() -> list[str]:
+        found = stock.control.inspect(timeout=1).active() or {}
+        return [task["id"] for tasks in found.values() for task in tasks]
+
+    wait_for(lambda: active() == [running.id], "inspect active to show it")
+    running.revoke(terminate=True)
+    with pytest.raises(TaskRevokedError):
+        running.get(timeout=DEADLINE_S)
+
+
+def test_a_stock_application_hears_what_is_wrong(fleet: Fleet, stock: Celery) -> None:
+    fleet.worker("echo", "w")
+    wrong = {
+        "input": {"input": 7},
+        "is missing": {},
+        "send it to other.interactive": {"model": "other", "input": "x"},
+        "schema_version = 9": {"input": "x", "schema_version": 9},
+        "surprise": {"input": "x", "surprise": 1},
+    }
+    for message, kwargs in wrong.items():
+        answer = stock.send_task(TASK, kwargs=kwargs, queue="echo.interactive")
+        with pytest.raises(Exception, match=message):
+            answer.get(timeout=DEADLINE_S)
+    assert dead(fleet) == []
+
+
+def test_what_is_not_a_job_is_a_dead_letter_and_the_worker_goes_on(fleet: Fleet, stock: Celery) -> None:
+    process = fleet.worker("echo", "w")
+    fleet.redis.lpush(keys.queue("echo", "batch"), b"rubbish", b"{}", b"\x80\x05K\x01.")
+    stock.send_task("some.other.task", queue="echo.batch")
+    wait_for(lambda: len(dead(fleet)) == 4, "the dead letters")
+    assert "headers.task is 'some.other.task'" in dead(fleet)[-1]
+    assert fleet.client.result(fleet.client.submit("echo", "good"), timeout=DEADLINE_S).output == "good"
+    assert process.poll() is None
+
+
+def test_a_job_is_cancelled_while_it_waits(fleet: Fleet) -> None:
+    job = fleet.client.submit("echo", "x")
+    assert fleet.client.cancel(job)
+    fleet.worker("echo", "w")
+    after = fleet.client.submit("echo", "y")
+    assert fleet.client.result(after, timeout=DEADLINE_S).output == "y"
+    with pytest.raises(JobCancelled):
+        fleet.client.result(job, timeout=DEADLINE_S)
+    wait_for(lambda: not fleet.redis.exists(keys.inflight("echo")), "the cancelled job to be dropped")
+
+
+def test_a_job_is_cancelled_while_it_runs(fleet: Fleet) -> None:
+    fleet.worker("slow", "w")
+    job = fleet.client.submit("slow", "x")
+    wait_for(lambda: fleet.client.status(job) is Status.RUNNING, "the job to run")
+    assert fleet.client.cancel(job)
+    with pytest.raises(JobCancelled):
+        fleet.client.result(job, timeout=DEADLINE_S)
+    wait_for(lambda: not fleet.redis.exists(keys.inflight("slow")), "the lease to be given up")
+
+
+def test_a_time_limit_ends_a_job(fleet: Fleet) -> None:
+    fleet.worker("hasty", "w")
+    with pytest.raises(JobFailed, match="TimeLimitExceeded"):
+        fleet.client.result(fleet.client.submit("hasty", "x"), timeout=DEADLINE_S)
+
+
+def test_a_deadline_that_has_passed_expires_a_job(fleet: Fleet) -> None:
+    job = fleet.client.submit("echo", "x", deadline=0.01)
+    time.sleep(0.02)  # the deadline itself, not a guess at how long something takes
+    fleet.worker("echo", "w")
+    with pytest.raises(JobExpired):
+        fleet.client.result(job, timeout=DEADLINE_S)
+
+
+def test_waiting_has_an_end(fleet: Fleet) -> None:
+    job = fleet.client.submit("echo", "nobody serves this")
+    with pytest.raises(ResultTimeout, match="it goes on"):
+        fleet.client.result(job, timeout=0.05)
+
+
+def test_a_killed_worker_loses_nothing(fleet: Fleet) -> None:
+    process = fleet.worker("slow", "first")
+    ids = fleet.client.submit_many(fleet.client.job("slow", str(n), tier="batch") for n in range(12))
+    wait_for(lambda: fleet.redis.hlen(keys.inflight("slow")) >= 4, "a batch to run")
+    process.kill()
+    fleet.worker("slow", "second")
+    found = dict(fleet.client.results(ids, timeout=DEADLINE_S))
+    assert sorted(int(result.output) for result in found.values()) == list(range(12))  # type: ignore[union-attr]
+    assert "second" in {result.timing.worker for result in found.values()}  # type: ignore[union-attr]
+    assert dead(fleet, "slow") == []
+
+
+def test_a_drained_worker_finishes_what_runs_gives_the_rest_back_and_exits_0(fleet: Fleet) -> None:
+    process = fleet.worker("slow", "w")
+    ids = fleet.client.submit_many(fleet.client.job("slow", str(n)) for n in range(20))
+    wait_for(lambda: fleet.redis.hlen(keys.inflight("slow")) >= 4, "a batch to run")
+    process.terminate()
+    assert process.wait(DEADLINE_S) == 0
+    assert not fleet.redis.exists(keys.inflight("slow"))
+    assert fleet.beat("w", WorkerState.DRAINING) is None
+    finished = sum(fleet.client.status(job) is Status.SUCCEEDED for job in ids)
+    assert finished >= 4
+    assert finished + fleet.redis.llen("slow.interactive") == 20
+    assert not fleet.redis.exists(keys.losses("slow"))
+
+
+def test_an_engine_that_is_lost_ends_its_worker_and_the_loss_is_counted(fleet: Fleet) -> None:
+    process = fleet.worker("echo", "w")
+    fleet.client.submit("echo", "x", parameters={"crash": True}, tier="batch")
+    assert process.wait(DEADLINE_S) == 4
+    assert "the engine of model echo is lost" in fleet.log("w").read_text()
+    assert fleet.redis.hvals(keys.losses("echo")) == [b"1"]
+    assert fleet.redis.llen("echo.batch") == 1
+
+
+def test_a_job_that_kills_its_workers_ends_as_a_dead_letter(
+    fleet: Fleet, server: Server, make_fleet: MakeFleet
+) -> None:
+    killer = fleet.client.submit("echo", "x", parameters={"crash": True})
+    for n in range(fleet.settings.redis.max_losses):
+        process = fleet.start("echo", f"victim-{n}")
+        assert process.wait(DEADLINE_S) == 4
+    queue = Queue(fleet.redis, fleet.settings, "echo")
+    wait_for(lambda: queue.reap() and dead(fleet), "the last lease to run out")
+    with pytest.raises(JobFailed, match="lost 3 workers while it ran"):
+        fleet.client.result(killer, timeout=DEADLINE_S)
+
+
+def test_a_model_that_cannot_be_loaded_says_so_and_exits(redis: object, server: Server, make_fleet: MakeFleet) -> None:
+    fleet = make_fleet(server.url, '[models.gone]\nengine = "embed"\nsource = "/no/such/model"')
+    process = fleet.start("gone", "w")
+    assert process.wait(DEADLINE_S) == 3
+    assert "/no/such/model" in fleet.log("w").read_text()
+
+
+def test_a_worker_of_an_unknown_model_says_which_there_are(fleet: Fleet) -> None:
+    assert fleet.start("nope", "w").wait(DEADLINE_S) == 2
+    assert "no model 'nope' in the fleet; allowed: echo, hasty, sleepy, slow" in fleet.log("w").read_text()
+
+
+def test_redis_may_be_away_at_the_start_and_in_the_middle(own_server: Server, make_fleet: MakeFleet) -> None:
+    fleet = make_fleet(own_server.url, TABLES)
+    own_server.kill()
+    with pytest.raises(BrokerUnavailable, match=r"submitting: Redis at redis://127\.0\.0\.1.*stoker up"):
+        fleet.client.submit("echo", "x")
+    process = fleet.start("slow", "w")
+    wait_for(lambda: "Redis is away" in fleet.log("w").read_text(), "the worker to notice")
+    own_server.start()
+    ids = fleet.client.submit_many(fleet.client.job("slow", str(n)) for n in range(12))
+    wait_for(lambda: fleet.redis.hlen(keys.inflight("slow")) > 0, "jobs to run")
+    own_server.kill()
+    own_server.start()
+    found = dict(fleet.client.results(ids, timeout=DEADLINE_S))
+    assert sorted(int(result.output) for result in found.values()) == list(range(12))  # type: ignore[union-attr]
+    assert process.poll() is None
+
+
+def test_a_worker_stopped_for_longer_than_its_lease_cannot_commit(fleet: Fleet) -> None:
+    process = fleet.worker("slow", "late")
+    job = fleet.client.submit("slow", "x")
+    wait_for(lambda: fleet.redis.hlen(keys.inflight("slow")) == 1, "the job to run")
+    os.kill(process.pid, signal.SIGSTOP)
+    fleet.worker("slow", "second")
+    assert fleet.client.result(job, timeout=DEADLINE_S).timing.worker == "second"
+    os.kill(process.pid, signal.SIGCONT)
+    wait_for(lambda: "lost" in fleet.log("late").read_text(), "the late worker to find its lease gone")
+    assert fleet.client.result(job, timeout=DEADLINE_S).timing.worker == "second"
+
+
+def test_a_second_worker_shares_the_work(fleet: Fleet) -> None:
+    fleet.worker("slow", "one")
+    fleet.worker("slow", "two")
+    ids = fleet.client.submit_many(fleet.client.job("slow", str(n)) for n in range(24))
+    found = dict(fleet.client.results(ids, timeout=DEADLINE_S))
+    assert {result.timing.worker for result in found.values()} == {"one", "two"}  # type: ignore[union-attr]
+
+
+def test_a_worker_asks_for_help(tmp_path: Path) -> None:
+    done = subprocess.run(["python", "-m", "workers", "--help"], capture_output=True, text=True, check=True)
+    assert "--launched-by" in done.stdout
