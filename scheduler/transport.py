@@ -208,8 +208,8 @@ class Poller(stock.MultiChannelPoller):
     def on_poll_start(self) -> None:
         """Flush, then let every channel take its next step."""
         for channel in self._channels:
+            channel.ledger.flush()  # also when nothing is consumed any more: a draining worker still ends jobs
             if channel.active_queues:
-                channel.ledger.flush()
                 channel.poll_start(self)
             if channel.active_fanout_queues:
                 self._register_LISTEN(channel)

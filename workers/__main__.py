@@ -67,6 +67,7 @@ def serve(app: WorkerApp, client: redis.Redis, launched_by: str) -> int:
         companion.start()
     try:
         worker.start()
+        assignment.ledger.flush()  # Celery's last acknowledgements came when its loop closed
     finally:
         # After the pool has drained: until then its leases had to be renewed.
         for companion in companions:

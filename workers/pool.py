@@ -22,6 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import redis
 from celery.concurrency.base import BasePool
 from celery.worker import state
 
@@ -225,9 +226,11 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
             signal.signal(signal.SIGTERM, lambda *_: hurry.set())
         while self._running and time.monotonic() < deadline and not hurry.is_set() and self._device.is_alive():
             try:
-                self._settle(self._finished.get(timeout=0.1))
-            except queue.Empty:
-                continue
+                # Celery's loop has ended; ours goes on with its sockets and timers, so that results are
+                # written as they come, and events and remote control work to the end.
+                self._hub.run_once()
+            except (redis.ConnectionError, redis.TimeoutError, OSError):
+                hurry.wait(0.1)  # what ended is kept by the ledger, and written when Redis is back
         self._leave()
 
     def on_terminate(self) -> None:
@@ -247,7 +250,6 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
             self.ledger.release(left)
         self._stopping.set()
         self._device.join(timeout=2 * STEP_S + 5)
-        self.ledger.flush()
 
     def terminate_job(self, pid: int, signal: int | None = None) -> None:
         """Nothing to do: Celery calls ``Running.terminate`` as well, which knows the request."""
