@@ -39,7 +39,7 @@ class AsyncClient:
     async def submit(
         self,
         model: str,
-        input: Item | list[Item],  # noqa: A002  the contract's own word
+        input: Item | list[Item],
         *,
         tier: str | None = None,
         parameters: Mapping[str, Any] | None = None,
@@ -70,7 +70,7 @@ class AsyncClient:
             confirm(push, answer)
         return ids
 
-    async def result(self, job_id: str, timeout: float | None = None) -> Result:  # noqa: ASYNC109  as in sync
+    async def result(self, job_id: str, timeout: float | None = None) -> Result:
         """Wait for a job to end; see :meth:`producer.client.Client.result`."""
         async for _, found in self.results([job_id], timeout):
             if isinstance(found, StokerError):
@@ -81,7 +81,7 @@ class AsyncClient:
     async def results(
         self,
         job_ids: Iterable[str],
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,
     ) -> AsyncIterator[tuple[str, Result | StokerError]]:
         """The results of many jobs as they end; see :meth:`producer.client.Client.results`."""
         loop = asyncio.get_running_loop()
@@ -131,7 +131,7 @@ class AsyncClient:
             if stored is not None and envelope.is_final(stored):
                 return envelope.status(stored)
             names = await self._redis.zrange(keys.workers(), 0, -1)
-            found = await self._redis.mget([keys.worker(name.decode()) for name in names]) if names else []
+            found = await self._redis.mget([keys.worker(heartbeat.text(name)) for name in names]) if names else []
         except (redis.ConnectionError, redis.TimeoutError) as error:
             raise unavailable(error, self.settings, "asking for a status") from error
         running = any(job_id in beat.running for beat in heartbeat.parse(found))

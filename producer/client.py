@@ -42,7 +42,7 @@ class Client:
     def submit(
         self,
         model: str,
-        input: Item | list[Item],  # noqa: A002  the contract's own word
+        input: Item | list[Item],
         *,
         tier: str | None = None,
         parameters: Mapping[str, Any] | None = None,
@@ -74,7 +74,7 @@ class Client:
     def job(
         self,
         model: str,
-        input: Item | list[Item],  # noqa: A002
+        input: Item | list[Item],
         *,
         tier: str | None = None,
         deadline: Deadline | None = None,
@@ -126,7 +126,7 @@ class Client:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         away_since: float | None = None
-        with closing(Collector(self._redis)) as collector:
+        with closing(self.collector()) as collector:
             collector.add(job_ids)
             while len(collector):
                 now = time.monotonic()
@@ -143,6 +143,10 @@ class Client:
                     yield job_id, outcome(stored)
                 if deadline is not None and time.monotonic() >= deadline:
                     return
+
+    def collector(self) -> Collector:
+        """For who submits for a long time and collects meanwhile; rides out no outage by itself."""
+        return Collector(self._redis)
 
     def status(self, job_id: str) -> Status:
         """Where the job is now. ``RUNNING`` is known from heartbeats, so up to a second late.
@@ -192,7 +196,7 @@ class Client:
 def build(
     settings: Settings,
     model: str,
-    input: Item | list[Item],  # noqa: A002
+    input: Item | list[Item],
     tier: str | None,
     deadline: Deadline | None,
     fields: Mapping[str, Any],
@@ -224,5 +228,3 @@ def outcome(stored: bytes) -> Result | StokerError:
         return envelope.decode(stored)
     except StokerError as error:
         return error
-
-

@@ -14,7 +14,7 @@ import socket
 import time
 import uuid
 from functools import cache
-from typing import Any
+from typing import Any, TypeGuard
 
 from pydantic import ValidationError
 
@@ -138,17 +138,17 @@ _STATUS = {
 }
 
 
-def status(stored: bytes) -> Status:
+def status(stored: bytes | str) -> Status:
     """Where a job is, from its stored result."""
     return _STATUS.get(str(json.loads(stored)["status"]), Status.QUEUED)
 
 
-def is_final(stored: bytes | None) -> bool:
+def is_final(stored: bytes | str | None) -> TypeGuard[bytes]:
     """Whether a stored result is the last word."""
     return stored is not None and status(stored) in (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED)
 
 
-def decode(stored: bytes) -> Result:
+def decode(stored: bytes | str) -> Result:
     """The result of a job that ended.
 
     Raises:

@@ -36,6 +36,10 @@ class QueueFull(StokerError):
         self.retry_after_s = retry_after_s
 
 
+class BatchError(StokerError):
+    """The files of a batch cannot be used as asked."""
+
+
 class ResultTimeout(StokerError, TimeoutError):
     """The result did not come within the time given. The job itself goes on."""
 

@@ -75,7 +75,8 @@ def remove(redis: Redis, name: str) -> None:
 
 def read_all(redis: Redis) -> list[Heartbeat]:
     """The last heartbeat of every live worker, by name."""
-    names = sorted(_text(name) for name in redis.zrangebyscore(keys.workers(), time.time() - 2 * TTL_S, "+inf"))
+    found = redis.zrangebyscore(keys.workers(), time.time() - 2 * TTL_S, "+inf")
+    names = sorted(text(name) for name in found)
     return parse(redis.mget([keys.worker(name) for name in names])) if names else []
 
 
@@ -84,5 +85,6 @@ def parse(found: Iterable[bytes | str | None]) -> list[Heartbeat]:
     return [Heartbeat.model_validate_json(value) for value in found if value is not None]
 
 
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+def text(value: object) -> str:
+    """A name as Redis returns it."""
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -120,4 +120,3 @@ def explain(error: ValidationError) -> str:
         found = found if len(found) <= 80 else found[:77] + "..."
         lines.append(f"{key} = {found}: {mistake['msg']}")
     return "\n".join(lines)
-

@@ -114,9 +114,7 @@ def _default_tiers() -> dict[str, Tier]:
 class Settings(BaseSettings):
     """The whole configuration. Build it with :meth:`load`."""
 
-    model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_prefix="STOKER_", env_nested_delimiter="__"
-    )
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="STOKER_", env_nested_delimiter="__")
 
     redis: Redis = Redis()
     tiers: dict[TierName, Tier] = Field(default_factory=_default_tiers)
@@ -170,9 +168,7 @@ class Settings(BaseSettings):
         for name, model in self.models.items():
             for tier in model.tiers:
                 if tier not in self.tiers:
-                    raise ValueError(
-                        f"models.{name}.tiers names {tier!r}; allowed: {', '.join(sorted(self.tiers))}"
-                    )
+                    raise ValueError(f"models.{name}.tiers names {tier!r}; allowed: {', '.join(sorted(self.tiers))}")
         return self
 
     def model(self, name: str) -> Model:
@@ -222,6 +218,5 @@ class Settings(BaseSettings):
             return self.url_file.read_text().strip()
         except FileNotFoundError:
             raise ConfigError(
-                "no Redis: start one with 'stoker up', or set redis.url in fleet.toml, "
-                "STOKER_REDIS__URL or REDIS_URL"
+                "no Redis: start one with 'stoker up', or set redis.url in fleet.toml, STOKER_REDIS__URL or REDIS_URL"
             ) from None

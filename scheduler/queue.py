@@ -101,7 +101,7 @@ class Queue:
     def claim(self, room: int, owner: str) -> list[Claimed]:
         """Take up to ``room`` jobs, the most urgent queue first."""
         self.load()
-        return self.read_claim(self.redis.execute_command(*self.claim_command(room, owner)))[0]
+        return self.read_claim(self.redis.evalsha(*self.claim_command(room, owner)[1:]))[0]
 
     def load(self) -> None:
         """Make the claim script known to the server, as after its restart."""
@@ -140,9 +140,7 @@ class Queue:
     def reap(self) -> tuple[int, int]:
         """Take back the jobs whose leases ran out; returns how many were requeued and buried."""
         names = [getattr(keys, name)(self.model) for name in ("inflight", "leases", "losses", "taken", "dead")]
-        requeued, buried = self._reap(
-            names, [self._max_losses, REAP_AT_ONCE, keys.result(""), self._result_ttl_ms]
-        )
+        requeued, buried = self._reap(names, [self._max_losses, REAP_AT_ONCE, keys.result(""), self._result_ttl_ms])
         return int(requeued), int(buried)
 
     def cancelled(self, job_ids: Sequence[str]) -> list[str]:

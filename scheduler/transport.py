@@ -89,8 +89,8 @@ class Channel(stock.Channel):
     empty, and a blocking peek is out on each).
     """
 
-    QoS = QoS
-    from_transport_options = (*stock.Channel.from_transport_options, "ledger")
+    QoS = QoS  # type: ignore[assignment]  # the stock one is the sweep that leases replace
+    from_transport_options = (*stock.Channel.from_transport_options, "ledger")  # type: ignore[assignment]  # one more
     ledger: Ledger
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -234,4 +234,4 @@ class Transport(stock.Transport):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.cycle = Poller()
+        self.cycle = Poller()  # type: ignore[assignment]  # as in the stock transport

@@ -43,9 +43,7 @@ def make_app(assignment: Assignment) -> WorkerApp:
     """Build the application. Every setting that departs from Celery's own says why."""
     settings = assignment.settings
     url = settings.redis_url
-    app = WorkerApp(
-        "stoker", broker=url, backend=f"scheduler.results:LedgerBackend+{url}", set_as_current=False
-    )
+    app = WorkerApp("stoker", broker=url, backend=f"scheduler.results:LedgerBackend+{url}", set_as_current=False)
     app.assignment = assignment
     app.conf.update(
         broker_transport="scheduler.transport:Transport",

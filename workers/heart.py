@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
@@ -38,15 +39,13 @@ class Heart:
         if beat.ready_at is not None and not self._load_told:
             measured["load_s"] = round(beat.ready_at - beat.started_at, 3)
         if measured:
-            self._redis.hset(keys.throughput(beat.model), mapping=measured)
+            self._redis.hset(keys.throughput(beat.model), mapping={**measured})
             self._load_told = self._load_told or "load_s" in measured
 
     def stop(self) -> None:
         """Say goodbye, so that nobody waits for the heartbeat to expire."""
-        try:
+        with contextlib.suppress(redis.RedisError):  # else it expires by itself
             heartbeat.remove(self._redis, self._app.assignment.name)
-        except redis.RedisError:
-            pass  # it expires by itself
 
     def _describe(self, pool: EnginePool | None) -> Heartbeat:
         assignment = self._app.assignment

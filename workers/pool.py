@@ -269,8 +269,12 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
         try:
             self.engine.load()
         except Exception as error:
-            logger.critical("model %s could not be loaded: %s", self.assignment.model, error,
-                            exc_info=not isinstance(error, JobFailed))
+            logger.critical(
+                "model %s could not be loaded: %s",
+                self.assignment.model,
+                error,
+                exc_info=not isinstance(error, JobFailed),
+            )
             state.should_stop = EXIT_LOAD_FAILED
             return
         self.ready_at = time.time()

@@ -54,9 +54,7 @@ def test_the_message_is_the_one_that_celery_would_send(redis: redis_py.Redis, se
     }
 
 
-def test_what_no_worker_could_serve_is_refused_and_nothing_is_queued(
-    client: Client, redis: redis_py.Redis
-) -> None:
+def test_what_no_worker_could_serve_is_refused_and_nothing_is_queued(client: Client, redis: redis_py.Redis) -> None:
     wrong: list[tuple[type[Exception], str, dict[str, object]]] = [
         (UnknownModel, "no model 'n' in the fleet; allowed: m", {"model": "n", "input": "x"}),
         (UnknownTier, "no tier 'gold'; allowed: interactive", {"model": "m", "input": "x", "tier": "gold"}),
@@ -107,7 +105,8 @@ def test_a_cancelled_job_has_its_result_at_once(client: Client) -> None:
 def test_keys_are_private_to_stoker() -> None:
     """Nothing of ours, queues and Celery's results apart, may collide with what stock Celery or Kombu keeps."""
     ours = [
-        getattr(keys, name)("x") if name not in ("cancelled", "workers", "leader", "decisions", "devices")
+        getattr(keys, name)("x")
+        if name not in ("cancelled", "workers", "leader", "decisions", "devices")
         else getattr(keys, name)()
         for name in dir(keys)
         if not name.startswith("_") and callable(getattr(keys, name)) and name not in ("queue", "result")

@@ -111,9 +111,7 @@ def test_the_first_final_result_wins(redis: redis_py.Redis, queue: Queue) -> Non
     assert redis.get(keys.result("id")) == b'{"status": "SUCCESS", "result": 1}'
 
 
-def test_a_lost_lease_is_fenced(
-    redis: redis_py.Redis, queue: Queue, expire: Callable[[str], None]
-) -> None:
+def test_a_lost_lease_is_fenced(redis: redis_py.Redis, queue: Queue, expire: Callable[[str], None]) -> None:
     push(redis, "batch", b"1")
     (late,) = queue.claim(1, "a")
     expire(late.lease)
@@ -139,9 +137,7 @@ def test_renewal_keeps_a_lease_from_the_reaper(
     assert queue.reap() == (0, 0)
 
 
-def test_given_back_jobs_are_next_in_their_order_and_count_no_loss(
-    redis: redis_py.Redis, queue: Queue
-) -> None:
+def test_given_back_jobs_are_next_in_their_order_and_count_no_loss(redis: redis_py.Redis, queue: Queue) -> None:
     push(redis, "batch", b"1", b"2", b"3")
     jobs = queue.claim(2, "a")
     assert queue.release([job.lease for job in jobs]) == 2
@@ -164,7 +160,7 @@ def test_too_many_losses_bury_a_job_and_answer_who_waits(
     stored = json.loads(redis.get(keys.result("poison")))
     assert stored["status"] == "FAILURE"
     assert "lost 2 workers" in stored["result"]["exc_message"][0]
-    assert redis.hget(keys.losses(MODEL), hashlib.sha1(message).hexdigest()) is None
+    assert redis.hget(keys.losses(MODEL), hashlib.sha1(message, usedforsecurity=False).hexdigest()) is None
 
 
 def test_the_reaper_buries_what_it_cannot_read(
@@ -178,9 +174,7 @@ def test_the_reaper_buries_what_it_cannot_read(
     assert redis.xlen(keys.dead(MODEL)) == 1
 
 
-def test_arrivals_are_counted_whoever_pushed_them(
-    redis: redis_py.Redis, queue: Queue, settings: Settings
-) -> None:
+def test_arrivals_are_counted_whoever_pushed_them(redis: redis_py.Redis, queue: Queue, settings: Settings) -> None:
     push(redis, "batch", b"1", b"2", b"3")
     jobs = queue.claim(2, "a")
     assert observe(redis, settings)[MODEL].arrived == 3

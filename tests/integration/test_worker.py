@@ -13,9 +13,9 @@ import pytest
 import redis as redis_py
 from celery import Celery
 from celery.exceptions import TaskRevokedError
+from processes import DEADLINE_S, Fleet, wait_for
 
 from deploy.server import Server
-from processes import DEADLINE_S, Fleet, wait_for
 from producer import (
     AsyncClient,
     BrokerUnavailable,

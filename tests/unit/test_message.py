@@ -49,8 +49,12 @@ def test_what_is_not_a_job_is_named(message: bytes, why: str) -> None:
         read(message)
 
 
-@given(st.binary(max_size=200) | st.recursive(st.none() | st.text() | st.integers(), st.lists, max_leaves=5)
-       .map(lambda value: json.dumps(value).encode()))
+@given(
+    st.binary(max_size=200)
+    | st.recursive(st.none() | st.text() | st.integers(), st.lists, max_leaves=5).map(
+        lambda value: json.dumps(value).encode()
+    )
+)
 def test_no_message_raises_anything_else(message: bytes) -> None:
     with pytest.raises(NotAJob):
         read(message)

@@ -5,9 +5,7 @@ from producer.settings import Settings, Tier
 from scheduler.priority import longest_wait, rank
 
 TIERS = Settings().tiers
-tiers = st.builds(
-    Tier, target_wait_s=st.floats(0.1, 3600), weight=st.floats(0.1, 100)
-)
+tiers = st.builds(Tier, target_wait_s=st.floats(0.1, 3600), weight=st.floats(0.1, 100))
 
 
 def test_a_fresh_interactive_job_goes_before_a_fresh_batch_job() -> None:

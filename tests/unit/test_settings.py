@@ -37,10 +37,25 @@ def test_the_environment_overrides_one_key(tmp_path: Path, monkeypatch: pytest.M
     [
         ('[models.m]\nengine = "genrate"', "models.m.engine", "'genrate'", "'generate'"),
         ('[models.m]\nengine = "echo"\nmax_replicas = "many"', "models.m.max_replicas", "'many'", "integer"),
-        ('[models.m]\nengine = "echo"\nmax_replicas = 0', "models.m.max_replicas", "0", "greater than or equal to 1"),
-        ('[models.m]\nengine = "echo"\nmin_replicas = 4', "models.m", "min_replicas is 4", "up to max_replicas"),
+        (
+            '[models.m]\nengine = "echo"\nmax_replicas = 0',
+            "models.m.max_replicas",
+            "0",
+            "greater than or equal to 1",
+        ),
+        (
+            '[models.m]\nengine = "echo"\nmin_replicas = 4',
+            "models.m",
+            "min_replicas is 4",
+            "up to max_replicas",
+        ),
         ('[models.m]\nengine = "echo"\ntiers = ["gold"]', "whole", "'gold'", "batch, interactive, standard"),
-        ('[models.m]\nengine = "embed"', "models.m", "source is missing", "package:NAME, a path, or a hub id"),
+        (
+            '[models.m]\nengine = "embed"',
+            "models.m",
+            "source is missing",
+            "package:NAME, a path, or a hub id",
+        ),
         ('[models."M m"]\nengine = "echo"', "models.M m", "'M m'", "match pattern"),
         ("[tiers.a]\nweight = 1\ntarget_wait_s = -1", "tiers.a.target_wait_s", "-1", "greater than 0"),
         ("[redis]\nurll = 'x'", "redis.urll", "'x'", "not permitted"),
@@ -66,15 +81,13 @@ def test_a_file_that_is_missing_or_no_toml_says_so(tmp_path: Path) -> None:
 
 def test_unknown_names_list_the_known_ones(tmp_path: Path) -> None:
     settings = load(tmp_path, FLEET)
-    with pytest.raises(UnknownModel, match="'n'.*allowed: m"):
+    with pytest.raises(UnknownModel, match=r"'n'.*allowed: m"):
         settings.model("n")
     with pytest.raises(UnknownTier, match="'standard'; allowed: interactive, batch"):
         settings.tier("m", "standard")
 
 
-def test_the_broker_is_configured_or_the_one_that_up_started(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_broker_is_configured_or_the_one_that_up_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("REDIS_URL", raising=False)
     settings = load(tmp_path, FLEET)
     with pytest.raises(ConfigError, match="stoker up"):

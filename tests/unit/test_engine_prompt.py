@@ -1,0 +1,67 @@
+"""What becomes of an input before it may join a batch."""
+
+from typing import Any
+
+import pytest
+from jinja2 import TemplateError
+
+from producer.errors import InvalidJob
+from workers.engines.prompt import Prompts
+
+
+class Tokenizer:
+    """One token a word, numbered by its length; the template refuses the role ``alien``."""
+
+    chat_template: str | None = "a template"
+
+    def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
+        return {"input_ids": [0] * add_special_tokens * bool(text) + [len(word) for word in text.split()]}
+
+    def apply_chat_template(self, messages: list[dict[str, str]], **options: bool) -> str:
+        if any(message["role"] == "alien" for message in messages):
+            raise TemplateError("roles must alternate")
+        return " ".join(message["content"] for message in messages) + " :"
+
+
+def encode(item: Any, max_new_tokens: int = 5, tokenizer: Any = None) -> list[int]:
+    return Prompts(tokenizer or Tokenizer(), vocabulary=10, max_tokens=12).encode(item, 3, max_new_tokens)
+
+
+def test_a_text_and_a_chat() -> None:
+    assert encode("one three") == [0, 3, 5]
+    assert encode({"messages": [{"role": "user", "content": "one three"}]}) == [3, 5, 1]
+
+
+@pytest.mark.parametrize(
+    ("item", "said"),
+    [
+        ("", r"input 3 is empty"),
+        ("a b c d e f g", r"input 3 has 8 tokens and asks for max_new_tokens = 5; allowed: 12 together"),
+        ("unpronounceable", r"input 3 holds token id 15; this model knows 0 to 9"),
+        ("half \ud800 a pair", r"input 3 holds U\+D800 alone at position 5"),
+        (7, r"input 3 is of type int"),
+        ({"prompt": "x"}, r"input 3 has keys \['prompt'\]; allowed: a text, or"),
+        ({"messages": []}, r"at least one message"),
+        ({"messages": "x"}, r"input 3 has keys"),
+        ({"messages": ["x"]}, r"input 3 has a message without role or content"),
+        ({"messages": [{"role": "user"}]}, r"without role or content"),
+        ({"messages": [{"role": "user", "content": ["x"]}]}, r"input 3 is of type list; allowed here: a text"),
+        ({"messages": [{"role": "alien", "content": "x"}]}, r"does not suit .* roles must alternate"),
+    ],
+)
+def test_what_cannot_run_is_refused(item: Any, said: str) -> None:
+    with pytest.raises(InvalidJob, match=said):
+        encode(item)
+
+
+def test_a_chat_needs_a_template() -> None:
+    tokenizer = Tokenizer()
+    tokenizer.chat_template = None
+    with pytest.raises(InvalidJob, match="no chat template; send a text"):
+        encode({"messages": [{"role": "user", "content": "x"}]}, tokenizer=tokenizer)
+
+
+def test_prompt_and_answer_may_fill_the_context() -> None:
+    assert len(encode("a b c", max_new_tokens=8)) == 4
+    with pytest.raises(InvalidJob, match="max_new_tokens = 9"):
+        encode("a b c", max_new_tokens=9)

@@ -1,0 +1,114 @@
+"""The parameters of a generation, and the choice of a token by them."""
+
+from collections import Counter
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from producer.errors import InvalidJob
+from workers.engines.sampling import Parameters, RowSampling, Sampler
+
+LOGITS = torch.tensor([0.0, 3.0, 2.0, -1.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("fields", "sampled"),
+    [
+        ({}, False),
+        ({"seed": 1}, False),
+        ({"temperature": 0}, False),
+        ({"temperature": 0.0, "do_sample": True}, False),
+        ({"temperature": 0.7}, True),
+        ({"top_p": 0.9}, True),
+        ({"top_k": 5}, True),
+        ({"do_sample": True}, True),
+        ({"temperature": 0.7, "do_sample": False}, False),
+    ],
+)
+def test_greedy_unless_sampling_is_asked_for(fields: dict[str, Any], sampled: bool) -> None:
+    assert Parameters.parse(fields).do_sample is sampled
+
+
+def test_one_stop_or_several() -> None:
+    assert Parameters.parse({"stop": "a"}).stop == ["a"]
+    assert Parameters.parse({"stop": ["a", "b"]}).stop == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"max_tokens": 5}, r"parameters.max_tokens = 5: no such parameter; allowed: .*max_new_tokens"),
+        ({"max_new_tokens": 0}, r"parameters.max_new_tokens = 0: .*greater than or equal to 1"),
+        ({"max_new_tokens": "5"}, r"parameters.max_new_tokens = '5': .*integer"),
+        ({"temperature": -0.1}, r"parameters.temperature = -0.1: .*greater than or equal to 0"),
+        ({"temperature": float("nan")}, r"parameters.temperature = nan"),
+        ({"top_p": 0}, r"parameters.top_p = 0: .*greater than 0"),
+        ({"top_p": 1.1}, r"parameters.top_p = 1.1: .*less than or equal to 1"),
+        ({"top_k": -1}, r"parameters.top_k = -1"),
+        ({"top_k": True}, r"parameters.top_k = True"),
+        ({"seed": -1}, r"parameters.seed = -1"),
+        ({"stop": [""]}, r"parameters.stop.0 = ''"),
+        ({"stop": 3}, r"parameters.stop = 3"),
+        ({"do_sample": "yes"}, r"parameters.do_sample = 'yes'"),
+    ],
+)
+def test_a_wrong_parameter_is_named_with_what_is_allowed(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidJob, match=said):
+        Parameters.parse(fields)
+
+
+def draws(count: int = 400, **fields: Any) -> Counter[int]:
+    sampler = Sampler(Parameters.parse({"seed": 1, "do_sample": True, **fields}), 0)
+    return Counter(sampler.draw(LOGITS) for _ in range(count))
+
+
+def test_draws_follow_the_softmax() -> None:
+    found = draws(4000)
+    for token, probability in enumerate(LOGITS.softmax(-1).tolist()):
+        assert found[token] / 4000 == pytest.approx(probability, abs=0.03)
+
+
+def test_top_k_keeps_the_k_likeliest() -> None:
+    assert set(draws(top_k=2)) == {1, 2}
+    assert set(draws(top_k=1)) == {1}
+    assert set(draws(top_k=99)) == set(draws())
+
+
+def test_top_p_keeps_the_smallest_set_that_reaches_p() -> None:
+    # Probabilities of the likeliest: 0.64, 0.24, 0.09.
+    assert set(draws(top_p=0.5)) == {1}
+    assert set(draws(top_p=0.7)) == {1, 2}
+    assert set(draws(top_p=0.9)) == {1, 2, 4}
+
+
+def test_a_low_temperature_is_nearly_greedy() -> None:
+    assert set(draws(temperature=0.01)) == {1}
+    assert len(draws(temperature=50.0)) == len(LOGITS)
+
+
+def test_a_seed_decides_and_inputs_of_one_job_differ() -> None:
+    parameters = Parameters.parse({"seed": 7, "temperature": 2.0})
+
+    def tokens(index: int) -> list[int]:
+        sampler = Sampler(parameters, index)
+        return [sampler.draw(LOGITS) for _ in range(50)]
+
+    assert tokens(0) == tokens(0)
+    assert tokens(0) != tokens(1)
+
+
+def test_rows_of_one_batch_keep_to_themselves() -> None:
+    sampler = Sampler(Parameters.parse({"top_k": 1}), 0)
+    rows = [
+        SimpleNamespace(state=SimpleNamespace(logit_processor_kwargs=choice))
+        for choice in ({}, {"sampler": sampler}, {})
+    ]
+    processor = RowSampling()
+    arguments = processor.prepare_tensor_args(rows)
+    before = torch.stack([LOGITS, LOGITS.flip(0), -LOGITS])
+    after = processor(before.clone(), arguments)
+    assert torch.equal(after[0], before[0])
+    assert torch.equal(after[2], before[2])
+    assert after.argmax(-1).tolist() == [1, 3, 3]
