@@ -73,9 +73,7 @@ class ContinuousBatch:
         """Whether the background thread runs."""
         return bool(self._manager.is_running())
 
-    def add(
-        self, sequence_id: str, token_ids: list[int], max_new_tokens: int, sampler: Sampler | None
-    ) -> bool:
+    def add(self, sequence_id: str, token_ids: list[int], max_new_tokens: int, sampler: Sampler | None) -> bool:
         """Let a sequence join; False when the batch is dead and a new one is needed.
 
         ``sequence_id`` was never used before: late reports of an earlier batch carry the ids of that.

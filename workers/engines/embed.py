@@ -30,7 +30,7 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_batch_tokens: Annotated[int, Field(ge=1)] = 8192
+    max_batch_tokens: Annotated[int, Field(ge=1)] = 4096
 
 
 @dataclass(slots=True, eq=False)
@@ -89,9 +89,7 @@ class EmbedEngine:
             self._tokenizer = AutoTokenizer.from_pretrained(model_dir)
             model = AutoModel.from_pretrained(model_dir, dtype=torch.float32)
         except (OSError, ValueError, KeyError) as error:
-            raise ModelNotFound(
-                f"source = {self._source!r}: {model_dir} cannot be loaded: {error}"
-            ) from error
+            raise ModelNotFound(f"source = {self._source!r}: {model_dir} cannot be loaded: {error}") from error
         self._model = model.to(self._device).eval()
         self._pooling = Pooling.read(model_dir)
         known = min(self._tokenizer.model_max_length, model.config.max_position_embeddings)
@@ -136,9 +134,7 @@ class EmbedEngine:
                 except InvalidJob as error:
                     self._outcomes.append(Outcome(message.id, error=error))
             elif message.request_id in self._jobs:
-                self._drop(
-                    self._jobs[message.request_id], JobCancelled(f"job {message.request_id} was cancelled")
-                )
+                self._drop(self._jobs[message.request_id], JobCancelled(f"job {message.request_id} was cancelled"))
 
     def _accept(self, request: Request) -> None:
         if request.parameters:

@@ -109,9 +109,7 @@ class GenerateEngine:
                 model_dir, dtype=self._options.dtype, attn_implementation="sdpa"
             )
         except (OSError, ValueError, KeyError) as error:
-            raise ModelNotFound(
-                f"source = {self._settings.source!r}: {model_dir} cannot be loaded: {error}"
-            ) from error
+            raise ModelNotFound(f"source = {self._settings.source!r}: {model_dir} cannot be loaded: {error}") from error
         model = model.to(self._device).eval()
         context = model.config.get_text_config().max_position_embeddings
         self._size = _cache_size(model, self._settings, context)
@@ -209,9 +207,7 @@ class GenerateEngine:
         if sequence.suspect or any(other.suspect for other in running):
             return not running
         reserved = sum(other.blocks for other in running)
-        return (
-            len(running) < self._settings.max_concurrency and reserved + sequence.blocks <= self._size.usable
-        )
+        return len(running) < self._settings.max_concurrency and reserved + sequence.blocks <= self._size.usable
 
     def _read(self, output: GenerationOutput) -> None:
         sequence = self._running.get(output.request_id)

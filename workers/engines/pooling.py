@@ -39,13 +39,9 @@ class Pooling:
         modules = _read(model_dir / "modules.json") or []
         kinds = {module["type"].rpartition(".")[2]: module["path"] for module in modules}
         if unknown := kinds.keys() - {"Transformer", "Pooling", "Normalize"}:
-            raise ModelNotFound(
-                f"{model_dir} has modules {sorted(unknown)}; allowed: Transformer, Pooling, Normalize"
-            )
+            raise ModelNotFound(f"{model_dir} has modules {sorted(unknown)}; allowed: Transformer, Pooling, Normalize")
         config = _read(model_dir / kinds.get("Pooling", "1_Pooling") / "config.json") or {}
-        set_modes = [
-            key for key, value in config.items() if key.startswith("pooling_mode_") and value is True
-        ]
+        set_modes = [key for key, value in config.items() if key.startswith("pooling_mode_") and value is True]
         if len(set_modes) > 1 or any(key not in _MODES for key in set_modes):
             raise ModelNotFound(f"{model_dir} pools by {set_modes}; allowed: one of {sorted(_MODES)}")
         mode = _MODES[set_modes[0]] if set_modes else "mean"

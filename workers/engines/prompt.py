@@ -40,9 +40,7 @@ class Prompts:
             )
         # One id outside of the embedding kills the batch that it is in, and everything that waits.
         if outside := [token for token in ids if not 0 <= token < self.vocabulary]:
-            raise InvalidJob(
-                f"input {index} holds token id {outside[0]}; this model knows 0 to {self.vocabulary - 1}"
-            )
+            raise InvalidJob(f"input {index} holds token id {outside[0]}; this model knows 0 to {self.vocabulary - 1}")
         return ids
 
     def _chat(self, item: dict[str, Any], index: int) -> str:
@@ -54,17 +52,13 @@ class Prompts:
             )
         for message in messages:
             if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
-                raise InvalidJob(
-                    f"input {index} has a message without role or content; each needs both, as texts"
-                )
+                raise InvalidJob(f"input {index} has a message without role or content; each needs both, as texts")
             require_text(message["role"], index)
             require_text(message["content"], index)
         if not self.tokenizer.chat_template:
             raise InvalidJob(f"input {index} is a chat, and this model has no chat template; send a text")
         try:
-            text: str = self.tokenizer.apply_chat_template(
-                messages, add_generation_prompt=True, tokenize=False
-            )
+            text: str = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         except TemplateError as error:  # templates refuse roles and orders that the model does not know
             raise InvalidJob(f"input {index} does not suit the model's chat template: {error}") from None
         return text

@@ -69,9 +69,7 @@ class Parameters(BaseModel):
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
-            raise InvalidJob(
-                "\n".join(f"parameters.{line}" for line in explain(error).splitlines())
-            ) from None
+            raise InvalidJob("\n".join(f"parameters.{line}" for line in explain(error).splitlines())) from None
 
 
 class Sampler:
@@ -110,9 +108,7 @@ class RowSampling(ContinuousBatchingLogitsProcessor):
 
     def prepare_tensor_args(self, requests_with_new_token: list[Any]) -> torch.Tensor:
         """Note whose rows come next: without asynchronous batching, the scores follow at once."""
-        self._samplers = [
-            request.state.logit_processor_kwargs.get("sampler") for request in requests_with_new_token
-        ]
+        self._samplers = [request.state.logit_processor_kwargs.get("sampler") for request in requests_with_new_token]
         return torch.zeros(len(requests_with_new_token), dtype=torch.int32)
 
     def __call__(self, scores: torch.Tensor, tensor_arg: torch.Tensor) -> torch.Tensor:  # noqa: ARG002  base class

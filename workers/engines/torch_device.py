@@ -18,9 +18,7 @@ def torch_device(device: str) -> torch.device:
     kind, _, index = device.partition(":")
     if kind == "cpu":
         if "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(
-                1
-            )  # workers share the cores: more threads than cores ran 10 to 50 times slower
+            torch.set_num_threads(1)  # workers share the cores: more threads than cores ran 10 to 50 times slower
         return torch.device("cpu")
     if kind != "cuda" or not index.isdigit():
         raise ConfigError(f"device = {device!r}: allowed are cpu:N and cuda:N")
