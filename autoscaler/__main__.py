@@ -26,9 +26,7 @@ from .nvml import choose_probe
 def main() -> int:
     """Run until told to stop."""
     parser = argparse.ArgumentParser(prog="python -m autoscaler", description=__doc__)
-    parser.add_argument(
-        "--fleet", default=os.environ.get("STOKER_FLEET", "fleet.toml"), help="the fleet file"
-    )
+    parser.add_argument("--fleet", default=os.environ.get("STOKER_FLEET", "fleet.toml"), help="the fleet file")
     fleet = Path(parser.parse_args().fleet).absolute()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:

@@ -64,9 +64,7 @@ class Demand:
     @property
     def urgency(self) -> float:
         """How late the latest tier is, in units of its own target."""
-        return max(
-            (tier.oldest_age_s / tier.target_wait_s for tier in self.tiers if tier.queued), default=0.0
-        )
+        return max((tier.oldest_age_s / tier.target_wait_s for tier in self.tiers if tier.queued), default=0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +121,7 @@ def assess(
     return Demand(
         model=queues.model,
         tiers=tuple(
-            TierDemand(
-                tier.tier, settings.tiers[tier.tier].target_wait_s, tier.length, tier.oldest_age_s, rate
-            )
+            TierDemand(tier.tier, settings.tiers[tier.tier].target_wait_s, tier.length, tier.oldest_age_s, rate)
             for tier, rate in zip(queues.tiers, traffic.per_s(), strict=True)
         ),
         running=queues.inflight,

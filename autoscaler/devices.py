@@ -84,10 +84,7 @@ def quarantine(devices: Sequence[Device], hot: frozenset[str]) -> tuple[list[Dev
         device.id
         for device in devices
         if (device.temperature_c is None and device.id in hot)
-        or (
-            device.temperature_c is not None
-            and device.temperature_c >= (COOL_C if device.id in hot else HOT_C)
-        )
+        or (device.temperature_c is not None and device.temperature_c >= (COOL_C if device.id in hot else HOT_C))
     )
     return [_heated(device) if device.id in still else device for device in devices], still
 

@@ -86,17 +86,13 @@ def _make_room(
         later = tuple(one for one in rooms.later if one.name != idle.name)
         if device := place(model, replica.memory_gb, seen.devices, later):
             quiet = seen.demands[idle.model].quiet_s
-            why = (
-                f"drained early: {model} has jobs waiting and no device, {idle.model} none for {quiet:.0f} s"
-            )
+            why = f"drained early: {model} has jobs waiting and no device, {idle.model} none for {quiet:.0f} s"
             drain = Drain(idle.model, idle.name, idle.device, seen.settings.scaling.drain_s, why)
             hold = Hold(model, "waiting", f"waits for {device.id}: {idle.name} drains")
             # It keeps its device until it is gone, but is nobody's to drain a second time.
             return [drain, hold], Rooms(rooms.now, (*later, replace(replica, device=device.id)))
     obstacles = [obstacle(model, replica.memory_gb, device, rooms.now) for device in seen.devices]
-    return [
-        Hold(model, "no idle device", f"no idle device: {'; '.join(obstacles) or 'there is none'}")
-    ], rooms
+    return [Hold(model, "no idle device", f"no idle device: {'; '.join(obstacles) or 'there is none'}")], rooms
 
 
 def _dispensable(seen: Observation, workers: Sequence[Worker], rooms: Rooms) -> list[Worker]:
@@ -111,12 +107,8 @@ def _dispensable(seen: Observation, workers: Sequence[Worker], rooms: Rooms) -> 
         present = sum(one.model == worker.model for one in staying)
         return model is not None and demand is not None and demand.none and present > model.min_replicas
 
-    return sorted(
-        filter(may_go, staying), key=lambda worker: (-seen.demands[worker.model].quiet_s, worker.name)
-    )
+    return sorted(filter(may_go, staying), key=lambda worker: (-seen.demands[worker.model].quiet_s, worker.name))
 
 
 def _explained(decision: Decision, demand: str) -> Decision:
-    return (
-        replace(decision, reason=f"{decision.reason}. {demand}") if isinstance(decision, Hold) else decision
-    )
+    return replace(decision, reason=f"{decision.reason}. {demand}") if isinstance(decision, Hold) else decision

@@ -30,9 +30,7 @@ class Tenant:
     serves: bool = True
 
 
-def tenants(
-    workers: Iterable[Worker], devices: Iterable[Device], models: Mapping[str, Model]
-) -> tuple[Tenant, ...]:
+def tenants(workers: Iterable[Worker], devices: Iterable[Device], models: Mapping[str, Model]) -> tuple[Tenant, ...]:
     """The tenants of this machine's devices. One that drains keeps its device until it is gone."""
     by_id = {device.id: device for device in devices}
     found = []
@@ -45,9 +43,7 @@ def tenants(
         if measured is None:  # the driver does not tell, or numbers processes otherwise, as in a container
             measured = declared if worker.phase in (Phase.READY, Phase.DRAINING) else 0.0
         found.append(
-            Tenant(
-                worker.name, worker.model, device.id, max(declared, measured), measured, serves=worker.serves
-            )
+            Tenant(worker.name, worker.model, device.id, max(declared, measured), measured, serves=worker.serves)
         )
     return tuple(found)
 
@@ -70,9 +66,7 @@ def obstacle(model: str, memory_gb: float, device: Device, held: Sequence[Tenant
         # An engine already fills its batches: two of one model on a GPU would only take turns.
         return f"{device.id} has a replica already"
     free = free_gb(device, held)
-    return (
-        f"{device.id} has {max(free, 0):.1f} GB free of {memory_gb:g} GB needed" if free < memory_gb else ""
-    )
+    return f"{device.id} has {max(free, 0):.1f} GB free of {memory_gb:g} GB needed" if free < memory_gb else ""
 
 
 def free_gb(device: Device, held: Iterable[Tenant]) -> float:

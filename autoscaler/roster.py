@@ -69,9 +69,7 @@ def call(beats: Iterable[Heartbeat], launched: Iterable[Launched], host: str) ->
 def _managed(one: Launched, beat: Heartbeat | None) -> Worker:
     if beat is None:
         phase = Phase.STARTING if one.draining_since is None else Phase.DRAINING
-        return Worker(
-            one.name, one.model, one.device, phase, True, one.started_at, one.pid, one.draining_since
-        )
+        return Worker(one.name, one.model, one.device, phase, True, one.started_at, one.pid, one.draining_since)
     return _from(beat, one.device, managed=True, draining_since=one.draining_since)
 
 

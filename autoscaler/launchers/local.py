@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 import signal
 import socket
@@ -18,8 +19,9 @@ from . import records
 from .protocol import Ended, Launched, LaunchError, Placement
 
 WORKER = (sys.executable, "-m", "workers")
+LAST_WORDS_FROM = 16_384
 LAST_WORDS_LINES = 2
-LAST_WORDS_CHARS = 300
+LAST_WORDS_CHARS = 400
 
 
 class LocalLauncher:
@@ -151,13 +153,22 @@ def device_env(placement: Placement) -> dict[str, str]:
 
 
 def last_words(log: Path) -> str:
-    """The last lines of a worker's log that say something, on one line."""
+    """What a worker's log says about its end, on one line: its last error, else its last lines."""
     try:
         with log.open("rb") as file:
             file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - 4096))
+            file.seek(max(0, file.tell() - LAST_WORDS_FROM))
             lines = file.read().decode(errors="replace").splitlines()
     except FileNotFoundError:
         return ""
-    telling = [line.strip() for line in lines if line.strip()]
-    return " | ".join(telling[-LAST_WORDS_LINES:])[-LAST_WORDS_CHARS:]
+    lines = [line.rstrip() for line in lines if line.strip()]
+    # An error may be followed by what other threads still had to say.
+    errors = [line for before, line in zip(["", *lines], lines, strict=False) if _is_error(before, line)]
+    telling = errors[-1:] or [line.strip() for line in lines[-LAST_WORDS_LINES:]]
+    return " | ".join(telling)[:LAST_WORDS_CHARS]
+
+
+def _is_error(before: str, line: str) -> bool:
+    """Whether a line ends a traceback, whose lines are indented and name a file, or was logged as an error."""
+    ends_traceback = before.startswith("  ") and re.match(r"[\w.]+(: |$)", line) is not None
+    return ends_traceback or re.search(r"\b(CRITICAL|ERROR)\b", line) is not None

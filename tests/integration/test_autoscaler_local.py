@@ -17,7 +17,7 @@ import redis as redis_py
 from autoscaler.controller import Controller
 from autoscaler.devices import DeclaredProbe
 from autoscaler.launchers import records
-from autoscaler.launchers.local import LocalLauncher
+from autoscaler.launchers.local import LocalLauncher, last_words
 from autoscaler.launchers.protocol import LaunchError, Placement
 from producer import keys
 from producer.settings import DeclaredDevice, Model, Scaling, Settings
@@ -85,9 +85,7 @@ def ground(tmp_path: Path) -> Iterator[Ground]:
         (Placement("m", "cuda:3", "cuda"), {"CUDA_VISIBLE_DEVICES": "3", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}),
     ],
 )
-def test_a_worker_is_told_who_and_where_it_is(
-    ground: Ground, place: Placement, expected: dict[str, str]
-) -> None:
+def test_a_worker_is_told_who_and_where_it_is(ground: Ground, place: Placement, expected: dict[str, str]) -> None:
     launcher = ground.launcher(TELL, STOKER_FLEET="/somewhere/fleet.toml")
     name = launcher.start(place)
     until(lambda: not launcher.list(), "its end")
@@ -150,6 +148,26 @@ def test_a_crash_is_told_with_its_last_words(ground: Ground) -> None:
     (ended,) = launcher.ended()
     assert (ended.name, ended.model, ended.asked) == (name, "m", False)
     assert ended.cause == "exit 1: loading | ModelNotFound: no package of that name"
+
+
+@pytest.mark.parametrize(
+    ("log", "words"),
+    [
+        ("one\ntwo\n\nthree\n", "two | three"),
+        ("10:00 CRITICAL no such model\n10:01 INFO bye\n", "10:00 CRITICAL no such model"),
+        (
+            'Traceback (most recent call last):\n  File "x", line 1\n    raise OutOfMemory\n'
+            "torch.OutOfMemory: 2 GB asked\n10:00 INFO Connected to Redis\n10:00 INFO ready\n",
+            "torch.OutOfMemory: 2 GB asked",
+        ),
+        ("", ""),
+    ],
+)
+def test_last_words_are_the_error_even_when_other_threads_spoke_after_it(tmp_path: Path, log: str, words: str) -> None:
+    file = tmp_path / "w.log"
+    file.write_text(log)
+    assert last_words(file) == words
+    assert last_words(tmp_path / "none.log") == ""
 
 
 def test_a_worker_that_died_while_no_autoscaler_was_there_is_told_lost(ground: Ground) -> None:
@@ -217,9 +235,7 @@ def test_a_worker_whose_record_cannot_be_written_does_not_live_on_unknown(ground
     assert set(psutil.Process().children()) == children
 
 
-def test_a_crash_loop_is_slowed_down_and_the_decisions_quote_the_log(
-    ground: Ground, redis: redis_py.Redis
-) -> None:
+def test_a_crash_loop_is_slowed_down_and_the_decisions_quote_the_log(ground: Ground, redis: redis_py.Redis) -> None:
     clock = [time.time()]
     settings = Settings(
         models={"m": Model(engine="echo")},
