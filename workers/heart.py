@@ -39,7 +39,7 @@ class Heart:
         if beat.ready_at is not None and not self._load_told:
             measured["load_s"] = round(beat.ready_at - beat.started_at, 3)
         if measured:
-            self._redis.hset(keys.throughput(beat.model), mapping={**measured})
+            self._redis.hset(keys.throughput(beat.model), items=[part for pair in measured.items() for part in pair])
             self._load_told = self._load_told or "load_s" in measured
 
     def stop(self) -> None:
