@@ -91,9 +91,7 @@ class Rig:
         self.controller = self.another()
 
     def another(self) -> Controller:
-        return Controller(
-            SETTINGS, self.redis, self.probe, self.launcher, sweep=self.sweep, clock=lambda: self.now
-        )
+        return Controller(SETTINGS, self.redis, self.probe, self.launcher, sweep=self.sweep, clock=lambda: self.now)
 
     def sweep(self) -> None:
         self.swept += 1
@@ -298,9 +296,7 @@ def test_redis_away_at_the_start_and_in_the_middle(
     own_server.kill()
     until(lambda: caplog.text.count("Redis cannot be reached") == 2, "the word that it is away again")
     before = len(caplog.records)
-    time.sleep(
-        10 * SETTINGS.scaling.interval_s
-    )  # rounds that must say nothing: there is no event to wait for
+    time.sleep(10 * SETTINGS.scaling.interval_s)  # rounds that must say nothing: there is no event to wait for
     assert len(caplog.records) == before
     own_server.start()
     until(lambda: caplog.text.count("Redis is back") == 2, "the word that it is back")

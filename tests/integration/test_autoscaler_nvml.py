@@ -36,9 +36,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("nvml")
     source = Path(__file__).with_name("fake_nvml.c")
     target = folder / "libnvidia-ml.so.1"
-    subprocess.run(
-        [compiler, "-shared", "-fPIC", "-Wall", "-Werror", "-o", str(target), str(source)], check=True
-    )
+    subprocess.run([compiler, "-shared", "-fPIC", "-Wall", "-Werror", "-o", str(target), str(source)], check=True)
     return folder
 
 
@@ -83,9 +81,7 @@ def test_a_lost_gpu_is_faulty_keeps_its_place_and_comes_back(library: Path, tmp_
     assert (lost["id"], lost["name"], lost["memory_gb"]) == ("cuda:2", "Fake GPU 2", 80)
 
 
-@pytest.mark.parametrize(
-    ("visible", "expected"), [("2,0", ["cuda:0", "cuda:2"]), ("GPU-10000000", ["cuda:1"])]
-)
+@pytest.mark.parametrize(("visible", "expected"), [("2,0", ["cuda:0", "cuda:2"]), ("GPU-10000000", ["cuda:1"])])
 def test_only_the_gpus_that_we_were_given_are_used(
     library: Path, tmp_path: Path, visible: str, expected: list[str]
 ) -> None:

@@ -37,9 +37,7 @@ name = "cpu:0"
 def until(condition: Callable[[], object], what: str, log: Path) -> None:
     deadline = time.monotonic() + 60
     while not condition():
-        assert time.monotonic() < deadline, (
-            f"still waiting for {what}; the autoscaler's log:\n{log.read_text()}"
-        )
+        assert time.monotonic() < deadline, f"still waiting for {what}; the autoscaler's log:\n{log.read_text()}"
         time.sleep(0.02)
 
 
@@ -58,9 +56,7 @@ class Machine:
     def start(self) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "STOKER_FLEET": str(self.file)}
         with self.log.open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "autoscaler"], env=environment, stdout=log, stderr=log
-            )
+            process = subprocess.Popen([sys.executable, "-m", "autoscaler"], env=environment, stdout=log, stderr=log)
         self.processes.append(process)
         return process
 
@@ -90,9 +86,7 @@ def machine(tmp_path: Path, server: Server, redis: redis_py.Redis) -> Iterator[C
         yield make
 
 
-def test_from_zero_to_an_answer_and_back_to_zero(
-    machine: Callable[[float], Machine], redis: redis_py.Redis
-) -> None:
+def test_from_zero_to_an_answer_and_back_to_zero(machine: Callable[[float], Machine], redis: redis_py.Redis) -> None:
     here = machine(1.0)
     process = here.start()
     with contextlib.closing(Client(here.settings)) as client:

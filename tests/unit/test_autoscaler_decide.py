@@ -26,12 +26,8 @@ def slots(count: int) -> list[Device]:
     return [Device(f"cpu:{n}", "cpu", "slot", 4) for n in range(count)]
 
 
-def worker(
-    name: str, model: str = "m", device: str = "cpu:0", phase: Phase = Phase.READY, **more: Any
-) -> Worker:
-    return Worker(
-        name, model, device, phase, more.pop("managed", True), more.pop("started_at", NOW - 100), **more
-    )
+def worker(name: str, model: str = "m", device: str = "cpu:0", phase: Phase = Phase.READY, **more: Any) -> Worker:
+    return Worker(name, model, device, phase, more.pop("managed", True), more.pop("started_at", NOW - 100), **more)
 
 
 class Fleet:
@@ -39,9 +35,7 @@ class Fleet:
 
     def __init__(self, devices: Sequence[Device], workers: Sequence[Worker] = (), **models: Model) -> None:
         self.devices, self.workers = list(devices), list(workers)
-        self.settings = Settings(
-            models=models or {"m": Model(engine="echo", max_replicas=4)}, scaling=SCALING
-        )
+        self.settings = Settings(models=models or {"m": Model(engine="echo", max_replicas=4)}, scaling=SCALING)
         self.queued: dict[str, int] = {}
         self.running: dict[str, int] = {}
         self.quiet: dict[str, float] = {}
@@ -189,9 +183,7 @@ def test_no_early_drain_of_what_is_needed_or_not_ours(kept: str) -> None:
             fleet.workers = [worker("a", "n", managed=False)]
         case "other has a worker":
             fleet = Fleet(slots(2), [worker("a", "n"), worker("b", device="cpu:1")], n=TWO["n"])
-            fleet.settings = Settings(
-                models={"m": Model(engine="echo", max_replicas=4), **fleet.settings.models}
-            )
+            fleet.settings = Settings(models={"m": Model(engine="echo", max_replicas=4), **fleet.settings.models})
             fleet.queued["m"] = 9
     assert [type(one) for one in fleet.decide()] == [Hold]
 
@@ -366,9 +358,7 @@ def test_a_fleet_left_to_itself_follows_its_jobs_up_and_goes_back_to_zero() -> N
                 fleet.workers.append(started)
             elif isinstance(decision, Drain):
                 fleet.workers = [one for one in fleet.workers if one.name != decision.worker]
-        fleet.workers = [
-            replace(one, phase=Phase.READY) if now - one.started_at >= 5 else one for one in fleet.workers
-        ]
+        fleet.workers = [replace(one, phase=Phase.READY) if now - one.started_at >= 5 else one for one in fleet.workers]
         for one in fleet.workers:
             if one.phase is Phase.READY:
                 fleet.queued[one.model] = max(0, fleet.queued[one.model] - 2)

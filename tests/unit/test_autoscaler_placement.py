@@ -94,9 +94,7 @@ def test_states_follow_the_workers() -> None:
     used=st.lists(st.floats(0, 100), min_size=5, max_size=5),
     wanted=st.lists(st.tuples(st.sampled_from("abcdef"), st.floats(0.1, 50)), max_size=20),
 )
-def test_memory_is_never_oversubscribed(
-    sizes: list[float], used: list[float], wanted: list[tuple[str, float]]
-) -> None:
+def test_memory_is_never_oversubscribed(sizes: list[float], used: list[float], wanted: list[tuple[str, float]]) -> None:
     devices = [gpu(n, size, used_gb=min(size, used[n])) for n, size in enumerate(sizes)]
     held: tuple[Tenant, ...] = ()
     for n, (name, memory) in enumerate(wanted):

@@ -122,9 +122,7 @@ def test_whatever_is_measured_the_size_is_within_bounds_and_never_zero_while_a_j
     queued: int, age: float, rate: float, running: int, quiet: float, there: int, per_s: float, load: float,
     low: int, more: int,
 ) -> None:  # fmt: skip
-    one = demand(
-        queued, age=age, rate=rate, running=running, quiet=quiet, replicas=there, per_s=per_s, load=load
-    )
+    one = demand(queued, age=age, rate=rate, running=running, quiet=quiet, replicas=there, per_s=per_s, load=load)
     found = replicas(one, model(low, low + more))
     assert low <= found <= low + more
     assert found >= 1 or queued == 0
