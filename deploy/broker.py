@@ -31,7 +31,7 @@ def check(url: str) -> None:
     except ValueError as error:
         raise BrokerUnavailable(f"{shown(url)} is no address of a Redis: {error}") from None
     try:
-        mode = client.info("server").get("redis_mode")
+        cluster = client.info("cluster").get("cluster_enabled")
     except redis.AuthenticationError as error:
         raise BrokerUnavailable(f"Redis at {shown(url)} refuses the password: {error}") from None
     except redis.RedisError as error:
@@ -41,7 +41,7 @@ def check(url: str) -> None:
         ) from None
     finally:
         client.close()
-    if mode == "cluster":
+    if cluster:
         raise BrokerUnavailable(
             f"{shown(url)} is a Redis Cluster, which Celery cannot use as a broker: use a single Redis "
             "or one with replicas, and to scale, one for each group of models"

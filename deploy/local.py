@@ -210,14 +210,12 @@ def up_detached(settings: Settings, say: Say, with_flower: bool = True) -> None:
             raise StokerError(f"the fleet did not start (exit code {code}):\n{said}")
         if not (missing := _detached_unready(settings, supervisor.pid, with_flower)):
             say(
-                "the fleet is up, in the background\n"
-                + "\n".join(f"  {line}" for line in where(settings, with_flower))
+                "the fleet is up, in the background\n" + "\n".join(f"  {line}" for line in where(settings, with_flower))
             )
             return
         time.sleep(TEND_S)
     raise StokerError(
-        f"the fleet is not ready after {READY_TIMEOUT_S:g} s: {missing}. Look into {log.parent}; "
-        "'stoker down' stops it"
+        f"the fleet is not ready after {READY_TIMEOUT_S:g} s: {missing}. Look into {log.parent}; 'stoker down' stops it"
     )
 
 

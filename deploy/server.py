@@ -72,8 +72,7 @@ class Server:
         self.data_dir.mkdir(parents=True, exist_ok=True)
         options = {"bind": "127.0.0.1", "port": str(self.port), "dir": str(self.data_dir), **self.config}
         lines = (
-            f'{key} "{value}"' if value == "" or " " in value else f"{key} {value}"
-            for key, value in options.items()
+            f'{key} "{value}"' if value == "" or " " in value else f"{key} {value}" for key, value in options.items()
         )
         # In a file and not among the arguments, where everybody could read the password.
         conf = self.data_dir / "server.conf"
@@ -102,9 +101,7 @@ class Server:
             else:
                 client.close()
                 return
-        raise BrokerUnavailable(
-            f"the server did not start; the end of {self.log}:\n{self.log.read_text()[-1000:]}"
-        )
+        raise BrokerUnavailable(f"the server did not start; the end of {self.log}:\n{self.log.read_text()[-1000:]}")
 
     def kill(self) -> None:
         """SIGKILL it, as an outage would."""

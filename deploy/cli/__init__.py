@@ -12,7 +12,7 @@ import typer
 
 from producer.errors import StokerError
 
-from . import fleet, status
+from . import batch, fleet, status
 
 app = typer.Typer(
     name="stoker",
@@ -24,7 +24,7 @@ app = typer.Typer(
     epilog="First time here? Run [bold]stoker up[/bold] where a fleet.toml lies, "
     "and [bold]stoker status[/bold] in another window.",
 )
-for command in (fleet.up, status.status, fleet.down, fleet.worker, fleet.autoscaler):
+for command in (fleet.up, batch.batch, status.status, fleet.down, fleet.worker, fleet.autoscaler):
     app.command()(command)
 
 
@@ -32,9 +32,7 @@ for command in (fleet.up, status.status, fleet.down, fleet.worker, fleet.autosca
 def options(
     fleet_file: Annotated[
         Path | None,
-        typer.Option(
-            "--fleet", envvar="STOKER_FLEET", help="The fleet file. [dim]Default: fleet.toml here[/dim]"
-        ),
+        typer.Option("--fleet", envvar="STOKER_FLEET", help="The fleet file. [dim]Default: fleet.toml here[/dim]"),
     ] = None,
 ) -> None:
     """Keep GPUs fed: queues in Redis, workers on devices, and an autoscaler between them."""

@@ -28,9 +28,7 @@ console = Console(highlight=False)
 
 def status(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
-    watch: Annotated[
-        bool, typer.Option("--watch", "-w", help="Again every two seconds, until Ctrl-C.")
-    ] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Again every two seconds, until Ctrl-C.")] = False,
 ) -> None:
     """Show queues, workers, devices and the last scaling decisions with their reasons.
 
@@ -41,9 +39,7 @@ def status(
       stoker status --json | jq '.queues[] | {model, inflight}'
     """
     settings = Settings.load()
-    client = redis.Redis.from_url(
-        settings.redis_url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S
-    )
+    client = redis.Redis.from_url(settings.redis_url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
     with contextlib.closing(client):
         if watch:
             with contextlib.suppress(KeyboardInterrupt):
@@ -80,9 +76,7 @@ def screen_of(snapshot: Snapshot) -> RenderableType:
     parts += [_queues(snapshot.queues), _workers(snapshot.workers, snapshot.at), _devices(snapshot.devices)]
     parts.append(_decisions(snapshot.decisions))
     leads = snapshot.leader or "none leads: nothing is scaled until 'stoker up' or 'stoker autoscaler' runs"
-    parts.append(
-        Text(f"redis {snapshot.redis}   autoscaler {leads}   flower {snapshot.flower or 'never ran'}", "dim")
-    )
+    parts.append(Text(f"redis {snapshot.redis}   autoscaler {leads}   flower {snapshot.flower or 'never ran'}", "dim"))
     return Group(*parts)
 
 
@@ -92,9 +86,7 @@ def _warning(stray: Stray) -> Text:
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(
-        title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0)
-    )
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
         # A name that begins with ">" is a column of numbers.
         table.add_column(
@@ -111,9 +103,7 @@ def _queues(models: list[ModelQueues]) -> Table:
         for first, tier in enumerate(model.tiers):
             # In flight and dead letters are the model's, over all its tiers.
             of_model = ("", "", "") if first else (model.model, str(model.inflight), _alarm(model.dead))
-            table.add_row(
-                of_model[0], tier.tier, str(tier.length), duration(tier.oldest_age_s), *of_model[1:]
-            )
+            table.add_row(of_model[0], tier.tier, str(tier.length), duration(tier.oldest_age_s), *of_model[1:])
     return table
 
 
@@ -125,9 +115,7 @@ _STATE_STYLES = {WorkerState.LOADING: "yellow", WorkerState.READY: "green", Work
 
 
 def _workers(beats: list[Heartbeat], now: float) -> Table:
-    table = _table(
-        "Workers", "name", "model", "device", "state", ">running", ">jobs/s", ">busy", ">batch", ">up"
-    )
+    table = _table("Workers", "name", "model", "device", "state", ">running", ">jobs/s", ">busy", ">batch", ">up")
     for beat in beats:
         table.add_row(
             beat.name,
@@ -151,9 +139,7 @@ def _devices(devices: list[dict[str, Any]]) -> Table:
         held = ", ".join(device.get("workers", []))
         memory = f"{device['used_gb']:.1f} of {device['memory_gb']:g} GB"
         state = Text(device["state"], "bold red" if device["state"] == "faulty" else "")
-        table.add_row(
-            Text(device["id"]), Text(device["name"]), state, memory, held, Text(device.get("fault", ""))
-        )
+        table.add_row(Text(device["id"]), Text(device["name"]), state, memory, held, Text(device.get("fault", "")))
     if not devices:
         table.add_row("[dim]unknown: no autoscaler reports them[/dim]")
     return table

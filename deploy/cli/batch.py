@@ -1,0 +1,143 @@
+"""``stoker batch``: a file of requests in, a file of answers out, with a progress bar."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from producer import Client
+from producer import batch as batches
+from producer.settings import Settings
+
+from .status import duration
+
+LOG_EVERY_S = 5.0
+EXIT_ERRORS = 1
+EXIT_INTERRUPTED = 130
+
+console = Console(stderr=True, highlight=False)
+
+
+def batch(
+    source: Annotated[Path, typer.Argument(metavar="IN.jsonl", help="Requests, one JSON object to a line.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="A model of the fleet file.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the answers go, one to a line.")],
+    tier: Annotated[str | None, typer.Option(help="[dim]Default: the model's slowest[/dim]")] = None,
+    in_flight: Annotated[int, typer.Option(min=1, help="Most lines submitted and not yet answered.")] = 256,
+    tenant: Annotated[str, typer.Option(help="On whose account.")] = "default",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew, whatever OUT holds.")] = False,
+) -> None:
+    """Run a file of requests through a model; interrupted in any way, the same command goes on.
+
+    A line of IN is an object: [bold]input[/bold] (a text, an object, or a list of them), and if you like
+    [bold]custom_id[/bold] (yours to find the answer by; should be unique, which is not checked; by default line-N)
+    and [bold]parameters[/bold]. Blank lines are skipped.
+
+    For each there is one line in OUT, in the order in which they end: custom_id, line (counted from 1), and output,
+    usage and timing, or else error with its kind and message. A line that is wrong stops no other.
+
+    After Ctrl-C or a kill, nothing that was finished runs again (within redis.result_ttl_s, a day by default).
+    Until all is done, OUT.run beside OUT says which batch it is.
+
+    [bold]Example[/bold]
+
+      echo '{"custom_id": "fr", "input": "The capital of France is", "parameters": {"max_tokens": 8}}' > in.jsonl
+
+      stoker batch in.jsonl --model smollm2 --out out.jsonl
+
+    Exit code: 0; 1 when OUT has errors; 130 after Ctrl-C.
+    """
+    began = time.monotonic()
+    with Client(Settings.load()) as client:
+        work = batches.Batch(client, source, out, model, tier, tenant=tenant, in_flight=in_flight, overwrite=overwrite)
+
+        def interrupted(*_: object) -> None:
+            work.stop()
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C waits for nothing
+
+        before = signal.signal(signal.SIGINT, interrupted)
+        signal.signal(signal.SIGTERM, interrupted)
+        try:
+            last = (_bar if console.is_terminal else _log)(work.run())
+        finally:
+            signal.signal(signal.SIGINT, before)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _conclude(last, out, time.monotonic() - began)
+
+
+def _bar(run: Iterator[batches.Progress]) -> batches.Progress:
+    columns = (
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TextColumn("[red]{task.fields[errors]}"),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("[yellow]{task.fields[waiting]}"),
+    )
+    began = time.monotonic()
+    with Progress(*columns, console=console, transient=True) as bar:
+        task: TaskID | None = None
+        for now in run:
+            if task is None:
+                # The lines of an earlier start are no measure of how long the rest will take.
+                task = bar.add_task("", total=now.total, completed=now.resumed, errors="", rate="", waiting="")
+            rate = (now.done - now.resumed) / max(1e-9, time.monotonic() - began)
+            bar.update(
+                task,
+                completed=now.done,
+                errors=_errors(now.errors) if now.errors else "",
+                rate=f"{rate:.1f} lines/s",
+                waiting=now.waiting,
+            )
+    return now
+
+
+def _log(run: Iterator[batches.Progress]) -> batches.Progress:
+    began = time.monotonic()
+    told_at, waiting = began, ""
+    for now in run:
+        at = time.monotonic()
+        if now.waiting != waiting:
+            waiting = now.waiting
+            _say(f"waiting: {waiting}" if waiting else "going on")
+        if at - told_at >= LOG_EVERY_S:
+            told_at = at
+            rate = (now.done - now.resumed) / (at - began)
+            left = f", {duration((now.total - now.done) / rate)} left" if rate else ""
+            _say(f"{now.done} of {now.total} lines, {_errors(now.errors)}, {rate:.1f} lines/s{left}")
+    return now
+
+
+def _conclude(last: batches.Progress, out: Path, seconds: float) -> None:
+    if last.done < last.total:
+        _say(
+            f"stopped with {last.done} of {last.total} lines in {out}. {last.inflight} more are submitted and go on "
+            "without us. The same command goes on from here, and repeats nothing that is finished"
+        )
+        raise typer.Exit(EXIT_INTERRUPTED)
+    if last.resumed == last.total:
+        _say(f"{out} is complete already: {last.total} lines, {_errors(last.errors)}. Nothing to do")
+    else:
+        lines = last.done - last.resumed
+        resumed = f", {last.resumed} of them from an earlier start" if last.resumed else ""
+        _say(
+            f"{last.total} lines in {out}{resumed}, {_errors(last.errors)}, {duration(seconds)}, "
+            f"{lines / seconds:.1f} lines/s"
+        )
+    if last.errors:
+        raise typer.Exit(EXIT_ERRORS)
+
+
+def _errors(count: int) -> str:
+    return "1 error" if count == 1 else f"{count} errors"
+
+
+def _say(message: str) -> None:
+    console.print(message, markup=False, soft_wrap=True)

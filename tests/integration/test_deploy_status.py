@@ -1,0 +1,225 @@
+"""What ``stoker status`` sees and shows, and what it never shows."""
+
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import celery
+import pytest
+import redis as redis_py
+from kombu.transport import redis as kombu_redis
+from rich.console import Console
+
+from autoscaler.decisions import Start
+from autoscaler.devices import Device, DeviceState
+from autoscaler.journal import Journal
+from autoscaler.leader import Leader
+from deploy import broker, health, strays
+from deploy.cli.status import duration, screen_of
+from deploy.server import Server
+from deploy.status import Snapshot, read
+from producer import Client, heartbeat, keys
+from producer.errors import BrokerUnavailable
+from producer.heartbeat import Heartbeat, WorkerState
+from producer.job import TASK
+from producer.settings import Model, Redis, Settings
+
+SECRET = "open-sesame"  # noqa: S105  a made-up one, which must show up nowhere
+
+
+@pytest.fixture
+def settings(server: Server, tmp_path: Path) -> Settings:
+    return Settings(
+        redis=Redis(url=server.url),
+        models={"parrot": Model(engine="echo"), "quiet": Model(engine="echo", tiers=("batch",))},
+        state_dir=tmp_path,
+    )
+
+
+@pytest.fixture
+def stock(server: Server) -> Iterator[celery.Celery]:
+    """An application that imports nothing of ours."""
+    with celery.Celery(broker=server.url, set_as_current=False) as app:
+        yield app
+
+
+def beat(**fields: object) -> Heartbeat:
+    now = time.time()
+    known = {"name": "parrot-1", "model": "parrot", "device": "cpu:0", "host": socket.gethostname(), "pid": 7}
+    times = {"pid_created_at": now - 60, "started_at": now - 60, "beat_at": now}
+    return Heartbeat.model_validate({"state": WorkerState.READY, **known, **times, **fields})
+
+
+def shown(snapshot: Snapshot) -> str:
+    console = Console(file=io.StringIO(), width=200)
+    console.print(screen_of(snapshot))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_an_empty_fleet_says_what_there_is_not(redis: redis_py.Redis, settings: Settings) -> None:
+    snapshot = read(redis, settings)
+    assert (snapshot.leader, snapshot.workers, snapshot.devices, snapshot.decisions) == (None, [], [], [])
+    assert [tier.tier for tier in snapshot.queues[0].tiers] == ["interactive", "standard", "batch"]
+    screen = shown(snapshot)
+    for words in ("none leads", "unknown: no autoscaler reports them", "none yet", "never ran"):
+        assert words in screen
+
+
+def test_a_busy_fleet_shows_queues_workers_devices_and_reasons(redis: redis_py.Redis, settings: Settings) -> None:
+    with Client(settings) as client:
+        client.submit_many(client.job("parrot", f"word {number}", tier="batch") for number in range(5))
+    heartbeat.write(redis, beat(running=("a", "b"), jobs_per_s=12.5, busy=0.5, batch_size=4))
+    assert Leader(redis, ttl_s=10, name="house:1:abc").confirm()
+    journal = Journal(redis)
+    journal.decided(time.time(), Start("parrot", "cpu:0", "cpu", "5 queued [batch]"), "parrot-1")
+    device = Device("cuda:0", "cuda", "H200", 141.0, used_gb=3.5, fault="hot", state=DeviceState.FAULTY)
+    journal.show("test", [device], [], ttl_s=10)
+
+    snapshot = read(redis, settings)
+    assert [tier.length for tier in snapshot.queues[0].tiers] == [0, 0, 5]
+    assert snapshot.leader == "house:1:abc"
+    assert (snapshot.decisions[0].action, snapshot.decisions[0].reason) == ("start", "5 queued [batch]")
+    screen = shown(snapshot)
+    for words in ("parrot-1", "ready", "12.5", "50%", "H200", "3.5 of 141 GB", "faulty", "hot", "5 queued [batch]"):
+        assert words in screen
+
+
+def test_no_secret_of_the_url_is_shown_anywhere(redis: redis_py.Redis, settings: Settings) -> None:
+    url = f"redis://keeper:{SECRET}@127.0.0.1:6379/3?password={SECRET}"
+    hidden = settings.model_copy(update={"redis": Redis(url=url)})
+    snapshot = read(redis, hidden)
+    assert snapshot.redis == "redis://***@127.0.0.1:6379/3"
+    assert SECRET not in shown(snapshot)
+
+
+def test_the_names_that_kombu_gives_its_keys_are_the_ones_we_look_for() -> None:
+    channel = kombu_redis.Channel
+    assert channel.keyprefix_queue == f"{strays.BINDINGS}%s"
+    assert channel.sep == strays.SEPARATOR
+    assert tuple(kombu_redis.PRIORITY_STEPS) == (0, *strays.PRIORITIES)
+
+
+def test_jobs_on_a_queue_of_no_model_are_told(redis: redis_py.Redis, settings: Settings, stock: celery.Celery) -> None:
+    for _ in range(2):
+        stock.send_task(TASK, kwargs={"input": "hi"}, queue="parrot.fastest")
+    stock.send_task(TASK, kwargs={"input": "hi"}, queue="parrot.batch")
+    (stray,) = strays.find(redis, settings)
+    assert (stray.queue, stray.waiting) == ("parrot.fastest", 2)
+    assert "2 jobs wait in vain on parrot.fastest" in shown(read(redis, settings))
+
+
+def test_a_queue_of_no_model_with_nothing_on_it_is_no_concern(
+    redis: redis_py.Redis, settings: Settings, stock: celery.Celery
+) -> None:
+    stock.send_task(TASK, queue="parrot.fastest")
+    redis.delete("parrot.fastest")
+    assert strays.find(redis, settings) == []
+
+
+def test_jobs_beside_a_queue_because_of_a_priority_are_told(
+    redis: redis_py.Redis, settings: Settings, stock: celery.Celery
+) -> None:
+    stock.send_task(TASK, kwargs={"input": "hi"}, queue="parrot.batch", priority=9)
+    stock.send_task(TASK, kwargs={"input": "hi"}, queue="parrot.batch")
+    (stray,) = strays.find(redis, settings)
+    assert (stray.queue, stray.waiting) == ("parrot.batch", 1)
+    assert "priority" in stray.cure
+
+
+def test_a_broker_that_is_not_there_is_told_without_its_password() -> None:
+    with pytest.raises(BrokerUnavailable) as caught:
+        broker.check(f"redis://:{SECRET}@127.0.0.1:1/0")
+    assert "redis://***@127.0.0.1:1/0 does not answer" in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
+def test_a_wrong_password_a_wrong_address_and_a_cluster_each_have_their_answer(tmp_path: Path) -> None:
+    server = Server(tmp_path / "locked", requirepass=SECRET)
+    server.start()
+    try:
+        broker.check(server.url)
+        with pytest.raises(BrokerUnavailable, match="refuses the password"):
+            broker.check(server.url.replace(SECRET, "guess"))
+    finally:
+        server.stop()
+    with pytest.raises(BrokerUnavailable, match="is no address of a Redis"):
+        broker.check("http://localhost")
+    cluster = Server(tmp_path / "cluster", **{"cluster-enabled": "yes"})
+    cluster.start()
+    try:
+        with pytest.raises(BrokerUnavailable, match="Redis Cluster"):
+            broker.check(cluster.url)
+    finally:
+        cluster.stop()
+
+
+def test_a_container_is_well_when_it_does_its_work(redis: redis_py.Redis) -> None:
+    assert health.ailment(redis, "autoscaler", "here") == "no autoscaler leads"
+    assert Leader(redis, ttl_s=10).confirm()
+    assert health.ailment(redis, "autoscaler", "here") == ""
+    heartbeat.write(redis, beat(host="there"))
+    assert "no worker on here" in health.ailment(redis, "worker", "here")
+    heartbeat.write(redis, beat(host="here", name="other"))
+    assert health.ailment(redis, "worker", "here") == ""
+
+
+def stoker(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("STOKER_", "REDIS_"))}
+    command = [sys.executable, "-P", "-m", "deploy.cli", *arguments]
+    return subprocess.run(command, cwd=folder, env={**inherited, **environment}, capture_output=True, text=True)
+
+
+def test_every_mistake_is_one_message_and_exit_code_2(tmp_path: Path) -> None:
+    no_file = stoker(tmp_path, "status")
+    (tmp_path / "fleet.toml").write_text('[models.parrot]\nengine = "echo"\n')
+    no_redis = stoker(tmp_path, "status")
+    down = stoker(tmp_path, "status", REDIS_URL=f"redis://:{SECRET}@127.0.0.1:1/0")
+    no_model = stoker(tmp_path, "worker", "--model", "parot", "--device", "cpu:0")
+    (tmp_path / "fleet.toml").write_text('[models.parrot]\nengine = "ecko"\n')
+    bad_file = stoker(tmp_path, "up")
+    for done, words in (
+        (no_file, "fleet.toml does not exist"),
+        (no_redis, "no Redis: start one with 'stoker up'"),
+        (down, "Redis does not answer"),
+        (no_model, "no model 'parot' in the fleet; allowed: parrot"),
+        (bad_file, "models.parrot.engine = 'ecko'"),
+    ):
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("stoker: ")
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr
+        assert SECRET not in done.stderr
+    assert len(down.stderr.splitlines()) == 1
+
+
+def test_json_is_for_programs_and_another_fleet_file_can_be_named(
+    redis: redis_py.Redis, settings: Settings, tmp_path: Path
+) -> None:
+    redis.rpush(keys.queue("parrot", "batch"), "{}")
+    file = tmp_path / "other.toml"
+    file.write_text(f'[redis]\nurl = "{settings.redis_url}"\n[models.parrot]\nengine = "echo"\n')
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    done = stoker(elsewhere, "--fleet", str(file), "status", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["queues"][0]["model"] == "parrot"
+    assert told["queues"][0]["tiers"][2]["length"] == 1
+
+
+def test_down_where_nothing_runs_is_well(tmp_path: Path) -> None:
+    (tmp_path / "fleet.toml").touch()
+    done = stoker(tmp_path, "down")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "nothing was running" in done.stdout
+
+
+def test_durations_are_to_look_at() -> None:
+    assert [duration(s) for s in (0.04, 42, 600, 9000)] == ["0.0 s", "42 s", "10 min", "2.5 h"]
