@@ -54,7 +54,7 @@ def observe(redis: Redis, settings: Settings) -> dict[str, ModelQueues]:
     The oldest age comes from the head's own stamp. The head of a stock producer carries none: its age
     is then the time since the queue was last served, or first seen here; never more than its true age.
     """
-    with redis.pipeline(transaction=False) as pipe:
+    with redis.pipeline(transaction=True) as pipe:  # of one moment: a job counts as taken or as waiting, not as both
         pipe.time()
         for name, model in settings.models.items():
             pipe.hgetall(keys.served(name))
