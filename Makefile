@@ -61,7 +61,7 @@ lint: setup ## ruff, mypy --strict, hadolint on the Dockerfile, dclint on the co
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/hadolint deploy/Dockerfile
-	@if command -v npx >/dev/null; then set -x; npx --yes $(DCLINT) -- docker-compose.yml; \
+	@if command -v npx >/dev/null; then set -x; npx --yes $(DCLINT) docker-compose.yml; \
 	else echo "docker-compose.yml NOT CHECKED: dclint needs npm. Install Node.js 20 or newer" \
 		"(apt-get install npm, or nodejs.org), then run make lint again." >&2; [[ -z "$${CI:-}" ]]; fi
 

@@ -119,6 +119,7 @@ def up(settings: Settings, say: Say, with_flower: bool = True) -> None:
         finally:
             _stop(settings, say)
             records.remove(run_dir, "supervisor")
+            teardown.clear(run_dir)
             say("stopped")
 
 

@@ -45,9 +45,14 @@ def stop_all(
     for role in roles:
         stopped += _stop_role(run_dir, role, grace[role], say)
     settings.url_file.unlink(missing_ok=True)
+    clear(run_dir)
+    return stopped
+
+
+def clear(run_dir: Path) -> None:
+    """Remove the folder of the records when none is left."""
     if not any(run_dir.glob("*.json")):  # what else is there was half written when its writer was killed
         shutil.rmtree(run_dir, ignore_errors=True)
-    return stopped
 
 
 def _stop_role(run_dir: Path, role: str, grace_s: float, say: Callable[[str], None]) -> int:

@@ -16,9 +16,7 @@ from deploy.supervise import STABLE_S, Child
 from deploy.teardown import ORDER, graces, stop_all
 from producer.settings import Scaling, Settings
 
-STUBBORN = (
-    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(600)"
-)
+STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(600)"
 PATIENT = "import time; print(flush=True); time.sleep(600)"
 GRACE = dict.fromkeys(ORDER, 10.0)
 
@@ -31,9 +29,7 @@ def spawn() -> Iterator[Spawn]:
     started = []
 
     def start(program: str = PATIENT) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
-            [sys.executable, "-c", program], stdout=subprocess.PIPE, start_new_session=True
-        )
+        process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, start_new_session=True)
         assert process.stdout is not None
         started.append(process)
         process.stdout.readline()
@@ -170,9 +166,7 @@ def test_a_child_that_ran_well_for_long_begins_anew(settings: Settings, spawn: S
     assert [line.partition("again in ")[2][:5] for line in said] == ["0.5 s", "0.5 s"]
 
 
-def test_what_an_earlier_supervisor_left_running_is_taken_over_and_tended(
-    settings: Settings, spawn: Spawn
-) -> None:
+def test_what_an_earlier_supervisor_left_running_is_taken_over_and_tended(settings: Settings, spawn: Spawn) -> None:
     left = spawn()
     record(settings, left, "part")
     said: list[str] = []

@@ -1,0 +1,265 @@
+"""``stoker up`` and ``stoker down`` as a person uses them, and as a kill -9 leaves them."""
+
+import base64
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import redis as redis_py
+from processes import wait_for
+
+from autoscaler.launchers import records
+from producer import Client, Settings, keys
+
+FLEET = """
+[models.parrot]
+engine = "echo"
+
+[[devices]]
+name = "cpu:0"
+
+[scaling]
+drain_s = 10
+"""
+MARK = "STOKER_TEST_OF_UP_AND_DOWN"
+"""In the environment of everything that a test starts, so that what is left over can be found."""
+
+
+class Home:
+    """A directory with a fleet file, and the commands given in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "fleet.toml").write_text(FLEET)
+        self.settings = Settings.load(folder / "fleet.toml")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("STOKER_", "REDIS_"))}
+        self.environment = {**kept, MARK: str(folder), "OMP_NUM_THREADS": "1"}
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-P", "-m", "deploy.cli", *arguments]
+
+    def stoker(self, *arguments: str) -> str:
+        done = subprocess.run(
+            self.command(*arguments),
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr + self.logs()
+        return done.stdout
+
+    def logs(self) -> str:
+        files = sorted(self.settings.state_dir.glob("**/*.log"))
+        return "".join(f"\n--- {file.name}\n{file.read_text()[-3000:]}" for file in files)
+
+    def pid(self, name: str) -> int:
+        """The pid of the part of the fleet that has this name, once it lives."""
+
+        def found() -> int:
+            living = records.read_all(self.settings.state_dir / "run")
+            return next((record.pid for record in living if record.name == name), 0)
+
+        return wait_for(found, f"{name} to live")
+
+    def kill(self, *names: str) -> None:
+        """SIGKILL all of them at one blow."""
+        pids = [self.pid(name) for name in names]
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not any(psutil.pid_exists(pid) and living(pid) for pid in pids), f"{names} to be dead")
+
+    def status(self) -> dict[str, Any]:
+        told: dict[str, Any] = json.loads(self.stoker("status", "--json"))
+        return told
+
+    def serves(self) -> None:
+        """A job goes in, and its answer comes out."""
+        with Client(self.settings) as client:
+            assert client.result(client.submit("parrot", "hello"), timeout=60).output == "hello"
+
+    def leftovers(self) -> list[str]:
+        """Command lines of the processes that descend from our commands, found by their environment."""
+        found = []
+        for process in psutil.process_iter(["pid"]):
+            try:
+                if process.environ().get(MARK) == str(self.folder) and living(process.pid):
+                    found.append(" ".join(process.cmdline()))
+            except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+                continue
+        return found
+
+    def assert_nothing_is_left(self) -> None:
+        assert self.leftovers() == []
+        assert not (self.settings.state_dir / "run").exists()
+        assert not self.settings.url_file.exists()
+
+
+def living(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    home = Home(tmp_path)
+    yield home
+    subprocess.run(home.command("down"), cwd=tmp_path, env=home.environment, capture_output=True, timeout=120)
+    assert home.leftovers() == []
+
+
+def flower(home: Home, path: str, password: str | None) -> tuple[int, Any]:
+    port = int((home.settings.state_dir / "flower.port").read_text())
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}")
+    if password is not None:
+        request.add_header("Authorization", "Basic " + base64.b64encode(f"stoker:{password}".encode()).decode())
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310  our own loopback address
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, None
+
+
+def test_up_serves_shows_itself_and_down_leaves_nothing(home: Home) -> None:
+    said = home.stoker("up", "--detach")
+    secret = (home.settings.state_dir / "flower-password").read_text().strip()
+    redis_password = (home.settings.state_dir / "redis" / "password").read_text().strip()
+    assert "the fleet is up" in said
+    assert "flower-password" in said
+
+    # Secrets: in private files, and nowhere else.
+    for file in ("redis.url", "flower-password", "redis/password", "redis/server.conf"):
+        assert stat.S_IMODE((home.settings.state_dir / file).stat().st_mode) == 0o600
+    shown = said + home.stoker("status") + json.dumps(home.status()) + "\n".join(home.leftovers())
+    assert secret not in shown
+    assert redis_password not in shown
+
+    assert home.status()["workers"] == []
+    home.serves()
+    status = wait_for(lambda: (told := home.status())["workers"] and told, "the worker in status")
+    assert [worker["model"] for worker in status["workers"]] == ["parrot"]
+    assert [device["id"] for device in status["devices"]] == ["cpu:0"]
+    assert status["decisions"][0]["action"] == "start"
+    assert status["decisions"][0]["reason"]
+
+    assert flower(home, "/api/workers", None)[0] == 401
+    assert flower(home, "/api/workers", "guess")[0] == 401
+    code, lengths = flower(home, "/api/queues/length", secret)
+    assert code == 200
+    assert {"name": "parrot.interactive", "messages": 0} in lengths["active_queues"]
+    tasks = wait_for(lambda: flower(home, "/api/tasks", secret)[1], "the job in Flower")
+    assert [task["name"] for task in tasks.values()] == ["stoker.infer"]
+
+    supervisor = home.pid("supervisor")
+    assert "already running" in home.stoker("up", "--detach")
+    assert "already running" in home.stoker("up")
+    assert home.pid("supervisor") == supervisor
+
+    url = home.settings.redis_url
+    home.stoker("down")
+    home.assert_nothing_is_left()
+    assert "nothing was running" in home.stoker("down")
+
+    # What was queued is there again, at the same address, though nobody kept it in memory.
+    home.stoker("up", "--detach")
+    assert home.settings.redis_url == url
+    home.serves()
+
+
+@pytest.mark.parametrize(
+    "killed",
+    [
+        ("supervisor",),
+        ("autoscaler",),
+        ("supervisor", "autoscaler"),
+        ("supervisor", "autoscaler", "server", "flower"),
+    ],
+    ids=" and ".join,
+)
+def test_down_leaves_nothing_after_a_kill_9_of(home: Home, killed: tuple[str, ...]) -> None:
+    home.stoker("up", "--detach")
+    home.serves()  # so that there is a worker to be left behind
+    home.kill(*killed)
+    home.stoker("down")
+    home.assert_nothing_is_left()
+
+
+def test_up_after_a_kill_9_of_the_supervisor_takes_over_what_still_runs(home: Home) -> None:
+    home.stoker("up", "--detach")
+    home.serves()
+    before = {name: home.pid(name) for name in ("server", "autoscaler", "flower")}
+    home.kill("supervisor")
+    home.stoker("up", "--detach")
+    assert {name: home.pid(name) for name in before} == before
+    home.serves()
+
+
+def test_parts_that_are_killed_come_back_and_the_queue_with_them(home: Home) -> None:
+    home.stoker("up", "--detach")
+    url = home.settings.redis_url
+    with redis_py.Redis.from_url(url) as client:
+        client.set("stoker:test:kept", "yes")
+        # Written to disk every second; a killed server may forget the last one.
+        wait_for(lambda: client.waitaof(1, 0, 2000)[0] == 1, "the append-only file")
+    before = {name: home.pid(name) for name in ("server", "autoscaler", "flower")}
+    home.kill(*before)
+    for name, pid in before.items():
+        assert home.pid(name) != pid
+    with redis_py.Redis.from_url(url) as client:
+
+        def leads() -> bool:
+            try:
+                return bool(client.exists(keys.leader()))
+            except redis_py.RedisError:
+                return False
+
+        wait_for(leads, "an autoscaler to lead")
+        assert client.get("stoker:test:kept") == b"yes"
+    home.serves()
+    up_log = (home.settings.state_dir / "logs" / "up.log").read_text()
+    for name in before:
+        assert f"{name} ended unasked (signal 9); started again in" in up_log
+
+
+def test_ctrl_c_stops_all_of_it(home: Home) -> None:
+    process = subprocess.Popen(
+        home.command("up"), cwd=home.folder, env=home.environment, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    with process.stdout:
+        for line in process.stdout:
+            if "the fleet is up" in line:
+                break
+        home.serves()
+        process.send_signal(signal.SIGINT)
+        said = process.stdout.read()
+    assert process.wait(60) == 0, said
+    assert "stopped" in said
+    home.assert_nothing_is_left()
+
+
+def test_up_says_at_once_that_a_configured_redis_is_not_there(home: Home) -> None:
+    home.environment["REDIS_URL"] = "redis://:open-sesame@127.0.0.1:1/0"
+    for arguments in (("up",), ("up", "--detach")):
+        done = subprocess.run(
+            home.command(*arguments), cwd=home.folder, env=home.environment, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 2
+        assert "redis://***@127.0.0.1:1/0 does not answer" in done.stderr
+        assert "open-sesame" not in done.stderr + done.stdout
+        assert "Traceback" not in done.stderr
+    home.assert_nothing_is_left()
