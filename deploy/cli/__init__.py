@@ -12,7 +12,7 @@ import typer
 
 from producer.errors import StokerError
 
-from . import batch, fleet, status
+from . import batch, dead, fleet, status
 
 app = typer.Typer(
     name="stoker",
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 for command in (fleet.up, batch.batch, status.status, fleet.down, fleet.worker, fleet.autoscaler):
     app.command()(command)
+app.add_typer(dead.app)
 
 
 @app.callback()

@@ -20,6 +20,8 @@ from producer.heartbeat import Heartbeat, WorkerState
 from producer.settings import Settings
 from scheduler.queues import ModelQueues
 
+from .printable import printable
+
 REFRESH_S = 2.0
 TIMEOUT_S = 5.0
 
@@ -82,7 +84,7 @@ def screen_of(snapshot: Snapshot) -> RenderableType:
 
 def _warning(stray: Stray) -> Text:
     jobs = "1 job waits" if stray.waiting == 1 else f"{stray.waiting} jobs wait"
-    return Text(f"! {jobs} in vain on {stray.queue}: {stray.cure}", "bold yellow")
+    return Text(f"! {jobs} in vain on {printable(stray.queue)}: {stray.cure}", "bold yellow")
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -149,7 +151,7 @@ def _decisions(decisions: list[Decision]) -> Table:
     table = _table("Last decisions", "at", "action", "model", "reason")
     for decision in decisions:
         at = time.strftime("%H:%M:%S", time.localtime(decision.at))
-        table.add_row(at, decision.action, decision.model, Text(decision.reason))
+        table.add_row(at, decision.action, decision.model, Text(printable(decision.reason)))
     if not decisions:
         table.add_row("[dim]none yet[/dim]")
     return table

@@ -1,0 +1,147 @@
+"""``stoker dead``: what could not be served, and what to do with it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from typing import Annotated
+
+import redis
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from producer.settings import Settings
+from scheduler import deadletters
+from scheduler.deadletters import DeadLetter
+
+from .printable import printable
+
+TIMEOUT_S = 10.0
+LISTED = 50
+
+console = Console(highlight=False)
+app = typer.Typer(name="dead", no_args_is_help=True, rich_markup_mode="rich")
+
+ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A model of the fleet file.")]
+LetterId = Annotated[str, typer.Argument(metavar="ID", help="As 'stoker dead list' shows it.")]
+
+
+@app.callback()
+def dead() -> None:
+    """Jobs that could not be served: list, show, requeue or purge them.
+
+    A message comes here when it is no job, or when too many workers were lost over it (redis.max_losses).
+    """
+
+
+@contextlib.contextmanager
+def _connected() -> Iterator[tuple[redis.Redis, Settings]]:
+    settings = Settings.load()
+    client = redis.Redis.from_url(settings.redis_url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
+    with contextlib.closing(client):
+        yield client, settings
+
+
+@app.command("list")
+def list_(
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="[dim]Default: every model[/dim]")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most of each model, newest first.")] = LISTED,
+) -> None:
+    """List dead letters with their reasons, newest first.
+
+    [bold]Examples[/bold]
+
+      stoker dead list
+      stoker dead list smollm2 --limit 500
+    """
+    with _connected() as (client, settings):
+        names = [model] if model is not None else sorted(settings.models)
+        for name in names:
+            settings.model(name)
+        found = [letter for name in names for letter in deadletters.letters(client, name, limit)]
+    if not found:
+        console.print("no dead letters")
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("id", "queue", "given up", "workers lost", "reason"):
+        table.add_column(column, header_style="dim", overflow="fold", no_wrap=column == "id")
+    for letter in found:
+        table.add_row(letter.id, *_line(letter))
+    console.print(table)
+
+
+def _line(letter: DeadLetter) -> tuple[Text, ...]:
+    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(letter.at))
+    return Text(printable(letter.queue)), Text(at), Text(str(letter.losses)), Text(printable(letter.reason))
+
+
+@app.command()
+def show(model: ModelName, letter: LetterId) -> None:
+    """Show one dead letter with its message, as it was pushed.
+
+    [bold]Example[/bold]
+
+      stoker dead show smollm2 1763855712345-0
+    """
+    with _connected() as (client, settings):
+        settings.model(model)
+        found = deadletters.letter(client, model, letter)
+    for name, value in zip(("queue", "given up", "workers lost", "reason"), _line(found), strict=True):
+        console.print(Text(f"{name:<13}") + value)
+    console.print()
+    try:
+        print(json.dumps(json.loads(found.message), indent=2))
+    except (ValueError, RecursionError):  # which may be why it is here
+        print(ascii(found.message))
+
+
+@app.command()
+def requeue(
+    model: ModelName,
+    letter: Annotated[str | None, typer.Argument(metavar="ID", help="As 'stoker dead list' shows it.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All of the model's.")] = False,
+) -> None:
+    """Put a dead letter back on its queue, as if it had never run.
+
+    [bold]Examples[/bold]
+
+      stoker dead requeue smollm2 1763855712345-0
+      stoker dead requeue smollm2 --all
+    """
+    _one_or_all(letter, every)
+    with _connected() as (client, settings):
+        settings.model(model)
+        # Oldest first, so that they are queued in the order in which they were given up.
+        ids = [letter] if letter else [one.id for one in deadletters.letters(client, model)][::-1]
+        for one in ids:
+            deadletters.requeue(client, model, one)
+    console.print(f"requeued {len(ids)}")
+
+
+@app.command()
+def purge(
+    model: ModelName,
+    letter: Annotated[str | None, typer.Argument(metavar="ID", help="As 'stoker dead list' shows it.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All of the model's.")] = False,
+) -> None:
+    """Delete a dead letter for good.
+
+    [bold]Examples[/bold]
+
+      stoker dead purge smollm2 1763855712345-0
+      stoker dead purge smollm2 --all
+    """
+    _one_or_all(letter, every)
+    with _connected() as (client, settings):
+        settings.model(model)
+        count = deadletters.purge(client, model, letter)
+    console.print(f"purged {count}")
+
+
+def _one_or_all(letter: str | None, every: bool) -> None:
+    if (letter is None) != every:
+        raise typer.BadParameter("name the ID of one, or say --all")

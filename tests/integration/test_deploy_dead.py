@@ -1,0 +1,87 @@
+"""``stoker dead``: an operator's look at what could not be served."""
+
+import json
+from pathlib import Path
+
+import pytest
+import redis as redis_py
+from typer.testing import CliRunner, Result
+
+from deploy.cli import app
+from deploy.cli.printable import printable
+from deploy.server import Server
+from producer import keys
+
+MESSAGE = b'{"headers": {"id": "job-1"}, "body": "hello"}'
+
+
+@pytest.fixture
+def fleet(server: Server, redis: redis_py.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two models, of which one has two dead letters."""
+    file = tmp_path / "fleet.toml"
+    file.write_text(f'[redis]\nurl = "{server.url}"\n[models.parrot]\nengine = "echo"\n[models.owl]\nengine = "echo"\n')
+    monkeypatch.setenv("STOKER_FLEET", str(file))
+    bury(redis, "no job: \x1b[2J", b"\xff\x1b]0;gone\x07")
+    bury(redis, "3 workers were lost over it", MESSAGE)
+    return file
+
+
+def bury(redis: redis_py.Redis, reason: str, message: bytes) -> None:
+    fields: dict[bytes | str, bytes | str | int] = {"queue": "parrot.batch", "reason": reason, "losses": 3}
+    redis.xadd(keys.dead("parrot"), {**fields, "message": message})  # type: ignore[dict-item]  # wider than redis-py's
+
+
+def dead(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["dead", *arguments], env={"COLUMNS": "200"})
+
+
+def ids(redis: redis_py.Redis) -> list[str]:
+    return [entry.decode() for entry, _ in redis.xrange(keys.dead("parrot"))]
+
+
+def test_letters_are_listed_with_their_reasons_newest_first(fleet: Path, redis: redis_py.Redis) -> None:
+    listed = dead("list").stdout
+    first, second = ids(redis)
+    assert listed.index(second) < listed.index(first)
+    assert "3 workers were lost over it" in listed
+    assert first not in dead("list", "parrot", "--limit", "1").stdout
+    assert dead("list", "owl").stdout == "no dead letters\n"
+
+
+def test_what_somebody_pushed_cannot_command_the_terminal(fleet: Path, redis: redis_py.Redis) -> None:
+    first, _ = ids(redis)
+    for told in (dead("list").stdout, dead("show", "parrot", first).stdout):
+        assert "\x1b[2J" not in told
+        assert "\x1b]0;" not in told
+        assert r"no job: \x1b[2J" in told
+    assert printable("héllo\nthere \u202e") == r"héllo\nthere \u202e"
+
+
+def test_a_letter_is_shown_with_its_message(fleet: Path, redis: redis_py.Redis) -> None:
+    _, second = ids(redis)
+    told = dead("show", "parrot", second).stdout
+    assert json.loads(told[told.index("{") :]) == json.loads(MESSAGE)
+    assert "parrot.batch" in told
+
+
+def test_one_letter_is_requeued_and_the_other_purged(fleet: Path, redis: redis_py.Redis) -> None:
+    first, second = ids(redis)
+    assert dead("requeue", "parrot", second).stdout == "requeued 1\n"
+    assert redis.lrange(keys.queue("parrot", "batch"), 0, -1) == [MESSAGE]
+    assert dead("purge", "parrot", first).stdout == "purged 1\n"
+    assert ids(redis) == []
+
+
+def test_all_are_requeued_in_the_order_in_which_they_died(fleet: Path, redis: redis_py.Redis) -> None:
+    assert dead("requeue", "parrot", "--all").stdout == "requeued 2\n"
+    assert redis.rpop(keys.queue("parrot", "batch")) == b"\xff\x1b]0;gone\x07"
+    assert redis.rpop(keys.queue("parrot", "batch")) == MESSAGE
+
+
+def test_neither_one_nor_all_and_one_that_is_not_there_change_nothing(fleet: Path, redis: redis_py.Redis) -> None:
+    for command in ("requeue", "purge"):
+        assert dead(command, "parrot").exit_code == 2
+        assert dead(command, "parrot", "1-1", "--all").exit_code == 2
+    assert "no dead letter '1-1'" in str(dead("requeue", "parrot", "1-1").exception)
+    assert "no model 'parot'" in str(dead("purge", "parot", "--all").exception)
+    assert len(ids(redis)) == 2
