@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -16,11 +18,16 @@ from .protocol import Outcome, Request
 
 
 class Options(BaseModel):
-    """What ``options`` of an echo model may hold. ``delay_s``: time that each batch takes, in seconds."""
+    """What ``options`` of an echo model may hold.
+
+    ``delay_s``: time that each batch takes, in seconds. ``journal``: a file to which every batch is appended
+    before it runs, a line of JSON (its inputs) for each request: it tells how often a job really ran.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     delay_s: Annotated[float, Field(ge=0)] = 0.0
+    journal: Path | None = None
 
 
 class EchoEngine:
@@ -33,9 +40,11 @@ class EchoEngine:
     def __init__(self, settings: Model) -> None:
         self._batch_limit = settings.max_concurrency
         try:
-            self._delay_s = Options.model_validate(settings.options).delay_s
+            options = Options.model_validate(settings.options)
         except ValidationError as error:
             raise ConfigError(f"options of an echo model:\n{explain(error)}") from None
+        self._delay_s = options.delay_s
+        self._journal = options.journal
         self._mailbox: Mailbox[Request] = Mailbox()
         self._waiting: dict[str, Request] = {}
         self._cancelled: list[Outcome] = []
@@ -60,6 +69,9 @@ class EchoEngine:
         """See ``protocol``."""
         self._read_mail(0 if self._waiting else timeout)
         batch = list(self._waiting.values())[: self._batch_limit]
+        if batch and self._journal:
+            with self._journal.open("a") as journal:  # one write in append mode: workers may share a journal
+                journal.write("".join(json.dumps(request.inputs) + "\n" for request in batch))
         if batch and self._delay_s:
             time.sleep(self._delay_s)
             self._read_mail(0)  # what was cancelled while it ran
