@@ -25,6 +25,21 @@ def losses(model: str) -> str:
     return f"stoker:losses:{model}"
 
 
+def suspects(model: str) -> str:
+    """List. ``queue|message`` of jobs that may have killed their workers, each to be run alone; no expiry."""
+    return f"stoker:suspects:{model}"
+
+
+def deferred(model: str) -> str:
+    """Sorted set. ``queue|message`` of jobs to be tried again -> server time in seconds at which; no expiry."""
+    return f"stoker:deferred:{model}"
+
+
+def retries(model: str) -> str:
+    """Hash. SHA1 of a message -> how often it was tried again; a field goes when its job ends."""
+    return f"stoker:retries:{model}"
+
+
 def served(model: str) -> str:
     """Hash. Queue -> server time in seconds since when its head has waited to be taken; no expiry."""
     return f"stoker:served:{model}"

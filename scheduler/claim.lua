@@ -2,18 +2,36 @@
 -- Take up to n jobs of one model from its queues, the most urgent queue first, and lease them, in one step.
 -- A message is never decoded or re-encoded here: whatever was pushed is what is leased.
 -- KEYS  1 inflight (hash), 2 leases (sorted set), 3 losses (hash), 4 served (hash), 5 taken (hash),
---       6 cancelled (sorted set), 7.. queues (lists)
+--       6 cancelled (sorted set), 7 suspects (list), 8.. queues (lists)
 -- ARGV  1 n, 2 most bytes (at least one message is taken whatever its size), 3 lease in seconds,
---       4 owner token of this claim, then for each queue: head start, growth per second
+--       4 owner token of this claim, 5 whether the worker holds nothing (1 or 0),
+--       then for each queue: head start, growth per second
 --       (scheduler/priority.py: urgency = head start + growth * seconds that its head has waited)
--- Returns {server time, cancelled jobs remembered, lease, losses, message, lease, ...}.
+-- Returns {server time, cancelled jobs remembered, suspects waiting, lease, losses, message, lease, ...}.
+-- A suspect (reap.lua) goes before everything else, but only to a worker that holds nothing, and alone;
+-- while one waits the others get nothing new, so that one of them soon holds nothing.
 -- allow-oom: taking work is what frees memory. Everything that could fail comes before the pop.
 local clock = redis.call('TIME')
 local now = clock[1] + clock[2] / 1000000
 local room, bytes = tonumber(ARGV[1]), tonumber(ARGV[2])
 
+local answer = {string.format('%.6f', now), redis.call('ZCARD', KEYS[6]), redis.call('LLEN', KEYS[7])}
+local until_ = string.format('%.6f', now + tonumber(ARGV[3]))
+if answer[3] > 0 then
+  if ARGV[5] == '1' then
+    local queue, message = string.match(redis.call('LINDEX', KEYS[7], -1), '^([^|]+)|(.*)$')
+    local lease = queue .. '|' .. ARGV[4] .. ':000000'
+    redis.call('HSET', KEYS[1], lease, message)
+    redis.call('ZADD', KEYS[2], until_, lease)
+    redis.call('LTRIM', KEYS[7], 0, -2)
+    redis.call('HINCRBY', KEYS[5], queue, 1)
+    answer[4], answer[5], answer[6] = lease, redis.call('HGET', KEYS[3], redis.sha1hex(message)) or 0, message
+  end
+  return answer
+end
+
 local waiting = {}
-for i = 7, #KEYS do
+for i = 8, #KEYS do
   local length = redis.pcall('LLEN', KEYS[i])
   if type(length) == 'number' and length > 0 then
     local since = redis.call('HGET', KEYS[4], KEYS[i])
@@ -21,7 +39,7 @@ for i = 7, #KEYS do
       since = now
       redis.call('HSET', KEYS[4], KEYS[i], string.format('%.6f', now))
     end
-    local rank = 5 + (i - 7) * 2
+    local rank = 6 + (i - 8) * 2
     waiting[#waiting + 1] = {
       queue = KEYS[i],
       length = length,
@@ -35,9 +53,7 @@ table.sort(waiting, function(a, b)
   return a.place < b.place
 end)
 
-local answer = {string.format('%.6f', now), redis.call('ZCARD', KEYS[6])}
 local any_losses = redis.call('EXISTS', KEYS[3]) == 1
-local until_ = string.format('%.6f', now + tonumber(ARGV[3]))
 local count = 0
 for _, from in ipairs(waiting) do
   if room <= 0 or bytes <= 0 then break end
@@ -50,7 +66,7 @@ for _, from in ipairs(waiting) do
     end
     bytes = bytes - #head[i]
     count = count + 1
-    local lease = from.queue .. '|' .. ARGV[4] .. ':' .. count
+    local lease = string.format('%s|%s:%06d', from.queue, ARGV[4], count) -- sorts in the order of the queue
     entries[#entries + 1] = lease
     entries[#entries + 1] = head[i]
     deadlines[#deadlines + 1] = until_

@@ -1,16 +1,20 @@
 #!lua flags=allow-oom
 -- End jobs: store and announce their results and give up their leases, in one step. The first result wins.
--- KEYS  1 inflight (hash), 2 leases (sorted set), 3 losses (hash), 4.. one result (string and channel) for each job
+-- KEYS  1 inflight (hash), 2 leases (sorted set), 3 losses (hash), 4 retries (hash),
+--       5.. one result (string and channel) for each job
 -- ARGV  1 results' time to live in ms, then for each job: lease, result ('' to store none)
 -- Returns the leases that were no longer held: those jobs belong to another worker and were left alone.
 local lost = {}
-local any_losses = redis.call('EXISTS', KEYS[3]) == 1
-for i = 4, #KEYS do
-  local at = 2 + (i - 4) * 2
+local any_troubled = redis.call('EXISTS', KEYS[3], KEYS[4]) > 0
+for i = 5, #KEYS do
+  local at = 2 + (i - 5) * 2
   local lease, result = ARGV[at], ARGV[at + 1]
-  if any_losses then
+  if any_troubled then
     local message = redis.call('HGET', KEYS[1], lease)
-    if message then redis.call('HDEL', KEYS[3], redis.sha1hex(message)) end
+    if message then
+      redis.call('HDEL', KEYS[3], redis.sha1hex(message))
+      redis.call('HDEL', KEYS[4], redis.sha1hex(message))
+    end
   end
   if redis.call('HDEL', KEYS[1], lease) == 0 then
     lost[#lost + 1] = lease

@@ -33,6 +33,7 @@ class Ledger:
         self._claims = count()
         self._lock = threading.Lock()
         self._held: dict[str, str] = {}  # lease -> job id
+        self._alone = ""  # lease of a suspect, which shares the worker with nobody
         self._results: dict[str, bytes] = {}  # job id -> result
         # Ended, not yet written:
         self._done: list[tuple[str, str, bytes]] = []
@@ -49,16 +50,18 @@ class Ledger:
     @property
     def room(self) -> int:
         """How many more jobs the worker may take."""
-        return self.capacity() - len(self._held)
+        return 0 if self._alone else self.capacity() - len(self._held)
 
     def claim_command(self) -> list[Any]:
         """The command that fills the room there is."""
-        return self.queue.claim_command(self.room, f"{self._owner}.{next(self._claims)}")
+        return self.queue.claim_command(self.room, f"{self._owner}.{next(self._claims)}", idle=not self._held)
 
     def take(self, job: Claimed, job_id: str) -> None:
         """Enter a claimed job."""
         with self._lock:
             self._held[job.lease] = job_id
+        if job.losses >= self.queue.suspect_at:
+            self._alone = job.lease
 
     def keep(self, job_id: str, result: bytes) -> None:
         """Keep a result until its job is acknowledged."""
@@ -90,7 +93,17 @@ class Ledger:
         self._drop(lease)
         self._buried.append((lease, reason))
 
+    def defer(self, lease: str) -> bool:
+        """Put a job aside to be tried again; False when it was tried often enough. Written at once."""
+        retry = self.queue.defer(lease)
+        if retry:
+            self._drop(lease)
+            logger.warning("job %s is put aside; retry %d follows", lease, retry)
+        return retry != 0
+
     def _drop(self, lease: str) -> str | None:
+        if lease == self._alone:
+            self._alone = ""
         with self._lock:
             return self._held.pop(lease, None)
 

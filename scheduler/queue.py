@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from producer import keys
 from producer.settings import Settings
 
+from .backoff import delays
 from .priority import rank
 
 if TYPE_CHECKING:
@@ -48,6 +49,17 @@ class Claimed:
         return self.lease.partition("|")[0]
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a claim brought."""
+
+    jobs: list[Claimed]
+    any_cancelled: bool
+    """Whether any cancellation is remembered, of whatever job."""
+    suspects: int
+    """Suspects that waited at the claim; while there are any, only a worker that holds nothing gets a job."""
+
+
 class Queue:
     """Claim, finish, release, renew, bury and reap the jobs of one model.
 
@@ -60,6 +72,9 @@ class Queue:
         self.model = model
         self.lease_s = settings.redis.lease_s
         self._max_losses = settings.redis.max_losses
+        self.suspect_at = max(1, self._max_losses - 1)
+        """Losses after which a job is run alone: the last chance before it becomes a dead letter."""
+        self._max_retries = settings.model(model).limits.max_retries
         self._result_ttl_ms = int(settings.redis.result_ttl_s * 1000)
         tiers = settings.model(model).tiers
         self.queues = [keys.queue(model, tier) for tier in tiers]
@@ -72,36 +87,38 @@ class Queue:
             keys.served(model),
             keys.taken(model),
             keys.cancelled(),
+            keys.suspects(model),
             *self.queues,
         ]
-        scripts = ("finish.lua", "release.lua", "renew.lua", "reap.lua", "bury.lua")
-        self._finish, self._release, self._renew, self._reap, self._bury = (
+        scripts = ("finish.lua", "release.lua", "renew.lua", "reap.lua", "bury.lua", "defer.lua")
+        self._finish, self._release, self._renew, self._reap, self._bury, self._defer = (
             redis.register_script(_script(name)) for name in scripts
         )
 
-    def claim_command(self, room: int, owner: str) -> list[Any]:
+    def claim_command(self, room: int, owner: str, idle: bool = True) -> list[Any]:
         """The command that takes up to ``room`` jobs; for callers that own their connection.
 
-        ``owner`` must be new for every claim: it becomes part of the leases.
+        ``owner`` must be new for every claim: it becomes part of the leases. ``idle`` says that the worker
+        holds nothing, so that it may be given a suspect.
         """
-        arguments = [room, CLAIM_BYTES, self.lease_s, owner, *self._ranks]
+        arguments = [room, CLAIM_BYTES, self.lease_s, owner, int(idle), *self._ranks]
         return ["EVALSHA", CLAIM_SHA, len(self._claim_keys), *self._claim_keys, *arguments]
 
     @staticmethod
-    def read_claim(answer: Sequence[Any]) -> tuple[list[Claimed], bool]:
-        """Jobs from the answer of a claim, and whether any cancellation is remembered at all."""
+    def read_claim(answer: Sequence[Any]) -> Claim:
+        """The answer of a claim."""
         now = float(answer[0])
-        rest = iter(answer[2:])
+        rest = iter(answer[3:])
         jobs = [
             Claimed(lease.decode(), int(losses or 0), message, now)
             for lease, losses, message in zip(rest, rest, rest, strict=True)
         ]
-        return jobs, bool(answer[1])
+        return Claim(jobs, any_cancelled=bool(answer[1]), suspects=int(answer[2]))
 
-    def claim(self, room: int, owner: str) -> list[Claimed]:
+    def claim(self, room: int, owner: str, idle: bool = True) -> list[Claimed]:
         """Take up to ``room`` jobs, the most urgent queue first."""
         self.load()
-        return self.read_claim(self.redis.evalsha(*self.claim_command(room, owner)[1:]))[0]
+        return self.read_claim(self.redis.evalsha(*self.claim_command(room, owner, idle)[1:])).jobs
 
     def load(self) -> None:
         """Make the claim script known to the server, as after its restart."""
@@ -109,7 +126,7 @@ class Queue:
 
     def finish(self, done: Iterable[tuple[str, str, bytes]]) -> list[str]:
         """End jobs given as (lease, job id, result or empty); returns the leases that were lost before."""
-        names = [keys.inflight(self.model), keys.leases(self.model), keys.losses(self.model)]
+        names = self._names("inflight", "leases", "losses", "retries")
         arguments: list[Any] = [self._result_ttl_ms]
         for lease, job_id, result in done:
             names.append(keys.result(job_id))
@@ -118,8 +135,8 @@ class Queue:
 
     def release(self, leases: Sequence[str]) -> int:
         """Give jobs back to the head of their queues, unharmed; returns how many were still held."""
-        names = [keys.inflight(self.model), keys.leases(self.model), keys.taken(self.model)]
-        return int(self._release(names, leases)) if leases else 0
+        names = self._names("inflight", "leases", "taken", "losses", "suspects")
+        return int(self._release(names, [self.suspect_at, *leases])) if leases else 0
 
     def renew(self, leases: Sequence[str]) -> list[str]:
         """Prolong leases by ``lease_s``; returns those that were lost before."""
@@ -134,14 +151,27 @@ class Queue:
 
     def bury(self, lease: str, reason: str) -> bool:
         """Move a job to the dead letters; False when the lease was lost before."""
-        names = [getattr(keys, name)(self.model) for name in ("inflight", "leases", "losses", "dead")]
+        names = self._names("inflight", "leases", "losses", "dead")
         return bool(self._bury(names, [lease, reason]))
 
     def reap(self) -> tuple[int, int]:
         """Take back the jobs whose leases ran out; returns how many were requeued and buried."""
-        names = [getattr(keys, name)(self.model) for name in ("inflight", "leases", "losses", "taken", "dead")]
-        requeued, buried = self._reap(names, [self._max_losses, REAP_AT_ONCE, keys.result(""), self._result_ttl_ms])
+        names = self._names("inflight", "leases", "losses", "taken", "dead", "suspects", "deferred")
+        limits = [self._max_losses, self.suspect_at, REAP_AT_ONCE]
+        requeued, buried = self._reap(names, [*limits, keys.result(""), self._result_ttl_ms])
         return int(requeued), int(buried)
+
+    def defer(self, lease: str) -> int:
+        """Put a job aside to be tried again, with exponential backoff and jitter.
+
+        Returns which retry this will be; 0 when it was tried often enough, and must be ended by the caller;
+        -1 when the lease was lost before.
+        """
+        names = self._names("inflight", "leases", "retries", "deferred")
+        return int(self._defer(names, [lease, self._max_retries, *delays(self._max_retries)]))
+
+    def _names(self, *kinds: str) -> list[str]:
+        return [getattr(keys, kind)(self.model) for kind in kinds]
 
     def cancelled(self, job_ids: Sequence[str]) -> list[str]:
         """Those of the jobs that were cancelled while they waited."""

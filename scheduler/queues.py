@@ -36,11 +36,13 @@ class ModelQueues:
     tiers: tuple[QueueState, ...]
     inflight: int
     dead: int
+    suspects: int = 0
+    """Jobs that may have killed their workers, each waiting to be run alone."""
 
     @property
     def queued(self) -> int:
         """Jobs waiting, over all tiers."""
-        return sum(tier.length for tier in self.tiers)
+        return sum(tier.length for tier in self.tiers) + self.suspects
 
     @property
     def arrived(self) -> int:
@@ -61,6 +63,7 @@ def observe(redis: Redis, settings: Settings) -> dict[str, ModelQueues]:
             pipe.hgetall(keys.taken(name))
             pipe.hlen(keys.inflight(name))
             pipe.xlen(keys.dead(name))
+            pipe.llen(keys.suspects(name))
             for tier in model.tiers:
                 pipe.llen(keys.queue(name, tier))
                 pipe.lindex(keys.queue(name, tier), -1)
@@ -69,7 +72,7 @@ def observe(redis: Redis, settings: Settings) -> dict[str, ModelQueues]:
     now = seconds + microseconds / 1e6
     found, unseen = {}, []
     for name, model in settings.models.items():
-        served, taken, inflight, dead = (next(answers) for _ in range(4))
+        served, taken, inflight, dead, suspects = (next(answers) for _ in range(5))
         tiers = []
         for tier in model.tiers:
             queue = keys.queue(name, tier).encode()
@@ -78,7 +81,7 @@ def observe(redis: Redis, settings: Settings) -> dict[str, ModelQueues]:
                 unseen.append((keys.served(name), queue))
             age = _age(head, float(served.get(queue, now)), now) if head is not None else 0.0
             tiers.append(QueueState(name, tier, length, age, int(taken.get(queue, 0)) + length))
-        found[name] = ModelQueues(name, tuple(tiers), inflight, dead)
+        found[name] = ModelQueues(name, tuple(tiers), inflight, dead, suspects)
     for key, queue in unseen:
         redis.hsetnx(key, queue, f"{now:.6f}")
     return found

@@ -1,20 +1,29 @@
 #!lua flags=allow-oom
--- Take back the jobs of workers that fell silent: to the head of their queue, or, after too many losses,
--- to the dead letters with a failed result, so that nobody waits for them for ever.
--- KEYS  1 inflight (hash), 2 leases (sorted set), 3 losses (hash), 4 taken (hash), 5 dead (stream)
--- ARGV  1 most losses a job may cause, 2 most jobs to look at, 3 prefix of result keys, 4 results' time to live in ms
+-- Take back the jobs of workers that fell silent: to the head of their queue; one loss before the last to the
+-- suspects, to be run alone, so that its neighbours are not taken down with it again; after the last to the dead
+-- letters with a failed result, so that nobody waits for it for ever. Deferred jobs that are due are queued again.
+-- KEYS  1 inflight (hash), 2 leases (sorted set), 3 losses (hash), 4 taken (hash), 5 dead (stream),
+--       6 suspects (list), 7 deferred (sorted set)
+-- ARGV  1 most losses a job may cause, 2 losses that make a suspect, 3 most jobs to look at,
+--       4 prefix of result keys, 5 results' time to live in ms
 -- Returns {requeued, buried}.
 local clock = redis.call('TIME')
 local now = clock[1] + clock[2] / 1000000
 local requeued, buried = 0, 0
-for _, lease in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, ARGV[2])) do
+local lapsed = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, ARGV[3])
+for i = #lapsed, 1, -1 do -- the oldest last, so that it is the head again
+  local lease = lapsed[i]
   local message = redis.call('HGET', KEYS[1], lease)
   if message then
     local queue = string.match(lease, '^([^|]+)|')
     local name = redis.sha1hex(message)
     local losses = redis.call('HINCRBY', KEYS[3], name, 1)
     if losses < tonumber(ARGV[1]) then
-      redis.call('RPUSH', queue, message)
+      if losses >= tonumber(ARGV[2]) then
+        redis.call('RPUSH', KEYS[6], queue .. '|' .. message)
+      else
+        redis.call('RPUSH', queue, message)
+      end
       redis.call('HINCRBY', KEYS[4], queue, -1)
       requeued = requeued + 1
     else
@@ -28,8 +37,8 @@ for _, lease in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT'
         local result = '{"status": "FAILURE", "result": {"exc_type": "JobFailed", "exc_message": [' .. why
           .. '], "exc_module": "producer.errors"}, "traceback": null, "children": [], "date_done": null, "task_id": '
           .. cjson.encode(id) .. '}'
-        if redis.call('SET', ARGV[3] .. id, result, 'NX', 'PX', ARGV[4]) then
-          redis.call('PUBLISH', ARGV[3] .. id, result)
+        if redis.call('SET', ARGV[4] .. id, result, 'NX', 'PX', ARGV[5]) then
+          redis.call('PUBLISH', ARGV[4] .. id, result)
         end
       end
       buried = buried + 1
@@ -37,5 +46,12 @@ for _, lease in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT'
     redis.call('HDEL', KEYS[1], lease)
   end
   redis.call('ZREM', KEYS[2], lease)
+end
+local due = redis.call('ZRANGEBYSCORE', KEYS[7], '-inf', now, 'LIMIT', 0, ARGV[3])
+for i = #due, 1, -1 do
+  local queue, message = string.match(due[i], '^([^|]+)|(.*)$')
+  redis.call('RPUSH', queue, message)
+  redis.call('HINCRBY', KEYS[4], queue, -1)
+  redis.call('ZREM', KEYS[7], due[i])
 end
 return {requeued, buried}

@@ -1,13 +1,19 @@
 #!lua flags=allow-oom
 -- Give jobs back unharmed, to the head of the queue that each came from. This counts as no loss.
--- KEYS  1 inflight (hash), 2 leases (sorted set), 3 taken (hash); ARGV  leases, oldest first
+-- KEYS  1 inflight (hash), 2 leases (sorted set), 3 taken (hash), 4 losses (hash), 5 suspects (list)
+-- ARGV  1 losses that make a suspect, 2.. leases, oldest first
 -- Returns how many were still held and so given back.
 local released = 0
-for i = #ARGV, 1, -1 do
+for i = #ARGV, 2, -1 do
   local message = redis.call('HGET', KEYS[1], ARGV[i])
   if message then
     local queue = string.match(ARGV[i], '^([^|]+)|')
-    redis.call('RPUSH', queue, message)
+    local losses = redis.call('HGET', KEYS[4], redis.sha1hex(message)) or 0
+    if tonumber(losses) >= tonumber(ARGV[1]) then
+      redis.call('RPUSH', KEYS[5], queue .. '|' .. message)
+    else
+      redis.call('RPUSH', queue, message)
+    end
     redis.call('HDEL', KEYS[1], ARGV[i])
     redis.call('ZREM', KEYS[2], ARGV[i])
     redis.call('HINCRBY', KEYS[3], queue, -1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from celery import states
 from celery.backends.redis import RedisBackend
 
 from .ledger import Ledger
@@ -24,6 +25,8 @@ class LedgerBackend(RedisBackend):  # type: ignore[misc]  # Celery has no types
         request: Any = None,
         **_: Any,
     ) -> Any:
+        if state == states.RETRY:
+            return result  # the job is queued again, and that is how it reads
         meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
         # First, so that Lua can tell a final result by its beginning.
         meta = {"status": meta.pop("status"), **meta, "task_id": task_id}

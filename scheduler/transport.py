@@ -23,6 +23,8 @@ from celery.worker import state as worker_state
 from kombu.transport import redis as stock
 from kombu.transport import virtual
 
+from producer import keys
+
 from .ledger import Ledger
 from .message import NotAJob, read
 from .queue import Claimed
@@ -85,8 +87,8 @@ class _Peek:
 class Channel(stock.Channel):
     """Takes jobs while the engine has room; peeks while there are none.
 
-    It is in one of three states: *idle*, *claiming* (a claim is on its way), or *peeking* (the queues were
-    empty, and a blocking peek is out on each).
+    It is in one of four states: *idle*, *claiming* (a claim is on its way), *peeking* (the queues were empty, and
+    a blocking peek is out on each), or *emptying* (a suspect waits for a worker that holds nothing).
     """
 
     QoS = QoS  # type: ignore[assignment]  # the stock one is the sweep that leases replace
@@ -106,9 +108,11 @@ class Channel(stock.Channel):
                 raise redis.ConnectionError("a blocking peek got no answer: the connection is dead")
         if self._state == "claiming" or not self.qos.can_consume():
             return
+        if self._state == "emptying" and not self.ledger.held:
+            self._state = "idle"
         if self._state == "idle":
             self._claim(poller)
-        else:
+        elif self._state == "peeking":
             self._peek(poller)
 
     def _claim(self, poller: Poller) -> None:
@@ -123,12 +127,13 @@ class Channel(stock.Channel):
         except redis.exceptions.NoScriptError:  # a new server, or one that restarted
             self.ledger.queue.load()
             return
-        jobs, any_cancelled = self.ledger.queue.read_claim(answer)
-        if not jobs:
-            self._state = "peeking"
+        claim = self.ledger.queue.read_claim(answer)
+        if not claim.jobs:
+            # A suspect waits for a worker that holds nothing: take nothing more until that is us.
+            self._state = "emptying" if claim.suspects else "peeking"
             return
-        messages = [(job, payload) for job in jobs if (payload := self._enter(job)) is not None]
-        if any_cancelled:
+        messages = [(job, payload) for job in claim.jobs if (payload := self._enter(job)) is not None]
+        if claim.any_cancelled:
             ids = [payload["headers"]["id"] for _, payload in messages]
             for job_id in self.ledger.queue.cancelled(ids):
                 worker_state.revoked.add(job_id)  # Celery drops it on receipt, as with 'control revoke'
@@ -167,7 +172,7 @@ class Channel(stock.Channel):
         return payload
 
     def _peek(self, poller: Poller) -> None:
-        for queue in self.active_queues:
+        for queue in (*self.active_queues, keys.suspects(self.ledger.queue.model)):
             peek = self._peeks.setdefault(queue, _Peek(queue))
             if peek.connection is None:
                 peek.connection = self.pool.get_connection()
@@ -188,7 +193,7 @@ class Channel(stock.Channel):
         if self._state == "claiming" and not self.active_queues:
             self._state = "idle"
             answer = self.client.parse_response(self.client.connection, "EVALSHA")
-            jobs, _ = self.ledger.queue.read_claim(answer)
+            jobs = self.ledger.queue.read_claim(answer).jobs
             for job in jobs:
                 self.ledger.take(job, "")
             self.ledger.release([job.lease for job in jobs])

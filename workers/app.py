@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from celery import Celery
 from kombu import Queue
 
-from producer.errors import InvalidJob, JobFailed
+from producer.errors import EngineError, InvalidJob
 from producer.job import TASK
 from producer.settings import Settings
 from scheduler.ledger import Ledger
@@ -66,7 +66,7 @@ def make_app(assignment: Assignment) -> WorkerApp:
         task_default_queue=assignment.ledger.queue.queues[0],
     )
 
-    @app.task(name=TASK, bind=True, throws=(InvalidJob, JobFailed))  # type: ignore[untyped-decorator]  # Celery has no types
+    @app.task(name=TASK, bind=True, throws=(InvalidJob, EngineError))  # type: ignore[untyped-decorator]  # Celery has no types
     def infer(self: object, *_: object, **__: object) -> object:
         """Answer with what the engine made of this request; the pool ran it before it calls this."""
         from .pool import collect

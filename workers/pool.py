@@ -20,13 +20,15 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import redis
 from celery.concurrency.base import BasePool
+from celery.exceptions import Retry
 from celery.worker import state
 
-from producer.errors import InvalidJob, JobFailed
+from producer.errors import EngineError, InvalidJob, JobFailed
 from producer.job import Job, Result, Timing
 
 from .app import Assignment
@@ -49,9 +51,12 @@ def collect(task: Any) -> dict[str, Any]:
     """The value of the task that is running, or its error raised: called from the task body.
 
     Raises:
-        InvalidJob: the job was at fault. JobFailed: it was not.
+        InvalidJob: the job was at fault, and trying again cannot help.
+        Retry: the engine was, and the job is put aside to be tried again. EngineError: it was, too often.
     """
     running, outcome = _outcomes[task.request.properties["delivery_tag"]]
+    if isinstance(outcome.error, EngineError) and running.put_aside():
+        raise Retry(exc=outcome.error)
     if outcome.error is not None:
         raise outcome.error
     assert running.job is not None
@@ -81,6 +86,7 @@ class Running:
     callback: Callable[[Any], None]
     waited_s: float | None
     give_up: Callable[[str], None]
+    put_aside: Callable[[], bool]
     job: Job | None = None
     timers: list[Any] = field(default_factory=list)
 
@@ -150,6 +156,7 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
             callback=callback,
             waited_s=_waited(headers),
             give_up=self._give_up,
+            put_aside=partial(self.ledger.defer, request["properties"]["delivery_tag"]),
         )
         self._running[running.lease] = running
         accept_callback(os.getpid(), time.monotonic())

@@ -195,3 +195,56 @@ def test_the_oldest_age_comes_from_the_stamp_or_from_the_service_clock(
     assert 99 < ages["batch"] < 130
     assert 49 < ages["standard"] < 80
     assert ages["interactive"] == 0
+
+
+def test_a_suspect_runs_alone_and_its_neighbours_go_on(
+    redis: redis_py.Redis, queue: Queue, expire: Callable[[str], None]
+) -> None:
+    push(redis, "batch", b"killer", b"innocent")
+    for job in queue.claim(2, "a"):
+        expire(job.lease)
+    assert queue.reap() == (2, 0)  # at most two losses here, so one makes a suspect
+    push(redis, "interactive", b"urgent")
+    assert queue.claim(8, "busy", idle=False) == []
+    (first,) = queue.claim(8, "b")
+    (second,) = queue.claim(8, "c")
+    assert [(job.message, job.losses, job.queue) for job in (first, second)] == [
+        (b"killer", 1, "m.batch"),
+        (b"innocent", 1, "m.batch"),
+    ]
+    assert [job.message for job in queue.claim(8, "d")] == [b"urgent"]
+    expire(first.lease)
+    assert queue.reap() == (0, 1)
+    queue.finish([(second.lease, "id", b'{"status": "SUCCESS"}')])
+    assert not redis.exists(keys.losses(MODEL))
+
+
+def test_a_suspect_that_is_given_back_stays_one(
+    redis: redis_py.Redis, queue: Queue, expire: Callable[[str], None]
+) -> None:
+    push(redis, "batch", b"suspect")
+    expire(queue.claim(1, "a")[0].lease)
+    queue.reap()
+    (job,) = queue.claim(1, "b")
+    queue.release([job.lease])
+    assert queue.claim(1, "busy", idle=False) == []
+    assert queue.claim(1, "c")[0].message == b"suspect"
+
+
+def test_a_job_is_deferred_until_it_is_due_and_so_often_only(redis: redis_py.Redis, queue: Queue) -> None:
+    push(redis, "batch", b"1", b"2")
+    for retry in range(1, 4):
+        job = queue.claim(1, str(retry))[0]
+        assert job.message == b"1"
+        assert queue.defer(job.lease) == retry
+        queue.reap()
+        assert waiting(redis, "batch") == [b"2"]
+        ((member, due),) = redis.zrange(keys.deferred(MODEL), 0, -1, withscores=True)
+        assert due > redis.time()[0]
+        redis.zadd(keys.deferred(MODEL), {member: 1})
+        queue.reap()
+    (job,) = queue.claim(1, "last")
+    assert queue.defer(job.lease) == 0
+    queue.finish([(job.lease, "id", b'{"status": "FAILURE"}')])
+    assert not redis.exists(keys.retries(MODEL))
+    assert queue.defer(job.lease) == -1
