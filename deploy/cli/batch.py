@@ -48,7 +48,7 @@ def batch(
 
     [bold]Example[/bold]
 
-      echo '{"custom_id": "fr", "input": "The capital of France is", "parameters": {"max_tokens": 8}}' > in.jsonl
+      echo '{"custom_id": "fr", "input": "The capital of France is", "parameters": {"max_new_tokens": 8}}' > in.jsonl
 
       stoker batch in.jsonl --model smollm2 --out out.jsonl
 

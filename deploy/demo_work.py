@@ -1,0 +1,218 @@
+"""What the demo submits: people who ask, a batch of prompts, a batch of sentences, and a stock Celery application."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from producer import Client, Result, StokerError
+from producer.client import outcome
+
+FIRST_PROMPT = "The capital of France is"
+PROMPTS = (
+    FIRST_PROMPT,
+    "The opposite of hot is",
+    "The largest planet of our solar system is",
+    "Two plus two equals",
+    "The color of the sky is",
+    "Water freezes at",
+    "A week has seven",
+    "The first month of the year is",
+)
+QUESTIONS = ("Where is Paris?", "What freezes at zero degrees?", "Which planet is the largest?", "What do bees make?")
+ANSWER_TOKENS = 12
+ASK_EVERY_S = 3.0
+
+_SUBJECTS = (
+    *("Bread", "The moon", "A bicycle", "Honey", "The Sahara", "Paper", "A violin", "Coffee", "The Nile", "Glass"),
+    *("A lighthouse", "Salt", "The printing press", "Rice", "A compass", "Silk", "A volcano", "Tea", "Chess", "Snow"),
+)
+_OPENINGS = ("{} is best described as", "A surprising fact about it: {}", "{} has changed history because")
+_SENTENCES = (
+    *("{} is older than most people think.", "Nobody in the village had seen {} before.", "She wrote a book about {}."),
+    *("{} matters more in winter.", "The museum shows {} on its second floor.", "Trade in {} made the town rich."),
+    *("Children learn about {} at school.", "There is a song about {}.", "He dreamt of {} all night long."),
+    *("The price of {} rose again.", "A painting of {} hangs in the hall.", "They argued about {} for an hour."),
+)
+BATCH_TOKENS = 24
+
+STOCK_PROMPT = "The chemical symbol for gold is"
+STOCK_APPLICATION = f"""
+import json, os, sys
+from celery import Celery
+
+app = Celery(broker=os.environ["REDIS_URL"], backend=os.environ["REDIS_URL"])
+job = app.send_task(
+    "stoker.infer",
+    kwargs={{"input": {STOCK_PROMPT!r}, "parameters": {{"max_new_tokens": {ANSWER_TOKENS}}}}},
+    queue="smollm2.interactive",
+)
+answer = job.get(timeout=float(sys.argv[1]))
+ours = sorted(set(sys.modules) & {{"producer", "scheduler", "workers", "autoscaler", "deploy"}})
+print(json.dumps({{"answer": answer, "ours": ours}}))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A job that ended well. Times are Unix seconds; those of a batch's lines are not known to the demo.
+
+    ``overtook`` is how many batch jobs of its model were queued before it and still are when it has ended.
+    """
+
+    model: str
+    tier: str
+    asked: str
+    result: Result
+    submitted_at: float = 0.0
+    ended_at: float = 0.0
+    overtook: int = 0
+
+    @property
+    def text(self) -> str:
+        """The generated text, on one line."""
+        return " ".join(str(self.result.output["text"]).split())
+
+
+class Asker(threading.Thread):
+    """Somebody who asks a model something every ``ASK_EVERY_S`` seconds, on its fastest tier.
+
+    Args:
+        batch_depth: how many batch jobs of a model are queued now.
+        tell: called with each answer.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        model: str,
+        texts: tuple[str, ...],
+        parameters: dict[str, Any],
+        batch_depth: Callable[[str], int],
+        tell: Callable[[Served], None],
+    ) -> None:
+        super().__init__(name=f"asks {model}", daemon=True)
+        self.served: list[Served] = []
+        self.failure: Exception | None = None
+        self._client = client
+        self._model = model
+        self._texts = itertools.cycle(texts)
+        self._parameters = parameters
+        self._batch_depth = batch_depth
+        self._tell = tell
+        self._open: dict[str, tuple[str, float, int]] = {}
+        self._enough = False
+        self._abandoned = False
+
+    def stop(self, abandon: bool = False) -> None:
+        """Ask no more, and end when all is answered, or at once."""
+        self._enough = True
+        self._abandoned = abandon
+
+    def run(self) -> None:
+        """Ask, and take the answers as they come."""
+        try:
+            with closing(self._client.collector()) as collector:
+                ask_at = time.monotonic()
+                while (not self._enough or self._open) and not self._abandoned:
+                    if not self._enough and time.monotonic() >= ask_at:
+                        ask_at += ASK_EVERY_S
+                        collector.add([self._ask()])
+                    if not len(collector):
+                        time.sleep(0.05)
+                    for job_id, stored in collector.poll(0.1):
+                        self._answered(job_id, outcome(stored))
+        except Exception as error:
+            self.failure = error
+
+    def _ask(self) -> str:
+        text, at, ahead = next(self._texts), time.time(), self._batch_depth(self._model)
+        job_id = self._client.submit(self._model, text, parameters=self._parameters)
+        self._open[job_id] = (text, at, ahead)
+        return job_id
+
+    def _answered(self, job_id: str, ended: Result | StokerError) -> None:
+        text, at, ahead = self._open.pop(job_id)
+        if isinstance(ended, StokerError):
+            raise ended
+        overtook = min(ahead, self._batch_depth(self._model))
+        self.served.append(Served(self._model, "interactive", text, ended, at, time.time(), overtook))
+        self._tell(self.served[-1])
+
+
+def write_batches(folder: Path) -> dict[str, Path]:
+    """The batch files, by model: prompts to go on from, and sentences to embed."""
+    prompts: list[dict[str, Any]] = [
+        {"input": opening.format(subject), "parameters": {"max_new_tokens": BATCH_TOKENS}}
+        for subject in _SUBJECTS
+        for opening in _OPENINGS
+    ]
+    sentences: list[dict[str, Any]] = [
+        {"input": frame.format(subject)} for subject in _SUBJECTS for frame in _SENTENCES
+    ]
+    batches: dict[str, list[dict[str, Any]]] = {"smollm2": prompts, "minilm": [*sentences]}
+    files = {}
+    for model, lines in batches.items():
+        files[model] = folder / f"{model}.jsonl"
+        # A custom id is whatever the caller finds his answer by: here the input itself.
+        files[model].write_text("".join(json.dumps({"custom_id": line["input"], **line}) + "\n" for line in lines))
+    return files
+
+
+def answers_file(source: Path) -> Path:
+    """Where the answers of a batch file go."""
+    return source.with_suffix(".answers.jsonl")
+
+
+def start_batch(model: str, source: Path, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    """The real command, in a process of its own."""
+    arguments = [str(source), "--model", model, "--out", str(answers_file(source))]
+    return _start(["-P", "-m", "deploy.cli", "batch", *arguments], log, log, {})
+
+
+def read_batch(model: str, source: Path) -> list[Served]:
+    """The answers of a batch; KeyError when one is an error."""
+    found = []
+    for raw in answers_file(source).read_text().splitlines():
+        line = json.loads(raw)
+        result = Result(output=line["output"], usage=line["usage"], timing=line["timing"])
+        found.append(Served(model, "batch", line["custom_id"], result))
+    return found
+
+
+def start_stock(url: str, timeout_s: float, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    """A stock Celery application: isolated from this folder, and importing nothing of ours."""
+    command = ["-I", "-c", STOCK_APPLICATION, str(timeout_s)]
+    return _start(command, subprocess.PIPE, log, {"REDIS_URL": url})
+
+
+def read_stock(output: bytes) -> Served:
+    """What the stock application got; ValueError when it was not on its own."""
+    printed = json.loads(output)
+    if printed["ours"]:
+        raise ValueError(f"the stock application has imported {printed['ours']}")
+    return Served("smollm2", "interactive", STOCK_PROMPT, Result.model_validate(printed["answer"]))
+
+
+def _start(
+    arguments: list[str], stdout: IO[bytes] | int, stderr: IO[bytes], environment: dict[str, str]
+) -> subprocess.Popen[bytes]:
+    # A session of its own: Ctrl-C is for the demo, which then stops all in their order.
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        start_new_session=True,
+    )
