@@ -7,11 +7,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from autoscaler.launchers import records
 from producer import heartbeat, keys
+from producer.address import shown
 from producer.heartbeat import Heartbeat
 from scheduler.queues import ModelQueues, observe
 
-from . import broker, flower, strays
+from . import flower, strays
 from .strays import Stray
 
 if TYPE_CHECKING:
@@ -36,7 +38,8 @@ class Decision:
 class Snapshot:
     """The fleet at Unix time ``at``. ``redis`` is the broker's URL without its secrets.
 
-    ``leader`` is the autoscaler that leads, or None; ``devices`` is its last view of them.
+    ``flower`` is the monitor's address when it runs here, ``leader`` the autoscaler that leads, each None when
+    there is none; ``devices`` is the leader's last view of them.
     """
 
     at: float
@@ -63,8 +66,8 @@ def read(redis: Redis, settings: Settings) -> Snapshot:
         leader, devices, decisions = pipe.execute()
     return Snapshot(
         at=time.time(),
-        redis=broker.shown(settings.redis_url),
-        flower=flower.url(settings),
+        redis=shown(settings.redis_url),
+        flower=flower.url(settings) if _flower_runs(settings) else None,
         leader=leader.decode() if leader else None,
         queues=list(observe(redis, settings).values()),
         workers=heartbeat.read_all(redis),
@@ -72,6 +75,10 @@ def read(redis: Redis, settings: Settings) -> Snapshot:
         decisions=[_decision(fields) for _, fields in decisions],
         strays=strays.find(redis, settings),
     )
+
+
+def _flower_runs(settings: Settings) -> bool:
+    return any(record.name == "flower" for record in records.read_all(settings.state_dir / "run"))
 
 
 def _decision(fields: dict[bytes, bytes]) -> Decision:

@@ -78,7 +78,9 @@ def screen_of(snapshot: Snapshot) -> RenderableType:
     parts += [_queues(snapshot.queues), _workers(snapshot.workers, snapshot.at), _devices(snapshot.devices)]
     parts.append(_decisions(snapshot.decisions))
     leads = snapshot.leader or "none leads: nothing is scaled until 'stoker up' or 'stoker autoscaler' runs"
-    parts.append(Text(f"redis {snapshot.redis}   autoscaler {leads}   flower {snapshot.flower or 'never ran'}", "dim"))
+    parts.append(
+        Text(f"redis {snapshot.redis}   autoscaler {leads}   flower {snapshot.flower or 'does not run here'}", "dim")
+    )
     return Group(*parts)
 
 
