@@ -1,0 +1,1 @@
+"""Benchmarks: what is promised, measured. Not installed with the packages; run from a checkout."""

@@ -1,0 +1,29 @@
+"""When what is killed: drawn from a seed, tied to how many jobs are done, so that there is always work to interrupt."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """Kill ``what`` (worker, autoscaler or redis), ``delay_s`` after ``done`` jobs were finished."""
+
+    done: int
+    what: str
+    delay_s: float
+
+
+def plan(rng: random.Random, jobs: int, workers: int, autoscalers: int, servers: int) -> list[Kill]:
+    """Kills in order. The autoscalers are spread over the workers' kills, everything else is random."""
+    kinds: list[str] = []
+    for n in range(autoscalers):
+        share = workers * (n + 1) // autoscalers - workers * n // autoscalers
+        block = ["worker"] * share
+        block.insert(rng.randint(0, share), "autoscaler")
+        kinds += block
+    for _ in range(servers):
+        kinds.insert(rng.randint(0, len(kinds)), "redis")
+    moments = sorted(rng.uniform(0.02, 0.95) * jobs for _ in kinds)
+    return [Kill(int(done), what, rng.uniform(0.0, 0.3)) for done, what in zip(moments, kinds, strict=True)]
