@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 import redis as redis_py
 
@@ -21,7 +22,7 @@ class Announcements:
     is then filled by ``catch_up``, and the append-only file knows the rest (``audit.commits``)."""
 
     def __init__(self, url: str) -> None:
-        self._redis = redis_py.Redis.from_url(url, socket_timeout=5)
+        self._redis: Any = redis_py.Redis.from_url(url, socket_timeout=5)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="announcements", daemon=True)
         self.listening = threading.Event()
@@ -59,11 +60,11 @@ class Announcements:
                 self.listening.clear()
                 time.sleep(0.05)
 
-    def _hear(self, message: dict[str, bytes] | None) -> None:
+    def _hear(self, message: dict[str, Any] | None) -> None:
         if message is None:
             return
         self.listening.set()
-        if message["type"] != "pmessage" or not envelope.is_final(message["data"]):  # type: ignore[comparison-overlap]  # redis-py types it loosely
+        if message["type"] != "pmessage" or not envelope.is_final(message["data"]):
             return
         job_id = message["channel"].removeprefix(PREFIX).decode()
         self.heard[job_id] += 1

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import redis as redis_py
 
@@ -24,6 +24,7 @@ from producer.job import Job
 T = TypeVar("T")
 
 MODEL = "echo"
+AUDITED = {"appendfsync": "always", "auto-aof-rewrite-percentage": "0"}
 OUTAGE = (redis_py.ConnectionError, redis_py.TimeoutError)
 """What a client sees of a server that is away. ``BusyLoadingError`` is a ``ConnectionError``."""
 
@@ -69,11 +70,7 @@ class Arena:
         folder.mkdir(parents=True)
         self.folder = folder
         self.journal = folder / "journal.jsonl"
-        self.server = Server(
-            folder / "server",
-            appendfsync="always",
-            **{"auto-aof-rewrite-percentage": "0", "loglevel": "notice", **config},
-        )
+        self.server = Server(folder / "server", **{**AUDITED, **config})  # type: ignore[arg-type]  # port is not a text
         self.file = folder / "fleet.toml"
         self.file.write_text(
             f'[redis]\nurl = "{self.server.url}"\nlease_s = {lease_s}\nmax_losses = {max_losses}\n'
@@ -82,7 +79,7 @@ class Arena:
             f'options = {{ {options}, journal = "{self.journal}" }}\n{tables}\n'
         )
         self.settings = Settings.load(self.file)
-        self.redis = redis_py.Redis.from_url(self.server.url, socket_timeout=5)
+        self.redis: Any = redis_py.Redis.from_url(self.server.url, socket_timeout=5)
         self.client = Client(self.settings)
         self.run_dir = self.settings.state_dir / "run"
         self.processes: list[subprocess.Popen[bytes]] = []

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections import defaultdict
+from typing import Any
 
 import redis as redis_py
 
@@ -25,7 +26,7 @@ class Redelivery:
     """
 
     def __init__(self, url: str, heard: Announcements) -> None:
-        self._redis = redis_py.Redis.from_url(url, socket_timeout=5)
+        self._redis: Any = redis_py.Redis.from_url(url, socket_timeout=5)
         self._heard = heard
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="redelivery", daemon=True)
