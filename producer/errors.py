@@ -64,5 +64,9 @@ class EngineError(StokerError):
     """The engine could not serve a request, though nothing was wrong with the request."""
 
 
+class Preempted(StokerError):
+    """The request was given back before it ran. Nothing is wrong; it runs elsewhere."""
+
+
 class ModelNotFound(ConfigError):
     """A model's ``source`` does not lead to a model that can be loaded."""

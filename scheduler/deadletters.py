@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from producer import keys
 from producer.errors import StokerError
@@ -41,7 +41,8 @@ class DeadLetter:
 
 def letters(redis: Redis, model: str, limit: int | None = None) -> Iterator[DeadLetter]:
     """A model's dead letters, newest first."""
-    for entry, fields in redis.xrevrange(keys.dead(model), count=limit):
+    found: Any = redis.xrevrange(keys.dead(model), count=limit)
+    for entry, fields in found:
         yield _letter(model, entry, fields)
 
 
@@ -51,9 +52,10 @@ def letter(redis: Redis, model: str, entry: str) -> DeadLetter:
     Raises:
         NoSuchLetter: naming the command that lists them.
     """
-    for found, fields in redis.xrange(keys.dead(model), entry, entry):
-        return _letter(model, found, fields)
-    raise _missing(model, entry)
+    found: Any = redis.xrange(keys.dead(model), entry, entry)
+    if not found:
+        raise _missing(model, entry)
+    return _letter(model, *found[0])
 
 
 def requeue(redis: Redis, model: str, entry: str) -> None:

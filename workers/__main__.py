@@ -17,9 +17,11 @@ from scheduler.ledger import Ledger
 from scheduler.periodic import Periodic
 from scheduler.queue import Queue
 
+from . import remote
 from .app import Assignment, WorkerApp, make_app
 from .engines.registry import create
 from .heart import Heart
+from .watchdog import INTERVAL_S, Watchdog
 
 EXIT_BAD_CONFIG = 2
 
@@ -48,6 +50,7 @@ def serve(app: WorkerApp, client: redis.Redis, launched_by: str) -> int:
     """Run Celery's worker with its companions around it, until it is drained."""
     assignment = app.assignment
     queue = assignment.ledger.queue
+    remote.restrict()
     worker = app.Worker(
         hostname=f"{assignment.name}@{socket.gethostname()}",
         concurrency=assignment.settings.model(assignment.model).max_concurrency,
@@ -62,6 +65,7 @@ def serve(app: WorkerApp, client: redis.Redis, launched_by: str) -> int:
         Periodic("lease renewal", queue.lease_s / 3, assignment.ledger.renew),
         Periodic("reaper", min(5.0, queue.lease_s / 3), queue.reap),
         Periodic("heartbeat", heartbeat.INTERVAL_S, heart.beat),
+        Periodic("watchdog", INTERVAL_S, Watchdog(app).look),
     ]
     for companion in companions:
         companion.start()

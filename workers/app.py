@@ -12,6 +12,7 @@ from producer.errors import EngineError, InvalidJob
 from producer.job import TASK
 from producer.settings import Settings
 from scheduler.ledger import Ledger
+from scheduler.results import LedgerBackend
 
 from .engines.protocol import Engine
 
@@ -38,12 +39,16 @@ class WorkerApp(Celery):  # type: ignore[misc]  # Celery has no types
     engine_pool: EnginePool | None = None
     """The pool, once Celery has made it."""
 
+    def _get_backend(self) -> LedgerBackend:
+        # Not by the setting's "class+url" form: Celery, which shows settings to whoever asks, masks no password in it.
+        return LedgerBackend(app=self, url=self.conf.result_backend)
+
 
 def make_app(assignment: Assignment) -> WorkerApp:
     """Build the application. Every setting that departs from Celery's own says why."""
     settings = assignment.settings
     url = settings.redis_url
-    app = WorkerApp("stoker", broker=url, backend=f"scheduler.results:LedgerBackend+{url}", set_as_current=False)
+    app = WorkerApp("stoker", broker=url, backend=url, set_as_current=False)
     app.assignment = assignment
     app.conf.update(
         broker_transport="scheduler.transport:Transport",
@@ -69,7 +74,7 @@ def make_app(assignment: Assignment) -> WorkerApp:
     @app.task(name=TASK, bind=True, throws=(InvalidJob, EngineError))  # type: ignore[untyped-decorator]  # Celery has no types
     def infer(self: object, *_: object, **__: object) -> object:
         """Answer with what the engine made of this request; the pool ran it before it calls this."""
-        from .pool import collect
+        from .running import collect  # the pool imports this module
 
         return collect(self)
 

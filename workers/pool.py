@@ -1,11 +1,13 @@
 """The Celery pool that feeds one engine: individual messages in, batches on the device, individual results out.
 
 Celery hands over each task by itself (``on_apply``). The pool gives its inputs to the engine, which runs on the one
-thread that owns the device; when a request ended, the event loop runs Celery's own ``target``, whose task body picks
-the outcome up (``collect``). So every job stays an ordinary task with its own events, result, revoke and time limit.
+thread that owns the device; when a request ended, the event loop runs Celery's own ``target``, whose task body
+picks the outcome up (``running``). So every job stays an ordinary task with its own events, result, revoke and
+time limit.
 
-Touches of Celery 5.7 that are not documented: the arguments of ``on_apply`` and their order, ``Request.terminate``
-through a weak reference to what ``on_apply`` returns, ``worker.state.should_stop``.
+Touches of Celery 5.7 that are not documented: the arguments of ``on_apply`` and their order, that its callbacks
+are methods of the ``Request``, ``Request.terminate`` through a weak reference to what ``on_apply`` returns,
+``Request._announce_revoked``, ``worker.state.should_stop``.
 """
 
 from __future__ import annotations
@@ -19,21 +21,20 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
+from datetime import UTC, datetime
 from typing import Any
 
 import redis
 from celery.concurrency.base import BasePool
-from celery.exceptions import Retry
 from celery.worker import state
 
-from producer.errors import EngineError, InvalidJob, JobFailed
-from producer.job import Job, Result, Timing
+from producer.errors import InvalidJob, Preempted, StokerError
+from producer.job import Job
 
 from .app import Assignment
 from .engines.protocol import Engine, Outcome, Request
 from .meter import Meter
+from .running import Running, waited
 
 logger = logging.getLogger(__name__)
 
@@ -42,57 +43,6 @@ STEP_S = 0.5
 
 EXIT_LOAD_FAILED = 3
 EXIT_ENGINE_LOST = 4
-
-_outcomes: dict[str, tuple[Running, Outcome]] = {}
-"""Ended requests whose Celery task runs at this moment, by lease; only the event loop's thread gets here."""
-
-
-def collect(task: Any) -> dict[str, Any]:
-    """The value of the task that is running, or its error raised: called from the task body.
-
-    Raises:
-        InvalidJob: the job was at fault, and trying again cannot help.
-        Retry: the engine was, and the job is put aside to be tried again. EngineError: it was, too often.
-    """
-    running, outcome = _outcomes[task.request.properties["delivery_tag"]]
-    if isinstance(outcome.error, EngineError) and running.put_aside():
-        raise Retry(exc=outcome.error)
-    if outcome.error is not None:
-        raise outcome.error
-    assert running.job is not None
-    assert outcome.outputs is not None
-    result = Result(
-        output=outcome.outputs if isinstance(running.job.input, list) else outcome.outputs[0],
-        usage=outcome.usage,
-        timing=Timing(
-            waited_s=running.waited_s,
-            ran_s=outcome.ran_s,
-            batch_size=outcome.batch_size,
-            worker=running.worker,
-        ),
-    )
-    return result.model_dump(exclude={"id"})
-
-
-@dataclass(slots=True, weakref_slot=True)
-class Running:
-    """A task between ``on_apply`` and its outcome."""
-
-    lease: str
-    job_id: str
-    worker: str
-    target: Callable[..., Any]
-    args: tuple[Any, ...]
-    callback: Callable[[Any], None]
-    waited_s: float | None
-    give_up: Callable[[str], None]
-    put_aside: Callable[[], bool]
-    job: Job | None = None
-    timers: list[Any] = field(default_factory=list)
-
-    def terminate(self, signum: int) -> None:  # noqa: ARG002  Celery passes a signal; there is no process to signal
-        """Celery revokes the task: give it up on the device. Celery has stored its result already."""
-        self.give_up(self.lease)
 
 
 class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
@@ -127,7 +77,7 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
     def register_with_event_loop(self, loop: Any) -> None:
         """Celery gives us its loop, anew after every reconnect."""
         self._hub = loop
-        loop.add_reader(self._bell.fileno(), self._drain_finished)
+        loop.add_reader(self._bell.fileno(), self._settle_finished)
 
     def on_start(self) -> None:
         """Start the device thread, which loads the model while Celery connects."""
@@ -146,7 +96,7 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
     ) -> Running:
         """Take one task from Celery; ``args`` is (task, id, request, body, content type, encoding)."""
         request = args[2]
-        headers = accept_callback.__self__.message.headers  # type: ignore[attr-defined]  # Celery's Request
+        celery_request: Any = accept_callback.__self__  # type: ignore[attr-defined]  # a method of the Request
         running = Running(
             lease=request["properties"]["delivery_tag"],
             job_id=args[1],
@@ -154,39 +104,46 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
             target=target,
             args=args,
             callback=callback,
-            waited_s=_waited(headers),
+            waited_s=waited(celery_request.message.headers),
             give_up=self._give_up,
-            put_aside=partial(self.ledger.defer, request["properties"]["delivery_tag"]),
+            put_aside=self.ledger.defer,
         )
         self._running[running.lease] = running
         accept_callback(os.getpid(), time.monotonic())
         self.meter.begin()
         try:
             running.job = Job.parse(request["kwargs"], queue=request["delivery_info"]["routing_key"])
-            asked = Request(running.lease, running.job.items, dict(running.job.parameters))
         except InvalidJob as error:
             self._post([Outcome(running.lease, error=error)])
             return running
-        if timeout is not None and self._hub is not None:
-            running.timers.append(self._hub.call_later(timeout, self._time_out, running, timeout, timeout_callback))
-        self.engine.submit(asked)
+        if timeout is not None:
+            self._end_after(timeout, running, lambda: timeout_callback(False, timeout))
+        if deadline := celery_request.expires or running.job.deadline:
+            left = (deadline - datetime.now(UTC)).total_seconds()
+            self._end_after(left, running, lambda: celery_request._announce_revoked("expired", True, None, True))
+        self.engine.submit(Request(running.lease, running.job.items, dict(running.job.parameters)))
         return running
 
-    def _time_out(self, running: Running, timeout: float, tell: Callable[[bool, float], None]) -> None:
-        if running.lease in self._running:
-            self._give_up(running.lease)
-            tell(False, timeout)
+    def _end_after(self, seconds: float, running: Running, tell: Callable[[], None]) -> None:
+        """End a job that still runs then: on the device, and by telling Celery."""
+
+        def end() -> None:
+            if running.lease in self._running:
+                self._give_up(running.lease)
+                tell()
+
+        running.timers.append(self._hub.call_later(max(0.0, seconds), end))
 
     def _give_up(self, lease: str) -> None:
         """Stop caring for a request; whatever outcome it still has is dropped."""
         running = self._running.pop(lease, None)
         if running is not None:
-            self._cancel_timers(running)
+            running.cancel_timers()
             self.engine.cancel(lease)
             self.meter.done([], idle=not self._running)
 
-    def _drain_finished(self) -> None:
-        """Run Celery's side of every request that ended."""
+    def _settle_finished(self) -> None:
+        """End every job whose request ended on the device."""
         with contextlib.suppress(BlockingIOError):
             self._bell.recv(4096)
         while True:
@@ -198,20 +155,14 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
 
     def _settle(self, outcomes: list[Outcome]) -> None:
         ours = [(self._running.pop(each.id), each) for each in outcomes if each.id in self._running]
-        self.meter.done([outcome.batch_size for _, outcome in ours], idle=not self._running)
+        ran = [outcome.batch_size for _, outcome in ours if not isinstance(outcome.error, Preempted)]
+        self.meter.done(ran, idle=not self._running)
         for running, outcome in ours:
-            self._cancel_timers(running)
-            _outcomes[running.lease] = (running, outcome)
-            try:
-                value = running.target(*running.args)
-            finally:
-                del _outcomes[running.lease]
-            running.callback(value)
-
-    @staticmethod
-    def _cancel_timers(running: Running) -> None:
-        for timer in running.timers:
-            timer.cancel()
+            if isinstance(outcome.error, Preempted):
+                running.cancel_timers()
+                self.ledger.release([running.lease])
+            else:
+                running.end(outcome)
 
     @property
     def running_jobs(self) -> list[str]:
@@ -219,14 +170,15 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
         return [running.job_id for running in list(self._running.values())]
 
     def on_stop(self) -> None:
-        """Drain: finish what runs, give the rest back past the deadline, then free the device.
+        """Drain: finish what runs, give back what has not begun, then free the device.
 
-        In this order: nothing new is taken (Celery has cancelled the consumers, and our capacity is 0), what
-        ends is acknowledged and written, what does not end in time goes back to its queue under its lease, and
-        only then does the engine go. A second SIGTERM ends the wait.
+        In this order: nothing new is taken (Celery has cancelled the consumers, and our capacity is 0); what has
+        not begun goes back to its queue; what ends is acknowledged and written; what does not end in time goes
+        back under its lease; and only then does the engine go. A second SIGTERM ends the wait.
         """
         self.draining = True
         self.ledger.capacity = lambda: 0
+        self.engine.withdraw()
         deadline = time.monotonic() + self.assignment.settings.scaling.drain_s
         hurry = threading.Event()
         if threading.current_thread() is threading.main_thread():
@@ -255,6 +207,8 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
             self.ledger.abandon(left)
         else:
             self.ledger.release(left)
+        with contextlib.suppress(redis.ConnectionError, redis.TimeoutError):  # else the leases run out
+            self.ledger.flush()  # at once: what was let go is not renewed any more
         self._stopping.set()
         self._device.join(timeout=2 * STEP_S + 5)
 
@@ -273,19 +227,16 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
 
     def _own_device(self) -> None:
         """Load the model, then step it until the end."""
+        model = self.assignment.model
         try:
             self.engine.load()
         except Exception as error:
-            logger.critical(
-                "model %s could not be loaded: %s",
-                self.assignment.model,
-                error,
-                exc_info=not isinstance(error, JobFailed),
-            )
+            told = isinstance(error, StokerError)  # then the message says it all
+            logger.critical("model %s could not be loaded: %s", model, error, exc_info=not told)
             state.should_stop = EXIT_LOAD_FAILED
             return
         self.ready_at = time.time()
-        logger.info("model %s is ready on %s", self.assignment.model, self.assignment.device)
+        logger.info("model %s is ready on %s", model, self.assignment.device)
         if not self.draining:
             self.ledger.capacity = lambda: self.engine.capacity
         try:
@@ -294,7 +245,7 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
                     self._post(outcomes)
         except Exception:
             # Its jobs are abandoned, not given back: one may be the cause, so the loss has to be counted.
-            logger.critical("the engine of model %s is lost", self.assignment.model, exc_info=True)
+            logger.critical("the engine of model %s is lost", model, exc_info=True)
             self.engine_lost = True
             self.ledger.capacity = lambda: 0
             state.should_stop = EXIT_ENGINE_LOST
@@ -305,11 +256,3 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
         self._finished.put(outcomes)
         with contextlib.suppress(BlockingIOError):  # full of rings not yet answered: one is enough
             self._ring.send(b"\0")
-
-
-def _waited(headers: dict[str, Any]) -> float | None:
-    """Seconds from submission to the claim, for producers that stamp their messages."""
-    submitted, claimed = headers.get("submitted_at"), headers.get("claimed_at")
-    if not isinstance(submitted, int | float) or not isinstance(claimed, float):
-        return None
-    return max(0.0, round(claimed - submitted, 6))

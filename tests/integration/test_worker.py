@@ -45,6 +45,10 @@ options = { delay_s = 1.0 }
 engine = "echo"
 options = { delay_s = 30.0 }
 
+[models.stalling]
+engine = "echo"
+limits = { stall_s = 1.0 }
+
 [models.hasty]
 engine = "echo"
 options = { delay_s = 30.0 }
@@ -192,6 +196,51 @@ def test_a_deadline_that_has_passed_expires_a_job(fleet: Fleet) -> None:
         fleet.client.result(job, timeout=DEADLINE_S)
 
 
+def test_a_deadline_that_passes_while_it_runs_expires_a_job(fleet: Fleet) -> None:
+    fleet.worker("sleepy", "w")
+    job = fleet.client.submit("sleepy", "x", deadline=1.5)
+    wait_for(lambda: fleet.client.status(job) is not Status.QUEUED, "the job to run")
+    with pytest.raises(JobExpired):
+        fleet.client.result(job, timeout=20)  # less than the 30 s for which the engine is busy with it
+    assert not fleet.redis.exists(keys.inflight("sleepy"))
+
+
+def test_a_failing_engine_is_tried_again_and_then_reported(fleet: Fleet) -> None:
+    fleet.worker("echo", "w")
+    job = fleet.client.submit("echo", "x", parameters={"flake": "bad luck"})
+    for retry in range(1, 4):
+        ((member, _),) = wait_for(
+            lambda: fleet.redis.zrange(keys.deferred("echo"), 0, -1, withscores=True), f"retry {retry}"
+        )
+        assert fleet.client.status(job) is Status.QUEUED
+        fleet.redis.zadd(keys.deferred("echo"), {member: 1}, xx=True)
+        Queue(fleet.redis, fleet.settings, "echo").reap()
+    with pytest.raises(JobFailed, match="EngineError: bad luck"):
+        fleet.client.result(job, timeout=DEADLINE_S)
+    assert not fleet.redis.exists(keys.retries("echo"), keys.inflight("echo"))
+
+
+def test_a_hung_engine_is_given_up_and_its_jobs_go_elsewhere(fleet: Fleet) -> None:
+    process = fleet.worker("stalling", "w")
+    job = fleet.client.submit("stalling", "x", parameters={"hang": True})
+    assert process.wait(DEADLINE_S) == 5
+    assert "no progress for" in fleet.log("w").read_text()
+    assert fleet.client.status(job) is Status.QUEUED
+    assert fleet.redis.llen("stalling.interactive") == 1
+
+
+def test_a_second_sigterm_hurries_and_gives_everything_back(fleet: Fleet) -> None:
+    process = fleet.worker("sleepy", "w")
+    job = fleet.client.submit("sleepy", "x")
+    wait_for(lambda: fleet.client.status(job) is Status.RUNNING, "the job to run")
+    process.terminate()
+    wait_for(lambda: fleet.beat("w", WorkerState.DRAINING), "the drain to begin")
+    process.terminate()
+    assert process.wait(20) == 0  # less than the 30 s for which the engine is busy with it
+    assert fleet.redis.llen("sleepy.interactive") == 1
+    assert not fleet.redis.exists(keys.inflight("sleepy"), keys.losses("sleepy"))
+
+
 def test_waiting_has_an_end(fleet: Fleet) -> None:
     job = fleet.client.submit("echo", "nobody serves this")
     with pytest.raises(ResultTimeout, match="it goes on"):
@@ -255,7 +304,7 @@ def test_a_model_that_cannot_be_loaded_says_so_and_exits(redis: object, server: 
 
 def test_a_worker_of_an_unknown_model_says_which_there_are(fleet: Fleet) -> None:
     assert fleet.start("nope", "w").wait(DEADLINE_S) == 2
-    assert "no model 'nope' in the fleet; allowed: echo, hasty, sleepy, slow" in fleet.log("w").read_text()
+    assert "no model 'nope' in the fleet; allowed: echo, hasty, sleepy, slow, stalling" in fleet.log("w").read_text()
 
 
 def test_redis_may_be_away_at_the_start_and_in_the_middle(own_server: Server, make_fleet: MakeFleet) -> None:

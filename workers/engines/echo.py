@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from producer.errors import ConfigError, InvalidJob, JobCancelled
+from producer.errors import ConfigError, EngineError, InvalidJob, JobCancelled, Preempted
 from producer.job import explain
 from producer.settings import Model
 
-from .mailbox import Cancellation, Mailbox
+from .mailbox import Cancellation, Mailbox, Withdrawal
 from .protocol import Outcome, Request
 
 
@@ -33,8 +34,8 @@ class Options(BaseModel):
 class EchoEngine:
     """Answers each input as it is, up to ``max_concurrency`` requests at a time.
 
-    For tests, the parameter ``fail`` makes a request invalid with that message, and ``crash`` loses
-    the engine.
+    For tests, a request's parameters make it invalid (``fail``, with that message), fail on the device (``flake``,
+    likewise), lose the engine (``crash``), or hang it (``hang``).
     """
 
     def __init__(self, settings: Model) -> None:
@@ -47,12 +48,19 @@ class EchoEngine:
         self._journal = options.journal
         self._mailbox: Mailbox[Request] = Mailbox()
         self._waiting: dict[str, Request] = {}
-        self._cancelled: list[Outcome] = []
+        self._running: set[str] = set()
+        self._given_up: list[Outcome] = []
+        self._progress = 0
 
     @property
     def capacity(self) -> int:
         """One batch running and one ahead."""
         return 2 * self._batch_limit
+
+    @property
+    def progress(self) -> int:
+        """Batches run."""
+        return self._progress
 
     def load(self) -> None:
         """Nothing to load."""
@@ -65,6 +73,10 @@ class EchoEngine:
         """See ``protocol``."""
         self._mailbox.put(Cancellation(request_id))
 
+    def withdraw(self) -> None:
+        """See ``protocol``."""
+        self._mailbox.put(Withdrawal())
+
     def step(self, timeout: float) -> list[Outcome]:
         """See ``protocol``."""
         self._read_mail(0 if self._waiting else timeout)
@@ -72,26 +84,39 @@ class EchoEngine:
         if batch and self._journal:
             with self._journal.open("a") as journal:  # one write in append mode: workers may share a journal
                 journal.write("".join(json.dumps(request.inputs) + "\n" for request in batch))
+        self._running = {request.id for request in batch}
+        if any(request.parameters.get("hang") for request in batch):
+            threading.Event().wait()
         if batch and self._delay_s:
             time.sleep(self._delay_s)
             self._read_mail(0)  # what was cancelled while it ran
-        outcomes, self._cancelled = self._cancelled, []
+        outcomes, self._given_up = self._given_up, []
         for request in batch:
             if self._waiting.pop(request.id, None) is not None:
                 outcomes.append(self._answer(request, len(batch)))
+        self._progress += bool(batch)
+        self._running = set()
         return outcomes
 
     def _read_mail(self, timeout: float) -> None:
         for message in self._mailbox.take(timeout):
             if isinstance(message, Request):
                 self._waiting[message.id] = message
-            elif self._waiting.pop(message.request_id, None) is not None:
-                error = JobCancelled(f"job {message.request_id} was cancelled")
-                self._cancelled.append(Outcome(message.request_id, error=error))
+            elif isinstance(message, Withdrawal):
+                for request_id in self._waiting.keys() - self._running:
+                    self._give_up(request_id, Preempted(f"job {request_id} was given back"))
+            elif message.request_id in self._waiting:
+                self._give_up(message.request_id, JobCancelled(f"job {message.request_id} was cancelled"))
+
+    def _give_up(self, request_id: str, error: JobCancelled | Preempted) -> None:
+        del self._waiting[request_id]
+        self._given_up.append(Outcome(request_id, error=error))
 
     def _answer(self, request: Request, batch_size: int) -> Outcome:
         if request.parameters.get("crash"):
             raise RuntimeError(f"request {request.id} asked for a crash")
+        if message := request.parameters.get("flake"):
+            return Outcome(request.id, error=EngineError(str(message)), batch_size=batch_size)
         if message := request.parameters.get("fail"):
             return Outcome(request.id, error=InvalidJob(str(message)), batch_size=batch_size)
         return Outcome(request.id, outputs=list(request.inputs), ran_s=self._delay_s, batch_size=batch_size)

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from transformers import AutoModel, AutoTokenizer
 
-from producer.errors import ConfigError, EngineError, InvalidJob, JobCancelled, ModelNotFound
+from producer.errors import ConfigError, EngineError, InvalidJob, JobCancelled, ModelNotFound, Preempted
 from producer.job import explain
 from producer.settings import Model
 
 from . import sources
-from .mailbox import Cancellation, Mailbox
+from .mailbox import Cancellation, Mailbox, Withdrawal
 from .packing import Packing
 from .pooling import Pooling
 from .protocol import Outcome, Request
 from .text import require_text
 from .torch_device import torch_device
+
+logger = logging.getLogger(__name__)
 
 _MAX_LENGTH_UNKNOWN = 512  # tokenizers without a limit answer 10**30
 
@@ -70,6 +73,7 @@ class EmbedEngine:
         self._jobs: dict[str, _Job] = {}
         self._rows: list[_Row] = []
         self._outcomes: list[Outcome] = []
+        self._progress = 0
         self._tokenizer: Any = None
         self._model: Any = None
 
@@ -77,6 +81,11 @@ class EmbedEngine:
     def capacity(self) -> int:
         """One batch on the device and one ahead."""
         return 2 * self._packing.max_rows
+
+    @property
+    def progress(self) -> int:
+        """Batches run."""
+        return self._progress
 
     def load(self) -> None:
         """Load tokenizer, encoder and pooling, and run one batch.
@@ -103,6 +112,10 @@ class EmbedEngine:
     def cancel(self, request_id: str) -> None:
         """See ``protocol``."""
         self._mailbox.put(Cancellation(request_id))
+
+    def withdraw(self) -> None:
+        """See ``protocol``."""
+        self._mailbox.put(Withdrawal())
 
     def step(self, timeout: float) -> list[Outcome]:
         """Run one batch. See ``protocol``."""
@@ -133,6 +146,9 @@ class EmbedEngine:
                     self._accept(message)
                 except InvalidJob as error:
                     self._outcomes.append(Outcome(message.id, error=error))
+            elif isinstance(message, Withdrawal):
+                for job in [job for job in self._jobs.values() if not job.started_at]:
+                    self._drop(job, Preempted(f"job {job.request.id} was given back"))
             elif message.request_id in self._jobs:
                 self._drop(self._jobs[message.request_id], JobCancelled(f"job {message.request_id} was cancelled"))
 
@@ -148,26 +164,46 @@ class EmbedEngine:
         self._rows.extend(_Row(job, index, ids) for index, ids in enumerate(encoded))
 
     def _run(self, batch: list[_Row]) -> None:
-        """Run a batch; if it fails, each row by itself, so that it fails alone."""
+        """Run a batch. If the device is out of memory, its halves, and never again so much at once; if it fails
+        otherwise, each row by itself, so that it fails alone."""
         now = time.monotonic()
         for row in batch:
             row.job.started_at = row.job.started_at or now
         try:
             vectors = self._forward([row.token_ids for row in batch])
-        except Exception as error:  # whatever a kernel raises: RuntimeError, IndexError, out of memory
+        except torch.OutOfMemoryError as error:
+            if len(batch) > 1:
+                self._learn_limit(batch)
+                for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
+                    self._run(half)
+                return
+            self._blame(batch[0], error)
+            return
+        except Exception as error:  # whatever else a kernel raises: RuntimeError, IndexError
             if len(batch) > 1:
                 for row in batch:
                     self._run([row])
                 return
-            self._warm_up()  # raises when it is the device that is lost, and not this row that is bad
-            job = batch[0].job
-            if job.request.id in self._jobs:
-                self._drop(job, EngineError(f"input {batch[0].index} failed on the device: {error}"))
+            self._blame(batch[0], error)
             return
+        self._progress += 1
         for row, vector in zip(batch, vectors, strict=True):
             row.job.outputs[row.index] = vector
             row.job.missing -= 1
             row.job.batch_size = max(row.job.batch_size, len(batch))
+
+    def _blame(self, row: _Row, error: Exception) -> None:
+        self._warm_up()  # raises when it is the device that is lost, and not this row that is bad
+        if row.job.request.id in self._jobs:
+            self._drop(row.job, EngineError(f"input {row.index} failed on the device: {error}"))
+
+    def _learn_limit(self, batch: list[_Row]) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        tokens = len(batch) * max(len(row.token_ids) for row in batch)
+        limit = min(self._packing.max_tokens, max(1, tokens // 2))
+        logger.warning("out of memory at %d tokens a batch; from now on at most %d", tokens, limit)
+        self._packing = replace(self._packing, max_tokens=limit)
 
     @torch.inference_mode()
     def _forward(self, token_ids: list[list[int]]) -> list[list[float]]:
@@ -194,7 +230,7 @@ class EmbedEngine:
                 )
             )
 
-    def _drop(self, job: _Job, error: EngineError | JobCancelled) -> None:
+    def _drop(self, job: _Job, error: EngineError | JobCancelled | Preempted) -> None:
         del self._jobs[job.request.id]
         self._rows = [row for row in self._rows if row.job is not job]
         self._outcomes.append(Outcome(job.request.id, error=error))

@@ -14,14 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.generation.continuous_batching.requests import GenerationOutput
 
-from producer.errors import ConfigError, EngineError, InvalidJob, JobCancelled, ModelNotFound
+from producer.errors import ConfigError, EngineError, InvalidJob, JobCancelled, ModelNotFound, Preempted
 from producer.job import explain
 from producer.settings import Model
 
 from . import sources
 from .cache_size import CacheSize
 from .continuous import ContinuousBatch
-from .mailbox import Cancellation, Mailbox
+from .mailbox import Cancellation, Mailbox, Withdrawal
 from .prompt import Prompts
 from .protocol import Outcome, Request
 from .sampling import Parameters, Sampler
@@ -88,12 +88,18 @@ class GenerateEngine:
         self._waiting: deque[_Sequence] = deque()
         self._running: dict[str, _Sequence] = {}
         self._outcomes: list[Outcome] = []
+        self._progress = 0
         self._sequence_ids = itertools.count()
 
     @property
     def capacity(self) -> int:
         """One request for each place in the batch: a place is free again at every step."""
         return self._settings.max_concurrency
+
+    @property
+    def progress(self) -> int:
+        """Tokens reported."""
+        return self._progress
 
     def load(self) -> None:
         """Load tokenizer and model, size the cache, and generate one token.
@@ -136,6 +142,10 @@ class GenerateEngine:
         """See ``protocol``."""
         self._mailbox.put(Cancellation(request_id))
 
+    def withdraw(self) -> None:
+        """See ``protocol``."""
+        self._mailbox.put(Withdrawal())
+
     def step(self, timeout: float) -> list[Outcome]:
         """Take what one decode step brought. See ``protocol``."""
         messages = self._mailbox.take(timeout)
@@ -148,7 +158,11 @@ class GenerateEngine:
                         job,
                         Outcome(job.request.id, error=JobCancelled(f"job {job.request.id} was cancelled")),
                     )
+            elif isinstance(message, Withdrawal):
+                for job in [job for job in self._jobs.values() if not job.started_at]:
+                    self._end(job, Outcome(job.request.id, error=Preempted(f"job {job.request.id} was given back")))
             else:
+                self._progress += 1
                 self._read(message)
         if not messages and self._running and not self._batch.alive:
             self._restart()  # it died without a word

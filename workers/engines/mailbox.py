@@ -21,17 +21,22 @@ class Cancellation:
     request_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """Give up every request that has not begun."""
+
+
 class Mailbox(Generic[Report]):
     """Thread-safe, unbounded: the pool bounds what it submits by the engine's capacity."""
 
     def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[Request | Cancellation | Report] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Request | Cancellation | Withdrawal | Report] = queue.SimpleQueue()
 
-    def put(self, message: Request | Cancellation | Report) -> None:
+    def put(self, message: Request | Cancellation | Withdrawal | Report) -> None:
         """Leave a message. Never blocks."""
         self._queue.put(message)
 
-    def take(self, timeout: float) -> list[Request | Cancellation | Report]:
+    def take(self, timeout: float) -> list[Request | Cancellation | Withdrawal | Report]:
         """Everything that is there, in order; waits up to ``timeout`` seconds for the first message."""
         messages = []
         try:

@@ -1,6 +1,6 @@
 """The engine protocol: the only thing a model has to implement to be served.
 
-The pool calls ``submit`` and ``cancel`` from its own thread and everything else from the one thread
+The pool calls ``submit``, ``cancel`` and ``withdraw`` from its own thread and everything else from the one thread
 that owns the device. A request that was submitted has exactly one :class:`Outcome`, whatever happens
 to it or to its neighbours; ``tests/acceptance/test_engine_contract.py`` holds every engine to that.
 """
@@ -31,7 +31,7 @@ class Outcome:
     """The one terminal answer to a request: ``outputs`` (one per input, in order) or ``error``.
 
     An ``InvalidJob`` error is the request's own fault and final; an ``EngineError`` is not, and the
-    request may be tried again. ``batch_size`` is how many inputs shared the device with this request
+    request is tried again; ``JobCancelled`` and ``Preempted`` answer ``cancel`` and ``withdraw``. ``batch_size`` is how many inputs shared the device with this request
     when it ran, ``ran_s`` how long it was on the device, in seconds.
     """
 
@@ -50,6 +50,10 @@ class Engine(Protocol):
     def capacity(self) -> int:
         """How many requests it can make use of now: those on the device and at most one batch ahead."""
 
+    @property
+    def progress(self) -> int:
+        """Grows whenever the device got something done. One that holds requests and stands still is hung."""
+
     def load(self) -> None:
         """Bring the model onto the device and warm it up. May take minutes.
 
@@ -62,6 +66,9 @@ class Engine(Protocol):
 
     def cancel(self, request_id: str) -> None:
         """Give up a request, wherever it is. Thread-safe; its outcome is a ``JobCancelled`` error."""
+
+    def withdraw(self) -> None:
+        """Let go of every request that has not begun. Thread-safe; the outcome of each is ``Preempted``."""
 
     def step(self, timeout: float) -> list[Outcome]:
         """Run one batch, or one decode step, and return what became final.

@@ -22,6 +22,9 @@ def torch_device(device: str) -> torch.device:
         return torch.device("cpu")
     if kind != "cuda" or not index.isdigit():
         raise ConfigError(f"device = {device!r}: allowed are cpu:N and cuda:N")
+    # A launcher gives each worker one GPU: the fleet's cuda:3 is then the only one here, and so cuda:0.
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "").isdigit():
+        index = "0"
     if int(index) >= torch.cuda.device_count():
         raise ConfigError(
             f"device = {device!r}: this process sees {torch.cuda.device_count()} GPUs; check "
