@@ -31,8 +31,9 @@ class Outcome:
     """The one terminal answer to a request: ``outputs`` (one per input, in order) or ``error``.
 
     An ``InvalidJob`` error is the request's own fault and final; an ``EngineError`` is not, and the
-    request is tried again; ``JobCancelled`` and ``Preempted`` answer ``cancel`` and ``withdraw``. ``batch_size`` is how many inputs shared the device with this request
-    when it ran, ``ran_s`` how long it was on the device, in seconds.
+    request is tried again; ``JobCancelled`` and ``Preempted`` answer ``cancel`` and ``withdraw``.
+    ``batch_size`` is how many inputs shared the device with this request when it ran, ``ran_s`` how long
+    it was on the device, in seconds.
     """
 
     id: str
