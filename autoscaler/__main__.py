@@ -27,6 +27,7 @@ def main() -> int:
     """Run until told to stop."""
     parser = argparse.ArgumentParser(prog="python -m autoscaler", description=__doc__)
     parser.add_argument("--fleet", default=os.environ.get("STOKER_FLEET", "fleet.toml"), help="the fleet file")
+    os.umask(0o077)  # logs and records, its own and its workers'
     fleet = Path(parser.parse_args().fleet).absolute()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 import redis
 
+from producer.address import shown
 from producer.errors import BrokerUnavailable
 
 CONNECT_S = 3.0
-
-
-def shown(url: str) -> str:
-    """The URL as it may be shown: without user, password and options."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    at = f"{host}:{parts.port}" if parts.port else host
-    hidden = "***@" if parts.username or parts.password else ""
-    return f"{parts.scheme}://{hidden}{at}{parts.path}"
 
 
 def check(url: str) -> None:
@@ -28,8 +18,8 @@ def check(url: str) -> None:
     """
     try:
         client = redis.Redis.from_url(url, socket_connect_timeout=CONNECT_S, socket_timeout=CONNECT_S)
-    except ValueError as error:
-        raise BrokerUnavailable(f"{shown(url)} is no address of a Redis: {error}") from None
+    except ValueError:  # its text may quote a part of the URL
+        raise BrokerUnavailable(f"{shown(url)} is no address of a Redis; allowed: redis://, rediss://") from None
     try:
         cluster = client.info("cluster").get("cluster_enabled")
     except redis.AuthenticationError as error:

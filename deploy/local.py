@@ -18,6 +18,7 @@ import redis
 
 from autoscaler.launchers import records
 from producer import keys
+from producer.address import shown
 from producer.errors import StokerError
 from producer.settings import Settings
 
@@ -83,7 +84,7 @@ def where(settings: Settings, with_flower: bool) -> list[str]:
     password = _near(flower.password_file(settings))
     monitor = f"Flower   {flower.url(settings)}; user {flower.USER}, password in {password}"
     return [
-        f"Redis    {broker.shown(settings.redis_url)}{full}",
+        f"Redis    {shown(settings.redis_url)}{full}",
         *([monitor] if with_flower else []),
         f"Logs     {_near(settings.state_dir / 'logs')}",
         "Look     stoker status",
@@ -104,6 +105,7 @@ def up(settings: Settings, say: Say, with_flower: bool = True) -> None:
         AlreadyRunningError: when it runs already.
         BrokerUnavailable: when the configured Redis cannot be used, or none can be started.
     """
+    os.umask(0o077)  # what it and its children write may hold what users wrote
     with _only_one(settings.state_dir):
         stop = threading.Event()
 

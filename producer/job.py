@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from .address import concealed
 from .errors import InvalidJob
 
 TASK = "stoker.infer"
@@ -108,6 +110,9 @@ class Result(BaseModel):
     timing: Timing = Timing()
 
 
+_SECRET = re.compile("passw|secret|token|credential", re.IGNORECASE)
+
+
 def explain(error: ValidationError) -> str:
     """Each mistake of a pydantic error as ``key = value: what is allowed``, one to a line."""
     lines = []
@@ -116,7 +121,7 @@ def explain(error: ValidationError) -> str:
         if mistake["type"] == "missing":
             lines.append(f"{key} is missing")
             continue
-        found = repr(mistake["input"])
+        found = "***" if _SECRET.search(key) else concealed(repr(mistake["input"]))
         found = found if len(found) <= 80 else found[:77] + "..."
         lines.append(f"{key} = {found}: {mistake['msg']}")
     return "\n".join(lines)

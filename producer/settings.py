@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from .address import usable
 from .errors import ConfigError, UnknownModel, UnknownTier
 from .job import explain
 
@@ -30,7 +31,7 @@ class _Table(BaseModel):
 class Redis(_Table):
     """Where the queues live. Without a URL, ``stoker up`` runs a server of its own and says where."""
 
-    url: str | None = None
+    url: Annotated[str | None, Field(repr=False)] = None
     lease_s: Seconds = 30.0
     """How long a silent worker keeps its jobs before others get them. Renewed at a third of this."""
     max_losses: Annotated[int, Field(ge=1)] = 3
@@ -165,6 +166,10 @@ class Settings(BaseSettings):
             settings = cls(**tables)
         except ValidationError as error:
             raise ConfigError(f"{file}:\n{explain(error)}") from None
+        except SettingsError as error:  # a table whose variable is not JSON; the text names it, not its value
+            raise ConfigError(
+                f"the environment: {error}; allowed: JSON, or STOKER_TABLE__KEY for a single key"
+            ) from None
         state_dir = settings.state_dir
         return settings.model_copy(update={"state_dir": (file.parent / state_dir).absolute()})
 
@@ -216,9 +221,9 @@ class Settings(BaseSettings):
             ConfigError: when there is neither.
         """
         if self.redis.url:
-            return self.redis.url
+            return usable(self.redis.url)
         if url := os.environ.get("REDIS_URL"):
-            return url
+            return usable(url)
         try:
             return self.url_file.read_text().strip()
         except FileNotFoundError:

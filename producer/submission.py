@@ -10,6 +10,7 @@ from importlib.resources import files
 from typing import Any
 
 from . import envelope, keys
+from .address import shown
 from .errors import BrokerUnavailable, QueueFull
 from .job import Job
 from .settings import Settings
@@ -88,15 +89,9 @@ def confirm(push: Push, answer: Sequence[int]) -> None:
 def unavailable(error: Exception, settings: Settings, doing: str) -> BrokerUnavailable:
     """The error for a Redis that cannot be reached, without the URL's secrets."""
     return BrokerUnavailable(
-        f"{doing}: Redis at {address(settings.redis_url)} cannot be reached ({error}). "
+        f"{doing}: Redis at {shown(settings.redis_url)} cannot be reached ({error}). "
         "Is it running? 'stoker up' starts one."
     )
-
-
-def address(url: str) -> str:
-    """A Redis URL without its credentials, to be shown."""
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
 def instant(deadline: Deadline | None) -> datetime | None:

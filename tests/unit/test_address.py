@@ -1,0 +1,98 @@
+"""Passwords in addresses: found by every library, shown by nobody."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from producer.address import concealed, shown, usable
+from producer.errors import ConfigError
+from producer.settings import Settings
+
+SECRET = "open-sesame"  # noqa: S105  a made-up one, which must show up nowhere
+
+
+@pytest.mark.parametrize(
+    ("url", "as_shown"),
+    [
+        ("redis://localhost:6379/0", "redis://localhost:6379/0"),
+        (f"redis://:{SECRET}@10.0.0.1:6379/3", "redis://***@10.0.0.1:6379/3"),
+        (f"rediss://user:{SECRET}@[::1]:6379/0?ssl_ca_certs=/ca.pem", "rediss://***@[::1]:6379/0"),
+        (f"rediss://host/0?password={SECRET}", "rediss://host/0"),
+        (f"sentinel://:{SECRET}@a:26379;sentinel://:{SECRET}@b:26379", "sentinel://***@a:26379;sentinel://***@b:26379"),
+        (f"sentinel://a:1;sentinel://b:1/0?password={SECRET}", "sentinel://a:1;sentinel://b:1/0"),
+        (f"unix://user:{SECRET}@/run/redis.sock?db=0", "unix://***@/run/redis.sock"),
+        (f"redis://:x@{SECRET}@host:1/0", "redis://***@host:1/0"),
+        (f"redis://:/{SECRET}@host:1/0", "***"),
+        (f"redis://:?{SECRET}@host:1/0", "***"),
+        (f"redis://u:1?{SECRET}@host:1/0", "***"),
+        (f"redis://:#{SECRET}@host:1/0", "***"),
+        (f"redis://host/0?password=x@{SECRET}", "***"),
+        (f"redis://:;{SECRET}@host:1/0", "***"),
+        (SECRET, "***"),
+    ],
+)
+def test_an_address_is_shown_without_its_secrets(url: str, as_shown: str) -> None:
+    assert shown(url) == as_shown
+
+
+@given(st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), max_size=10))
+def test_no_password_is_shown_whatever_it_is_made_of(noise: str) -> None:
+    for password in (f"{noise}{SECRET}", f"{SECRET}{noise}", f"{noise[:5]}{SECRET}{noise[5:]}"):
+        for url in (f"redis://:{password}@host:6379/0", f"rediss://user:{password}@host/0?ssl_cert_reqs=none"):
+            assert SECRET not in shown(url)
+            assert SECRET not in concealed(f"a value: {url!r}")
+
+
+def test_every_library_gets_the_form_that_it_understands() -> None:
+    for same in ("redis://h:1/0", "redis://u:p%2F@h:1/0?socket_timeout=5", "unix:///s?db=0", "sentinel://a:1;b:2"):
+        assert usable(same) == same
+    assert usable("rediss://h/0") == "rediss://h/0?ssl_cert_reqs=required"
+    assert usable("rediss://h/0?ssl_cert_reqs=CERT_NONE&ssl_ca_certs=/a/b") == (
+        "rediss://h/0?ssl_cert_reqs=none&ssl_ca_certs=/a/b"
+    )
+    assert usable("redis://h:1/0?password=p/w&username=u") == "redis://u:p%2Fw@h:1/0"
+
+
+@pytest.mark.parametrize("password", [f"/{SECRET}", f"#{SECRET}", f"?{SECRET}", f"1/{SECRET}"])
+def test_an_address_that_cannot_be_read_is_refused_without_being_told(password: str) -> None:
+    with pytest.raises(ConfigError, match="%2F for /") as refused:
+        usable(f"redis://:{password}@host:6379/0")
+    assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        f'redis = "redis://:{SECRET}@h"',
+        f'[redis]\nurll = "redis://:{SECRET}@h"',
+        f'[redis]\npassword = "{SECRET}"',
+        f'redis = ["redis://:x y\'{SECRET}@h"]',
+        f'[redis]\nurl = ["redis://:{SECRET}@h"]',
+        f'[redis]\nurl = "redis://:{SECRET}@h"\n[models.m]\nengine = "echo"\ntiers = ["no"]',
+    ],
+)
+def test_a_mistake_in_the_fleet_file_is_told_without_the_password(tmp_path: Path, tables: str) -> None:
+    file = tmp_path / "fleet.toml"
+    file.write_text(tables)
+    with pytest.raises(ConfigError) as refused:
+        Settings.load(file)
+    assert SECRET not in str(refused.value)
+    assert refused.value.__suppress_context__
+
+
+def test_a_mistake_in_the_environment_is_told_without_the_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "fleet.toml"
+    file.touch()
+    monkeypatch.setenv("STOKER_REDIS", f"redis://:{SECRET}@h")
+    with pytest.raises(ConfigError, match="redis") as refused:
+        Settings.load(file)
+    assert SECRET not in str(refused.value)
+
+
+def test_settings_can_be_printed() -> None:
+    settings = Settings.model_validate({"redis": {"url": f"redis://:{SECRET}@h"}})
+    assert SECRET not in repr(settings) + str(settings)
