@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from autoscaler.launchers import records
 from producer import heartbeat, keys
+from producer.address import shown
 from producer.heartbeat import Heartbeat
 from scheduler.queues import ModelQueues, observe
 
-from . import broker, flower, strays
+from . import flower, strays
 from .strays import Stray
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def read(redis: Redis, settings: Settings) -> Snapshot:
         leader, devices, decisions = pipe.execute()
     return Snapshot(
         at=time.time(),
-        redis=broker.shown(settings.redis_url),
+        redis=shown(settings.redis_url),
         flower=flower.url(settings) if _flower_runs(settings) else None,
         leader=leader.decode() if leader else None,
         queues=list(observe(redis, settings).values()),
