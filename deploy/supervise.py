@@ -60,8 +60,6 @@ class Child:
 
     def tend(self, now: float) -> None:
         """Start it again when it has ended and its pause is over."""
-        if self._process is not None:
-            self._process.poll()  # a child that nobody waits for stays as a zombie
         if self._record is not None and records.alive(self._record):
             return
         if self._retry_at is None:
@@ -82,7 +80,8 @@ class Child:
         records.write(self._run_dir, self._record)
 
     def _how(self) -> str:
-        code = self._process.returncode if self._process is not None else None
+        # Asked only now that it is known to be dead, so that there is an answer; and it buries the zombie.
+        code = self._process.poll() if self._process is not None else None
         if code is None:
             return ""
         return f" (exit code {code})" if code >= 0 else f" (signal {-code})"
