@@ -5,10 +5,40 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
+from collections.abc import Callable
 from typing import Any
+
+from celery.app.task import Context
+from kombu.utils import json as celery_json
 
 from producer.errors import StokerError
 from producer.job import TASK
+
+SENDS = ("callbacks", "errbacks", "chain", "chord")
+"""Where a message names further tasks, which Celery would have the worker send when this one has ended."""
+
+_PROTOCOL = {
+    "id",
+    "eta",
+    "expires",
+    "group",
+    "group_index",
+    "ignore_result",
+    "origin",
+    "parent_id",
+    "replaced_task_nesting",
+    "retries",
+    "root_id",
+    "stamped_headers",
+    "stamps",
+    "timelimit",
+}
+_STEERING = frozenset(dir(Context)) - _PROTOCOL
+"""Headers that Celery would take for its own knowledge of a running task, and its methods. The name is one: shown
+in logs and on monitors, it is not the producer's to choose."""
+
+_ID = re.compile(r"[!-~]{1,256}")
 
 
 class NotAJob(StokerError):
@@ -25,8 +55,8 @@ def read(message: bytes) -> dict[str, Any]:
     headers, properties = (_object(payload.get(part), part) for part in ("headers", "properties"))
     if headers.get("task") != TASK:
         raise NotAJob(f"headers.task is {headers.get('task')!r:.80}, not {TASK!r}")
-    if not isinstance(headers.get("id"), str) or not 0 < len(headers["id"]) <= 256:
-        raise NotAJob("headers.id is not a text of up to 256 characters")
+    if not isinstance(headers.get("id"), str) or _ID.fullmatch(headers["id"]) is None:
+        raise NotAJob("headers.id is not a text of up to 256 printable ASCII characters without spaces")
     if (kind := payload.get("content-type")) != "application/json":
         raise NotAJob(f"content-type is {kind!r:.80}: only application/json is accepted")
     if payload.get("content-encoding") not in ("utf-8", "UTF-8", "us-ascii"):
@@ -34,6 +64,9 @@ def read(message: bytes) -> dict[str, Any]:
     for field in ("eta", "expires"):
         if not isinstance(headers.get(field), str | None):
             raise NotAJob(f"headers.{field} is not a text")
+    _check_sends_nothing(headers)
+    for name in headers.keys() & _STEERING:
+        del headers[name]
     _check_body(payload.get("body"), properties.get("body_encoding"))
     return payload
 
@@ -50,23 +83,40 @@ def _check_body(body: object, encoding: object) -> None:
         decoded = body
     else:
         raise NotAJob(f"body_encoding is {encoding!r:.80}, not base64")
-    parts = _json(decoded, "the body")
+    parts = _json(decoded, "the body", celery_json.loads)  # as Celery will, which reads more than JSON into it
     if not (isinstance(parts, list) and len(parts) == 3):
         raise NotAJob("the body is not [args, kwargs, embed]: only task protocol 2 is accepted")
     args, kwargs, embed = parts
     if args or not isinstance(args, list):
         raise NotAJob("the job's fields are not given by name")
     _object(kwargs, "the job")
-    _object({} if embed is None else embed, "embed")
+    embed = _object({} if embed is None else embed, "embed")
+    _check_sends_nothing(embed)
+    if more := embed.keys() - set(SENDS):  # Celery would let them overwrite whatever it knows of the task
+        raise NotAJob(f"embed holds {sorted(more)!r:.80}; allowed: nothing but empty {', '.join(SENDS)}")
 
 
-def _json(text: str | bytes, what: str) -> Any:
+def _check_sends_nothing(part: dict[str, Any]) -> None:
+    """Refuse what would make the worker a sender of any task, to any queue that it may write, for any producer.
+
+    Refused rather than ignored: whoever waits for the task that was to follow would wait for ever.
+    """
+    if given := [name for name in SENDS if part.get(name)]:
+        raise NotAJob(
+            f"it names tasks to send when it has ended ({', '.join(given)}), as link, link_error, chain and chord do: "
+            "a worker sends none; wait for its result, and send them then"
+        )
+
+
+def _json(text: str | bytes, what: str, loads: Callable[[str | bytes], Any] = json.loads) -> Any:
     try:
-        return json.loads(text)
+        return loads(text)
     except RecursionError:
         raise NotAJob(f"{what} is nested too deeply") from None
     except ValueError as error:
         raise NotAJob(f"{what} is not JSON: {error}"[:200]) from None
+    except Exception as error:  # of a value with a __type__, whose decoders have errors of their own
+        raise NotAJob(f"{what} holds a value that is not what it says: {type(error).__name__}") from None
 
 
 def _object(value: object, what: str) -> dict[str, Any]:

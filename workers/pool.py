@@ -117,6 +117,8 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
             self._post([Outcome(running.lease, error=error)])
             return running
         if timeout is not None:
+            # The message may name a shorter one, not a longer: how long a device may be held is the fleet's to say.
+            timeout = min(timeout, self.assignment.settings.model(self.assignment.model).limits.time_limit_s)
             self._end_after(timeout, running, lambda: timeout_callback(False, timeout))
         if deadline := celery_request.expires or running.job.deadline:
             left = (deadline - datetime.now(UTC)).total_seconds()

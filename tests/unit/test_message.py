@@ -12,6 +12,9 @@ from scheduler.message import NotAJob, read
 GOOD = json.loads(encode(Job(model="m", tier="batch", input="x"), "id"))
 
 
+LINK = {"task": "os.system", "args": ["id"], "kwargs": {}, "options": {"queue": "celery"}}
+
+
 def changed(**changes: object) -> bytes:
     return json.dumps({**GOOD, **changes}).encode()
 
@@ -22,6 +25,17 @@ def body(value: object) -> str:
 
 def test_our_own_envelope_is_accepted() -> None:
     assert read(json.dumps(GOOD).encode())["headers"]["id"] == "id"
+
+
+def test_headers_that_celery_would_take_for_its_own_knowledge_are_dropped_and_others_kept() -> None:
+    steering = {"shadow": "os.system", "is_eager": True, "get": 1, "__class__": "x", "properties": {}, "callbacks": []}
+    headers = {**GOOD["headers"], **steering, "traceparent": "00-abc"}
+    kept = read(changed(headers=headers))["headers"]
+    assert not steering.keys() & kept.keys()
+    assert {name: kept[name] for name in ("id", "task", "expires", "timelimit", "traceparent")} == {
+        **{name: GOOD["headers"][name] for name in ("id", "task", "expires", "timelimit")},
+        "traceparent": "00-abc",
+    }
 
 
 @pytest.mark.parametrize(
@@ -42,6 +56,18 @@ def test_our_own_envelope_is_accepted() -> None:
         (changed(body=body({"args": []})), "only task protocol 2"),
         (changed(body=body([["x"], {}, {}])), "not given by name"),
         (changed(body=body([[], ["x"], {}])), "the job is not an object"),
+        (changed(body=body([[], {"input": {"__type__": "datetime", "__value__": 7}}, {}])), "not what it says"),
+        (changed(body=body([[], {}, {"callbacks": [LINK]}])), r"tasks to send when it has ended \(callbacks\)"),
+        (changed(body=body([[], {}, {"errbacks": [LINK]}])), "errbacks"),
+        (changed(body=body([[], {}, {"chain": [LINK]}])), "chain"),
+        (changed(body=body([[], {}, {"chord": LINK}])), "chord"),
+        (
+            changed(body=body([[], {}, {"properties": {"delivery_tag": "q|another:1"}}])),
+            r"embed holds \['properties'\]",
+        ),
+        (changed(headers={**GOOD["headers"], "chain": [LINK]}), "tasks to send"),
+        (changed(headers={**GOOD["headers"], "chord": LINK}), "tasks to send"),
+        (changed(headers={**GOOD["headers"], "id": "a\nCRITICAL b"}), "printable"),
     ],
 )
 def test_what_is_not_a_job_is_named(message: bytes, why: str) -> None:
