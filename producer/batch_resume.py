@@ -103,7 +103,7 @@ def _same(file: Path, asked: Asked, out: Path) -> str:
     try:
         kept: dict[str, Any] = json.loads(file.read_text())
         run = str(kept.pop("run"))
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise BatchError(f"{file} is not a sidecar of ours: remove it, or name another --out") from None
     wanted = asdict(asked)
     if other := [key for key in wanted if kept.get(key) != wanted[key]]:

@@ -1,0 +1,250 @@
+"""A batch against a real server: every line once, whatever comes in between."""
+
+import json
+import shutil
+import threading
+import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis as redis_py
+
+from batch_consumer import Consumer
+from deploy.server import Server
+from processes import wait_for
+from producer import Client, Settings
+from producer.batch import Batch, Progress
+from producer.batch_resume import sidecar
+from producer.errors import BatchError, UnknownModel, UnknownTier
+from producer.settings import Limits, Model, Redis
+
+Consume = Callable[..., Consumer]
+
+
+def settings_for(url: str, **limits: int) -> Settings:
+    model = Model(engine="echo", tiers=("interactive", "batch"), limits=Limits(**limits))
+    return Settings(redis=Redis(url=url), models={"echo": model, "other": model})
+
+
+@pytest.fixture
+def client(server: Server, redis: redis_py.Redis) -> Iterator[Client]:
+    with Client(settings_for(server.url)) as client:
+        yield client
+
+
+@pytest.fixture
+def consume() -> Iterator[Consume]:
+    started = []
+
+    def start(settings: Settings, **options: Any) -> Consumer:
+        started.append(Consumer(settings, "echo", **options))
+        started[-1].start()
+        return started[-1]
+
+    yield start
+    for consumer in started:
+        consumer.end()
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write_source(tmp_path / "in.jsonl", 200)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out.jsonl"
+
+
+def write_source(file: Path, lines: int, size: int = 0) -> Path:
+    with file.open("w") as output:
+        for n in range(1, lines + 1):
+            output.write(json.dumps({"custom_id": f"c{n}", "input": f"text {n}" + "x" * size}) + "\n")
+    return file
+
+
+def finish(batch: Batch) -> Progress:
+    *_, last = batch.run()
+    return last
+
+
+def answers(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in out.read_text().splitlines()]
+
+
+def assert_each_once(out: Path, lines: int) -> None:
+    assert sorted(answer["line"] for answer in answers(out)) == list(range(1, lines + 1))
+    for answer in answers(out):
+        assert answer["custom_id"] == f"c{answer['line']}"
+        assert answer["output"] == f"text {answer['line']}"
+    assert not sidecar(out).exists()
+
+
+def test_every_line_is_answered_once(client: Client, consume: Consume, source: Path, out: Path) -> None:
+    consumer = consume(client.settings)
+    assert finish(Batch(client, source, out, "echo", in_flight=50)) == Progress(200, 200, 0, 0, 0)
+    assert_each_once(out, 200)
+    assert sorted(map(int, consumer.ran)) == list(range(1, 201))
+
+
+def test_no_more_are_in_flight_than_allowed(client: Client, redis: redis_py.Redis, source: Path, out: Path) -> None:
+    steps = Batch(client, source, out, "echo", in_flight=50).run()
+    assert next(steps).inflight == 50
+    assert next(steps).inflight == 50
+    assert redis.llen("echo.batch") == 50  # the slowest tier, as none was asked for
+
+
+def test_a_wrong_line_is_an_error_of_its_own(client: Client, consume: Consume, tmp_path: Path, out: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text(
+        '{"input": "good"}\nnonsense\n\n{"custom_id": "e", "input": ""}\n{"input": "x", "extra": 1}\n{"input": 5}\n'
+        '{"custom_id": "r", "input": "refuse"}\n{"input": ["two", {"of": "them"}]}\n{"input": "%s"}' % ("x" * 2_000_000)
+    )
+    consumer = consume(client.settings)
+    assert finish(Batch(client, source, out, "echo")).errors == 6
+    found = {answer["line"]: answer for answer in answers(out)}
+    assert sorted(found) == [1, 2, 4, 5, 6, 7, 8, 9]
+    assert found[1]["output"] == "good"
+    assert found[8]["output"] == ["two", {"of": "them"}]
+    assert all(found[line]["error"]["kind"] == "InvalidJob" for line in (2, 4, 5, 6, 7, 9))
+    assert (found[4]["custom_id"], found[7]["custom_id"]) == ("e", "r")
+    assert "max_input_bytes" in found[9]["error"]["message"]
+    assert sorted(consumer.ran) == ["1", "7", "8"]
+
+
+def test_stopped_and_run_again_nothing_runs_twice(client: Client, consume: Consume, source: Path, out: Path) -> None:
+    consumer = consume(client.settings, limit=70)
+    batch = Batch(client, source, out, "echo", in_flight=40)
+    for progress in batch.run():
+        if progress.done >= 60:
+            batch.stop()
+    assert 60 <= progress.done <= 70
+    assert sidecar(out).exists()
+    consumer.limit = 200
+    last = finish(Batch(client, source, out, "echo", in_flight=40))
+    assert (last.done, last.resumed) == (200, progress.done)
+    assert_each_once(out, 200)
+    assert sorted(map(int, consumer.ran)) == list(range(1, 201))
+
+
+def test_an_output_that_was_lost_comes_back_from_stored_results(
+    client: Client, consume: Consume, source: Path, out: Path
+) -> None:
+    consumer = consume(client.settings, limit=100)
+    batch = Batch(client, source, out, "echo")
+    for progress in batch.run():
+        if progress.done == 100:
+            batch.stop()
+    out.unlink()
+    consumer.limit = 200
+    finish(Batch(client, source, out, "echo"))
+    assert_each_once(out, 200)
+    assert len(consumer.ran) == 200
+
+
+def test_a_complete_output_is_left_alone(client: Client, consume: Consume, source: Path, out: Path) -> None:
+    consumer = consume(client.settings)
+    finish(Batch(client, source, out, "echo"))
+    before = out.read_bytes()
+    assert finish(Batch(client, source, out, "echo")) == Progress(200, 200, 0, 200, 0)
+    assert (out.read_bytes(), len(consumer.ran)) == (before, 200)
+    finish(Batch(client, source, out, "echo", overwrite=True))
+    assert len(consumer.ran) == 400
+    assert_each_once(out, 200)
+
+
+def test_an_output_of_something_else_is_refused(client: Client, tmp_path: Path, source: Path, out: Path) -> None:
+    out.write_text('{"custom_id": "c1", "line": 1, "output": "text 1"}\n')
+    with pytest.raises(BatchError, match=r"not the output of this input.*--overwrite"):
+        finish(Batch(client, source, out, "echo"))
+    assert out.read_text().count("\n") == 1
+    out.unlink()
+    next(Batch(client, source, out, "echo").run())
+    with pytest.raises(BatchError, match="model was 'echo', is 'other'"):
+        finish(Batch(client, source, out, "other"))
+
+
+def test_what_cannot_be_is_refused_before_a_file_is_made(client: Client, source: Path, out: Path) -> None:
+    with pytest.raises(UnknownModel):
+        Batch(client, source, out, "nope")
+    with pytest.raises(UnknownTier):
+        Batch(client, source, out, "echo", "standard")
+    with pytest.raises(BatchError, match="is not a file"):
+        Batch(client, source.with_name("none"), out, "echo")
+    assert not out.exists()
+
+
+def test_a_full_queue_is_waited_for(
+    server: Server, consume: Consume, redis: redis_py.Redis, source: Path, out: Path
+) -> None:
+    settings = settings_for(server.url, max_queued=60)
+    with Client(settings) as client:
+        steps = Batch(client, source, out, "echo").run()
+        assert next(steps).waiting == "the queue is full"
+        consumer = consume(settings)
+        *_, last = steps
+    assert (last.done, last.waiting) == (200, "")
+    assert_each_once(out, 200)
+    assert len(consumer.ran) == 200
+
+
+@pytest.mark.parametrize("memory_lost", [False, True])
+def test_an_outage_is_ridden_out(
+    own_server: Server, consume: Consume, source: Path, out: Path, memory_lost: bool
+) -> None:
+    settings = settings_for(own_server.url)
+    consumer = consume(settings, limit=50)
+    with Client(settings) as client:
+        steps = Batch(client, source, out, "echo", in_flight=100).run()
+        while next(steps).done < 50:
+            pass
+        own_server.kill()
+        while "cannot be reached" not in next(steps).waiting:
+            pass
+        if memory_lost:
+            shutil.rmtree(own_server.data_dir / "appendonlydir")
+        own_server.start()
+        consumer.limit = 1000
+        *_, last = steps
+    assert (last.done, last.errors) == (200, 0)
+    assert_each_once(out, 200)
+    assert sorted(map(int, consumer.ran)) == list(range(1, 201))
+
+
+def test_memory_does_not_grow_with_the_file(client: Client, consume: Consume, tmp_path: Path) -> None:
+    consume(client.settings, remember=False)
+
+    def peak(lines: int) -> int:
+        source = write_source(tmp_path / f"in-{lines}.jsonl", lines, size=4000)
+        tracemalloc.start()
+        try:
+            finish(Batch(client, source, tmp_path / f"out-{lines}.jsonl", "echo", in_flight=32))
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(100)  # what is allocated once and kept
+    growth = peak(800) - peak(200)
+    assert growth < 600 * 4000 / 4, "a quarter of the lines that came on top"
+
+
+def test_two_at_once_do_not_share_an_output(client: Client, source: Path, out: Path) -> None:
+    first = Batch(client, source, out, "echo").run()
+    next(first)
+    with pytest.raises(BatchError, match="another process writes"):
+        finish(Batch(client, source, out, "echo"))
+    first.close()
+
+
+def test_stopping_is_noticed_while_nothing_comes(client: Client, source: Path, out: Path) -> None:
+    batch = Batch(client, source, out, "echo")
+    steps = batch.run()
+    next(steps)
+    stopper = threading.Thread(target=batch.stop)
+    stopper.start()
+    *_, last = steps
+    stopper.join()
+    assert (last.done, last.inflight) == (0, 200)
+    wait_for(lambda: sidecar(out).exists(), "the sidecar")
