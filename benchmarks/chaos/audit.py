@@ -70,5 +70,5 @@ def runs(journal: Path) -> Counter[str]:
     found: Counter[str] = Counter()
     if journal.exists():
         for line in journal.read_text().splitlines():
-            found.update(json.loads(line))
+            found.update(each if isinstance(each, str) else json.dumps(each) for each in json.loads(line))
     return found

@@ -16,14 +16,18 @@ class Kill:
 
 
 def plan(rng: random.Random, jobs: int, workers: int, autoscalers: int, servers: int) -> list[Kill]:
-    """Kills in order. The autoscalers are spread over the workers' kills, everything else is random."""
+    """Kills in order, each at a random moment of its own stretch of the run.
+
+    The autoscalers are spread over the workers' kills: each of them forgets its back-off, which otherwise doubles
+    with every worker that was killed before it lived a minute, and would leave hardly anything to kill.
+    """
     kinds: list[str] = []
     for n in range(autoscalers):
         share = workers * (n + 1) // autoscalers - workers * n // autoscalers
         block = ["worker"] * share
-        block.insert(rng.randint(0, share), "autoscaler")
+        block.insert(rng.randint(share // 2, share), "autoscaler")
         kinds += block
     for _ in range(servers):
         kinds.insert(rng.randint(0, len(kinds)), "redis")
-    moments = sorted(rng.uniform(0.02, 0.95) * jobs for _ in kinds)
-    return [Kill(int(done), what, rng.uniform(0.0, 0.3)) for done, what in zip(moments, kinds, strict=True)]
+    stretch = 0.95 * jobs / len(kinds)
+    return [Kill(int((n + rng.random()) * stretch), what, rng.uniform(0.0, 0.3)) for n, what in enumerate(kinds)]
