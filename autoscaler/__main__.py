@@ -12,8 +12,7 @@ import signal
 import sys
 from pathlib import Path
 
-from redis import Redis
-
+from producer.connection import connect
 from producer.errors import ConfigError
 from producer.settings import Settings
 from scheduler.queue import Queue
@@ -32,14 +31,16 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         settings = Settings.load(fleet)
-        url = settings.redis_url
+        url = settings.worker_redis_url
         probe = choose_probe(settings)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
-    launcher = LocalLauncher(settings.state_dir, {"STOKER_FLEET": str(fleet), "STOKER_REDIS__URL": url})
+    # Under both names, so that no worker finds the autoscaler's own in its environment.
+    env = {"STOKER_FLEET": str(fleet), "STOKER_REDIS__URL": url, "REDIS_URL": url}
+    launcher = LocalLauncher(settings.state_dir, env)
     # A server that stops answering must not stop the rounds for longer than the lease can bear.
-    redis = Redis.from_url(url, socket_timeout=5, socket_connect_timeout=2)
+    redis = connect(settings, socket_timeout=5, socket_connect_timeout=2)
     queues = [Queue(redis, settings, name) for name in settings.models]
 
     def sweep() -> None:

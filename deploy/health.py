@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import redis
 
 from producer import heartbeat, keys
+from producer.connection import connect
 from producer.errors import StokerError
 from producer.settings import Settings
 
@@ -44,8 +45,7 @@ def main() -> int:
         print(f"which role? allowed: {', '.join(ROLES)}")
         return 1
     try:
-        url = Settings.load().redis_url
-        with redis.Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S) as client:
+        with connect(Settings.load(), socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S) as client:
             wrong = ailment(client, role, socket.gethostname())
     except (StokerError, redis.RedisError) as error:
         wrong = str(error)

@@ -19,6 +19,7 @@ import redis
 from autoscaler.launchers import records
 from producer import keys
 from producer.address import shown
+from producer.connection import connect
 from producer.errors import StokerError
 from producer.settings import Settings
 
@@ -68,7 +69,7 @@ def embedded_server(settings: Settings) -> Server | None:
 def unready(settings: Settings, with_flower: bool) -> str:
     """What is still missing before the fleet can be used; empty when nothing is."""
     try:
-        client = redis.Redis.from_url(settings.redis_url, socket_timeout=2, socket_connect_timeout=2)
+        client = connect(settings, socket_timeout=2, socket_connect_timeout=2)
         with contextlib.closing(client):
             if not client.exists(keys.leader()):
                 return "no autoscaler leads yet"

@@ -15,6 +15,7 @@ _HOST = r"(?:[\w.-]+|\[[0-9a-fA-F:.]+\])"
 _URL = re.compile(
     rf"(?P<scheme>[a-z+]+)://(?P<user>[^/?#\s]*@)?(?P<host>{_HOST}(?::\d+)?)?(?P<path>/[\w./-]*)?(?:\?[^@\s]*)?"
 )
+_UNREADABLE = "***"
 _CREDENTIALS = re.compile(r"(\w+://).*[@?].*", re.DOTALL)
 
 
@@ -24,7 +25,7 @@ def shown(url: str) -> str:
     Several, as Sentinel takes them, are separated by semicolons. One that cannot be understood is ``***``.
     """
     found = [_URL.fullmatch(each) for each in url.split(";")]
-    return ";".join(_shown(each) for each in found if each) if all(found) else "***"
+    return ";".join(_shown(each) for each in found if each) if all(found) else _UNREADABLE
 
 
 def _shown(url: re.Match[str]) -> str:
@@ -46,12 +47,17 @@ def usable(url: str) -> str:
         ConfigError: when it cannot be one; the text holds no part of it.
     """
     if not url.startswith(("redis://", "rediss://")):
-        return url  # a socket or Sentinel: whoever connects knows more about them
-    if _URL.fullmatch(url) is None or not urlsplit(url).hostname:
-        raise ConfigError(
-            "the URL of Redis cannot be read; allowed: rediss://USER:PASSWORD@HOST:PORT/DB?OPTIONS, and in the "
-            "password %2F for /, %3F for ?, %23 for #"
-        )
+        if shown(url) != _UNREADABLE:
+            return url  # a socket or Sentinel: whoever connects knows more about them
+    elif _URL.fullmatch(url) and urlsplit(url).hostname:
+        return _rewritten(url)
+    raise ConfigError(
+        "the URL of Redis cannot be read; allowed: rediss://USER:PASSWORD@HOST:PORT/DB?OPTIONS, and in the "
+        "password %2F for /, %3F for ?, %23 for #; of several sentinels each needs its sentinel://"
+    )
+
+
+def _rewritten(url: str) -> str:
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query))
     user, password = query.pop("username", None), query.pop("password", None)

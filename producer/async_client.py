@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
-import redis
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -15,10 +14,11 @@ from redis.backoff import NoBackoff
 from . import envelope, heartbeat, keys
 from .client import OUTAGE_S, build, outcome, revoke
 from .collect import RECHECK_S
+from .connection import close_async, connect_async
 from .errors import ResultTimeout, StokerError
 from .job import Item, Job, Result, Status
 from .settings import Settings
-from .submission import CANCEL_LUA, SUBMIT_LUA, Deadline, arguments, confirm, plan, unavailable
+from .submission import AWAY, CANCEL_LUA, SUBMIT_LUA, Deadline, arguments, confirm, plan, unavailable
 
 
 class AsyncClient:
@@ -32,7 +32,7 @@ class AsyncClient:
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings.load()
         # No silent repeats, as in the sync client.
-        self._redis: Redis = Redis.from_url(self.settings.redis_url, retry=Retry(NoBackoff(), 0))
+        self._redis: Redis = connect_async(self.settings, retry=Retry(NoBackoff(), 0))
         self._submit = self._redis.register_script(SUBMIT_LUA)
         self._cancel = self._redis.register_script(CANCEL_LUA)
 
@@ -64,7 +64,7 @@ class AsyncClient:
             answers = []
             for push in pushes:
                 answers.append(await self._submit(*arguments(push, self.settings)))
-        except (redis.ConnectionError, redis.TimeoutError) as error:
+        except AWAY as error:
             raise unavailable(error, self.settings, "submitting") from error
         for push, answer in zip(pushes, answers, strict=True):
             confirm(push, answer)
@@ -94,7 +94,7 @@ class AsyncClient:
                     away_since = None
                     del waiting[job_id]
                     yield job_id, outcome(stored)
-            except (redis.ConnectionError, redis.TimeoutError) as error:
+            except AWAY as error:
                 away_since = away_since or loop.time()
                 if loop.time() - away_since > OUTAGE_S:
                     raise unavailable(error, self.settings, "waiting for a result") from error
@@ -132,9 +132,9 @@ class AsyncClient:
                 return envelope.status(stored)
             names = await self._redis.zrange(keys.workers(), 0, -1)
             found = await self._redis.mget([keys.worker(heartbeat.text(name)) for name in names]) if names else []
-        except (redis.ConnectionError, redis.TimeoutError) as error:
+        except AWAY as error:
             raise unavailable(error, self.settings, "asking for a status") from error
-        running = any(job_id in beat.running for beat in heartbeat.parse(found))
+        running = any(heartbeat.mark(job_id) in beat.running for beat in heartbeat.parse(found))
         return Status.RUNNING if running else Status.QUEUED
 
     async def cancel(self, job_id: str) -> bool:
@@ -145,14 +145,14 @@ class AsyncClient:
                 [job_id, envelope.cancelled_meta(job_id), int(self.settings.redis.result_ttl_s * 1000)],
             )
             if cancelled:
-                await asyncio.to_thread(revoke, self.settings.redis_url, job_id)
-        except (redis.ConnectionError, redis.TimeoutError) as error:
+                await asyncio.to_thread(revoke, self.settings, job_id)
+        except AWAY as error:
             raise unavailable(error, self.settings, "cancelling") from error
         return bool(cancelled)
 
     async def aclose(self) -> None:
         """Give up the connections."""
-        await self._redis.aclose()
+        await close_async(self._redis)
 
     async def __aenter__(self) -> Self:
         return self

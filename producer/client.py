@@ -8,16 +8,16 @@ from contextlib import closing
 from types import TracebackType
 from typing import Any, Self
 
-import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from . import envelope, heartbeat, keys
 from .collect import RECHECK_S, Collector
+from .connection import close, connect, transport_options
 from .errors import ResultTimeout, StokerError
 from .job import Item, Job, Result, Status
 from .settings import Settings
-from .submission import CANCEL_LUA, SUBMIT_LUA, Deadline, arguments, confirm, instant, plan, unavailable
+from .submission import AWAY, CANCEL_LUA, SUBMIT_LUA, Deadline, arguments, confirm, instant, plan, unavailable
 
 OUTAGE_S = 30.0
 """How long a waiting call rides out a Redis that is away, in seconds."""
@@ -35,7 +35,7 @@ class Client:
         self.settings = settings or Settings.load()
         # A submission that failed half-way must not be repeated behind the caller's back: it could
         # queue the job twice. Reading is retried below, where it is safe.
-        self._redis = redis.Redis.from_url(self.settings.redis_url, retry=Retry(NoBackoff(), 0))
+        self._redis = connect(self.settings, retry=Retry(NoBackoff(), 0))
         self._submit = self._redis.register_script(SUBMIT_LUA)
         self._cancel = self._redis.register_script(CANCEL_LUA)
 
@@ -97,7 +97,7 @@ class Client:
                     for push in pushes:
                         self._submit(*arguments(push, self.settings), client=pipe)
                     answers = pipe.execute()
-        except (redis.ConnectionError, redis.TimeoutError) as error:
+        except AWAY as error:
             raise unavailable(error, self.settings, "submitting") from error
         for push, answer in zip(pushes, answers, strict=True):
             confirm(push, answer)
@@ -134,7 +134,7 @@ class Client:
                 try:
                     found = collector.poll(RECHECK_S if deadline is None else min(deadline - now, RECHECK_S))
                     away_since = None
-                except (redis.ConnectionError, redis.TimeoutError) as error:
+                except AWAY as error:
                     away_since = away_since or now
                     if time.monotonic() - away_since > OUTAGE_S:
                         raise unavailable(error, self.settings, "waiting for a result") from error
@@ -158,8 +158,8 @@ class Client:
             stored = self._redis.get(keys.result(job_id))
             if stored is not None and envelope.is_final(stored):
                 return envelope.status(stored)
-            running = any(job_id in beat.running for beat in heartbeat.read_all(self._redis))
-        except (redis.ConnectionError, redis.TimeoutError) as error:
+            running = any(heartbeat.mark(job_id) in beat.running for beat in heartbeat.read_all(self._redis))
+        except AWAY as error:
             raise unavailable(error, self.settings, "asking for a status") from error
         return Status.RUNNING if running else Status.QUEUED
 
@@ -175,14 +175,14 @@ class Client:
                 [job_id, envelope.cancelled_meta(job_id), int(self.settings.redis.result_ttl_s * 1000)],
             )
             if cancelled:
-                revoke(self.settings.redis_url, job_id)
-        except (redis.ConnectionError, redis.TimeoutError) as error:
+                revoke(self.settings, job_id)
+        except AWAY as error:
             raise unavailable(error, self.settings, "cancelling") from error
         return bool(cancelled)
 
     def close(self) -> None:
         """Give up the connections."""
-        self._redis.close()
+        close(self._redis)
 
     def __enter__(self) -> Self:
         return self
@@ -214,11 +214,12 @@ def build(
     )
 
 
-def revoke(redis_url: str, job_id: str) -> None:
+def revoke(settings: Settings, job_id: str) -> None:
     """Tell running workers through Celery's own remote control, as ``celery control revoke`` does."""
     from celery import Celery  # only who cancels pays for it
 
-    with Celery(broker=redis_url, set_as_current=False) as app:
+    with Celery(broker=settings.redis_url, set_as_current=False) as app:
+        app.conf.broker_transport_options = transport_options(settings)
         app.control.revoke(job_id, terminate=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterable
 from enum import StrEnum
@@ -47,7 +48,7 @@ class Heartbeat(BaseModel):
     beat_at: float
     capacity: int = 0
     running: tuple[str, ...] = ()
-    """Ids of the jobs that it holds."""
+    """Marks of the jobs that it holds (:func:`mark`): who may read a heartbeat need not learn their ids."""
     jobs_done: int = 0
     jobs_per_s: float = 0.0
     """Measured over the time the engine was busy lately; 0 until the first job is done."""
@@ -55,6 +56,11 @@ class Heartbeat(BaseModel):
     """Share of the last interval in which the engine held work."""
     batch_size: float = 0.0
     """Mean number of requests that shared the device, lately."""
+
+
+def mark(job_id: str) -> str:
+    """What a heartbeat says of a job: known by who knows its id, with which its result could be had."""
+    return hashlib.blake2b(job_id.encode(), digest_size=8).hexdigest()
 
 
 def write(redis: Redis, beat: Heartbeat) -> None:

@@ -110,7 +110,8 @@ class Result(BaseModel):
     timing: Timing = Timing()
 
 
-_SECRET = re.compile("passw|secret|token|credential", re.IGNORECASE)
+# Numbers of tokens are no secret, and hiding them would hide the mistake: max_new_tokens, max_batch_tokens.
+_SECRET = re.compile("passw|secret|(?<!max_new_)(?<!max_batch_)token|credential", re.IGNORECASE)
 
 
 def explain(error: ValidationError) -> str:

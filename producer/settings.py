@@ -32,6 +32,10 @@ class Redis(_Table):
     """Where the queues live. Without a URL, ``stoker up`` runs a server of its own and says where."""
 
     url: Annotated[str | None, Field(repr=False)] = None
+    worker_url: Annotated[str | None, Field(repr=False)] = None
+    """With what the autoscaler's workers connect, when they shall have fewer rights than it; by default its own."""
+    sentinel_master: str | None = None
+    """With ``sentinel://HOST:PORT;sentinel://HOST:PORT``: the name of the group whose master is the broker."""
     lease_s: Seconds = 30.0
     """How long a silent worker keeps its jobs before others get them. Renewed at a third of this."""
     max_losses: Annotated[int, Field(ge=1)] = 3
@@ -207,6 +211,11 @@ class Settings(BaseSettings):
     def default_tier(self, model: str) -> str:
         """The model's tier with the shortest target."""
         return min(self.model(model).tiers, key=lambda tier: self.tiers[tier].target_wait_s)
+
+    @property
+    def worker_redis_url(self) -> str:
+        """The broker, as workers that the autoscaler starts are to connect to it."""
+        return usable(self.redis.worker_url) if self.redis.worker_url else self.redis_url
 
     @property
     def url_file(self) -> Path:

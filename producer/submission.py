@@ -9,6 +9,9 @@ from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from typing import Any
 
+import redis
+from redis.exceptions import OutOfMemoryError
+
 from . import envelope, keys
 from .address import shown
 from .errors import BrokerUnavailable, QueueFull
@@ -86,8 +89,17 @@ def confirm(push: Push, answer: Sequence[int]) -> None:
         )
 
 
+AWAY = (redis.ConnectionError, redis.TimeoutError, OutOfMemoryError)
+"""How Redis says that it cannot serve now, though nothing is wrong with what was asked."""
+
+
 def unavailable(error: Exception, settings: Settings, doing: str) -> BrokerUnavailable:
-    """The error for a Redis that cannot be reached, without the URL's secrets."""
+    """The error for a Redis that cannot be reached, or is full, without the URL's secrets."""
+    if isinstance(error, OutOfMemoryError):
+        return BrokerUnavailable(
+            f"{doing}: the memory of Redis at {shown(settings.redis_url)} is full (maxmemory); nothing was queued. "
+            "What is queued goes on, and frees memory as it ends: come back later"
+        )
     return BrokerUnavailable(
         f"{doing}: Redis at {shown(settings.redis_url)} cannot be reached ({error}). "
         "Is it running? 'stoker up' starts one."

@@ -39,11 +39,11 @@ class Periodic:
             try:
                 self._action()
                 if away:
-                    logger.info("%s: Redis is back", self.name)
+                    logger.info("%s: Redis serves again", self.name)
                 away = False
-            except (redis.ConnectionError, redis.TimeoutError) as error:
+            except (redis.ConnectionError, redis.TimeoutError, redis.exceptions.OutOfMemoryError) as error:
                 if not away:
-                    logger.warning("%s: Redis is away (%s), trying again", self.name, error)
+                    logger.warning("%s: Redis is away or full (%s), trying again", self.name, error)
                 away = True
             except Exception:
                 logger.exception("%s failed, trying again", self.name)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from redis.exceptions import NoPermissionError
 
 from producer import keys
 
@@ -83,7 +86,8 @@ def observe(redis: Redis, settings: Settings) -> dict[str, ModelQueues]:
             tiers.append(QueueState(name, tier, length, age, int(taken.get(queue, 0)) + length))
         found[name] = ModelQueues(name, tuple(tiers), inflight, dead, suspects)
     for key, queue in unseen:
-        redis.hsetnx(key, queue, f"{now:.6f}")
+        with contextlib.suppress(NoPermissionError):  # a monitor looks, and may not write it down
+            redis.hsetnx(key, queue, f"{now:.6f}")
     return found
 
 

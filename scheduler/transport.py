@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 PEEK_S = 5
 """How long one blocking peek lasts, in seconds. A peek that is overdue by as much again means a dead connection."""
 
+REFUSED_S = 0.5
+"""How long not to peek again after a server without memory refused one, in seconds."""
+
 
 class QoS(virtual.QoS):
     """Acknowledgement through the ledger; the leases, not Kombu, remember what is in flight."""
@@ -74,6 +77,7 @@ class _Peek:
         self.queue = queue
         self.connection: Any = None  # the name that Kombu's poller looks for
         self.sent_at: float | None = None
+        self.refused_until = 0.0
 
     def send(self) -> None:
         self.connection.send_command("BLMOVE", self.queue, self.queue, "RIGHT", "RIGHT", PEEK_S)
@@ -177,13 +181,16 @@ class Channel(stock.Channel):
             if peek.connection is None:
                 peek.connection = self.pool.get_connection()
                 self.handlers[f"PEEK {queue}"] = partial(self._on_peeked, peek)
-            if peek.sent_at is None:
+            if peek.sent_at is None and time.monotonic() >= peek.refused_until:
                 poller.ensure_registered(self, peek, f"PEEK {queue}")
                 peek.send()
 
     def _on_peeked(self, peek: _Peek) -> None:
         peek.sent_at = None
-        found = peek.connection.read_response()
+        try:
+            found = peek.connection.read_response()
+        except redis.exceptions.OutOfMemoryError:  # a peek counts as a write; then look now and then
+            found, peek.refused_until = True, time.monotonic() + REFUSED_S
         if found is not None and self._state == "peeking":
             self._state = "idle"
 
@@ -205,6 +212,15 @@ class Channel(stock.Channel):
                 peek.connection.disconnect()
         self._peeks.clear()
         super().close()
+
+
+class SentinelChannel(Channel, stock.SentinelChannel):
+    """The same on the master of a group that sentinels watch."""
+
+    from_transport_options = (  # type: ignore[assignment]  # one more
+        *stock.SentinelChannel.from_transport_options,
+        "ledger",
+    )
 
 
 class Poller(stock.MultiChannelPoller):
@@ -240,3 +256,10 @@ class Transport(stock.Transport):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.cycle = Poller()  # type: ignore[assignment]  # as in the stock transport
+
+
+class SentinelTransport(Transport):
+    """The same by way of Sentinel; wants ``master_name`` as well."""
+
+    default_port = stock.SentinelTransport.default_port  # type: ignore[assignment]  # as in the stock transport
+    Channel = SentinelChannel

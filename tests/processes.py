@@ -10,9 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-import redis as redis_py
-
 from producer import Client, Settings, heartbeat
+from producer.connection import close, connect
 from producer.heartbeat import Heartbeat, WorkerState
 
 T = TypeVar("T")
@@ -39,7 +38,7 @@ class Fleet:
         self.file = folder / "fleet.toml"
         self.file.write_text(f'[redis]\nurl = "{url}"\nlease_s = 2\n{tables}')
         self.settings = Settings.load(self.file)
-        self.redis = redis_py.Redis.from_url(url)
+        self.redis = connect(self.settings)
         self.client = Client(self.settings)
         self.logs = folder
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -79,4 +78,4 @@ class Fleet:
                 process.kill()
             process.wait()
         self.client.close()
-        self.redis.close()
+        close(self.redis)

@@ -11,6 +11,7 @@ import uuid
 import redis
 
 from producer import heartbeat
+from producer.connection import connect
 from producer.errors import StokerError
 from producer.settings import Settings
 from scheduler.ledger import Ledger
@@ -35,12 +36,11 @@ def main() -> int:
     try:
         settings = Settings.load()
         model = settings.model(options.model)
-        url = settings.redis_url
         engine = create(model, options.device)
+        client = connect(settings)
     except StokerError as error:
         logging.critical("%s", error)
         return EXIT_BAD_CONFIG
-    client = redis.Redis.from_url(url)
     ledger = Ledger(Queue(client, settings, options.model))
     app = make_app(Assignment(options.name, options.model, options.device, settings, engine, ledger))
     return serve(app, client, options.launched_by)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from celery import Celery
 from kombu import Queue
 
+from producer.connection import transport_options
 from producer.errors import EngineError, InvalidJob
 from producer.job import TASK
 from producer.settings import Settings
@@ -41,22 +42,26 @@ class WorkerApp(Celery):  # type: ignore[misc]  # Celery has no types
 
     def _get_backend(self) -> LedgerBackend:
         # Not by the setting's "class+url" form: Celery, which shows settings to whoever asks, masks no password in it.
-        return LedgerBackend(app=self, url=self.conf.result_backend)
+        # Only its format is used, its connection never: of several sentinels the first will do.
+        return LedgerBackend(app=self, url=self.conf.result_backend.partition(";")[0])
 
 
 def make_app(assignment: Assignment) -> WorkerApp:
     """Build the application. Every setting that departs from Celery's own says why."""
     settings = assignment.settings
     url = settings.redis_url
+    found_by_sentinel = transport_options(settings)
     app = WorkerApp("stoker", broker=url, backend=url, set_as_current=False)
     app.assignment = assignment
     app.conf.update(
-        broker_transport="scheduler.transport:Transport",
+        broker_transport=f"scheduler.transport:{'SentinelTransport' if found_by_sentinel else 'Transport'}",
         broker_transport_options={
+            **found_by_sentinel,
             "ledger": assignment.ledger,
             "priority_steps": [0],  # a tier is a queue of its own; Kombu's steps would be queues nobody reads
         },
         broker_connection_retry_on_startup=True,
+        broker_channel_error_retry=True,  # nor does it end when Redis refuses a command, as one without memory does
         broker_connection_max_retries=None,  # a worker outlives any outage of Redis; its launcher decides
         worker_pool="workers.pool:EnginePool",
         worker_send_task_events=True,

@@ -70,7 +70,7 @@ class Heart:
             state=_state(pool),
             ready_at=pool.ready_at,
             capacity=assignment.ledger.capacity(),
-            running=tuple(pool.running_jobs),
+            running=tuple(map(heartbeat.mark, pool.running_jobs)),
             jobs_done=pool.meter.jobs_done,
             jobs_per_s=rate,
             batch_size=batch_size,

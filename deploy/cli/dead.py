@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from producer.connection import connect
 from producer.settings import Settings
 from scheduler import deadletters
 from scheduler.deadletters import DeadLetter
@@ -41,7 +42,7 @@ def dead() -> None:
 @contextlib.contextmanager
 def _connected() -> Iterator[tuple[redis.Redis, Settings]]:
     settings = Settings.load()
-    client = redis.Redis.from_url(settings.redis_url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
+    client = connect(settings, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
     with contextlib.closing(client):
         yield client, settings
 

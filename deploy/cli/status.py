@@ -16,6 +16,7 @@ from rich.text import Text
 
 from deploy.status import Decision, Snapshot, read
 from deploy.strays import Stray
+from producer.connection import connect
 from producer.heartbeat import Heartbeat, WorkerState
 from producer.settings import Settings
 from scheduler.queues import ModelQueues
@@ -41,7 +42,7 @@ def status(
       stoker status --json | jq '.queues[] | {model, inflight}'
     """
     settings = Settings.load()
-    client = redis.Redis.from_url(settings.redis_url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
+    client = connect(settings, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
     with contextlib.closing(client):
         if watch:
             with contextlib.suppress(KeyboardInterrupt):

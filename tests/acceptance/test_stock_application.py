@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import redis as redis_py
-from processes import Fleet
 
 from deploy.server import Server
+from processes import Fleet
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,9 +13,9 @@ import pytest
 import redis as redis_py
 from celery import Celery
 from celery.exceptions import TaskRevokedError
-from processes import DEADLINE_S, Fleet, wait_for
 
 from deploy.server import Server
+from processes import DEADLINE_S, Fleet, wait_for
 from producer import (
     AsyncClient,
     BrokerUnavailable,
@@ -313,7 +313,7 @@ def test_redis_may_be_away_at_the_start_and_in_the_middle(own_server: Server, ma
     with pytest.raises(BrokerUnavailable, match=r"submitting: Redis at redis://127\.0\.0\.1.*stoker up"):
         fleet.client.submit("echo", "x")
     process = fleet.start("slow", "w")
-    wait_for(lambda: "Redis is away" in fleet.log("w").read_text(), "the worker to notice")
+    wait_for(lambda: "Redis is away or full" in fleet.log("w").read_text(), "the worker to notice")
     own_server.start()
     ids = fleet.client.submit_many(fleet.client.job("slow", str(n)) for n in range(12))
     wait_for(lambda: fleet.redis.hlen(keys.inflight("slow")) > 0, "jobs to run")

@@ -1,0 +1,85 @@
+"""Connecting to Redis: a single server by its URL, or whichever server Sentinel says is the master."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+import redis
+import redis.asyncio
+from redis.asyncio.sentinel import SentinelConnectionPool as AsyncSentinelConnectionPool
+from redis.sentinel import SentinelConnectionPool
+
+from .errors import ConfigError
+
+if TYPE_CHECKING:
+    from .settings import Settings
+
+SENTINEL_PORT = 26379
+
+
+def connect(settings: Settings, **options: Any) -> redis.Redis:
+    """A client of the fleet's Redis; ``options`` are redis-py's."""
+    if not _by_sentinel(settings):
+        return redis.Redis.from_url(settings.redis_url, **options)
+    hosts, login = _sentinels(settings.redis_url)
+    # Asking for the master must fail fast: the sentinel asked may be gone with the old one.
+    sentinel = redis.Sentinel(hosts, sentinel_kwargs={"socket_timeout": 1.0})
+    client: redis.Redis = sentinel.master_for(_master(settings), **login, **options)
+    return client
+
+
+def connect_async(settings: Settings, **options: Any) -> redis.asyncio.Redis:
+    """The same for asyncio."""
+    if not _by_sentinel(settings):
+        return redis.asyncio.Redis.from_url(settings.redis_url, **options)
+    hosts, login = _sentinels(settings.redis_url)
+    sentinel = redis.asyncio.Sentinel(hosts, sentinel_kwargs={"socket_timeout": 1.0})
+    client: redis.asyncio.Redis = sentinel.master_for(_master(settings), **login, **options)
+    return client
+
+
+def close(client: redis.Redis) -> None:
+    """Give up a client's connections, to the sentinels as well."""
+    pool = client.connection_pool
+    client.close()
+    for sentinel in pool.sentinel_manager.sentinels if isinstance(pool, SentinelConnectionPool) else ():
+        sentinel.close()
+
+
+async def close_async(client: redis.asyncio.Redis) -> None:
+    """The same for asyncio."""
+    pool = client.connection_pool
+    await client.aclose()
+    if isinstance(pool, AsyncSentinelConnectionPool):
+        await pool.disconnect()
+        for sentinel in pool.sentinel_manager.sentinels:
+            await sentinel.aclose()
+
+
+def transport_options(settings: Settings) -> dict[str, Any]:
+    """What Celery has to be told beside the URL."""
+    return {"master_name": _master(settings)} if _by_sentinel(settings) else {}
+
+
+def _by_sentinel(settings: Settings) -> bool:
+    return settings.redis_url.startswith("sentinel://")
+
+
+def _master(settings: Settings) -> str:
+    if settings.redis.sentinel_master is None:
+        raise ConfigError("redis.url names sentinels: set redis.sentinel_master to the name of the group they watch")
+    return settings.redis.sentinel_master
+
+
+def _sentinels(url: str) -> tuple[list[tuple[str, int]], dict[str, Any]]:
+    """Hosts of the sentinels, and how to log in to the master, from ``sentinel://:password@host:port/db;...``."""
+    parts = [urlsplit(each) for each in url.split(";")]
+    hosts = [(part.hostname or "localhost", part.port or SENTINEL_PORT) for part in parts]
+    first = parts[0]
+    login: dict[str, Any] = {"db": int(first.path.strip("/") or 0)}
+    if first.password:
+        login["password"] = unquote(first.password)
+    if first.username:
+        login["username"] = unquote(first.username)
+    return hosts, login

@@ -1,0 +1,110 @@
+"""Failover: the master dies in mid-batch, Sentinel promotes its replica, and every job still ends once."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import redis as redis_py
+
+from deploy.server import Server, free_port, server_binary
+from processes import DEADLINE_S, Fleet, wait_for
+from producer import AsyncClient, Client, ConfigError, Settings, keys
+from producer.connection import connect
+
+TABLES = """
+sentinel_master = "jobs"
+[models.slow]
+engine = "echo"
+max_concurrency = 4
+options = { delay_s = 0.5 }
+"""
+
+
+@dataclass
+class Group:
+    master: Server
+    replica: Server
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"sentinel://127.0.0.1:{self.port}/0"
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> Iterator[Group]:
+    master = Server(tmp_path / "master", appendfsync="always")
+    master.start()
+    replica = Server(tmp_path / "replica")
+    replica.start()
+    redis_py.Redis.from_url(replica.url).replicaof("127.0.0.1", master.port)
+    port = free_port()
+    conf = tmp_path / "sentinel.conf"
+    conf.write_text(
+        f"port {port}\nbind 127.0.0.1\ndir {tmp_path}\n"
+        f"sentinel monitor jobs 127.0.0.1 {master.port} 1\n"
+        "sentinel down-after-milliseconds jobs 500\nsentinel failover-timeout jobs 2000\n"
+    )
+    with (tmp_path / "sentinel.log").open("wb") as log:
+        process = subprocess.Popen([server_binary(), str(conf), "--sentinel"], stdout=log, stderr=log)
+    sentinel = redis_py.Redis(port=port)
+
+    def watched() -> bool:
+        try:
+            return len(sentinel.sentinel_slaves("jobs")) == 1
+        except redis_py.ConnectionError:
+            return False
+
+    try:
+        wait_for(watched, "the sentinel to know the replica")
+        wait_for(lambda: _linked(replica), "the replica to be in step")
+        yield Group(master, replica, port)
+    finally:
+        sentinel.close()
+        process.kill()
+        process.wait()
+        replica.stop()
+        master.stop()
+
+
+def _linked(replica: Server) -> bool:
+    with redis_py.Redis.from_url(replica.url) as client:
+        return bool(client.info("replication")["master_link_status"] == "up")
+
+
+def test_jobs_outlive_their_master(group: Group, make_fleet: Callable[[str, str], Fleet], tmp_path: Path) -> None:
+    fleet = make_fleet(group.url, TABLES)
+    process = fleet.worker("slow", "w")
+    ids = fleet.client.submit_many(fleet.client.job("slow", str(n)) for n in range(24))
+    wait_for(lambda: fleet.redis.hlen(keys.inflight("slow")) > 0, "a batch to run")
+    assert fleet.redis.wait(1, 10_000) == 1  # replication is asynchronous: what it had not sent, a failover loses
+    group.master.kill()
+    found = dict(fleet.client.results(ids, timeout=DEADLINE_S))
+    assert sorted(int(result.output) for result in found.values()) == list(range(24))  # type: ignore[union-attr]
+    assert fleet.redis.connection_pool.get_connection().port == group.replica.port
+    assert process.poll() is None
+
+
+async def _through_asyncio(settings: Settings) -> None:
+    async with AsyncClient(settings) as client:
+        job = await client.submit("slow", "x")
+        assert await client.cancel(job)
+
+
+def test_every_client_finds_the_master(group: Group, make_fleet: Callable[[str, str], Fleet]) -> None:
+    import asyncio
+
+    fleet = make_fleet(group.url, TABLES)
+    with Client(fleet.settings) as client:
+        assert client.cancel(client.submit("slow", "x"))
+    asyncio.run(_through_asyncio(fleet.settings))
+
+
+def test_sentinels_without_a_group_say_what_is_missing() -> None:
+    settings = Settings(redis={"url": "sentinel://127.0.0.1:1"})
+    with pytest.raises(ConfigError, match=r"set redis\.sentinel_master"):
+        connect(settings)
