@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from producer.errors import InvalidJob, JobCancelled
+from producer.errors import InvalidJob, JobCancelled, Preempted
 from producer.job import Item
 from producer.settings import Model
 from workers.engines.protocol import Engine, Outcome, Request
@@ -154,6 +154,31 @@ def test_cancelled_at_any_moment(engine: Engine, case: Case, steps: int) -> None
     if outcomes["a"].error is None:
         assert_done(outcomes["a"], case.long[0])
     assert engine.step(0.3) == [], "a second outcome"
+
+
+def test_what_has_not_begun_is_given_back_and_the_rest_finishes(engine: Engine, case: Case) -> None:
+    count = 3 * engine.capacity
+    for number in range(count):
+        engine.submit(Request(str(number), *case.good))
+    final = {outcome.id: outcome for outcome in engine.step(1.0)}  # the first of them begin
+    engine.withdraw()
+    outcomes = {**final, **drive(engine, count - len(final))}
+    given_back = {name for name, outcome in outcomes.items() if outcome.error is not None}
+    assert all(isinstance(outcomes[name].error, Preempted) for name in given_back)
+    assert 0 < len(given_back) < count
+    for name in outcomes.keys() - given_back:
+        assert_done(outcomes[name], case.good[0])
+    engine.submit(Request("a", *case.good))  # given back is given up: nothing keeps it from working on
+    assert_done(drive(engine, 1)["a"], case.good[0])
+
+
+def test_progress_grows_with_work_alone(engine: Engine, case: Case) -> None:
+    before = engine.progress
+    assert engine.step(0.05) == []
+    assert engine.progress == before
+    engine.submit(Request("a", *case.good))
+    drive(engine, 1)
+    assert engine.progress > before
 
 
 def test_an_id_may_be_used_again_once_it_is_final(engine: Engine, case: Case) -> None:
