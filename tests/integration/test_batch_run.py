@@ -122,7 +122,7 @@ def test_stopped_and_run_again_nothing_runs_twice(client: Client, consume: Consu
             batch.stop()
     assert 60 <= progress.done <= 70
     assert sidecar(out).exists()
-    consumer.limit = 200
+    consumer.limit = float("inf")
     last = finish(Batch(client, source, out, "echo", in_flight=40))
     assert (last.done, last.resumed) == (200, progress.done)
     assert_each_once(out, 200)
@@ -138,7 +138,7 @@ def test_an_output_that_was_lost_comes_back_from_stored_results(
         if progress.done == 100:
             batch.stop()
     out.unlink()
-    consumer.limit = 200
+    consumer.limit = float("inf")
     finish(Batch(client, source, out, "echo"))
     assert_each_once(out, 200)
     assert len(consumer.ran) == 200
