@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -65,12 +65,12 @@ class Arena:
         max_losses: int = 3,
         replicas: int = 1,
         tables: str = "",
-        **config: str,
+        config: Mapping[str, str] | None = None,
     ) -> None:
         folder.mkdir(parents=True)
         self.folder = folder
         self.journal = folder / "journal.jsonl"
-        self.server = Server(folder / "server", **{**AUDITED, **config})  # type: ignore[arg-type]  # port is not a text
+        self.server = Server(folder / "server", **{**AUDITED, **(config or {})})  # type: ignore[arg-type]  # port is not a text
         self.file = folder / "fleet.toml"
         self.file.write_text(
             f'[redis]\nurl = "{self.server.url}"\nlease_s = {lease_s}\nmax_losses = {max_losses}\n'
