@@ -159,6 +159,27 @@ def test_an_input_that_fails_on_the_device_fails_alone(engine: EmbedEngine, monk
         torch.testing.assert_close(vectors(outcomes[name]), expected, atol=1e-5, rtol=0)
 
 
+def test_out_of_memory_halves_the_batch_and_is_remembered(
+    engine: EmbedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = {str(n): vectors(run(engine, Request(str(n), [f"text {n}"]))[str(n)]) for n in range(4)}
+    forward, sizes = engine._forward, []
+
+    def small_device(token_ids: list[list[int]]) -> list[list[float]]:
+        sizes.append(len(token_ids))
+        if len(token_ids) > 2:
+            raise torch.OutOfMemoryError("a device with room for two")
+        return forward(token_ids)
+
+    monkeypatch.setattr(engine, "_forward", small_device)
+    monkeypatch.setattr(engine, "_packing", engine._packing)  # restores the limit afterwards
+    for _ in range(2):
+        outcomes = run(engine, *(Request(name, [f"text {name}"]) for name in expected))
+        for name, vector in expected.items():
+            torch.testing.assert_close(vectors(outcomes[name]), vector, atol=1e-5, rtol=0)
+    assert sizes == [4, 2, 2, 2, 2]  # the second time it did not try four
+
+
 def test_a_device_that_fails_at_everything_is_lost(engine: EmbedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(**features: Any) -> Any:
         raise RuntimeError("the device fell off the bus")
