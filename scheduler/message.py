@@ -7,6 +7,7 @@ import binascii
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from celery.app.task import Context
@@ -61,9 +62,15 @@ def read(message: bytes) -> dict[str, Any]:
         raise NotAJob(f"content-type is {kind!r:.80}: only application/json is accepted")
     if payload.get("content-encoding") not in ("utf-8", "UTF-8", "us-ascii"):
         raise NotAJob(f"content-encoding is {payload.get('content-encoding')!r:.80}, not utf-8")
-    for field in ("eta", "expires"):
-        if not isinstance(headers.get(field), str | None):
-            raise NotAJob(f"headers.{field} is not a text")
+    if not isinstance(headers.get("expires"), str | None):
+        raise NotAJob("headers.expires is not a text")
+    if headers.get("eta") is not None:
+        # Celery would hold it, leased, until then: a few of them and the worker has room for nothing else.
+        raise NotAJob("headers.eta is set: a worker does not wait for a job's time; submit it when it is to run")
+    if headers.get("compression") is not None:  # Celery would drop, without a trace, what it cannot decompress
+        raise NotAJob(f"headers.compression is {headers['compression']!r:.80}: nothing compressed is accepted")
+    if not isinstance(headers.get("ignore_result"), bool | None):
+        raise NotAJob("headers.ignore_result is not true or false")
     _check_sends_nothing(headers)
     for name in headers.keys() & _STEERING:
         del headers[name]
@@ -83,7 +90,9 @@ def _check_body(body: object, encoding: object) -> None:
         decoded = body
     else:
         raise NotAJob(f"body_encoding is {encoding!r:.80}, not base64")
-    parts = _json(decoded, "the body", celery_json.loads)  # as Celery will, which reads more than JSON into it
+    parts = _json(
+        decoded, "the body", partial(celery_json.loads, _loads=_strict)
+    )  # as Celery will, which reads more than JSON into it
     if not (isinstance(parts, list) and len(parts) == 3):
         raise NotAJob("the body is not [args, kwargs, embed]: only task protocol 2 is accepted")
     args, kwargs, embed = parts
@@ -108,7 +117,14 @@ def _check_sends_nothing(part: dict[str, Any]) -> None:
         )
 
 
-def _json(text: str | bytes, what: str, loads: Callable[[str | bytes], Any] = json.loads) -> Any:
+def _not_json(constant: str) -> None:
+    raise ValueError(f"{constant} is no number there")
+
+
+_strict = partial(json.loads, parse_constant=_not_json)  # Python's own reads NaN and Infinity, nobody else does
+
+
+def _json(text: str | bytes, what: str, loads: Callable[..., Any] = _strict) -> Any:
     try:
         return loads(text)
     except RecursionError:

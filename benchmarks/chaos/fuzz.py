@@ -73,14 +73,16 @@ def _none(value: Any) -> bool:
 HEADERS: dict[str, tuple[Fate, Callable[[Any], bool]]] = {
     "task": (Fate.DEAD, _never),
     "id": (Fate.DEAD, lambda value: _text(value) and 0 < len(value) <= 256),
-    "eta": (Fate.REFUSED, _none),
+    "eta": (Fate.DEAD, _none),
+    "compression": (Fate.DEAD, _none),
+    "ignore_result": (Fate.DEAD, lambda value: value is None or value is True),
     "expires": (Fate.REFUSED, _none),
-    "timelimit": (Fate.REFUSED, lambda value: value is None or value in ([], [None])),
+    "timelimit": (Fate.REFUSED, lambda value: not value),
     **dict.fromkeys(
         (
             "lang", "shadow", "group", "group_index", "retries", "root_id", "parent_id", "argsrepr", "kwargsrepr",
-            "origin", "ignore_result", "replaced_task_nesting", "stamped_headers", "stamps", "submitted_at",
-            "losses", "claimed_at", "delivery_info", "compression", "chord", "callbacks",
+            "origin", "replaced_task_nesting", "stamped_headers", "stamps", "submitted_at",
+            "losses", "claimed_at", "delivery_info", "chord", "callbacks",
         ),
         (Fate.ANY, _never),
     ),
@@ -90,13 +92,13 @@ HEADERS: dict[str, tuple[Fate, Callable[[Any], bool]]] = {
 FIELDS: dict[str, Callable[[Any], bool]] = {
     "model": _never,
     "tier": _never,
-    "input": lambda value: (_text(value) and value != "") or isinstance(value, dict),
+    "input": lambda value: isinstance(value, str | dict) or value == [],
     "parameters": _flat_object,
     "tenant": lambda value: _text(value) and 0 < len(value) <= 128,
-    "deadline": _none,
+    "deadline": lambda value: value is None or isinstance(value, int | float),  # a time in Unix seconds
     "idempotency_key": lambda value: value is None or (_text(value) and 0 < len(value) <= 256),
     "metadata": lambda value: value == {},
-    "schema_version": _never,
+    "schema_version": lambda value: value is True,  # which is 1 in Python
     "surprise": _never,
 }
 """The fields of a job, and which values are right."""
@@ -289,13 +291,13 @@ def _wrong_headers(queue: str) -> Iterator[Hostile]:
     for limit in limits:
         envelope, job_id = _good(queue)
         envelope["headers"]["timelimit"] = limit
-        fate = Fate.ANY if limit == [0, 0] else Fate.REFUSED
+        fate = Fate.ANY if not any(limit) else Fate.REFUSED  # no limit at all is right
         yield Hostile(_dump(envelope), f"headers.timelimit: {limit!r:.40}", fate, job_id)
     for when in ("tomorrow", "2026-13-45T00:00:00", "9999-12-31T23:59:59.999999+00:00", "0001-01-01T00:00:00+14:00"):
         for name in ("eta", "expires"):
             envelope, job_id = _good(queue)
             envelope["headers"][name] = when
-            fate = Fate.REFUSED if when[:4] in ("tomo", "2026") else Fate.ANY
+            fate = Fate.DEAD if name == "eta" else Fate.REFUSED if when[:4] in ("tomo", "2026") else Fate.ANY
             yield Hostile(_dump(envelope), f"headers.{name}: {when}", fate, job_id)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from producer import envelope, keys
 
+from . import audit
 from .announcements import Announcements
 from .arena import MODEL, Arena, wait_for
 from .bars import Bar
@@ -81,12 +82,15 @@ def _outcomes(arena: Arena, bad: list[Hostile]) -> list[tuple[Hostile, str]]:
     dead: dict[bytes, list[str]] = {}
     for message, reason in arena.dead():
         dead.setdefault(message, []).append(reason.decode(errors="replace"))
+    ran = audit.runs(arena.journal)
     found = []
     for each in bad:
         ends = [f"dead: {dead[each.message].pop()}"] if dead.get(each.message) else []
         stored = arena.redis.get(keys.result(each.job_id)) if each.job_id else None
         if envelope.is_final(stored) and not ends:
             ends.append(_described(stored))
+        if not ends and each.job_id and ran[f"hostile {each.job_id}"]:
+            ends.append("ran without a result, as it asked")  # ignore_result
         found.append((each, " and ".join(ends)))
     return found
 
