@@ -103,26 +103,30 @@ class AsyncClient:
                 return
 
     async def _wait(self, job_ids: list[str], deadline: float | None) -> AsyncIterator[tuple[str, bytes]]:
-        """Stored results as they appear. Subscribes before it looks, so that none slips between."""
+        """Stored results as they appear. Looks only once it is subscribed, so that none slips between."""
         loop = asyncio.get_running_loop()
         names = {keys.result(job_id): job_id for job_id in job_ids}
-        async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+        unconfirmed = set(names)
+        async with self._redis.pubsub() as pubsub:
             await pubsub.subscribe(*names)
-            look_at = 0.0
+            look_at = loop.time() + RECHECK_S
             while names:
-                if loop.time() >= look_at:
+                if not unconfirmed or loop.time() >= look_at:
                     for name, stored in zip(list(names), await self._redis.mget(list(names)), strict=True):
                         if envelope.is_final(stored):
                             yield names.pop(name), stored
-                    look_at = loop.time() + RECHECK_S
+                    unconfirmed, look_at = {""}, loop.time() + RECHECK_S
                 if not names or (deadline is not None and loop.time() >= deadline):
                     return
                 until = look_at if deadline is None else min(look_at, deadline)
                 message = await pubsub.get_message(timeout=max(0.0, until - loop.time()))
-                if message is None or not envelope.is_final(message["data"]):
+                if message is None:
                     continue
-                if job_id := names.pop(message["channel"].decode(), None):
-                    yield job_id, message["data"]
+                name = message["channel"].decode()
+                if message["type"] == "subscribe":
+                    unconfirmed.discard(name)
+                elif envelope.is_final(message["data"]) and name in names:
+                    yield names.pop(name), message["data"]
 
     async def status(self, job_id: str) -> Status:
         """Where the job is now; see :meth:`producer.client.Client.status`."""

@@ -25,7 +25,8 @@ REAP_AT_ONCE = 1000
 
 
 def _script(name: str) -> str:
-    return files(__package__).joinpath(name).read_text()
+    folder = files(__package__)
+    return folder.joinpath(name).read_text().replace("-- include fail.lua\n", folder.joinpath("fail.lua").read_text())
 
 
 CLAIM = _script("claim.lua")
@@ -152,7 +153,7 @@ class Queue:
     def bury(self, lease: str, reason: str) -> bool:
         """Move a job to the dead letters; False when the lease was lost before."""
         names = self._names("inflight", "leases", "losses", "dead")
-        return bool(self._bury(names, [lease, reason]))
+        return bool(self._bury(names, [lease, reason, keys.result(""), self._result_ttl_ms]))
 
     def reap(self) -> tuple[int, int]:
         """Take back the jobs whose leases ran out; returns how many were requeued and buried."""

@@ -7,6 +7,7 @@
 -- ARGV  1 most losses a job may cause, 2 losses that make a suspect, 3 most jobs to look at,
 --       4 prefix of result keys, 5 results' time to live in ms
 -- Returns {requeued, buried}.
+-- include fail.lua
 local clock = redis.call('TIME')
 local now = clock[1] + clock[2] / 1000000
 local requeued, buried = 0, 0
@@ -27,20 +28,10 @@ for i = #lapsed, 1, -1 do -- the oldest last, so that it is the head again
       redis.call('HINCRBY', KEYS[4], queue, -1)
       requeued = requeued + 1
     else
-      local reason = 'lost ' .. losses .. ' workers while it ran'
+      local reason = 'it lost ' .. losses .. ' workers while it ran'
       redis.call('XADD', KEYS[5], '*', 'queue', queue, 'reason', reason, 'losses', losses, 'message', message)
       redis.call('HDEL', KEYS[3], name)
-      local decoded, content = pcall(cjson.decode, message)
-      local id = decoded and type(content) == 'table' and type(content.headers) == 'table' and content.headers.id
-      if type(id) == 'string' then
-        local why = cjson.encode('dead letter: it ' .. reason .. "; see 'stoker dead list'")
-        local result = '{"status": "FAILURE", "result": {"exc_type": "JobFailed", "exc_message": [' .. why
-          .. '], "exc_module": "producer.errors"}, "traceback": null, "children": [], "date_done": null, "task_id": '
-          .. cjson.encode(id) .. '}'
-        if redis.call('SET', ARGV[4] .. id, result, 'NX', 'PX', ARGV[5]) then
-          redis.call('PUBLISH', ARGV[4] .. id, result)
-        end
-      end
+      fail(message, reason, ARGV[4], ARGV[5])
       buried = buried + 1
     end
     redis.call('HDEL', KEYS[1], lease)

@@ -156,7 +156,7 @@ def test_too_many_losses_bury_a_job_and_answer_who_waits(
         assert queue.reap() == outcome
     ((_, letter),) = redis.xrange(keys.dead(MODEL))
     assert letter[b"message"] == message
-    assert letter[b"reason"] == b"lost 2 workers while it ran"
+    assert letter[b"reason"] == b"it lost 2 workers while it ran"
     stored = json.loads(redis.get(keys.result("poison")))
     assert stored["status"] == "FAILURE"
     assert "lost 2 workers" in stored["result"]["exc_message"][0]
@@ -248,3 +248,13 @@ def test_a_job_is_deferred_until_it_is_due_and_so_often_only(redis: redis_py.Red
     queue.finish([(job.lease, "id", b'{"status": "FAILURE"}')])
     assert not redis.exists(keys.retries(MODEL))
     assert queue.defer(job.lease) == -1
+
+
+def test_who_waits_for_a_buried_job_is_answered(redis: redis_py.Redis, queue: Queue) -> None:
+    push(redis, "batch", json.dumps({"headers": {"id": "job"}}).encode(), b"no id")
+    for job in queue.claim(2, "a"):
+        assert queue.bury(job.lease, "no good")
+    stored = json.loads(redis.get(keys.result("job")))
+    assert (stored["status"], stored["task_id"]) == ("FAILURE", "job")
+    assert "no good" in stored["result"]["exc_message"][0]
+    assert redis.xlen(keys.dead(MODEL)) == 2
