@@ -80,13 +80,11 @@ def answers(settings: Settings) -> bool:
 def celery_app(settings: Settings) -> Celery:
     """An application that can watch the fleet and look up its results, and run nothing."""
     app = Celery("stoker", broker=settings.redis_url, backend=settings.redis_url)
+    queues = [keys.queue(name, tier) for name, model in settings.models.items() for tier in model.tiers]
     app.conf.update(
         # Until a worker has come up, these are the queues that Flower shows.
-        task_queues=[
-            Queue(keys.queue(name, tier), Exchange(""), routing_key=keys.queue(name, tier))
-            for name, model in settings.models.items()
-            for tier in model.tiers
-        ],
+        task_queues=[Queue(queue, Exchange(""), routing_key=queue) for queue in queues],
+        task_default_queue=queues[0] if queues else "celery",  # its length is asked for as well
         accept_content=["json"],
         task_send_sent_event=True,
         broker_connection_retry_on_startup=True,

@@ -41,6 +41,10 @@ class Ledger:
         self._abandoned: list[str] = []
         self._buried: list[tuple[str, str]] = []
 
+    def __json__(self) -> str:
+        """What 'inspect stats' says of it, which shows everybody the transport's options."""
+        return f"ledger of {self._owner}"
+
     @property
     def held(self) -> dict[str, str]:
         """Job ids by lease, of the jobs that are not ended."""

@@ -12,7 +12,7 @@ import typer
 
 from producer.errors import StokerError
 
-from . import batch, dead, fleet, status
+from . import acl, batch, dead, fleet, status
 
 app = typer.Typer(
     name="stoker",
@@ -24,7 +24,7 @@ app = typer.Typer(
     epilog="First time here? Run [bold]stoker up[/bold] where a fleet.toml lies, "
     "and [bold]stoker status[/bold] in another window.",
 )
-for command in (fleet.up, batch.batch, status.status, fleet.down, fleet.worker, fleet.autoscaler):
+for command in (fleet.up, batch.batch, status.status, fleet.down, fleet.worker, fleet.autoscaler, acl.acl):
     app.command()(command)
 app.add_typer(dead.app)
 

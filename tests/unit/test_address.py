@@ -46,7 +46,12 @@ def test_no_password_is_shown_whatever_it_is_made_of(noise: str) -> None:
 
 
 def test_every_library_gets_the_form_that_it_understands() -> None:
-    for same in ("redis://h:1/0", "redis://u:p%2F@h:1/0?socket_timeout=5", "unix:///s?db=0", "sentinel://a:1;b:2"):
+    for same in (
+        "redis://h:1/0",
+        "redis://u:p%2F@h:1/0?socket_timeout=5",
+        "unix:///s?db=0",
+        "sentinel://a:1;sentinel://b:2/0",
+    ):
         assert usable(same) == same
     assert usable("rediss://h/0") == "rediss://h/0?ssl_cert_reqs=required"
     assert usable("rediss://h/0?ssl_cert_reqs=CERT_NONE&ssl_ca_certs=/a/b") == (
@@ -56,9 +61,10 @@ def test_every_library_gets_the_form_that_it_understands() -> None:
 
 
 @pytest.mark.parametrize("password", [f"/{SECRET}", f"#{SECRET}", f"?{SECRET}", f"1/{SECRET}"])
-def test_an_address_that_cannot_be_read_is_refused_without_being_told(password: str) -> None:
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "sentinel"])
+def test_an_address_that_cannot_be_read_is_refused_without_being_told(scheme: str, password: str) -> None:
     with pytest.raises(ConfigError, match="%2F for /") as refused:
-        usable(f"redis://:{password}@host:6379/0")
+        usable(f"{scheme}://:{password}@host:6379/0")
     assert SECRET not in str(refused.value)
 
 

@@ -1,0 +1,228 @@
+"""Least privilege: what each role may do in Redis, as ``ACL SETUSER`` rules (Redis 7 or Valkey 7.2 and later).
+
+Every grant is a selector of its own: a few commands on a few keys. A role therefore never has the product of all
+its commands and all its keys; a producer may push onto a queue and delete a result, but not delete a queue.
+A script runs with the rights of who calls it: to be allowed ``EVALSHA`` is to be allowed nothing more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from producer import keys
+from producer.errors import ConfigError
+from producer.settings import Settings
+
+CONNECTION = (
+    "ping",
+    "select",
+    "client|setinfo",
+    "client|setname",
+    "multi",
+    "exec",
+    "discard",
+    "watch",
+    "unwatch",
+    "time",
+    "unsubscribe",
+    "punsubscribe",
+    "script|load",
+    "script|exists",
+)
+"""What every client sends, about no key at all. Not in it: ``SCRIPT FLUSH`` and ``KILL``, ``FUNCTION``, ``EVAL``."""
+
+PIDBOX = "celery.pidbox"
+REPLIES = "reply.celery.pidbox"
+EVENTS = "celeryev"
+# Kombu's own names: tables of which queue is bound to which exchange, and when they go. No job is in them.
+TABLES = ("_kombu.binding.", "_kombu.binding_permanent.")
+DEADLINES = "_kombu.binding_deadlines"
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Commands on keys and channels, all given as Redis patterns."""
+
+    commands: Sequence[str]
+    keys: Sequence[str] = ()
+    channels: Sequence[str] = ()
+
+    @property
+    def rule(self) -> str:
+        """As a selector."""
+        parts = [f"+{command}" for command in self.commands]
+        parts += [f"~{key}" for key in self.keys]
+        parts += [f"&{channel}" for channel in self.channels]
+        return f"({' '.join(parts)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """The names that grants are made of: of the models that the role is for, on one database."""
+
+    models: Sequence[str]
+    queues: Sequence[str]
+    db: int
+
+    @property
+    def state(self) -> list[str]:
+        """All that is kept about the models."""
+        return [f"stoker:*:{model}" for model in self.models]
+
+    @property
+    def events(self) -> str:
+        """Channels of Celery's events."""
+        return f"/{self.db}.{EVENTS}/*"
+
+    @property
+    def pidbox(self) -> str:
+        """Channel of Celery's remote control."""
+        return f"/{self.db}.{PIDBOX}"
+
+
+RESULT = keys.result("*")
+
+
+def producer(fleet: Fleet) -> list[Grant]:
+    """:class:`producer.Client`: submit, collect, cancel. It cannot see what is queued."""
+    return [
+        Grant(["evalsha"], [*fleet.queues, keys.submission("*"), RESULT, keys.cancelled()]),
+        Grant(["lpush", "llen"], fleet.queues),
+        Grant(["set", "get"], [keys.submission("*")]),
+        Grant(["get", "mget", "set", "del", "subscribe", "publish"], [RESULT], [RESULT]),
+        Grant(["zadd", "zremrangebyscore"], [keys.cancelled()]),
+        Grant(["get", "mget"], [keys.worker("*")]),
+        Grant(["zrange", "zrangebyscore"], [keys.workers()]),
+        # To publish there is all: who may also listen hears of everybody's jobs.
+        Grant(["publish"], channels=[fleet.pidbox]),
+    ]
+
+
+def stock(fleet: Fleet) -> list[Grant]:
+    """A Celery application that knows nothing of Stoker: ``send_task``, ``AsyncResult``, ``revoke``."""
+    # Celery also asks how long the lists beside a queue are that its priorities would go to.
+    priorities = [f"{queue}??[369]" for queue in fleet.queues]
+    return [
+        Grant(["lpush", "llen"], [*fleet.queues, *priorities]),
+        Grant(["sadd", "smembers"], _tables([*fleet.queues, PIDBOX])),
+        Grant(["get", "mget", "del", "subscribe"], [RESULT], [RESULT]),
+        Grant(["publish"], channels=[fleet.pidbox, fleet.events]),
+    ]
+
+
+def worker(fleet: Fleet) -> list[Grant]:
+    """A worker: all of its models' queues and state, and nothing of others'."""
+    return [
+        Grant(["evalsha"], [*fleet.queues, *fleet.state, keys.cancelled(), RESULT]),
+        Grant(["llen", "lrange", "lindex", "ltrim", "lpush", "rpush", "blmove", "exists"], fleet.queues),
+        Grant(["@hash", "@list", "@sortedset", "@stream", "@string", "exists", "del"], fleet.state),
+        Grant(["zcard", "zmscore", "zscore"], [keys.cancelled()]),
+        Grant(["get", "set", "del", "publish"], [RESULT], [RESULT]),
+        *_heart(),
+        *_remote_control(fleet, [*fleet.queues]),
+        Grant(["publish"], channels=[fleet.events]),
+    ]
+
+
+def autoscaler(fleet: Fleet) -> list[Grant]:
+    """The autoscaler: looks at everything, takes back the jobs of lost workers, and keeps its own journal."""
+    return [
+        Grant(["evalsha"], [*fleet.queues, *fleet.state, keys.leader(), RESULT]),
+        Grant(["llen", "lindex", "lpush", "rpush", "exists"], fleet.queues),
+        Grant(["@hash", "@list", "@sortedset", "@stream", "@string", "exists"], fleet.state),
+        Grant(["set", "get", "publish"], [RESULT], [RESULT]),
+        Grant(["get", "set", "del", "pexpire"], [keys.leader()]),
+        Grant(["set"], [keys.devices()]),
+        Grant(["xadd"], [keys.decisions()]),
+        *_heart(),
+        Grant(["get", "mget"], [keys.worker("*")]),
+        Grant(["zrangebyscore", "zrange"], [keys.workers()]),
+    ]
+
+
+def monitor(fleet: Fleet) -> list[Grant]:
+    """Flower and ``stoker status``: they look. Flower asks workers through remote control, which is a mailbox."""
+    priorities = [f"{queue}??[369]" for queue in fleet.queues]
+    return [
+        Grant(["llen", "lindex"], [*fleet.queues, *priorities]),
+        Grant(["hgetall", "hget", "hmget", "hlen", "xlen", "zcard", "llen"], fleet.state),
+        Grant(["get", "mget"], [keys.worker("*"), keys.leader(), keys.devices()]),
+        Grant(["exists"], [keys.leader()]),
+        Grant(["zrange", "zrangebyscore"], [keys.workers()]),
+        Grant(["xrevrange"], [keys.decisions()]),
+        Grant(["scan", "info"]),
+        Grant(["smembers"], [f"{TABLES[0]}*"]),
+        *_remote_control(fleet, []),
+        Grant(["psubscribe", "subscribe", "publish"], channels=[fleet.pidbox, fleet.events]),
+        Grant(["brpop", "llen", "del"], [f"*.{REPLIES}*", f"{EVENTS}.*"]),
+        # Whoever waits for a reply through stock Kombu also looks whether a stock worker left messages behind.
+        Grant(["set", "get", "del", "evalsha"], ["unacked_mutex"]),
+        Grant(["zrange"], ["unacked_index"]),
+    ]
+
+
+def operator(fleet: Fleet) -> list[Grant]:
+    """Who decides on dead letters: sees them, requeues and purges them. Sees what a monitor sees."""
+    dead = [keys.dead(model) for model in fleet.models]
+    return [
+        *monitor(fleet),
+        Grant(["evalsha"], [*fleet.state, *fleet.queues, RESULT]),
+        Grant(["xrange", "xrevrange", "xlen", "xdel", "del"], dead),
+        Grant(["hdel", "zrem"], fleet.state),
+        Grant(["lpush"], fleet.queues),
+        Grant(["get", "del"], [RESULT]),
+    ]
+
+
+def _heart() -> list[Grant]:
+    return [Grant(["set", "del"], [keys.worker("*")]), Grant(["zadd", "zrem"], [keys.workers()])]
+
+
+def _remote_control(fleet: Fleet, queues: Iterable[str]) -> list[Grant]:
+    """A mailbox of its own and answers to others', with Kombu's bookkeeping."""
+    own = _tables([PIDBOX, REPLIES, EVENTS])
+    return [
+        Grant(["sadd", "smembers"], _tables(queues)),
+        Grant(["sadd", "srem", "smembers", "exists", "del"], own),
+        Grant(["evalsha"], [*own, DEADLINES]),
+        Grant(["zadd", "zrangebyscore", "zrem"], [DEADLINES]),
+        Grant(["llen", "del", "exists", "pexpire"], [f"*.{PIDBOX}*", f"{EVENTS}.*"]),
+        Grant(["lpush"], [f"*.{REPLIES}"]),
+        Grant(["psubscribe", "subscribe"], channels=[fleet.pidbox]),
+    ]
+
+
+def _tables(exchanges: Iterable[str]) -> list[str]:
+    return [f"{table}{exchange}" for exchange in exchanges for table in TABLES]
+
+
+ROLES: dict[str, Callable[[Fleet], list[Grant]]] = {
+    role.__name__: role for role in (producer, stock, worker, autoscaler, monitor, operator)
+}
+
+
+def rules(role: str, settings: Settings, models: Sequence[str] = ()) -> list[str]:
+    """The rules of a role, to follow ``ACL SETUSER name``; they say nothing about its password.
+
+    Args:
+        models: those that it is for; by default all of the fleet file.
+
+    Raises:
+        ConfigError: an unknown role. UnknownModel: naming the models there are.
+    """
+    if role not in ROLES:
+        raise ConfigError(f"no role {role!r}; allowed: {', '.join(ROLES)}")
+    chosen = list(models) or list(settings.models)
+    queues = [keys.queue(model, tier) for model in chosen for tier in settings.model(model).tiers]
+    grants = ROLES[role](Fleet(chosen, queues, _db(settings)))
+    return ["-@all", *(f"+{command}" for command in CONNECTION), *(grant.rule for grant in grants)]
+
+
+def _db(settings: Settings) -> int:
+    """The database, which is part of the names of Celery's channels."""
+    try:
+        return int(urlsplit(settings.redis_url).path.removeprefix("/") or 0)
+    except ConfigError:  # no Redis yet
+        return 0
