@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import http.client
 import json
-import os
 import shlex
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,8 +15,8 @@ from celery import Celery
 
 from autoscaler.launchers import records
 from deploy import acl
-from deploy.ports import free_port
 from deploy.server import Server
+from machine import Machine
 from processes import DEADLINE_S, wait_for
 from producer import AsyncClient, Client, Settings, Status, heartbeat, keys
 from producer.job import TASK
@@ -50,69 +45,39 @@ name = "cpu:1"
 """
 
 
-class Guarded:
-    """A server that nobody may use but the roles, each with a password of its own."""
+class Guarded(Machine):
+    """A machine whose server nobody may use but the roles, each with a password of its own."""
 
     def __init__(self, folder: Path, url: str) -> None:
+        super().__init__(folder, FLEET)
         self.url = url
-        self.file = folder / "fleet.toml"
-        self.file.write_text(FLEET)
-        self.folder = folder
-        settings = Settings.load(self.file).model_copy(
-            update={"redis": Settings().redis.model_copy(update={"url": url})}
-        )
         self.admin = redis_py.Redis.from_url(url)
         self.admin.execute_command("ACL", "SETUSER", "admin", "reset", "on", ">admin", "+@all", "~*", "&*")
         for role in acl.ROLES:
-            self.admin.execute_command("ACL", "SETUSER", role, "reset", "on", f">{role}", *acl.rules(role, settings))
-        one = acl.rules("worker", settings, ["echo"])
-        self.admin.execute_command("ACL", "SETUSER", "worker-echo", "reset", "on", ">worker-echo", *one)
+            self.user(role, role)
+        self.user("worker-echo", "worker", "echo")
+        self.user("producer-echo", "producer", "echo")
         self.admin.close()
         self.admin = redis_py.Redis.from_url(self.as_("admin"))
         self.admin.execute_command("ACL", "SETUSER", "default", "off")
         self.admin.execute_command("ACL", "LOG", "RESET")
-        self.processes: list[subprocess.Popen[bytes]] = []
 
-    def as_(self, role: str) -> str:
-        return self.url.replace("redis://", f"redis://{role}:{role}@")
+    def user(self, name: str, role: str, *models: str) -> None:
+        rules = acl.rules(role, self.settings(self.url), models)
+        self.admin.execute_command("ACL", "SETUSER", name, "reset", "on", f">{name}", *rules)
 
-    def settings(self, role: str) -> Settings:
-        settings = Settings.load(self.file)
-        return settings.model_copy(update={"redis": settings.redis.model_copy(update={"url": self.as_(role)})})
+    def as_(self, user: str) -> str:
+        return self.url.replace("redis://", f"redis://{user}:{user}@")
 
-    def client(self, role: str) -> redis_py.Redis:
-        return redis_py.Redis.from_url(self.as_(role))
-
-    def environment(self, role: str, **more: str) -> dict[str, str]:
-        return {**os.environ, "STOKER_FLEET": str(self.file), "REDIS_URL": self.as_(role), **more}
-
-    def start(self, name: str, role: str, *command: str, **environment: str) -> subprocess.Popen[bytes]:
-        with (self.folder / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-m", *command],
-                env=self.environment(role, **environment), stdout=log, stderr=log,
-            )  # fmt: skip
-        self.processes.append(process)
-        return process
-
-    def run(self, role: str, *command: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", *command],
-            env=self.environment(role), capture_output=True, text=True, timeout=DEADLINE_S, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+    def client(self, user: str) -> redis_py.Redis:
+        return redis_py.Redis.from_url(self.as_(user))
 
     def refused(self) -> list[tuple[str, str, str]]:
         """Whatever any role was refused: user, reason and object."""
         return [(e["username"], e["reason"], e["object"]) for e in self.admin.acl_log()]
 
     def close(self) -> None:
-        for process in self.processes:
-            process.kill()
-            process.wait()
-        for record in records.read_all(Settings.load(self.file).state_dir / "run"):
-            records.send(record, signal.SIGKILL)
+        super().close()
         self.admin.close()
 
 
@@ -133,14 +98,14 @@ async def _through_asyncio(settings: Settings) -> None:
 
 
 def test_the_whole_fleet_runs_under_its_rules_and_is_refused_nothing(guarded: Guarded) -> None:
-    guarded.start("autoscaler", "autoscaler", "autoscaler", STOKER_REDIS__WORKER_URL=guarded.as_("worker"))
-    with Client(guarded.settings("producer")) as client:
+    guarded.start("autoscaler", guarded.as_("autoscaler"), "autoscaler", STOKER_REDIS__WORKER_URL=guarded.as_("worker"))
+    with Client(guarded.settings(guarded.as_("producer"))) as client:
         job = client.submit("echo", ["a", "b"], idempotency_key="once")
         assert client.result(job, timeout=DEADLINE_S).output == ["a", "b"]
         running = client.submit("slow", "x")
         wait_for(lambda: client.status(running) is Status.RUNNING, "the slow job to run")
         assert client.cancel(running)
-    asyncio.run(_through_asyncio(guarded.settings("producer")))
+    asyncio.run(_through_asyncio(guarded.settings(guarded.as_("producer"))))
     with Celery(broker=guarded.as_("stock"), backend=guarded.as_("stock"), set_as_current=False) as app:
         answer = app.send_task(TASK, kwargs={"input": "stock"}, queue="echo.batch")
         assert answer.get(timeout=DEADLINE_S)["output"] == "stock"
@@ -148,44 +113,30 @@ def test_the_whole_fleet_runs_under_its_rules_and_is_refused_nothing(guarded: Gu
         app.send_task(TASK, kwargs={"input": "x"}, queue="slow.batch").revoke(terminate=True)
     _monitored(guarded)
     _dead_letters_decided(guarded)
-    names = {record.name for record in records.read_all(Settings.load(guarded.file).state_dir / "run")}
-    for record in records.read_all(Settings.load(guarded.file).state_dir / "run"):
+    workers = list(guarded.workers())
+    assert workers
+    for record in workers:
         records.terminate(record, 20)  # its goodbye is under the rules, too
-    assert names
     assert guarded.refused() == []
 
 
 def _monitored(guarded: Guarded) -> None:
-    told = json.loads(guarded.run("monitor", "deploy.cli", "status", "--json"))
+    told = json.loads(guarded.run(guarded.as_("monitor"), "deploy.cli", "status", "--json").stdout)
     assert {model["model"] for model in told["queues"]} == {"echo", "other", "slow"}
     assert {worker["model"] for worker in told["workers"]} >= {"echo"}
     assert told["decisions"]
-    port = free_port()
-    basic = {"Authorization": "Basic " + base64.b64encode(b"stoker:pw").decode()}
-    guarded.start("flower", "monitor", "deploy.flower", FLOWER_PORT=str(port), FLOWER_BASIC_AUTH="stoker:pw")
-
-    def asked(path: str) -> object:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-        try:
-            connection.request("GET", path, headers=basic)
-            answer = connection.getresponse()
-            body = answer.read()
-            return json.loads(body) if answer.status == http.HTTPStatus.OK else None
-        except OSError:
-            return None
-        finally:
-            connection.close()
-
-    wait_for(lambda: asked("/api/workers?refresh=1"), "Flower to see the workers")
-    assert asked("/api/queues/length")
-    assert asked("/api/tasks") is not None
+    guarded.flower(guarded.as_("monitor"))
+    guarded.until_flower_knows("echo", "slow")
+    for path in ("/api/queues/length", "/api/tasks", "/broker"):
+        assert guarded.ask_flower(path)[0] == http.HTTPStatus.OK
 
 
 def _dead_letters_decided(guarded: Guarded) -> None:
     guarded.admin.lpush(keys.queue("echo", "batch"), b"rubbish")
     operator = guarded.client("operator")
     (letter,) = wait_for(lambda: list(deadletters.letters(operator, "echo")), "the dead letter")
-    assert b"rubbish" in guarded.run("operator", "deploy.cli", "dead", "show", "echo", letter.id).encode()
+    shown = guarded.run(guarded.as_("operator"), "deploy.cli", "dead", "show", "echo", letter.id)
+    assert "rubbish" in shown.stdout, shown.stderr
     deadletters.requeue(operator, "echo", letter.id)
     wait_for(lambda: list(deadletters.letters(operator, "echo")), "it to come back")
     assert deadletters.purge(operator, "echo") == 1
@@ -246,7 +197,7 @@ def test_a_role_may_not(guarded: Guarded, command: list[str], roles: list[str]) 
 
 def test_a_script_has_the_rights_of_who_calls_it(guarded: Guarded) -> None:
     """A producer may call any script that is loaded, so what counts is what the script may do in its name."""
-    queue = Queue(guarded.client("worker"), guarded.settings("worker"), "echo")
+    queue = Queue(guarded.client("worker"), guarded.settings(guarded.as_("worker")), "echo")
     queue.load()
     guarded.admin.lpush("echo.batch", "precious")
     for role in ("producer", "stock", "monitor", "operator"):
@@ -265,11 +216,11 @@ def test_a_script_has_the_rights_of_who_calls_it(guarded: Guarded) -> None:
 def test_a_worker_of_one_model_has_no_part_in_another(guarded: Guarded) -> None:
     guarded.admin.lpush("other.batch", "precious")
     with guarded.client("worker-echo") as client:
-        mine = Queue(client, guarded.settings("worker"), "echo")
+        mine = Queue(client, guarded.settings(guarded.as_("worker")), "echo")
         mine.load()
         client.execute_command(*mine.claim_command(1, "mine"))
         with pytest.raises(redis_py.exceptions.ResponseError, match=r"(?i)permission"):
-            Queue(client, guarded.settings("worker"), "other").claim(1, "thief")
+            Queue(client, guarded.settings(guarded.as_("worker")), "other").claim(1, "thief")
         for command in (["LRANGE", "other.batch", "0", "-1"], ["XRANGE", "stoker:dead:other", "-", "+"]):
             with pytest.raises(redis_py.exceptions.NoPermissionError):
                 client.execute_command(*command)
@@ -277,11 +228,7 @@ def test_a_worker_of_one_model_has_no_part_in_another(guarded: Guarded) -> None:
 
 
 def test_a_role_may_be_for_some_models_only(guarded: Guarded) -> None:
-    settings = guarded.settings("admin")
-    guarded.admin.execute_command(
-        "ACL", "SETUSER", "tenant", "reset", "on", ">tenant", *acl.rules("producer", settings, ["echo"])
-    )
-    with Client(guarded.settings("tenant")) as client:
+    with Client(guarded.settings(guarded.as_("producer-echo"))) as client:
         client.submit("echo", "x")
         with pytest.raises(redis_py.exceptions.ResponseError, match=r"(?i)permission"):
             client.submit("other", "x")
@@ -289,8 +236,8 @@ def test_a_role_may_be_for_some_models_only(guarded: Guarded) -> None:
 
 
 def test_what_the_command_prints_is_what_the_server_takes(guarded: Guarded) -> None:
-    printed = guarded.run("admin", "deploy.cli", "acl", "monitor", "--user", "watcher")
-    (line,) = printed.splitlines()
+    printed = guarded.run(guarded.url, "deploy.cli", "acl", "monitor", "--user", "watcher")
+    (line,) = printed.stdout.splitlines()
     assert line.startswith("ACL SETUSER watcher reset on >PASSWORD ")
     arguments = line.replace("PASSWORD", "pw")
     # As redis-cli would send it: a selector in quotes is one argument.
