@@ -78,6 +78,10 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
         """Celery gives us its loop, anew after every reconnect."""
         self._hub = loop
         loop.add_reader(self._bell.fileno(), self._settle_finished)
+        if threading.current_thread() is threading.main_thread():
+            # Python goes on with an interrupted poll: without this, a SIGTERM is noticed when something else
+            # happens, and until then another batch may begin.
+            signal.set_wakeup_fd(self._ring.fileno(), warn_on_full_buffer=False)
 
     def on_start(self) -> None:
         """Start the device thread, which loads the model while Celery connects."""
@@ -212,6 +216,7 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
         with contextlib.suppress(redis.ConnectionError, redis.TimeoutError):  # else the leases run out
             self.ledger.flush()  # at once: what was let go is not renewed any more
         self._stopping.set()
+        self.engine.withdraw()  # nothing is left to withdraw: it ends the device's wait for work
         self._device.join(timeout=2 * STEP_S + 5)
 
     def terminate_job(self, pid: int, signal: int | None = None) -> None:
