@@ -19,6 +19,9 @@ from producer.job import TASK
 SENDS = ("callbacks", "errbacks", "chain", "chord")
 """Where a message names further tasks, which Celery would have the worker send when this one has ended."""
 
+LONGEST_S = 10.0**9
+"""More seconds than any time limit has: clocks and timers overflow not far beyond."""
+
 _PROTOCOL = {
     "id",
     "eta",
@@ -69,6 +72,8 @@ def read(message: bytes) -> dict[str, Any]:
         raise NotAJob("headers.eta is set: a worker does not wait for a job's time; submit it when it is to run")
     if headers.get("compression") is not None:  # Celery would drop, without a trace, what it cannot decompress
         raise NotAJob(f"headers.compression is {headers['compression']!r:.80}: nothing compressed is accepted")
+    if not _is_limit(headers.get("timelimit")):
+        raise NotAJob("headers.timelimit is not [seconds or null, seconds or null]")
     if not isinstance(headers.get("ignore_result"), bool | None):
         raise NotAJob("headers.ignore_result is not true or false")
     _check_sends_nothing(headers)
@@ -76,6 +81,15 @@ def read(message: bytes) -> dict[str, Any]:
         del headers[name]
     _check_body(payload.get("body"), properties.get("body_encoding"))
     return payload
+
+
+def _is_limit(value: object) -> bool:
+    if not isinstance(value, list):
+        return value is None
+    return len(value) == 2 and all(
+        each is None or (isinstance(each, int | float) and not isinstance(each, bool) and 0 <= each < LONGEST_S)
+        for each in value
+    )
 
 
 def _check_body(body: object, encoding: object) -> None:

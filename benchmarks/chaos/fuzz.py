@@ -77,7 +77,7 @@ HEADERS: dict[str, tuple[Fate, Callable[[Any], bool]]] = {
     "compression": (Fate.DEAD, _none),
     "ignore_result": (Fate.DEAD, lambda value: value is None or value is True),
     "expires": (Fate.REFUSED, _none),
-    "timelimit": (Fate.REFUSED, lambda value: not value),
+    "timelimit": (Fate.DEAD, _none),
     **dict.fromkeys(
         (
             "lang", "shadow", "group", "group_index", "retries", "root_id", "parent_id", "argsrepr", "kwargsrepr",
@@ -291,7 +291,7 @@ def _wrong_headers(queue: str) -> Iterator[Hostile]:
     for limit in limits:
         envelope, job_id = _good(queue)
         envelope["headers"]["timelimit"] = limit
-        fate = Fate.ANY if not any(limit) else Fate.REFUSED  # no limit at all is right
+        fate = Fate.ANY if limit == [0, 0] else Fate.DEAD  # Celery takes 0 for no limit
         yield Hostile(_dump(envelope), f"headers.timelimit: {limit!r:.40}", fate, job_id)
     for when in ("tomorrow", "2026-13-45T00:00:00", "9999-12-31T23:59:59.999999+00:00", "0001-01-01T00:00:00+14:00"):
         for name in ("eta", "expires"):

@@ -22,6 +22,8 @@ def plan(rng: random.Random, jobs: int, workers: int, autoscalers: int, servers:
     with every worker that was killed before it lived a minute, and would leave hardly anything to kill.
     """
     kinds: list[str] = []
+    if not autoscalers:
+        kinds = ["worker"] * workers
     for n in range(autoscalers):
         share = workers * (n + 1) // autoscalers - workers * n // autoscalers
         block = ["worker"] * share

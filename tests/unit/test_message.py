@@ -52,6 +52,10 @@ def test_headers_that_celery_would_take_for_its_own_knowledge_are_dropped_and_ot
         (changed(headers={**GOOD["headers"], "expires": {}}), "headers.expires is not a text"),
         (changed(headers={**GOOD["headers"], "eta": "9999-12-31T23:59:59+00:00"}), "does not wait for a job's time"),
         (changed(headers={**GOOD["headers"], "compression": "bzip2"}), "nothing compressed"),
+        *(
+            (changed(headers={**GOOD["headers"], "timelimit": limit}), "headers.timelimit is not")
+            for limit in (7, "x", [], [1], [None, "9"], [-1, None], [10**400, None], [None, True], {})
+        ),
         (changed(headers={**GOOD["headers"], "ignore_result": "x"}), "ignore_result is not true or false"),
         (changed(headers={**GOOD["headers"], "submitted_at": float("nan")}), "NaN is no number"),
         (changed(body=body([[], {"input": "x", "parameters": {"p": float("inf")}}, {}])), "Infinity is no number"),
