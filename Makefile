@@ -52,11 +52,12 @@ up: setup ## start the fleet of this machine (Ctrl-C stops it)
 down: setup ## stop whatever of it still runs, however it was left
 	$(BIN)/stoker down
 
-bench: setup ## the benchmarks, each beside its baseline
-	@for bench in benchmarks/bench_*.py; do echo "== $$bench"; $(BIN)/python "$$bench"; done
+bench: setup ## the benchmarks, each beside its baseline; the last line of each is JSON
+	$(BIN)/python -m benchmarks.submit
+	$(BIN)/python -m benchmarks.chaos
 
 test: setup ## all tests: unit, integration (a real server), acceptance (real processes, real models)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: setup ## ruff, mypy --strict, hadolint on the Dockerfile, dclint on the compose file
 	$(BIN)/ruff check .
