@@ -1,0 +1,302 @@
+"""A state machine of the queue: whatever is done to it in whatever order, every job is in exactly one place."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import pytest
+import redis as redis_py
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from producer import envelope, keys
+from producer.job import Job
+from producer.settings import Limits, Model, Redis, Settings
+from producer.submission import CANCEL_LUA, SUBMIT_LUA, arguments, plan
+from scheduler import deadletters
+from scheduler.queue import Queue
+
+MODEL = "m"
+TIERS = ("interactive", "batch")
+WORKERS = st.sampled_from(["a", "b", "c"])
+PICK = st.integers(0, 1000)
+"""Which of those that there are; taken modulo how many."""
+
+
+@pytest.fixture
+def settings() -> Settings:
+    model = Model(engine="echo", tiers=TIERS, limits=Limits(max_retries=2))
+    return Settings(redis=Redis(lease_s=3600, max_losses=3), models={MODEL: model})
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The queue at one moment."""
+
+    places: dict[str, list[bytes]]
+    """Messages by where they are."""
+    inflight: dict[str, bytes]
+    leases: set[str]
+    remembered: set[str]
+    """SHA1 of the messages of which losses or retries are remembered."""
+    results: dict[str, bytes]
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """Jobs, three workers that may crash at any moment, and the ghosts of those that did.
+
+    A ghost is a worker that was taken for dead and goes on: it still does everything in the name of its leases.
+    """
+
+    def __init__(self, redis: redis_py.Redis, settings: Settings) -> None:
+        super().__init__()
+        redis.flushall()
+        self.redis: Any = redis
+        self.settings = settings
+        self.queue = Queue(redis, settings, MODEL)
+        self._submit = redis.register_script(SUBMIT_LUA)
+        self._cancel = redis.register_script(CANCEL_LUA)
+        self._owners = count()
+        self._heard = redis.pubsub()  # type: ignore[no-untyped-call]  # redis-py
+        self._heard.psubscribe(keys.result("*"))
+        self.ids: set[str] = set()
+        self.held: dict[str, list[str]] = {"a": [], "b": [], "c": []}
+        self.ghosts: list[str] = []
+        self.committed: dict[str, bytes] = {}
+        self.announced: Counter[str] = Counter()
+
+    def teardown(self) -> None:
+        self._heard.close()
+
+    # -- what is seen -------------------------------------------------------------------------------
+
+    def _see(self) -> Seen:
+        """Everything, at one moment, in one round trip."""
+        known = sorted(self.ids)
+        with self.redis.pipeline() as pipe:
+            for tier in TIERS:
+                pipe.lrange(keys.queue(MODEL, tier), 0, -1)
+            pipe.lrange(keys.suspects(MODEL), 0, -1)
+            pipe.zrange(keys.deferred(MODEL), 0, -1)
+            pipe.hgetall(keys.inflight(MODEL))
+            pipe.zrange(keys.leases(MODEL), 0, -1)
+            pipe.xrange(keys.dead(MODEL))
+            pipe.hkeys(keys.losses(MODEL))
+            pipe.hkeys(keys.retries(MODEL))
+            pipe.mget([keys.result(job_id) for job_id in known] or ["none"])
+            *waiting, suspects, deferred, inflight, leases, dead, losses, retries, results = pipe.execute()
+        return Seen(
+            {
+                **{keys.queue(MODEL, tier): found for tier, found in zip(TIERS, waiting, strict=True)},
+                "suspects": [entry.partition(b"|")[2] for entry in suspects],
+                "deferred": [entry.partition(b"|")[2] for entry in deferred],
+                "in flight": list(inflight.values()),
+                "dead": [fields[b"message"] for _, fields in dead],
+            },
+            {lease.decode(): message for lease, message in inflight.items()},
+            {lease.decode() for lease in leases},
+            {name.decode() for name in [*losses, *retries]},
+            {job_id: found for job_id, found in zip(known, results, strict=False) if found is not None},
+        )
+
+    def _inflight(self) -> dict[str, bytes]:
+        return {lease.decode(): message for lease, message in self.redis.hgetall(keys.inflight(MODEL)).items()}
+
+    def _dead(self) -> list[tuple[str, bytes]]:
+        return [(entry.decode(), fields[b"message"]) for entry, fields in self.redis.xrange(keys.dead(MODEL))]
+
+    def _place(self, job_id: str) -> list[str]:
+        places = self._see().places
+        return [place for place, messages in places.items() for message in messages if _id(message) == job_id]
+
+    def _leases(self) -> list[str]:
+        return [lease for leases in self.held.values() for lease in leases] + self.ghosts
+
+    def _live(self, lease: str) -> str | None:
+        """The job under a lease, if it is still held."""
+        message = self._inflight().get(lease)
+        return _id(message) if message is not None else None
+
+    def _forget(self, lease: str) -> None:
+        for leases in [*self.held.values(), self.ghosts]:
+            if lease in leases:
+                leases.remove(lease)
+
+    # -- what is done -------------------------------------------------------------------------------
+
+    @rule(numbers=st.lists(st.integers(0, 30), min_size=1, max_size=5), tier=st.sampled_from(TIERS))
+    def submit(self, numbers: list[int], tier: str) -> None:
+        """Numbers come up again: then the job is there already, wherever it is, and must not come twice."""
+        jobs = [Job(model=MODEL, tier=tier, input="x", idempotency_key=str(number)) for number in numbers]
+        ids, pushes = plan(jobs, self.settings)
+        fresh = set(ids) - self.ids
+        pushed = sum(self._submit(*arguments(push, self.settings))[0] for push in pushes)
+        assert pushed == len(fresh)
+        self.ids |= fresh
+
+    @rule(worker=WORKERS, room=st.integers(1, 6))
+    def claim(self, worker: str, room: int) -> None:
+        idle = not self.held[worker]
+        suspects = self.redis.llen(keys.suspects(MODEL))
+        places = self._see().places
+        jobs = self.queue.claim(room, f"{worker}.{next(self._owners)}", idle)
+        waiting = sum(len(places[keys.queue(MODEL, tier)]) for tier in TIERS)
+        assert len(jobs) == (int(idle) if suspects else min(room, waiting))
+        for job in jobs:
+            assert self._live(job.lease) == _id(job.message)
+        self.held[worker] += [job.lease for job in jobs]
+
+    @rule(worker=WORKERS)
+    def renew(self, worker: str) -> None:
+        live = self._inflight()
+        assert set(self.queue.renew(self.held[worker])) == {lease for lease in self.held[worker] if lease not in live}
+
+    @precondition(lambda self: self._leases())
+    @rule(pick=PICK, final=st.booleans())
+    def finish(self, pick: int, final: bool) -> None:
+        lease = _pick(self._leases(), pick)
+        job_id, before = self._live(lease), dict(self.committed)
+        text = {"status": "SUCCESS" if final else "RETRY", "result": lease}
+        named = job_id or next(iter(self.ids))  # a ghost names the job that it once held
+        lost = self.queue.finish([(lease, named, json.dumps(text).encode() if final else b"")])
+        self._forget(lease)
+        assert lost == ([lease] if job_id is None else [])
+        if job_id is None:
+            assert self._see().results == before
+        else:
+            assert self._place(job_id) == []
+            if not final:  # acknowledged without a result, as a cancelled job is
+                self.redis.set(keys.result(job_id), envelope.cancelled_meta(job_id), nx=True)
+                self.committed[job_id] = self.redis.get(keys.result(job_id))
+
+    @precondition(lambda self: self._leases())
+    @rule(pick=PICK)
+    def nack(self, pick: int) -> None:
+        lease = _pick(self._leases(), pick)
+        job_id = self._live(lease)
+        assert self.queue.release([lease]) == (job_id is not None)
+        self._forget(lease)
+        if job_id is not None:
+            assert self._place(job_id) in (["suspects"], [lease.partition("|")[0]])
+
+    @precondition(lambda self: self._leases())
+    @rule(pick=PICK)
+    def bury(self, pick: int) -> None:
+        lease = _pick(self._leases(), pick)
+        job_id = self._live(lease)
+        assert self.queue.bury(lease, "of a test") == (job_id is not None)
+        self._forget(lease)
+        assert job_id is None or self._place(job_id) == ["dead"]
+
+    @precondition(lambda self: self._leases())
+    @rule(pick=PICK)
+    def defer(self, pick: int) -> None:
+        lease = _pick(self._leases(), pick)
+        job_id = self._live(lease)
+        answer = self.queue.defer(lease)
+        assert (answer == -1) == (job_id is None)
+        if job_id is not None:
+            assert self._place(job_id) == ["deferred" if answer > 0 else "in flight"]
+        if answer:
+            self._forget(lease)
+
+    @rule()
+    def fall_due(self) -> None:
+        for entry in self.redis.zrange(keys.deferred(MODEL), 0, -1):
+            self.redis.zadd(keys.deferred(MODEL), {entry: 1})
+
+    @precondition(lambda self: self._leases())
+    @rule(pick=PICK)
+    def expire(self, pick: int) -> None:
+        """Its worker was silent for too long; nobody has looked yet."""
+        self.redis.zadd(keys.leases(MODEL), {_pick(self._leases(), pick): 1}, xx=True)
+
+    @rule(worker=WORKERS)
+    def crash(self, worker: str) -> None:
+        """The worker is gone and its leases run out; or it only seems gone."""
+        for lease in self.held[worker]:
+            self.redis.zadd(keys.leases(MODEL), {lease: 1}, xx=True)
+        self.ghosts += self.held[worker]
+        self.held[worker] = []
+
+    @rule()
+    def reap(self) -> None:
+        requeued, buried = self.queue.reap()
+        assert not self.redis.zrangebyscore(keys.leases(MODEL), "-inf", 1)
+        assert min(requeued, buried) >= 0
+
+    @precondition(lambda self: self.ids)
+    @rule(pick=PICK)
+    def cancel(self, pick: int) -> None:
+        job_id = _pick(sorted(self.ids), pick)
+        cancelled = self._cancel(
+            [keys.result(job_id), keys.cancelled()], [job_id, envelope.cancelled_meta(job_id), 3_600_000]
+        )
+        assert bool(cancelled) == (job_id not in self.committed)
+
+    @precondition(lambda self: self._dead())
+    @rule(pick=PICK)
+    def requeue(self, pick: int) -> None:
+        entry, message = _pick(self._dead(), pick)
+        deadletters.requeue(self.redis, MODEL, entry)
+        job_id = _id(message)
+        assert self._place(job_id) != ["dead"]
+        self.committed.pop(job_id, None)  # a new life: its failure is forgotten
+        self.announced.pop(job_id, None)
+
+    # -- what always holds --------------------------------------------------------------------------
+
+    @invariant()
+    def nothing_is_lost_doubled_or_left(self) -> None:
+        seen = self._see()
+        self._check_places(seen)
+        self._check_results(seen)
+        assert seen.leases == seen.inflight.keys(), "what is in flight is leased, and nothing else"
+        open_ = {_sha(message) for place, messages in seen.places.items() if place != "dead" for message in messages}
+        assert seen.remembered <= open_, "losses or retries are remembered of a job that ended"
+
+    def _check_places(self, seen: Seen) -> None:
+        places = Counter(_id(message) for messages in seen.places.values() for message in messages)
+        assert not {job_id: times for job_id, times in places.items() if times > 1}
+        assert places.keys() <= self.ids
+        assert (self.ids - places.keys()) <= seen.results.keys(), "a job is nowhere and has no result"
+
+    def _check_results(self, seen: Seen) -> None:
+        for job_id, found in seen.results.items():
+            assert self.committed.setdefault(job_id, found) == found, "a result was replaced"
+        assert self.committed.keys() == seen.results.keys(), "a result went away"
+        self._listen()
+        assert max(self.announced.values(), default=0) <= 1, "a result was announced twice"
+
+    def _listen(self) -> None:
+        """Everything announced up to now: the answer to a ping comes after it."""
+        self._heard.ping()
+        while (message := self._heard.get_message(timeout=5)) is None or message["type"] != "pong":
+            assert message is not None, "no answer to a ping"
+            if message["type"] == "pmessage":
+                self.announced[message["channel"].decode().removeprefix(keys.result(""))] += 1
+
+
+def _id(message: bytes) -> str:
+    return str(json.loads(message)["headers"]["id"])
+
+
+def _sha(message: bytes) -> str:
+    return hashlib.sha1(message, usedforsecurity=False).hexdigest()
+
+
+def _pick(there: Any, pick: int) -> Any:
+    return there[pick % len(there)]
+
+
+def test_any_interleaving_keeps_every_job_in_exactly_one_place(redis: redis_py.Redis, settings: Settings) -> None:
+    run_state_machine_as_test(
+        lambda: QueueMachine(redis, settings),
+        settings=hypothesis_settings(max_examples=80, stateful_step_count=40, deadline=None, print_blob=True),
+    )
