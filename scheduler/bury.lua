@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Move a job that cannot be served to the dead letters, with its reason, and answer who waits for it.
--- KEYS  1 inflight (hash), 2 leases (sorted set), 3 losses (hash), 4 dead (stream)
+-- KEYS  1 inflight (hash), 2 leases (sorted set), 3 losses (hash), 4 dead (stream), 5 retries (hash)
 -- ARGV  1 lease, 2 reason, 3 prefix of result keys, 4 results' time to live in ms
 -- Returns 1, or 0 when the lease was no longer held.
 -- include fail.lua
@@ -13,5 +13,6 @@ redis.call('XADD', KEYS[4], '*', 'queue', string.match(ARGV[1], '^([^|]+)|'), 'r
 redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('HDEL', KEYS[3], name)
+redis.call('HDEL', KEYS[5], name)
 fail(message, ARGV[2], ARGV[3], ARGV[4])
 return 1

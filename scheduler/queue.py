@@ -152,12 +152,12 @@ class Queue:
 
     def bury(self, lease: str, reason: str) -> bool:
         """Move a job to the dead letters; False when the lease was lost before."""
-        names = self._names("inflight", "leases", "losses", "dead")
+        names = self._names("inflight", "leases", "losses", "dead", "retries")
         return bool(self._bury(names, [lease, reason, keys.result(""), self._result_ttl_ms]))
 
     def reap(self) -> tuple[int, int]:
         """Take back the jobs whose leases ran out; returns how many were requeued and buried."""
-        names = self._names("inflight", "leases", "losses", "taken", "dead", "suspects", "deferred")
+        names = self._names("inflight", "leases", "losses", "taken", "dead", "suspects", "deferred", "retries")
         limits = [self._max_losses, self.suspect_at, REAP_AT_ONCE]
         requeued, buried = self._reap(names, [*limits, keys.result(""), self._result_ttl_ms])
         return int(requeued), int(buried)

@@ -3,7 +3,7 @@
 -- suspects, to be run alone, so that its neighbours are not taken down with it again; after the last to the dead
 -- letters with a failed result, so that nobody waits for it for ever. Deferred jobs that are due are queued again.
 -- KEYS  1 inflight (hash), 2 leases (sorted set), 3 losses (hash), 4 taken (hash), 5 dead (stream),
---       6 suspects (list), 7 deferred (sorted set)
+--       6 suspects (list), 7 deferred (sorted set), 8 retries (hash)
 -- ARGV  1 most losses a job may cause, 2 losses that make a suspect, 3 most jobs to look at,
 --       4 prefix of result keys, 5 results' time to live in ms
 -- Returns {requeued, buried}.
@@ -31,6 +31,7 @@ for i = #lapsed, 1, -1 do -- the oldest last, so that it is the head again
       local reason = 'it lost ' .. losses .. ' workers while it ran'
       redis.call('XADD', KEYS[5], '*', 'queue', queue, 'reason', reason, 'losses', losses, 'message', message)
       redis.call('HDEL', KEYS[3], name)
+      redis.call('HDEL', KEYS[8], name)
       fail(message, reason, ARGV[4], ARGV[5])
       buried = buried + 1
     end

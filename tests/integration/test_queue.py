@@ -258,3 +258,14 @@ def test_who_waits_for_a_buried_job_is_answered(redis: redis_py.Redis, queue: Qu
     assert (stored["status"], stored["task_id"]) == ("FAILURE", "job")
     assert "no good" in stored["result"]["exc_message"][0]
     assert redis.xlen(keys.dead(MODEL)) == 2
+
+
+def test_a_dead_letter_forgets_how_often_it_was_tried(redis: redis_py.Redis, queue: Queue) -> None:
+    push(redis, "batch", b"1")
+    (job,) = queue.claim(1, "a")
+    assert queue.defer(job.lease) == 1
+    redis.zadd(keys.deferred(MODEL), dict.fromkeys(redis.zrange(keys.deferred(MODEL), 0, -1), 1))
+    queue.reap()
+    (job,) = queue.claim(1, "b")
+    assert queue.bury(job.lease, "of a test")
+    assert not redis.exists(keys.retries(MODEL))
