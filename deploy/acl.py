@@ -147,7 +147,8 @@ def monitor(fleet: Fleet) -> list[Grant]:
     priorities = [f"{queue}??[369]" for queue in fleet.queues]
     return [
         Grant(["llen", "lindex"], [*fleet.queues, *priorities]),
-        Grant(["hgetall", "hget", "hmget", "hlen", "xlen", "zcard", "llen"], fleet.state),
+        Grant(["hlen", "xlen", "llen"], fleet.state),
+        Grant(["hgetall", "hmget"], [name(model) for model in fleet.models for name in (keys.served, keys.taken)]),
         Grant(["get", "mget"], [keys.worker("*"), keys.leader(), keys.devices()]),
         Grant(["exists"], [keys.leader()]),
         Grant(["zrange", "zrangebyscore"], [keys.workers()]),

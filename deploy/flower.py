@@ -15,6 +15,7 @@ from pathlib import Path
 
 from celery import Celery
 from kombu import Exchange, Queue
+from kombu.utils.url import parse_url
 
 from producer import keys
 from producer.settings import Settings
@@ -79,7 +80,10 @@ def answers(settings: Settings) -> bool:
 
 def celery_app(settings: Settings) -> Celery:
     """An application that can watch the fleet and look up its results, and run nothing."""
-    app = Celery("stoker", broker=settings.redis_url, backend=settings.redis_url)
+    broker = settings.redis_url
+    app = Celery("stoker", broker=broker, backend=broker)
+    if broker.startswith("rediss://"):
+        app.conf.broker_use_ssl = parse_url(broker)["ssl"]  # Flower's own connection does not read the URL for it
     queues = [keys.queue(name, tier) for name, model in settings.models.items() for tier in model.tiers]
     app.conf.update(
         # Until a worker has come up, these are the queues that Flower shows.

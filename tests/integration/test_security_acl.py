@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,6 +105,8 @@ def test_the_whole_fleet_runs_under_its_rules_and_is_refused_nothing(guarded: Gu
         assert client.result(job, timeout=DEADLINE_S).output == ["a", "b"]
         running = client.submit("slow", "x")
         wait_for(lambda: client.status(running) is Status.RUNNING, "the slow job to run")
+        with guarded.client("producer") as looking:  # heartbeats tell who knows an id, and no id to who does not
+            assert running not in "".join(beat.model_dump_json() for beat in heartbeat.read_all(looking))
         assert client.cancel(running)
     asyncio.run(_through_asyncio(guarded.settings(guarded.as_("producer"))))
     with Celery(broker=guarded.as_("stock"), backend=guarded.as_("stock"), set_as_current=False) as app:
@@ -166,7 +169,7 @@ MAY_NOT: dict[str, tuple[list[str], list[str]]] = {
     "overwrite a queue": (["SET", "echo.batch", "x"], ALL),
     "write a queue of no model": (["LPUSH", "celery", "x"], ALL),
     "push a job": (["LPUSH", "echo.batch", "x"], ["monitor"]),
-    "read the jobs in flight": (["HGETALL", "stoker:inflight:echo"], ["producer", "stock"]),
+    "read the jobs in flight": (["HGETALL", "stoker:inflight:echo"], ["producer", "stock", "monitor"]),
     "end a lease": (["ZADD", "stoker:leases:echo", "0", "x"], ["producer", "stock", "monitor"]),
     "read dead letters": (["XRANGE", "stoker:dead:echo", "-", "+"], ["producer", "stock", "monitor"]),
     "delete dead letters": (["DEL", "stoker:dead:echo"], ["producer", "stock", "monitor", "autoscaler"]),
@@ -245,3 +248,8 @@ def test_what_the_command_prints_is_what_the_server_takes(guarded: Guarded) -> N
     with redis_py.Redis.from_url(guarded.url.replace("redis://", "redis://watcher:pw@")) as client:
         assert client.llen("echo.batch") == 0
         assert heartbeat.read_all(client) == []
+
+
+def test_the_page_tells_of_every_role() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
+    assert re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE) == list(acl.ROLES)
