@@ -97,7 +97,6 @@ class LocalLauncher:
 
     def list(self) -> Sequence[Launched]:
         """The workers whose processes live, whoever was autoscaler when they were started."""
-        codes = {name: child.poll() for name, child in self._children.items()}  # also buries the zombies
         living = []
         for record in self._workers():
             if records.alive(record):
@@ -112,7 +111,7 @@ class LocalLauncher:
                     )
                 )
             else:
-                self._bury(record, codes.get(record.name))
+                self._bury(record)
         return living
 
     def ended(self) -> Sequence[Ended]:
@@ -124,9 +123,10 @@ class LocalLauncher:
     def _workers(self) -> Sequence[records.Record]:
         return [record for record in records.read(self.run_dir) if record.launched_by == self.id]
 
-    def _bury(self, record: records.Record, code: int | None) -> None:
+    def _bury(self, record: records.Record) -> None:
         records.remove(self.run_dir, record.name)
-        self._children.pop(record.name, None)
+        child = self._children.pop(record.name, None)
+        code = child.wait() if child is not None else None  # dead as its record is, so this only collects it
         how = "ended unseen" if code is None else f"exit {code}" if code >= 0 else signal.Signals(-code).name
         words = last_words(self._log(record.name))
         self._ended.append(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -345,5 +346,5 @@ def test_a_second_worker_shares_the_work(fleet: Fleet) -> None:
 
 
 def test_a_worker_asks_for_help(tmp_path: Path) -> None:
-    done = subprocess.run(["python", "-m", "workers", "--help"], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-m", "workers", "--help"], capture_output=True, text=True, check=True)
     assert "--launched-by" in done.stdout
