@@ -25,7 +25,7 @@ DELAY_S = 0.3
 """How long a batch takes."""
 READY = 2
 """How many workers serve while one drains."""
-STARTING = 2
+STARTING = 1
 """How many are starting meanwhile."""
 AHEAD = 60
 
