@@ -34,7 +34,8 @@ class Ledger:
         self._lock = threading.Lock()
         self._held: dict[str, str] = {}  # lease -> job id
         self._alone = ""  # lease of a suspect, which shares the worker with nobody
-        self._results: dict[str, bytes] = {}  # job id -> result
+        self._lease_of: dict[str, str] = {}  # job id -> lease, the other way round
+        self._results: dict[str, bytes] = {}  # lease -> result
         # Ended, not yet written:
         self._done: list[tuple[str, str, bytes]] = []
         self._released: list[str] = []
@@ -64,25 +65,29 @@ class Ledger:
         """Enter a claimed job."""
         with self._lock:
             self._held[job.lease] = job_id
+        self._lease_of[job_id] = job.lease
         if job.losses >= self.queue.suspect_at:
             self._alone = job.lease
 
     def keep(self, job_id: str, result: bytes) -> None:
-        """Keep a result until its job is acknowledged."""
-        self._results[job_id] = result
+        """Keep the result of a job that is held until it is acknowledged.
+
+        Celery also has results for jobs that are not, such as those revoked by whoever guesses at ids.
+        """
+        if lease := self._lease_of.get(job_id):
+            self._results[lease] = result
 
     def done(self, lease: str) -> None:
         """Acknowledge a job, with the result that was kept for it."""
+        result = self._results.get(lease, b"")
         job_id = self._drop(lease)
         if job_id is not None:
-            self._done.append((lease, job_id, self._results.pop(job_id, b"")))
+            self._done.append((lease, job_id, result))
 
     def release(self, leases: Iterable[str]) -> None:
         """Give jobs back unharmed, to the head of their queues."""
         for lease in leases:
-            job_id = self._drop(lease)
-            if job_id is not None:
-                self._results.pop(job_id, None)
+            if self._drop(lease) is not None:
                 self._released.append(lease)
 
     def abandon(self, leases: Iterable[str]) -> None:
@@ -109,7 +114,11 @@ class Ledger:
         if lease == self._alone:
             self._alone = ""
         with self._lock:
-            return self._held.pop(lease, None)
+            job_id = self._held.pop(lease, None)
+        self._results.pop(lease, None)
+        if job_id is not None and self._lease_of.get(job_id) == lease:
+            del self._lease_of[job_id]
+        return job_id
 
     def flush(self) -> None:
         """Write all that was ended. What a broken connection leaves is kept, and written by the next call."""
