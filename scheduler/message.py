@@ -140,7 +140,8 @@ _strict = partial(json.loads, parse_constant=_not_json)  # Python's own reads Na
 
 def _json(text: str | bytes, what: str, loads: Callable[..., Any] = _strict) -> Any:
     try:
-        return loads(text)
+        # JSON is UTF-8; Python would guess others, which Lua, reading the id of a dead letter, would not.
+        return loads(text.decode() if isinstance(text, bytes) else text)
     except RecursionError:
         raise NotAJob(f"{what} is nested too deeply") from None
     except ValueError as error:

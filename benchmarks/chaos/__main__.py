@@ -69,7 +69,7 @@ def _play(number: int, options: argparse.Namespace, folder: Path, compared: dict
         return drains.run(folder, 10 if quick else 200, _say)
     if number == 3:
         return silence.run(folder, _say, 15.0 if quick else silence.PARTITION_S)
-    return hostile.run(folder, options.seed, 100 if quick else 800, _say)
+    return hostile.run(folder, options.seed, 100 if quick else 1100, _say)
 
 
 def _options() -> argparse.Namespace:

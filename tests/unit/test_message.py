@@ -45,6 +45,7 @@ def test_headers_that_celery_would_take_for_its_own_knowledge_are_dropped_and_ot
         (b"\x80\x05K\x01.", "not JSON"),
         (b"[" * 100_000, "nested too deeply"),
         (b"[]", "the message is not an object"),
+        (json.dumps(GOOD).encode("utf-16"), "the message is not JSON: 'utf-8' codec"),
         (b"{}", "headers is not an object"),
         (changed(properties=None), "properties is not an object"),
         (changed(headers={**GOOD["headers"], "task": "os.system"}), "headers.task is 'os.system'"),

@@ -1,0 +1,30 @@
+"""The scenarios of ``python -m benchmarks.chaos``, small: nothing lost, nothing twice, nothing stuck.
+
+Only what has to be none is asserted. How long things take is for the benchmark to say, on a machine of its own.
+"""
+
+from pathlib import Path
+
+from benchmarks.chaos import drains, hostile, kills
+from benchmarks.chaos.bars import Bar
+
+
+def shortfalls(bars: list[Bar]) -> list[Bar]:
+    """Figures that have to be 0 and are not."""
+    must_be_none = [bar for bar in bars if bar.bar == 0]
+    assert len(must_be_none) >= 3
+    return [bar for bar in must_be_none if not bar.ok]
+
+
+def test_killing_workers_the_autoscaler_and_the_server_loses_nothing(tmp_path: Path) -> None:
+    bars, verdict = kills.run(tmp_path / "fleet", seed=3, jobs=300, kills=(4, 1, 1), say=print)
+    assert shortfalls(bars) == []
+    assert verdict.rerun > 0, "the kills interrupted nothing"
+
+
+def test_scaling_in_under_load_fails_and_repeats_nothing(tmp_path: Path) -> None:
+    assert shortfalls(drains.run(tmp_path / "fleet", count=6, say=print)) == []
+
+
+def test_hostile_messages_harm_nobody(tmp_path: Path) -> None:
+    assert shortfalls(hostile.run(tmp_path / "fleet", seed=3, count=100, say=print)) == []
