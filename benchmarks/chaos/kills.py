@@ -21,7 +21,7 @@ from .redelivery import Redelivery
 from .verdict import Verdict, judge
 
 LEASE_S = 3.0
-DELAY_S = 0.15
+DELAY_S = 0.3
 """How long a batch of the echo engine takes."""
 REPLICAS = 3
 AHEAD = 300

@@ -27,7 +27,7 @@ def plan(rng: random.Random, jobs: int, workers: int, autoscalers: int, servers:
     for n in range(autoscalers):
         share = workers * (n + 1) // autoscalers - workers * n // autoscalers
         block = ["worker"] * share
-        block.insert(rng.randint(share // 2, share), "autoscaler")
+        block.insert(rng.randint(share - 1, share), "autoscaler")
         kinds += block
     for _ in range(servers):
         kinds.insert(rng.randint(0, len(kinds)), "redis")
