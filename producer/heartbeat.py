@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import time
+import logging
 from collections.abc import Iterable
 from enum import StrEnum
+from functools import lru_cache
+from itertools import repeat
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
+from redis.exceptions import NoPermissionError
 
 from . import keys
 
 if TYPE_CHECKING:
     from redis import Redis
+
+log = logging.getLogger(__name__)
 
 INTERVAL_S = 1.0
 TTL_S = 10.0
@@ -31,7 +37,7 @@ class WorkerState(StrEnum):
 class Heartbeat(BaseModel):
     """One worker at one moment. Times are Unix seconds, durations seconds."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)  # the fleet is sized by these numbers
 
     name: str
     model: str
@@ -80,17 +86,45 @@ def remove(redis: Redis, name: str) -> None:
 
 
 def read_all(redis: Redis) -> list[Heartbeat]:
-    """The last heartbeat of every live worker, by name."""
-    found = redis.zrangebyscore(keys.workers(), time.time() - 2 * TTL_S, "+inf")
-    names = sorted(text(name) for name in found)
-    return parse(redis.mget([keys.worker(name) for name in names])) if names else []
+    """The last heartbeat of every live worker, by name.
+
+    Who lives is told by the keys, which expire by the server's clock; the reader's own is not asked.
+    """
+    names: list[bytes] = sorted(redis.zrange(keys.workers(), 0, -1), key=text)  # type: ignore[arg-type]  # typed for scores too
+    if not names:
+        return []
+    found = redis.mget([keys.worker(text(name)) for name in names])
+    if expired := [name for name, value in zip(names, found, strict=True) if value is None]:
+        # A worker that speaks again at this very moment is back in the index with its next beat.
+        with contextlib.suppress(NoPermissionError):  # a monitor looks, and may not tidy up
+            redis.zrem(keys.workers(), *expired)
+    return parse(found, map(text, names))
 
 
-def parse(found: Iterable[bytes | str | None]) -> list[Heartbeat]:
-    """The heartbeats among stored values; expired ones are None."""
-    return [Heartbeat.model_validate_json(value) for value in found if value is not None]
+def parse(found: Iterable[bytes | str | None], names: Iterable[str] = repeat("a worker")) -> list[Heartbeat]:
+    """The heartbeats among stored values; expired ones are None.
+
+    One that is none, as of a worker of another version, is passed over: the others must still be seen.
+
+    Args:
+        names: whose they are, for the log.
+    """
+    beats: list[Heartbeat] = []
+    for value, name in zip(found, names, strict=False):
+        if value is None:
+            continue
+        try:
+            beats.append(Heartbeat.model_validate_json(value))
+        except ValidationError:
+            _refuse(name)
+    return beats
+
+
+@lru_cache(maxsize=1024)  # said once of each, not every second
+def _refuse(name: str) -> None:
+    log.warning("the heartbeat of %s is passed over: it is none of this version of Stoker", name)
 
 
 def text(value: object) -> str:
     """A name as Redis returns it."""
-    return value.decode() if isinstance(value, bytes) else str(value)
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
