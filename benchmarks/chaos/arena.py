@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+import psutil
 import redis as redis_py
 
-from autoscaler.launchers import records
 from deploy.server import Server
 from producer import Client, Settings, heartbeat, keys
 from producer.errors import BrokerUnavailable
@@ -168,14 +168,24 @@ class Arena:
         """What a process wrote."""
         return self.folder / f"{name}.log"
 
+    def _descendants(self) -> list[psutil.Process]:
+        """Whatever runs under this fleet file, also a worker whose autoscaler was killed before it noted it down."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get("STOKER_FLEET") == str(self.file):
+                    found.append(process)
+        return found
+
     def close(self) -> None:
         """End everything that was started here, or by the autoscaler that was."""
         for process in self.processes:
             if process.poll() is None:
                 process.kill()  # also ends what is stopped
             process.wait()
-        for record in records.read_all(self.run_dir):
-            records.send(record, signal.SIGKILL)
+        for descendant in self._descendants():
+            with suppress(psutil.NoSuchProcess):
+                descendant.kill()
         self.client.close()
         self.redis.close()
         self.server.kill()
