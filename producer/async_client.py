@@ -14,11 +14,11 @@ from redis.backoff import NoBackoff
 from . import envelope, heartbeat, keys
 from .client import OUTAGE_S, build, outcome, revoke
 from .collect import RECHECK_S
-from .connection import close_async, connect_async
+from .connection import AWAY, close_async, connect_async
 from .errors import ResultTimeout, StokerError
 from .job import Item, Job, Result, Status
 from .settings import Settings
-from .submission import AWAY, CANCEL_LUA, SUBMIT_LUA, Deadline, arguments, confirm, plan, unavailable
+from .submission import CANCEL_LUA, SUBMIT_LUA, Deadline, arguments, confirm, plan, unavailable
 
 
 class AsyncClient:
@@ -58,7 +58,7 @@ class AsyncClient:
         return (await self.submit_many([build(self.settings, model, input, tier, deadline, fields)]))[0]
 
     async def submit_many(self, jobs: Iterable[Job]) -> list[str]:
-        """Queue many jobs in one pipelined write; see :meth:`producer.client.Client.submit_many`."""
+        """Queue many jobs, one write for each 1,000 of a queue; see :meth:`producer.client.Client.submit_many`."""
         ids, pushes = plan(jobs, self.settings)
         try:
             answers = []
@@ -66,8 +66,7 @@ class AsyncClient:
                 answers.append(await self._submit(*arguments(push, self.settings)))
         except AWAY as error:
             raise unavailable(error, self.settings, "submitting") from error
-        for push, answer in zip(pushes, answers, strict=True):
-            confirm(push, answer)
+        confirm(pushes, answers)
         return ids
 
     async def result(self, job_id: str, timeout: float | None = None) -> Result:
@@ -134,12 +133,16 @@ class AsyncClient:
             stored = await self._redis.get(keys.result(job_id))
             if stored is not None and envelope.is_final(stored):
                 return envelope.status(stored)
-            names = await self._redis.zrange(keys.workers(), 0, -1)
-            found = await self._redis.mget([keys.worker(heartbeat.text(name)) for name in names]) if names else []
+            running = any(heartbeat.mark(job_id) in beat.running for beat in await self._beats())
         except AWAY as error:
             raise unavailable(error, self.settings, "asking for a status") from error
-        running = any(heartbeat.mark(job_id) in beat.running for beat in heartbeat.parse(found))
         return Status.RUNNING if running else Status.QUEUED
+
+    async def _beats(self) -> list[heartbeat.Heartbeat]:
+        """As :func:`producer.heartbeat.read_all`, which both clients must agree with."""
+        found = await self._redis.zrange(keys.workers(), 0, -1)
+        names = sorted(heartbeat.text(name) for name in found)
+        return heartbeat.parse(await self._redis.mget([keys.worker(name) for name in names]), names) if names else []
 
     async def cancel(self, job_id: str) -> bool:
         """Cancel a job, queued or running; see :meth:`producer.client.Client.cancel`."""

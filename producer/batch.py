@@ -15,13 +15,12 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
-import redis
-
 from . import batch_lines, batch_resume
 from .batch_flight import Flight
 from .batch_lines import Line
 from .batch_resume import LineSet
 from .client import Client
+from .connection import AWAY
 from .errors import BatchError, BrokerUnavailable, InvalidJob
 from .job import Job
 
@@ -34,7 +33,7 @@ POLL_S = 0.25
 OUTAGE_PAUSE_S = 0.5
 """How long to leave a Redis alone that is away or out of memory."""
 
-AWAY = (BrokerUnavailable, redis.ConnectionError, redis.TimeoutError, redis.exceptions.OutOfMemoryError)
+OUTAGE = (BrokerUnavailable, *AWAY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,13 +154,13 @@ class Batch:
                     more = self._take(islice(lines, room), run, flight)
                 waiting = flight.send()
                 flight.collect(POLL_S)
-            except AWAY as error:
+            except OUTAGE as error:
                 flight.resend()
                 waiting = str(error)
                 time.sleep(OUTAGE_PAUSE_S)
             yield progress(waiting)
         if self._stopping:
-            with suppress(*AWAY):
+            with suppress(*OUTAGE):
                 flight.collect(0.0)  # what has come
         yield progress()
 

@@ -13,11 +13,11 @@ from redis.retry import Retry
 
 from . import envelope, heartbeat, keys
 from .collect import RECHECK_S, Collector
-from .connection import close, connect, transport_options
+from .connection import AWAY, close, connect, transport_options
 from .errors import ResultTimeout, StokerError
 from .job import Item, Job, Result, Status
 from .settings import Settings
-from .submission import AWAY, CANCEL_LUA, SUBMIT_LUA, Deadline, arguments, confirm, instant, plan, unavailable
+from .submission import CANCEL_LUA, SUBMIT_LUA, Deadline, arguments, confirm, instant, plan, unavailable
 
 OUTAGE_S = 30.0
 """How long a waiting call rides out a Redis that is away, in seconds."""
@@ -84,9 +84,16 @@ class Client:
         return build(self.settings, model, input, tier, deadline, fields)
 
     def submit_many(self, jobs: Iterable[Job]) -> list[str]:
-        """Queue many jobs in one pipelined write and return their ids, in order.
+        """Queue many jobs in one pipelined write and return their ids, in the order of the jobs.
 
-        Raises: as :meth:`submit`; all jobs are checked before any is queued.
+        All jobs are checked before any is queued. A queue takes up to 1,000 of them all or none; more, and those
+        for other queues, are taken or refused in parts.
+
+        Raises:
+            QueueFull: its ``queued`` and ``refused`` are the ids of the jobs that were queued and that were not,
+                each in the order of the jobs within a queue.
+            InvalidJob, UnknownModel, UnknownTier: for the first job that is wrong; nothing was queued.
+            BrokerUnavailable: as :meth:`submit`, for each of the jobs.
         """
         ids, pushes = plan(jobs, self.settings)
         try:
@@ -99,8 +106,7 @@ class Client:
                     answers = pipe.execute()
         except AWAY as error:
             raise unavailable(error, self.settings, "submitting") from error
-        for push, answer in zip(pushes, answers, strict=True):
-            confirm(push, answer)
+        confirm(pushes, answers)
         return ids
 
     def result(self, job_id: str, timeout: float | None = None) -> Result:

@@ -17,6 +17,16 @@ if TYPE_CHECKING:
 
 SENTINEL_PORT = 26379
 
+AWAY = (
+    redis.ConnectionError,
+    redis.TimeoutError,
+    redis.exceptions.BusyLoadingError,
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.OutOfMemoryError,
+)
+"""How Redis says that it cannot serve now, though nothing is wrong with what was asked: it is gone, it loads its
+data, it became a replica in a failover, or its memory is full. (A disk that is full, ``MISCONF``, has no class.)"""
+
 
 def connect(settings: Settings, **options: Any) -> redis.Redis:
     """A client of the fleet's Redis; ``options`` are redis-py's."""

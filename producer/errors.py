@@ -1,5 +1,7 @@
 """Every error that Stoker raises. The message says what is wrong and what to do about it."""
 
+from collections.abc import Sequence
+
 
 class StokerError(Exception):
     """Base of everything raised on purpose."""
@@ -26,14 +28,19 @@ class UnknownTier(InvalidJob):
 
 
 class QueueFull(StokerError):
-    """The queue holds as many jobs as it may.
+    """A queue holds as many jobs as it may.
 
-    ``retry_after_s`` is when to come back, in seconds.
+    ``retry_after_s`` is when to come back, in seconds. Of a submission of many, ``queued`` are the ids of the jobs
+    that are queued all the same, and ``refused`` those of the others: only they are to be submitted again.
     """
 
-    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+    def __init__(
+        self, message: str, retry_after_s: float = 1.0, queued: Sequence[str] = (), refused: Sequence[str] = ()
+    ) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.queued = list(queued)
+        self.refused = list(refused)
 
 
 class BatchError(StokerError):

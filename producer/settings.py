@@ -24,6 +24,9 @@ Seconds = Annotated[float, Field(gt=0)]
 Gigabytes = Annotated[float, Field(ge=0)]
 
 
+URL_VARIABLE = "STOKER_REDIS__URL"
+
+
 class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -229,9 +232,7 @@ class Settings(BaseSettings):
         Raises:
             ConfigError: when there is neither.
         """
-        if self.redis.url:
-            return usable(self.redis.url)
-        if url := os.environ.get("REDIS_URL"):
+        if url := self.redis.url or os.environ.get("REDIS_URL"):
             return usable(url)
         try:
             return self.url_file.read_text().strip()
@@ -239,3 +240,10 @@ class Settings(BaseSettings):
             raise ConfigError(
                 "no Redis: start one with 'stoker up', or set redis.url in fleet.toml, STOKER_REDIS__URL or REDIS_URL"
             ) from None
+
+    @property
+    def redis_url_from(self) -> str | None:
+        """The setting or variable that names the broker; None for the one that ``stoker up`` started here."""
+        if self.redis.url:
+            return URL_VARIABLE if URL_VARIABLE in map(str.upper, os.environ) else "redis.url of the fleet file"
+        return "REDIS_URL" if os.environ.get("REDIS_URL") else None

@@ -201,7 +201,7 @@ def test_an_outage_is_ridden_out(
         while next(steps).done < 50:
             pass
         own_server.kill()
-        while "cannot be reached" not in next(steps).waiting:
+        while "does not answer" not in next(steps).waiting:
             pass
         if memory_lost:
             shutil.rmtree(own_server.data_dir / "appendonlydir")

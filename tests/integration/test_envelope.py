@@ -1,6 +1,8 @@
 """Our envelope is the message that a stock Celery producer would have pushed."""
 
+import asyncio
 import json
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,9 +11,23 @@ import redis as redis_py
 from celery import Celery
 
 from deploy.server import Server
-from producer import Client, InvalidJob, Job, QueueFull, Settings, Status, UnknownModel, UnknownTier, keys
+from producer import (
+    AsyncClient,
+    Client,
+    InvalidJob,
+    Job,
+    QueueFull,
+    Settings,
+    Status,
+    UnknownModel,
+    UnknownTier,
+    heartbeat,
+    keys,
+)
 from producer.envelope import encode
 from producer.job import TASK
+from producer.settings import Limits, Model, Redis
+from producer.submission import plan
 
 OURS_ALONE = {"submitted_at"}
 NEW_EVERY_TIME = {"id", "root_id", "origin", "kwargsrepr", "correlation_id", "reply_to", "delivery_tag"}
@@ -80,6 +96,81 @@ def test_a_full_queue_refuses_all_of_a_submission_and_says_when_to_come_back(
         client.submit_many(client.job("m", str(n)) for n in range(3))
     assert refused.value.retry_after_s > 0
     assert redis.llen("m.interactive") == 3
+
+
+def many(client: Client) -> list[Job]:
+    """Three for each of two queues, and of the second there is room for one only."""
+    client.submit_many(client.job("m", "x", tier="batch") for _ in range(4))
+    return [client.job("m", str(n), tier=tier, idempotency_key=f"{tier}{n}") for n in range(3) for tier in TIERS]
+
+
+TIERS = ("interactive", "batch")
+
+
+def test_what_was_queued_before_another_queue_was_full_is_told(client: Client, redis: redis_py.Redis) -> None:
+    jobs = many(client)
+    with pytest.raises(QueueFull, match="3 jobs were queued and 3 were not") as full:
+        client.submit_many(jobs)
+    assert full.value.queued == [job.id for job in jobs if job.tier == "interactive"]
+    assert full.value.refused == [job.id for job in jobs if job.tier == "batch"]
+    assert (redis.llen("m.interactive"), redis.llen("m.batch")) == (3, 4)
+
+
+def test_the_async_client_tells_what_was_queued_as_well(client: Client) -> None:
+    jobs = many(client)
+
+    async def submit() -> None:
+        async with AsyncClient(client.settings) as other:
+            await other.submit_many(jobs)
+
+    with pytest.raises(QueueFull) as full:
+        asyncio.run(submit())
+    assert full.value.queued == [job.id for job in jobs if job.tier == "interactive"]
+    assert full.value.refused == [job.id for job in jobs if job.tier == "batch"]
+
+
+def test_a_large_submission_blocks_redis_for_a_thousand_messages_at_most(server: Server, redis: redis_py.Redis) -> None:
+    settings = Settings(redis=Redis(url=server.url), models={"m": Model(engine="echo", limits=Limits(max_queued=2100))})
+    with Client(settings) as client:
+        jobs = [client.job("m", str(n)) for n in range(2500)]
+        _, pushes = plan(jobs, settings)
+        assert [len(push.ids) for push in pushes] == [1000, 1000, 500]
+        with pytest.raises(QueueFull, match="2000 jobs were queued and 500 were not") as full:
+            client.submit_many(jobs)
+    assert (len(full.value.queued), len(full.value.refused)) == (2000, 500)
+    waiting = [json.loads(message)["headers"]["id"] for message in redis.lrange("m.interactive", 0, -1)]
+    assert waiting[::-1] == full.value.queued  # in the order in which they were given
+
+
+def test_both_clients_agree_about_where_a_job_is(client: Client, redis: redis_py.Redis) -> None:
+    job = client.submit("m", "x")
+    now = time.time()
+    beat = heartbeat.Heartbeat(
+        name="w",
+        model="m",
+        device="cpu:0",
+        host="h",
+        pid=1,
+        pid_created_at=1.0,
+        state=heartbeat.WorkerState.READY,
+        started_at=now,
+        beat_at=now,
+        running=(heartbeat.mark(job),),
+    )
+
+    async def status() -> Status:
+        async with AsyncClient(client.settings) as other:
+            return await other.status(job)
+
+    heartbeat.write(redis, beat)
+    assert client.status(job) is asyncio.run(status()) is Status.RUNNING
+    # The clocks of workers are their own; and what one of another version says hides no other.
+    heartbeat.write(redis, beat.model_copy(update={"beat_at": now - 3 * heartbeat.TTL_S}))
+    redis.set(keys.worker("odd"), "{}")
+    redis.zadd(keys.workers(), {"odd": now, "gone": now})
+    assert client.status(job) is asyncio.run(status()) is Status.RUNNING
+    redis.delete(keys.worker("w"))
+    assert client.status(job) is asyncio.run(status()) is Status.QUEUED
 
 
 def test_an_idempotency_key_is_queued_once(client: Client, redis: redis_py.Redis) -> None:
