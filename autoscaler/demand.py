@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -18,19 +19,22 @@ WINDOW_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class TierDemand:
-    """One tier of a model: jobs waiting, the age of the oldest in seconds, arrivals in jobs per second."""
+    """One tier of a model: jobs waiting, for how many seconds its next job was passed over by the server's clock
+    (its age is its producer's word, on which nobody gets replicas), arrivals in jobs per second."""
 
     tier: str
     target_wait_s: float
     queued: int = 0
-    oldest_age_s: float = 0.0
+    waited_s: float = 0.0
     arrivals_per_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """One model. ``jobs_per_s`` is what one replica was measured to do, ``load_s`` how long one takes to
-    come up; 0 means not measured yet. ``quiet_s`` is how long nothing was queued, running or arriving."""
+    """One model. ``suspects`` are jobs that wait to be run alone, as urgent as the model's fastest tier, for
+    ``suspects_waited_s`` seconds now. ``jobs_per_s`` is what one replica was measured to do, ``load_s`` how long
+    one takes to come up; 0 means not measured yet. ``quiet_s`` is how long nothing was queued, running or
+    arriving."""
 
     model: str
     tiers: tuple[TierDemand, ...] = ()
@@ -40,11 +44,13 @@ class Demand:
     load_s: float = 0.0
     free_slots: int = 0
     phases: Mapping[Phase, int] = field(default_factory=dict)
+    suspects: int = 0
+    suspects_waited_s: float = 0.0
 
     @property
     def queued(self) -> int:
-        """Jobs waiting, over all tiers."""
-        return sum(tier.queued for tier in self.tiers)
+        """Jobs waiting, over all tiers, and the suspects beside them."""
+        return sum(tier.queued for tier in self.tiers) + self.suspects
 
     @property
     def arrivals_per_s(self) -> float:
@@ -64,16 +70,22 @@ class Demand:
     @property
     def urgency(self) -> float:
         """How late the latest tier is, in units of its own target."""
-        return max((tier.oldest_age_s / tier.target_wait_s for tier in self.tiers if tier.queued), default=0.0)
+        fastest = min((tier.target_wait_s for tier in self.tiers), default=math.inf)
+        return max(
+            self.suspects_waited_s / fastest,
+            *(tier.waited_s / tier.target_wait_s for tier in self.tiers if tier.queued),
+            0.0,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
     """What is remembered of a model's queues between two looks: when, and how many jobs had ever arrived
-    in each tier; and when it last had anything to do."""
+    in each tier; when it last had anything to do; and since when it has had suspects, if it has any."""
 
     samples: tuple[tuple[float, tuple[int, ...]], ...]
     active_at: float
+    suspects_since: float | None = None
 
     def per_s(self) -> tuple[float, ...]:
         """Arrivals of each tier. Over less than a window they count as over a whole one: one job that came
@@ -87,13 +99,15 @@ def watch(before: Traffic | None, now: float, queues: ModelQueues) -> Traffic:
     """Take another look at a model's queues. The first look counts as activity, so that an autoscaler
     that has just started stops nobody."""
     arrived = tuple(tier.arrived for tier in queues.tiers)
+    known_since = before.suspects_since if before is not None else None
+    suspects_since = (now if known_since is None else known_since) if queues.suspects else None
     if before is None or not _continues(before.samples[0][1], arrived):
-        return Traffic(((now, arrived),), now)
+        return Traffic(((now, arrived),), now, suspects_since)
     active = queues.queued > 0 or queues.inflight > 0 or arrived != before.samples[-1][1]
     # One sample from before the window stays, so that the samples always span all of it.
     recent = [sample for sample in before.samples if sample[0] > now - WINDOW_S]
     kept = before.samples[-len(recent) - 1 :]
-    return Traffic((*kept, (now, arrived)), now if active else before.active_at)
+    return Traffic((*kept, (now, arrived)), now if active else before.active_at, suspects_since)
 
 
 def _continues(before: Sequence[int], now: Sequence[int]) -> bool:
@@ -121,7 +135,7 @@ def assess(
     return Demand(
         model=queues.model,
         tiers=tuple(
-            TierDemand(tier.tier, settings.tiers[tier.tier].target_wait_s, tier.length, tier.oldest_age_s, rate)
+            TierDemand(tier.tier, settings.tiers[tier.tier].target_wait_s, tier.length, tier.waited_s, rate)
             for tier, rate in zip(queues.tiers, traffic.per_s(), strict=True)
         ),
         running=queues.inflight,
@@ -130,6 +144,8 @@ def assess(
         load_s=measured.get("load_s") or _mean([worker.load_s for worker in own]),
         free_slots=sum(worker.free_slots for worker in own),
         phases=phases,
+        suspects=queues.suspects,
+        suspects_waited_s=0.0 if traffic.suspects_since is None else now - traffic.suspects_since,
     )
 
 

@@ -64,29 +64,31 @@ def _wanted(demand: Demand, idle_s: float) -> tuple[int, str]:
 def _required_per_s(demand: Demand) -> float:
     """Jobs per second that all replicas together must do.
 
-    The backlog of a tier has to be gone when its oldest job reaches its target; jobs of more urgent tiers go
-    first. A wait shorter than a new replica takes to load is out of reach, and what the present replicas
-    clear in that time needs no new one. Arrivals count for the tiers that cannot wait for a backlog to show:
-    a tier that may wait longer than the window is sized by its backlog alone, or a file of a thousand batch
-    jobs would look like a flood.
+    The backlog of a tier has to be gone when its next job has waited its target; jobs of more urgent tiers go
+    first, and suspects with the most urgent. A wait shorter than a new replica takes to load is out of reach,
+    and what the present replicas clear in that time needs no new one. Arrivals count for the tiers that cannot
+    wait for a backlog to show: a tier that may wait longer than the window is sized by its backlog alone, or a
+    file of a thousand batch jobs would look like a flood.
     """
-    backlog, ahead = 0.0, 0
+    backlog, ahead = 0.0, demand.suspects
     for tier in sorted(demand.tiers, key=lambda tier: tier.target_wait_s):
         ahead += tier.queued
-        left = max(tier.target_wait_s - tier.oldest_age_s, demand.load_s, SHORTEST_WAIT_S)
-        if tier.queued:
+        left = max(tier.target_wait_s - tier.waited_s, demand.load_s, SHORTEST_WAIT_S)
+        if tier.queued or demand.suspects:
             backlog = max(backlog, ahead / left)
     urgent = sum(tier.arrivals_per_s for tier in demand.tiers if tier.target_wait_s <= WINDOW_S)
     return backlog + urgent / UTILISATION
 
 
 def _facts(demand: Demand) -> str:
-    waiting = ", ".join(
-        f"{tier.tier} {tier.queued} (oldest {tier.oldest_age_s:.1f} s, target {tier.target_wait_s:g} s)"
+    waiting = [
+        f"{tier.tier} {tier.queued} (waiting {tier.waited_s:.1f} s, target {tier.target_wait_s:g} s)"
         for tier in demand.tiers
         if tier.queued
-    )
+    ]
+    if demand.suspects:
+        waiting.append("1 suspect" if demand.suspects == 1 else f"{demand.suspects} suspects")
     return (
-        f"{demand.queued} queued{': ' + waiting if waiting else ''}; {demand.running} running; "
+        f"{demand.queued} queued{': ' + ', '.join(waiting) if waiting else ''}; {demand.running} running; "
         f"{demand.arrivals_per_s:.2f}/s arriving; {demand.replicas} replicas"
     )

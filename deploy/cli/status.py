@@ -54,7 +54,7 @@ def status(
 def _watch(client: redis.Redis, settings: Settings, as_json: bool) -> None:
     if as_json:
         while True:
-            print(_json(read(client, settings), indent=None), flush=True)
+            print(json_of(read(client, settings), indent=None), flush=True)
             time.sleep(REFRESH_S)
     with Live(screen_of(read(client, settings)), console=console, screen=True, auto_refresh=False) as live:
         while True:
@@ -64,12 +64,13 @@ def _watch(client: redis.Redis, settings: Settings, as_json: bool) -> None:
 
 def _print(snapshot: Snapshot, as_json: bool) -> None:
     if as_json:
-        print(_json(snapshot, indent=2))
+        print(json_of(snapshot, indent=2))
     else:
         console.print(screen_of(snapshot))
 
 
-def _json(snapshot: Snapshot, indent: int | None) -> str:
+def json_of(snapshot: Snapshot, indent: int | None) -> str:
+    """The snapshot as one JSON object, for programs."""
     return TypeAdapter(Snapshot).dump_json(snapshot, indent=indent).decode()
 
 
@@ -103,12 +104,14 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _queues(models: list[ModelQueues]) -> Table:
-    table = _table("Queues", "model", "tier", ">queued", ">oldest", ">in flight", ">dead letters")
+    columns = (">queued", ">oldest", ">in flight", ">deferred", ">suspects", ">dead letters")
+    table = _table("Queues", "model", "tier", *columns)
     for model in models:
-        for first, tier in enumerate(model.tiers):
-            # In flight and dead letters are the model's, over all its tiers.
-            of_model = ("", "", "") if first else (model.model, str(model.inflight), _alarm(model.dead))
-            table.add_row(of_model[0], tier.tier, str(tier.length), duration(tier.oldest_age_s), *of_model[1:])
+        # These are the model's, over all its tiers, and shown beside the first.
+        of_model = (str(model.inflight), str(model.deferred), _alarm(model.suspects), _alarm(model.dead))
+        for nth, tier in enumerate(model.tiers):
+            name, counts = (model.model, of_model) if nth == 0 else ("", ())
+            table.add_row(name, tier.tier, str(tier.length), duration(tier.oldest_age_s), *counts)
     return table
 
 

@@ -15,12 +15,14 @@ import redis as redis_py
 from autoscaler.launchers import records
 from deploy.server import Server
 from producer import Client, Settings, heartbeat, keys
+from producer.errors import JobFailed
 from producer.heartbeat import WorkerState
 
 FLEET = """
 [redis]
 url = "{url}"
 lease_s = 2
+max_losses = 2
 
 [scaling]
 interval_s = 0.1
@@ -144,6 +146,21 @@ def test_a_killed_worker_is_replaced_and_its_jobs_are_not_lost(
     assert other.name != worker.name
     actions = [entry[b"action"] for _, entry in redis.xrange(keys.decisions())]
     assert b"lost" in actions
+
+
+def test_a_job_that_kills_its_workers_ends_as_a_dead_letter_though_nobody_starts_workers(
+    machine: Callable[[float], Machine], redis: redis_py.Redis
+) -> None:
+    here = machine(600)
+    here.start()
+    with contextlib.closing(Client(here.settings)) as client:
+        killer = client.submit("echo", "x", parameters={"crash": True})
+        with pytest.raises(JobFailed, match="lost 2 workers while it ran"):
+            client.result(killer, timeout=90)
+    assert redis.xlen(keys.dead("echo")) == 1
+    assert not redis.exists(keys.suspects("echo"))
+    reasons = [entry[b"reason"] for _, entry in redis.xrange(keys.decisions()) if entry[b"action"] == b"start"]
+    assert b"1 queued: 1 suspect;" in reasons[-1]
 
 
 @pytest.mark.parametrize(

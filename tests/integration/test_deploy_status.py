@@ -20,12 +20,11 @@ from autoscaler.decisions import Start
 from autoscaler.devices import Device, DeviceState
 from autoscaler.journal import Journal
 from autoscaler.leader import Leader
-from deploy import broker, health, strays
-from deploy.cli.status import duration, screen_of
+from deploy import health, strays
+from deploy.cli.status import duration, json_of, screen_of
 from deploy.server import Server
 from deploy.status import Snapshot, read
 from producer import Client, heartbeat, keys
-from producer.errors import BrokerUnavailable
 from producer.heartbeat import Heartbeat, WorkerState
 from producer.job import TASK
 from producer.settings import Model, Redis, Settings
@@ -91,6 +90,16 @@ def test_a_busy_fleet_shows_queues_workers_devices_and_reasons(redis: redis_py.R
         assert words in screen
 
 
+def test_jobs_beside_the_queues_are_shown_and_told_to_programs(redis: redis_py.Redis, settings: Settings) -> None:
+    redis.rpush(keys.suspects("parrot"), *(f"parrot.batch|{n}" for n in range(31)))
+    redis.zadd(keys.deferred("parrot"), {f"parrot.batch|{n}": time.time() + 60 for n in range(42)})
+    snapshot = read(redis, settings)
+    row = next(line.split() for line in shown(snapshot).splitlines() if line.startswith("parrot"))
+    assert row[-4:] == ["0", "42", "31", "0"]  # in flight, deferred, suspects, dead letters
+    told = json.loads(json_of(snapshot, indent=None))["queues"][0]
+    assert (told["suspects"], told["deferred"]) == (31, 42)
+
+
 def test_no_secret_of_the_url_is_shown_anywhere(redis: redis_py.Redis, settings: Settings) -> None:
     url = f"redis://keeper:{SECRET}@127.0.0.1:6379/3?password={SECRET}"
     hidden = settings.model_copy(update={"redis": Redis(url=url)})
@@ -133,33 +142,6 @@ def test_jobs_beside_a_queue_because_of_a_priority_are_told(
     assert "priority" in stray.cure
 
 
-def test_a_broker_that_is_not_there_is_told_without_its_password() -> None:
-    with pytest.raises(BrokerUnavailable) as caught:
-        broker.check(f"redis://:{SECRET}@127.0.0.1:1/0")
-    assert "redis://***@127.0.0.1:1/0 does not answer" in str(caught.value)
-    assert SECRET not in str(caught.value)
-
-
-def test_a_wrong_password_a_wrong_address_and_a_cluster_each_have_their_answer(tmp_path: Path) -> None:
-    server = Server(tmp_path / "locked", requirepass=SECRET)
-    server.start()
-    try:
-        broker.check(server.url)
-        with pytest.raises(BrokerUnavailable, match="refuses the password"):
-            broker.check(server.url.replace(SECRET, "guess"))
-    finally:
-        server.stop()
-    with pytest.raises(BrokerUnavailable, match="is no address of a Redis"):
-        broker.check("http://localhost")
-    cluster = Server(tmp_path / "cluster", **{"cluster-enabled": "yes"})
-    cluster.start()
-    try:
-        with pytest.raises(BrokerUnavailable, match="Redis Cluster"):
-            broker.check(cluster.url)
-    finally:
-        cluster.stop()
-
-
 def test_a_container_is_well_when_it_does_its_work(redis: redis_py.Redis) -> None:
     assert health.ailment(redis, "autoscaler", "here") == "no autoscaler leads"
     assert Leader(redis, ttl_s=10).confirm()
@@ -187,7 +169,7 @@ def test_every_mistake_is_one_message_and_exit_code_2(tmp_path: Path) -> None:
     for done, words in (
         (no_file, "fleet.toml does not exist"),
         (no_redis, "no Redis: start one with 'stoker up'"),
-        (down, "Redis does not answer"),
+        (down, "redis://***@127.0.0.1:1/0, as REDIS_URL says, does not answer"),
         (no_model, "no model 'parot' in the fleet; allowed: parrot"),
         (bad_file, "models.parrot.engine = 'ecko'"),
     ):

@@ -8,12 +8,18 @@ from scheduler.queues import ModelQueues, QueueState
 SETTINGS = Settings(models={"m": Model(engine="echo", tiers=("interactive", "batch"))})
 
 
-def queues(fast: int = 0, slow: int = 0, *, arrived: int | None = None, inflight: int = 0) -> ModelQueues:
+LIE_S = 1e9
+"""The age that a producer's stamp claims, which nothing may follow from."""
+
+
+def queues(
+    fast: int = 0, slow: int = 0, *, arrived: int | None = None, inflight: int = 0, suspects: int = 0
+) -> ModelQueues:
     tiers = (
-        QueueState("m", "interactive", fast, 2.0 if fast else 0.0, fast if arrived is None else arrived),
-        QueueState("m", "batch", slow, 9.0 if slow else 0.0, slow),
+        QueueState("m", "interactive", fast, LIE_S, 2.0 if fast else 0.0, fast if arrived is None else arrived),
+        QueueState("m", "batch", slow, LIE_S, 9.0 if slow else 0.0, slow),
     )
-    return ModelQueues("m", tiers, inflight, 0)
+    return ModelQueues("m", tiers, inflight, 0, suspects)
 
 
 def watched(*arrivals: tuple[float, int]) -> Traffic:
@@ -86,3 +92,13 @@ def test_workers_are_counted_by_phase_and_those_that_drain_are_no_replicas() -> 
 def test_urgency_is_lateness_in_units_of_the_target() -> None:
     found = assess(0, SETTINGS, queues(1, 1), watch(None, 0, queues()), [], {})
     assert found.urgency == pytest.approx(2.0)  # interactive: 2 s of 1 s; batch: 9 s of 600 s
+
+
+def test_a_suspect_is_queued_keeps_its_model_active_and_grows_as_late_as_a_job_of_the_fastest_tier() -> None:
+    with_one = queues(suspects=1)
+    traffic = watch(watch(None, 0, with_one), 3, with_one)
+    found = assess(3, SETTINGS, with_one, traffic, [], {})
+    assert (found.queued, found.none, found.quiet_s) == (1, False, 0)
+    assert found.urgency == pytest.approx(3.0)  # 3 s of interactive's 1 s
+    gone = watch(traffic, 4, queues())
+    assert assess(4, SETTINGS, queues(), gone, [], {}).urgency == 0

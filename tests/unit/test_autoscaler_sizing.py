@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -95,9 +97,23 @@ def test_the_more_urgent_tier_goes_first_so_the_other_needs_room_for_both() -> N
     assert replicas(one, model(high=100)) == 10  # fast: 100 in 10 s; slow: 200 in 100 s
 
 
+def test_a_suspect_alone_starts_a_worker_and_the_reason_says_so() -> None:
+    alone = Demand("m", (TierDemand("fast", 1),), suspects=1)
+    found = size(model(), alone, IDLE_S)
+    assert found.replicas == 1
+    assert "1 queued: 1 suspect;" in found.reason
+    assert "2 suspects" in size(model(), replace(alone, suspects=2), IDLE_S).reason
+
+
+def test_suspects_are_as_urgent_as_the_fastest_tier() -> None:
+    tiers = (TierDemand("slow", 100, 100), TierDemand("fast", 10))
+    one = Demand("m", tiers, jobs_per_s=1, phases={Phase.READY: 1}, suspects=30)
+    assert replicas(one) == 3  # 30 in 10 s; and 130 in 100 s
+
+
 def test_the_reason_holds_the_numbers() -> None:
     found = size(model(high=4), demand(100, target=10, age=0.5, per_s=2, replicas=1), IDLE_S)
-    for part in ("100 queued", "oldest 0.5 s", "target 10 s", "a replica does 2.00", "max_replicas is 4"):
+    for part in ("100 queued", "waiting 0.5 s", "target 10 s", "a replica does 2.00", "max_replicas is 4"):
         assert part in found.reason
 
 
