@@ -25,6 +25,11 @@ def losses(model: str) -> str:
     return f"stoker:losses:{model}"
 
 
+def history(model: str) -> str:
+    """Hash. SHA1 of a message -> a line for each worker lost over it; a field goes when its job ends."""
+    return f"stoker:history:{model}"
+
+
 def suspects(model: str) -> str:
     """List. ``queue|message`` of jobs that may have killed their workers, each to be run alone; no expiry."""
     return f"stoker:suspects:{model}"

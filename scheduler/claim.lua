@@ -55,38 +55,43 @@ end)
 
 local any_losses = redis.call('EXISTS', KEYS[3]) == 1
 local count = 0
+local SLICE = 500 -- Lua hands over some thousand arguments at most
 for _, from in ipairs(waiting) do
-  if room <= 0 or bytes <= 0 then break end
-  local head = redis.call('LRANGE', from.queue, -room, -1)
-  local entries, deadlines = {}, {}
-  for i = #head, 1, -1 do
-    if count > 0 and bytes < #head[i] then
-      bytes = 0
-      break
+  local left = from.length
+  while left > 0 and room > 0 and bytes > 0 do
+    local head = redis.call('LRANGE', from.queue, -math.min(room, SLICE), -1)
+    local entries, deadlines = {}, {}
+    for i = #head, 1, -1 do
+      if count > 0 and bytes < #head[i] then
+        bytes = 0
+        break
+      end
+      bytes = bytes - #head[i]
+      count = count + 1
+      local lease = string.format('%s|%s:%06d', from.queue, ARGV[4], count) -- sorts in the order of the queue
+      entries[#entries + 1] = lease
+      entries[#entries + 1] = head[i]
+      deadlines[#deadlines + 1] = until_
+      deadlines[#deadlines + 1] = lease
+      answer[#answer + 1] = lease
+      answer[#answer + 1] = any_losses and redis.call('HGET', KEYS[3], redis.sha1hex(head[i])) or 0
+      answer[#answer + 1] = head[i]
     end
-    bytes = bytes - #head[i]
-    count = count + 1
-    local lease = string.format('%s|%s:%06d', from.queue, ARGV[4], count) -- sorts in the order of the queue
-    entries[#entries + 1] = lease
-    entries[#entries + 1] = head[i]
-    deadlines[#deadlines + 1] = until_
-    deadlines[#deadlines + 1] = lease
-    answer[#answer + 1] = lease
-    answer[#answer + 1] = any_losses and redis.call('HGET', KEYS[3], redis.sha1hex(head[i])) or 0
-    answer[#answer + 1] = head[i]
-  end
-  local got = #entries / 2
-  if got > 0 then
+    local got = #entries / 2
+    if got == 0 then break end
     redis.call('HSET', KEYS[1], unpack(entries))
     redis.call('ZADD', KEYS[2], unpack(deadlines))
     redis.call('LTRIM', from.queue, 0, -got - 1)
+    room, left = room - got, left - got
+  end
+  local got = from.length - left
+  if got > 0 then
     redis.call('HINCRBY', KEYS[5], from.queue, got)
-    if got == from.length then
+    if left == 0 then
       redis.call('HDEL', KEYS[4], from.queue)
     else
       redis.call('HSET', KEYS[4], from.queue, string.format('%.6f', now))
     end
-    room = room - got
   end
 end
 return answer

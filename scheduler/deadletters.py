@@ -30,6 +30,8 @@ class DeadLetter:
     reason: str
     losses: int
     """How many workers were lost over it."""
+    history: tuple[str, ...]
+    """A line for each of them: server time, and who it was."""
     message: bytes
     """Exactly what was pushed."""
 
@@ -85,6 +87,7 @@ def _letter(model: str, entry: bytes, fields: dict[bytes, bytes]) -> DeadLetter:
         queue=fields[b"queue"].decode(),
         reason=fields[b"reason"].decode(errors="replace"),
         losses=int(fields[b"losses"]),
+        history=tuple(fields.get(b"history", b"").decode(errors="replace").splitlines()),
         message=fields[b"message"],
     )
 

@@ -1,19 +1,19 @@
 #!lua flags=allow-oom
 -- End jobs: store and announce their results and give up their leases, in one step. The first result wins.
--- KEYS  1 inflight (hash), 2 leases (sorted set), 3 losses (hash), 4 retries (hash),
---       5.. one result (string and channel) for each job
+-- KEYS  1 inflight (hash), 2 leases (sorted set), 3 losses (hash), 4 retries (hash), 5 history (hash),
+--       6.. one result (string and channel) for each job
 -- ARGV  1 results' time to live in ms, then for each job: lease, result ('' to store none)
 -- Returns the leases that were no longer held: those jobs belong to another worker and were left alone.
 local lost = {}
 local any_troubled = redis.call('EXISTS', KEYS[3], KEYS[4]) > 0
-for i = 5, #KEYS do
-  local at = 2 + (i - 5) * 2
+for i = 6, #KEYS do
+  local at = 2 + (i - 6) * 2
   local lease, result = ARGV[at], ARGV[at + 1]
   if any_troubled then
     local message = redis.call('HGET', KEYS[1], lease)
     if message then
-      redis.call('HDEL', KEYS[3], redis.sha1hex(message))
-      redis.call('HDEL', KEYS[4], redis.sha1hex(message))
+      local name = redis.sha1hex(message)
+      for k = 3, 5 do redis.call('HDEL', KEYS[k], name) end
     end
   end
   if redis.call('HDEL', KEYS[1], lease) == 0 then

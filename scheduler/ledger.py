@@ -25,16 +25,15 @@ FINISH_AT_ONCE = 500
 class Ledger:
     """The book of one worker. Renewed from another thread; everything else is the event loop's."""
 
-    def __init__(self, queue: Queue) -> None:
+    def __init__(self, queue: Queue, worker: str = "worker") -> None:
         self.queue = queue
         self.capacity: Callable[[], int] = lambda: 0
         """How many jobs the worker may hold now; the pool says so. None before it is ready."""
-        self._owner = uuid.uuid4().hex[:12]
+        self._owner = f"{worker}.{uuid.uuid4().hex[:8]}"  # new for every process, whatever its name
         self._claims = count()
         self._lock = threading.Lock()
         self._held: dict[str, str] = {}  # lease -> job id
         self._alone = ""  # lease of a suspect, which shares the worker with nobody
-        self._lease_of: dict[str, str] = {}  # job id -> lease, the other way round
         self._results: dict[str, bytes] = {}  # lease -> result
         # Ended, not yet written:
         self._done: list[tuple[str, str, bytes]] = []
@@ -65,16 +64,15 @@ class Ledger:
         """Enter a claimed job."""
         with self._lock:
             self._held[job.lease] = job_id
-        self._lease_of[job_id] = job.lease
         if job.losses >= self.queue.suspect_at:
             self._alone = job.lease
 
-    def keep(self, job_id: str, result: bytes) -> None:
+    def keep(self, lease: str, result: bytes) -> None:
         """Keep the result of a job that is held until it is acknowledged.
 
         Celery also has results for jobs that are not, such as those revoked by whoever guesses at ids.
         """
-        if lease := self._lease_of.get(job_id):
+        if lease in self._held:
             self._results[lease] = result
 
     def done(self, lease: str) -> None:
@@ -116,8 +114,6 @@ class Ledger:
         with self._lock:
             job_id = self._held.pop(lease, None)
         self._results.pop(lease, None)
-        if job_id is not None and self._lease_of.get(job_id) == lease:
-            del self._lease_of[job_id]
         return job_id
 
     def flush(self) -> None:
@@ -139,8 +135,8 @@ class Ledger:
             del self._buried[0]
 
     def renew(self) -> list[str]:
-        """Prolong every lease held; returns those that were lost, which are still run but never committed."""
+        """Prolong every lease held; returns those that were lost: their jobs are another worker's now."""
         lost = self.queue.renew(list(self.held))
         for lease in lost:
-            logger.warning("lease %s ran out while its job was held", lease)
+            logger.warning("lease %s was lost while its job was held", lease)
         return lost

@@ -17,8 +17,8 @@ from .priority import rank
 if TYPE_CHECKING:
     from redis import Redis
 
-CLAIM_BYTES = 32 * 1024 * 1024
-"""Most bytes of messages in one claim: it bounds the reply, not a job."""
+CLAIM_BYTES = 1024 * 1024
+"""Most bytes of messages in one claim, beyond the first job: who claims much holds it from more urgent work."""
 
 REAP_AT_ONCE = 1000
 """Most lost jobs looked at in one step, so that Redis is never blocked for long."""
@@ -127,7 +127,7 @@ class Queue:
 
     def finish(self, done: Iterable[tuple[str, str, bytes]]) -> list[str]:
         """End jobs given as (lease, job id, result or empty); returns the leases that were lost before."""
-        names = self._names("inflight", "leases", "losses", "retries")
+        names = self._names("inflight", "leases", "losses", "retries", "history")
         arguments: list[Any] = [self._result_ttl_ms]
         for lease, job_id, result in done:
             names.append(keys.result(job_id))
@@ -152,14 +152,14 @@ class Queue:
 
     def bury(self, lease: str, reason: str) -> bool:
         """Move a job to the dead letters; False when the lease was lost before."""
-        names = self._names("inflight", "leases", "losses", "dead", "retries")
+        names = self._names("inflight", "leases", "losses", "dead", "retries", "history")
         return bool(self._bury(names, [lease, reason, keys.result(""), self._result_ttl_ms]))
 
     def reap(self) -> tuple[int, int]:
         """Take back the jobs whose leases ran out; returns how many were requeued and buried."""
-        names = self._names("inflight", "leases", "losses", "taken", "dead", "suspects", "deferred", "retries")
+        places = ("inflight", "leases", "losses", "taken", "dead", "suspects", "deferred", "retries", "history")
         limits = [self._max_losses, self.suspect_at, REAP_AT_ONCE]
-        requeued, buried = self._reap(names, [*limits, keys.result(""), self._result_ttl_ms])
+        requeued, buried = self._reap(self._names(*places), [*limits, keys.result(""), self._result_ttl_ms])
         return int(requeued), int(buried)
 
     def defer(self, lease: str) -> int:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import NoPermissionError
+from redis.exceptions import NoPermissionError, ResponseError
 
 from producer import keys
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from producer.settings import Settings
 
-SUBMITTED_AT = re.compile(rb'"submitted_at": ?([0-9.]{1,20})')
+SUBMITTED_AT = re.compile(rb'"submitted_at": ?([0-9]{1,12}(?:[.][0-9]{1,9})?)[,}]')
 """The header with which our client stamps a message. Stock producers stamp none."""
 
 
@@ -28,6 +28,9 @@ class QueueState:
     tier: str
     length: int
     oldest_age_s: float
+    """By its producer's own stamp, if there is one: to be shown, not to be acted on."""
+    waited_s: float
+    """How long its head was passed over, by the server's clock; nobody gets ahead by lying."""
     arrived: int
 
 
@@ -41,6 +44,8 @@ class ModelQueues:
     dead: int
     suspects: int = 0
     """Jobs that may have killed their workers, each waiting to be run alone."""
+    deferred: int = 0
+    """Jobs put aside, to be tried again later."""
 
     @property
     def queued(self) -> int:
@@ -54,10 +59,9 @@ class ModelQueues:
 
 
 def observe(redis: Redis, settings: Settings) -> dict[str, ModelQueues]:
-    """The queues of every model, by the server's clock.
+    """The queues of every model, of one moment, by the server's clock.
 
-    The oldest age comes from the head's own stamp. The head of a stock producer carries none: its age
-    is then the time since the queue was last served, or first seen here; never more than its true age.
+    Whatever anybody pushed, or stored under a queue's name, one queue's trouble is not the others'.
     """
     with redis.pipeline(transaction=True) as pipe:  # of one moment: a job counts as taken or as waiting, not as both
         pipe.time()
@@ -67,30 +71,45 @@ def observe(redis: Redis, settings: Settings) -> dict[str, ModelQueues]:
             pipe.hlen(keys.inflight(name))
             pipe.xlen(keys.dead(name))
             pipe.llen(keys.suspects(name))
+            pipe.zcard(keys.deferred(name))
             for tier in model.tiers:
                 pipe.llen(keys.queue(name, tier))
                 pipe.lindex(keys.queue(name, tier), -1)
-        answers = iter(pipe.execute())
-    seconds, microseconds = next(answers)
+        answers = iter(pipe.execute(raise_on_error=False))
+    seconds, microseconds = _sound(next(answers), (0, 0))
     now = seconds + microseconds / 1e6
     found, unseen = {}, []
     for name, model in settings.models.items():
-        served, taken, inflight, dead, suspects = (next(answers) for _ in range(5))
+        served, taken = _sound(next(answers), {}), _sound(next(answers), {})
+        inflight, dead, suspects, deferred = (_sound(next(answers), 0) for _ in range(4))
         tiers = []
         for tier in model.tiers:
             queue = keys.queue(name, tier).encode()
-            length, head = next(answers), next(answers)
+            length, head = _sound(next(answers), 0), _sound(next(answers), None)
             if head is not None and queue not in served:
                 unseen.append((keys.served(name), queue))
-            age = _age(head, float(served.get(queue, now)), now) if head is not None else 0.0
-            tiers.append(QueueState(name, tier, length, age, int(taken.get(queue, 0)) + length))
-        found[name] = ModelQueues(name, tuple(tiers), inflight, dead, suspects)
+            waited = max(0.0, now - float(served.get(queue, now))) if head is not None else 0.0
+            age = waited if head is None else _age(head, now, waited)
+            tiers.append(QueueState(name, tier, length, age, waited, int(taken.get(queue, 0)) + length))
+        found[name] = ModelQueues(name, tuple(tiers), inflight, dead, suspects, deferred)
     for key, queue in unseen:
         with contextlib.suppress(NoPermissionError):  # a monitor looks, and may not write it down
             redis.hsetnx(key, queue, f"{now:.6f}")
     return found
 
 
-def _age(head: bytes, served_at: float, now: float) -> float:
+def _sound(answer: Any, otherwise: Any) -> Any:
+    """An answer, or what stands for it when the key is of another type than ours."""
+    return otherwise if isinstance(answer, ResponseError) and "WRONGTYPE" in str(answer) else _raised(answer)
+
+
+def _raised(answer: Any) -> Any:
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _age(head: bytes, now: float, waited: float) -> float:
+    """The age of a head by its stamp; of one without, how long it was passed over, which is never more."""
     stamp = SUBMITTED_AT.search(head)
-    return max(0.0, now - (float(stamp[1]) if stamp else served_at))
+    return max(0.0, now - float(stamp[1])) if stamp else waited

@@ -3,7 +3,7 @@
 -- suspects, to be run alone, so that its neighbours are not taken down with it again; after the last to the dead
 -- letters with a failed result, so that nobody waits for it for ever. Deferred jobs that are due are queued again.
 -- KEYS  1 inflight (hash), 2 leases (sorted set), 3 losses (hash), 4 taken (hash), 5 dead (stream),
---       6 suspects (list), 7 deferred (sorted set), 8 retries (hash)
+--       6 suspects (list), 7 deferred (sorted set), 8 retries (hash), 9 history (hash)
 -- ARGV  1 most losses a job may cause, 2 losses that make a suspect, 3 most jobs to look at,
 --       4 prefix of result keys, 5 results' time to live in ms
 -- Returns {requeued, buried}.
@@ -11,6 +11,16 @@
 local clock = redis.call('TIME')
 local now = clock[1] + clock[2] / 1000000
 local requeued, buried = 0, 0
+
+local function requeue(queue, message, losses)
+  if losses >= tonumber(ARGV[2]) then
+    redis.call('RPUSH', KEYS[6], queue .. '|' .. message)
+  else
+    redis.call('RPUSH', queue, message)
+  end
+  redis.call('HINCRBY', KEYS[4], queue, -1)
+end
+
 local lapsed = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, ARGV[3])
 for i = #lapsed, 1, -1 do -- the oldest last, so that it is the head again
   local lease = lapsed[i]
@@ -19,19 +29,17 @@ for i = #lapsed, 1, -1 do -- the oldest last, so that it is the head again
     local queue = string.match(lease, '^([^|]+)|')
     local name = redis.sha1hex(message)
     local losses = redis.call('HINCRBY', KEYS[3], name, 1)
+    local history = (redis.call('HGET', KEYS[9], name) or '')
+      .. string.format('%.3f lost with %s\n', now, string.match(lease, '|(.*)$'))
     if losses < tonumber(ARGV[1]) then
-      if losses >= tonumber(ARGV[2]) then
-        redis.call('RPUSH', KEYS[6], queue .. '|' .. message)
-      else
-        redis.call('RPUSH', queue, message)
-      end
-      redis.call('HINCRBY', KEYS[4], queue, -1)
+      redis.call('HSET', KEYS[9], name, history)
+      requeue(queue, message, losses)
       requeued = requeued + 1
     else
       local reason = 'it lost ' .. losses .. ' workers while it ran'
-      redis.call('XADD', KEYS[5], '*', 'queue', queue, 'reason', reason, 'losses', losses, 'message', message)
-      redis.call('HDEL', KEYS[3], name)
-      redis.call('HDEL', KEYS[8], name)
+      redis.call('XADD', KEYS[5], 'MAXLEN', '~', 100000, '*', 'queue', queue, 'reason', reason, 'losses', losses,
+        'history', history, 'message', message)
+      for _, key in ipairs({KEYS[3], KEYS[8], KEYS[9]}) do redis.call('HDEL', key, name) end
       fail(message, reason, ARGV[4], ARGV[5])
       buried = buried + 1
     end
@@ -42,8 +50,7 @@ end
 local due = redis.call('ZRANGEBYSCORE', KEYS[7], '-inf', now, 'LIMIT', 0, ARGV[3])
 for i = #due, 1, -1 do
   local queue, message = string.match(due[i], '^([^|]+)|(.*)$')
-  redis.call('RPUSH', queue, message)
-  redis.call('HINCRBY', KEYS[4], queue, -1)
+  requeue(queue, message, tonumber(redis.call('HGET', KEYS[3], redis.sha1hex(message)) or 0))
   redis.call('ZREM', KEYS[7], due[i])
 end
 return {requeued, buried}

@@ -30,6 +30,7 @@ class LedgerBackend(RedisBackend):  # type: ignore[misc]  # Celery has no types
         meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
         # First, so that Lua can tell a final result by its beginning.
         meta = {"status": meta.pop("status"), **meta, "task_id": task_id}
-        ledger: Ledger = self.app.conf.broker_transport_options["ledger"]
-        ledger.keep(task_id, self.encode(meta).encode())
+        if request is not None and request.properties:
+            ledger: Ledger = self.app.conf.broker_transport_options["ledger"]
+            ledger.keep(request.properties["delivery_tag"], self.encode(meta).encode())
         return result

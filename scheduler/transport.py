@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 PEEK_S = 5
 """How long one blocking peek lasts, in seconds. A peek that is overdue by as much again means a dead connection."""
 
+EMPTYING_S = 1.0
+"""How often a worker that holds jobs looks whether a suspect still waits, in seconds: another may have taken it."""
+
 REFUSED_S = 0.5
 """How long not to peek again after a server without memory refused one, in seconds."""
 
@@ -102,6 +105,7 @@ class Channel(stock.Channel):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._state = "idle"
+        self._look_again_at = 0.0
         self._peeks: dict[str, _Peek] = {}
         self.handlers["CLAIM"] = self._on_claimed
 
@@ -112,7 +116,7 @@ class Channel(stock.Channel):
                 raise redis.ConnectionError("a blocking peek got no answer: the connection is dead")
         if self._state == "claiming" or not self.qos.can_consume():
             return
-        if self._state == "emptying" and not self.ledger.held:
+        if self._state == "emptying" and (not self.ledger.held or time.monotonic() >= self._look_again_at):
             self._state = "idle"
         if self._state == "idle":
             self._claim(poller)
@@ -135,12 +139,18 @@ class Channel(stock.Channel):
         if not claim.jobs:
             # A suspect waits for a worker that holds nothing: take nothing more until that is us.
             self._state = "emptying" if claim.suspects else "peeking"
+            self._look_again_at = time.monotonic() + EMPTYING_S
             return
         messages = [(job, payload) for job in claim.jobs if (payload := self._enter(job)) is not None]
-        if claim.any_cancelled:
-            ids = [payload["headers"]["id"] for _, payload in messages]
-            for job_id in self.ledger.queue.cancelled(ids):
-                worker_state.revoked.add(job_id)  # Celery drops it on receipt, as with 'control revoke'
+        try:
+            if claim.any_cancelled:
+                ids = [payload["headers"]["id"] for _, payload in messages]
+                for job_id in self.ledger.queue.cancelled(ids):
+                    worker_state.revoked.add(job_id)  # Celery drops it on receipt, as with 'control revoke'
+        except redis.RedisError:
+            # Held and never run, they would be renewed for ever.
+            self.ledger.release([job.lease for job, _ in messages])
+            raise
         self._deliver(messages)
 
     def _deliver(self, messages: list[tuple[Claimed, dict[str, Any]]]) -> None:

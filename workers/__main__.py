@@ -41,7 +41,7 @@ def main() -> int:
     except StokerError as error:
         logging.critical("%s", error)
         return EXIT_BAD_CONFIG
-    ledger = Ledger(Queue(client, settings, options.model))
+    ledger = Ledger(Queue(client, settings, options.model), options.name)
     app = make_app(Assignment(options.name, options.model, options.device, settings, engine, ledger))
     return serve(app, client, options.launched_by)
 
@@ -59,10 +59,15 @@ def serve(app: WorkerApp, client: redis.Redis, launched_by: str) -> int:
         loglevel="INFO",
         quiet=True,
     )
+
+    def renew() -> None:
+        if (lost := assignment.ledger.renew()) and app.engine_pool is not None:
+            app.engine_pool.lose(lost)
+
     heart = Heart(app, client, launched_by)
     companions = [
         # A third of the lease, so that two renewals may fail before a job is taken over.
-        Periodic("lease renewal", queue.lease_s / 3, assignment.ledger.renew),
+        Periodic("lease renewal", queue.lease_s / 3, renew),
         Periodic("reaper", min(5.0, queue.lease_s / 3), queue.reap),
         Periodic("heartbeat", heartbeat.INTERVAL_S, heart.beat),
         Periodic("watchdog", INTERVAL_S, Watchdog(app).look),

@@ -28,7 +28,8 @@ import redis
 from celery.concurrency.base import BasePool
 from celery.worker import state
 
-from producer.errors import InvalidJob, Preempted, StokerError
+from producer.envelope import check, check_size
+from producer.errors import EngineError, InvalidJob, Preempted, StokerError
 from producer.job import Job
 
 from .app import Assignment
@@ -40,6 +41,9 @@ logger = logging.getLogger(__name__)
 
 STEP_S = 0.5
 """Longest that the device thread waits for work before it looks whether it should end, in seconds."""
+
+LATE_S = 0.25
+"""How late a time limit or a deadline may fire, in seconds."""
 
 EXIT_LOAD_FAILED = 3
 EXIT_ENGINE_LOST = 4
@@ -78,6 +82,7 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
         """Celery gives us its loop, anew after every reconnect."""
         self._hub = loop
         loop.add_reader(self._bell.fileno(), self._settle_finished)
+        loop.call_repeatedly(LATE_S, self._end_overdue)
         if threading.current_thread() is threading.main_thread():
             # Python goes on with an interrupted poll: without this, a SIGTERM is noticed when something else
             # happens, and until then another batch may begin.
@@ -110,41 +115,46 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
             callback=callback,
             waited_s=waited(celery_request.message.headers),
             give_up=self._give_up,
-            put_aside=self.ledger.defer,
         )
         self._running[running.lease] = running
         accept_callback(os.getpid(), time.monotonic())
         self.meter.begin()
         try:
             running.job = Job.parse(request["kwargs"], queue=request["delivery_info"]["routing_key"])
+            # Our client checks before it queues; others do not.
+            check(running.job, self.assignment.settings)
+            check_size(args[3], running.job, self.assignment.settings)
         except InvalidJob as error:
             self._post([Outcome(running.lease, error=error)])
             return running
         if timeout is not None:
             # The message may name a shorter one, not a longer: how long a device may be held is the fleet's to say.
             timeout = min(timeout, self.assignment.settings.model(self.assignment.model).limits.time_limit_s)
-            self._end_after(timeout, running, lambda: timeout_callback(False, timeout))
+            running.ends.append((time.monotonic() + timeout, lambda: timeout_callback(False, timeout)))
         if deadline := celery_request.expires or running.job.deadline:
-            left = (deadline - datetime.now(UTC)).total_seconds()
-            self._end_after(left, running, lambda: celery_request._announce_revoked("expired", True, None, True))
+            at = time.monotonic() + (deadline - datetime.now(UTC)).total_seconds()
+            running.ends.append((at, lambda: celery_request._announce_revoked("expired", True, None, True)))
         self.engine.submit(Request(running.lease, running.job.items, dict(running.job.parameters)))
         return running
 
-    def _end_after(self, seconds: float, running: Running, tell: Callable[[], None]) -> None:
-        """End a job that still runs then: on the device, and by telling Celery."""
+    def _end_overdue(self) -> None:
+        """End the jobs whose time limit or deadline has passed: on the device, and by telling Celery.
 
-        def end() -> None:
-            if running.lease in self._running:
-                self._give_up(running.lease)
-                tell()
-
-        running.timers.append(self._hub.call_later(max(0.0, seconds), end))
+        One look over what runs, not a timer for each: the loop keeps a cancelled timer, and with it the job's
+        inputs, until it would have fired.
+        """
+        now = time.monotonic()
+        for running in list(self._running.values()):
+            for at, tell in running.ends:
+                if at <= now:
+                    self._give_up(running.lease)
+                    tell()
+                    break
 
     def _give_up(self, lease: str) -> None:
         """Stop caring for a request; whatever outcome it still has is dropped."""
         running = self._running.pop(lease, None)
         if running is not None:
-            running.cancel_timers()
             self.engine.cancel(lease)
             self.meter.done([], idle=not self._running)
 
@@ -165,10 +175,25 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
         self.meter.done(ran, idle=not self._running)
         for running, outcome in ours:
             if isinstance(outcome.error, Preempted):
-                running.cancel_timers()
                 self.ledger.release([running.lease])
-            else:
-                running.end(outcome)
+            elif isinstance(outcome.error, EngineError):
+                running.deferred = self._defer(running.lease)
+            running.end(outcome)
+
+    def _defer(self, lease: str) -> bool:
+        """Put a job aside to be tried again; False when it was tried often enough."""
+        try:
+            return self.ledger.defer(lease)
+        except redis.RedisError as error:
+            logger.warning("job %s cannot be put aside now (%s): it goes back", lease, error)
+            self.ledger.release([lease])
+            return True
+
+    def lose(self, leases: list[str]) -> None:
+        """Give up jobs that became another worker's. Thread-safe: the lease renewal finds out."""
+        for lease in leases:
+            self.engine.cancel(lease)
+        self._post([Outcome(lease, error=Preempted("its lease was lost")) for lease in leases])
 
     @property
     def running_jobs(self) -> list[str]:
@@ -194,7 +219,7 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
                 # Celery's loop has ended; ours goes on with its sockets and timers, so that results are
                 # written as they come, and events and remote control work to the end.
                 self._hub.run_once()
-            except (redis.ConnectionError, redis.TimeoutError, OSError):
+            except (redis.RedisError, OSError):
                 hurry.wait(0.1)  # what ended is kept by the ledger, and written when Redis is back
         self._leave()
 
@@ -211,9 +236,8 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
             self._give_up(lease)
         if self.engine_lost:
             self.ledger.abandon(left)
-        else:
-            self.ledger.release(left)
-        with contextlib.suppress(redis.ConnectionError, redis.TimeoutError):  # else the leases run out
+        self.ledger.release(self.ledger.held)  # also what never reached the engine
+        with contextlib.suppress(redis.RedisError):  # else the leases run out
             self.ledger.flush()  # at once: what was let go is not renewed any more
         self._stopping.set()
         self.engine.withdraw()  # nothing is left to withdraw: it ends the device's wait for work

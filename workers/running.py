@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from celery.exceptions import Retry
+from celery.exceptions import Ignore, Retry
 
-from producer.errors import EngineError
+from producer.errors import Preempted
 from producer.job import Job, Result, Timing
 
 from .engines.protocol import Outcome
@@ -27,10 +27,11 @@ class Running:
     waited_s: float | None
     give_up: Callable[[str], None]
     """Cancels it on the device, by its lease, and drops whatever outcome it still has."""
-    put_aside: Callable[[str], bool]
-    """Defers it, by its lease, to be tried again; False when it was tried often enough."""
     job: Job | None = None
-    timers: list[Any] = field(default_factory=list)
+    ends: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
+    """When it must have ended, on the monotonic clock in seconds, and how Celery is told that it has not."""
+    deferred: bool = False
+    """It was put aside, to be tried again."""
 
     def terminate(self, signum: int) -> None:  # noqa: ARG002  Celery passes a signal; there is no process to signal
         """Celery revokes the task, and has stored its result already: give it up on the device."""
@@ -38,18 +39,12 @@ class Running:
 
     def end(self, outcome: Outcome) -> None:
         """Run Celery's side of the task around its outcome: trace, result, events, acknowledgement."""
-        self.cancel_timers()
         _ending[self.lease] = (self, outcome)
         try:
             value = self.target(*self.args)
         finally:
             del _ending[self.lease]
         self.callback(value)
-
-    def cancel_timers(self) -> None:
-        """Its time limit and its deadline no longer matter."""
-        for timer in self.timers:
-            timer.cancel()
 
 
 _ending: dict[str, tuple[Running, Outcome]] = {}
@@ -61,10 +56,13 @@ def collect(task: Any) -> dict[str, Any]:
 
     Raises:
         InvalidJob: the job was at fault, and trying again cannot help.
-        Retry: the engine was, and the job is put aside to be tried again. EngineError: it was, too often.
+        Retry: the engine was, and the job was put aside to be tried again. EngineError: it was, too often.
+        Ignore: it was given back, and is no longer ours to end.
     """
     running, outcome = _ending[task.request.properties["delivery_tag"]]
-    if isinstance(outcome.error, EngineError) and running.put_aside(running.lease):
+    if isinstance(outcome.error, Preempted):
+        raise Ignore
+    if running.deferred:
         raise Retry(exc=outcome.error)
     if outcome.error is not None:
         raise outcome.error

@@ -19,7 +19,7 @@ def ledger(redis: redis_py.Redis) -> Ledger:
 
 def test_a_result_is_written_with_its_acknowledgement_and_not_before(redis: redis_py.Redis, ledger: Ledger) -> None:
     lease, _ = ledger.held
-    ledger.keep("job-0", RESULT)
+    ledger.keep(lease, RESULT)
     ledger.flush()
     assert redis.get(keys.result("job-0")) is None
     ledger.done(lease)
@@ -35,7 +35,7 @@ def test_what_is_ended_outlives_an_outage(
         raise redis_py.ConnectionError("gone")
 
     finished, given_back = ledger.held
-    ledger.keep("job-0", RESULT)
+    ledger.keep(finished, RESULT)
     ledger.done(finished)
     ledger.release([given_back])
     with monkeypatch.context() as outage:
@@ -48,11 +48,10 @@ def test_what_is_ended_outlives_an_outage(
 
 
 def test_nothing_is_remembered_of_jobs_that_are_not_held(ledger: Ledger) -> None:
-    ledger.keep("nobody's", RESULT)
+    ledger.keep("nobody's lease", RESULT)
     for lease, act in zip(list(ledger.held), (ledger.release, ledger.abandon), strict=True):
-        ledger.keep(ledger.held[lease], RESULT)
+        ledger.keep(lease, RESULT)
         act([lease])
     ledger.flush()
     assert not ledger.held
     assert not ledger._results
-    assert not ledger._lease_of

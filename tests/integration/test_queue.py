@@ -10,6 +10,7 @@ import redis as redis_py
 from producer import keys
 from producer.job import TASK
 from producer.settings import Redis, Settings
+from scheduler import deadletters
 from scheduler.priority import rank
 from scheduler.queue import Queue
 from scheduler.queues import observe
@@ -269,3 +270,59 @@ def test_a_dead_letter_forgets_how_often_it_was_tried(redis: redis_py.Redis, que
     (job,) = queue.claim(1, "b")
     assert queue.bury(job.lease, "of a test")
     assert not redis.exists(keys.retries(MODEL))
+
+
+def test_a_claim_may_take_more_than_lua_hands_over_at_once(
+    redis: redis_py.Redis, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(redis, "interactive", *(b"%d" % n for n in range(5000)))
+    push(redis, "batch", *(b"%d" % n for n in range(5000, 10_000)))
+    jobs = queue.claim(9000, "a")
+    assert [int(job.message) for job in jobs] == list(range(9000))
+    assert redis.hlen(keys.inflight(MODEL)) == redis.zcard(keys.leases(MODEL)) == 9000
+    assert redis.llen(keys.queue(MODEL, "batch")) == 1000
+
+
+def test_a_deferred_suspect_still_runs_alone(
+    redis: redis_py.Redis, queue: Queue, expire: Callable[[str], None]
+) -> None:
+    push(redis, "batch", b"suspect")
+    expire(queue.claim(1, "a")[0].lease)
+    queue.reap()
+    (job,) = queue.claim(1, "b")
+    queue.defer(job.lease)
+    redis.zadd(keys.deferred(MODEL), dict.fromkeys(redis.zrange(keys.deferred(MODEL), 0, -1), 1.0))
+    queue.reap()
+    assert queue.claim(1, "busy", idle=False) == []
+    assert queue.claim(1, "c")[0].message == b"suspect"
+
+
+def test_a_dead_letter_tells_who_was_lost_over_it(
+    redis: redis_py.Redis, queue: Queue, expire: Callable[[str], None]
+) -> None:
+    push(redis, "batch", b"killer")
+    for owner in ("first", "second"):
+        (job,) = queue.claim(1, owner)
+        expire(job.lease)
+        queue.reap()
+    (letter,) = deadletters.letters(redis, MODEL)
+    assert [line.split(" lost with ")[1] for line in letter.history] == ["first:000001", "second:000000"]
+    assert not redis.exists(keys.history(MODEL))
+
+
+@pytest.mark.parametrize(
+    "head", [b'"submitted_at": 1.2.3', b'"submitted_at": 99999999999999999999', b"\xff", b'{"submitted_at": "now"}']
+)
+def test_no_message_can_stop_the_observation(redis: redis_py.Redis, settings: Settings, head: bytes) -> None:
+    push(redis, "batch", head)
+    redis.set(keys.queue(MODEL, "standard"), "not a list")
+    seen = {tier.tier: tier for tier in observe(redis, settings)[MODEL].tiers}
+    assert seen["batch"].length == 1
+    assert seen["batch"].oldest_age_s == seen["batch"].waited_s < 60
+    assert seen["standard"].length == 0
+
+
+def test_a_producer_cannot_lie_itself_older(redis: redis_py.Redis, settings: Settings) -> None:
+    push(redis, "batch", json.dumps({"headers": {"submitted_at": 1}}).encode())
+    (_, _, batch) = observe(redis, settings)[MODEL].tiers
+    assert batch.waited_s < 60 < batch.oldest_age_s

@@ -79,8 +79,9 @@ class EmbedEngine:
 
     @property
     def capacity(self) -> int:
-        """One batch on the device and one ahead."""
-        return 2 * self._packing.max_rows
+        """One batch on the device and one ahead, counted in inputs: a job may bring thousands."""
+        ahead = 2 * self._packing.max_rows - len(self._rows)
+        return len(self._jobs) + ahead if ahead > 0 else 0
 
     @property
     def progress(self) -> int:
@@ -120,11 +121,12 @@ class EmbedEngine:
     def step(self, timeout: float) -> list[Outcome]:
         """Run one batch. See ``protocol``."""
         self._read_mail(0 if self._rows else timeout)
-        positions = self._packing.next_batch([len(row.token_ids) for row in self._rows])
+        near = self._rows[: self._packing.look_ahead]
+        positions = self._packing.next_batch([len(row.token_ids) for row in near])
         if positions:
             taken = set(positions)
-            batch = [self._rows[position] for position in positions]
-            self._rows = [row for position, row in enumerate(self._rows) if position not in taken]
+            batch = [near[position] for position in positions]
+            self._rows[: len(near)] = [row for position, row in enumerate(near) if position not in taken]
             self._run(batch)
             self._read_mail(0)  # a request cancelled while its last rows ran is cancelled
             self._finish(batch)
