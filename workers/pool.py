@@ -236,12 +236,20 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
             self._give_up(lease)
         if self.engine_lost:
             self.ledger.abandon(left)
+        self._acknowledge()
         self.ledger.release(self.ledger.held)  # also what never reached the engine
         with contextlib.suppress(redis.RedisError):  # else the leases run out
             self.ledger.flush()  # at once: what was let go is not renewed any more
         self._stopping.set()
         self.engine.withdraw()  # nothing is left to withdraw: it ends the device's wait for work
         self._device.join(timeout=2 * STEP_S + 5)
+
+    def _acknowledge(self) -> None:
+        """Let Celery acknowledge what has ended: it leaves that to the next turn of the loop."""
+        if self._hub is not None:
+            self._post([])  # so that the turn does not wait for anything else
+            with contextlib.suppress(redis.RedisError, OSError):
+                self._hub.run_once()
 
     def terminate_job(self, pid: int, signal: int | None = None) -> None:
         """Nothing to do: Celery calls ``Running.terminate`` as well, which knows the request."""

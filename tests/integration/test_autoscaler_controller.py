@@ -4,7 +4,7 @@ import json
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import pytest
 import redis as redis_py
@@ -12,6 +12,7 @@ import redis as redis_py
 from autoscaler.controller import Controller
 from autoscaler.devices import Device
 from autoscaler.launchers.protocol import Ended, Launched, LaunchError, Placement
+from autoscaler.sweep import Sweep
 from deploy.server import Server
 from producer import heartbeat, keys
 from producer.heartbeat import Heartbeat, WorkerState
@@ -71,6 +72,9 @@ class MemoryLauncher:
         one = self.living.pop(name)
         self.dead.append(Ended(name, one.model, asked, self.clock() - one.started_at, cause))
 
+    def adopt(self, beats: Iterable[Heartbeat]) -> None:
+        pass
+
     def list(self) -> list[Launched]:
         return [*self.living.values()]
 
@@ -93,7 +97,7 @@ class Rig:
     def another(self) -> Controller:
         return Controller(SETTINGS, self.redis, self.probe, self.launcher, sweep=self.sweep, clock=lambda: self.now)
 
-    def sweep(self) -> None:
+    def sweep(self, settings: Settings) -> None:
         self.swept += 1
 
     def push(self, model: str = "m", count: int = 1) -> None:
@@ -260,18 +264,122 @@ def test_stopping_leaves_the_workers_and_gives_up_the_lease(rig: Rig) -> None:
     assert not rig.redis.exists(keys.leader())
 
 
-def test_a_round_that_fails_is_followed_by_another(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_round_that_fails_is_followed_by_another_and_each_sweeps(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     calls = []
 
-    def fail() -> None:
+    def fail() -> Sequence[Ended]:
         calls.append(1)
-        raise ValueError("a bad sweep")
+        raise ValueError("a bad launcher")
 
-    rig.controller.sweep = fail
+    rig.launcher.ended = fail  # type: ignore[method-assign]  # of this one only
     rig.controller.start()
     until(lambda: len(calls) >= 3, "three rounds")
     rig.controller.stop()
-    assert "a bad sweep" in caplog.text
+    assert "a bad launcher" in caplog.text
+    assert rig.swept >= 3
+
+
+def test_a_sweep_that_fails_stops_nothing_and_is_said_once(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(settings: Settings) -> None:
+        raise ValueError("a bad sweep")
+
+    rig.controller.sweep = fail
+    rig.push()
+    for _ in range(3):
+        rig.controller.round()
+    assert list(rig.launcher.living) == ["m-1"]
+    assert sum("jobs of lost workers are not taken back" in one.getMessage() for one in caplog.records) == 1
+
+
+def test_a_model_whose_lost_jobs_cannot_be_taken_back_does_not_keep_the_others_from_it(
+    redis: redis_py.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    sweep = Sweep(redis)
+    redis.set(keys.leases("m"), "of another type")
+    for _ in range(2):
+        redis.hset(keys.inflight("n"), "n.standard|w:1", b"{}")
+        redis.zadd(keys.leases("n"), {"n.standard|w:1": 1})
+        sweep(SETTINGS)
+        assert not redis.exists(keys.inflight("n"))
+    assert sum("its lost jobs are not taken back" in one.getMessage() for one in caplog.records) == 1
+
+
+def test_a_sweep_goes_on_with_new_models_and_with_those_that_left(redis: redis_py.Redis) -> None:
+    def lose(model: str) -> None:
+        redis.hset(keys.inflight(model), f"{model}.standard|w:1", b"{}")
+        redis.zadd(keys.leases(model), {f"{model}.standard|w:1": 1})
+
+    sweep = Sweep(redis)
+    sweep(SETTINGS)
+    lose("m")
+    lose("new")
+    sweep(SETTINGS.model_copy(update={"models": {"new": Model(engine="echo")}}))
+    assert redis.llen("m.standard") == redis.llen("new.standard") == 1
+
+
+@pytest.mark.parametrize("measured", [b"nan", b"inf", b"fast"])
+def test_a_model_with_a_mad_measurement_is_no_hindrance_to_the_others(rig: Rig, measured: bytes) -> None:
+    rig.probe.found.append(Device("cpu:1", "cpu", "slot", 4))
+    rig.redis.hset(keys.throughput("m"), "jobs_per_s", measured)
+    rig.push("m")
+    rig.push("n")
+    rig.controller.round()
+    assert "n" in [one.model for one in rig.launcher.list()]
+
+
+def test_a_model_that_may_not_be_read_is_no_hindrance_to_the_others_and_keeps_its_workers(
+    rig: Rig, server: Server
+) -> None:
+    rig.push("m")
+    rig.controller.round()
+    rig.beat("m-1")
+    rig.redis.delete("m.standard")
+    rig.probe.found.append(Device("cpu:1", "cpu", "slot", 4))
+    rules = ["~*:n", "~n.*", "~stoker:workers", "~stoker:worker:*", "~stoker:leader", "~stoker:devices"]
+    rig.redis.execute_command("ACL", "SETUSER", "half", "on", "nopass", "+@all", "~stoker:decisions", *rules)
+    with redis_py.Redis.from_url(server.url, username="half", password="any") as half:  # noqa: S106  none is asked
+        rig.redis.delete(keys.leader())
+        rig.redis = half
+        blind = rig.another()
+        rig.push("n")
+        for _ in range(2):
+            blind.round()
+            rig.now += 1000
+    assert [one.model for one in rig.launcher.list()] == ["m", "n"]
+    assert rig.launcher.drained == []
+
+
+def test_a_decision_that_cannot_be_carried_out_does_not_stop_the_next(rig: Rig) -> None:
+    start = rig.launcher.start
+
+    def fail_for_m(placement: Placement) -> str:
+        if placement.model == "m":
+            raise ValueError("not what a launcher should raise")
+        return start(placement)
+
+    rig.launcher.start = fail_for_m  # type: ignore[method-assign]  # of this one only
+    rig.probe.found.append(Device("cpu:1", "cpu", "slot", 4))
+    rig.push("m")
+    rig.push("n")
+    rig.controller.round()
+    assert list(rig.launcher.living) == ["n-1"]
+
+
+def test_settings_that_change_are_taken_in_the_next_round(rig: Rig) -> None:
+    rig.push("m")
+    rig.controller.round()
+    rig.beat("m-1")
+    rig.probe.found.append(Device("cpu:1", "cpu", "slot", 4))
+    slow = SETTINGS.scaling.model_copy(update={"interval_s": 60})
+    rig.controller.reread = lambda: SETTINGS.model_copy(
+        update={"models": {"new": Model(engine="echo")}, "scaling": slow}
+    )
+    rig.push("new")
+    rig.controller.round()
+    assert rig.launcher.drained == [("m-1", SETTINGS.scaling.drain_s)]
+    assert [one.model for one in rig.launcher.list()] == ["new"]
+    assert "m is not in fleet.toml any more" in rig.decisions()[-2]["reason"]
+    assert rig.redis.pttl(keys.leader()) > 60_000  # a lease that outlives the slower rounds
 
 
 @pytest.fixture

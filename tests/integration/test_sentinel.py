@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,11 +10,14 @@ from pathlib import Path
 
 import pytest
 import redis as redis_py
+from flower.utils.broker import Broker as FlowerBroker
 
+from deploy import broker, flower
 from deploy.server import Server, free_port, server_binary
 from processes import DEADLINE_S, Fleet, wait_for
-from producer import AsyncClient, Client, ConfigError, Settings, keys
+from producer import AsyncClient, BrokerUnavailable, Client, ConfigError, Settings, keys
 from producer.connection import connect
+from producer.settings import Model, Redis
 
 TABLES = """
 sentinel_master = "jobs"
@@ -96,12 +100,33 @@ async def _through_asyncio(settings: Settings) -> None:
 
 
 def test_every_client_finds_the_master(group: Group, make_fleet: Callable[[str, str], Fleet]) -> None:
-    import asyncio
-
     fleet = make_fleet(group.url, TABLES)
     with Client(fleet.settings) as client:
         assert client.cancel(client.submit("slow", "x"))
     asyncio.run(_through_asyncio(fleet.settings))
+
+
+def test_what_up_starts_finds_the_master(group: Group) -> None:
+    """The broker is looked at, and Flower's application reaches it; stock Celery needs to be told the group."""
+    settings = Settings(redis=Redis(url=group.url, sentinel_master="jobs"), models={"m": Model(engine="echo")})
+    broker.check(settings)
+    with flower.celery_app(settings) as app:
+        app.backend.client.set("stoker:test:flower", "yes")
+        with app.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, timeout=5)
+        seen = FlowerBroker(
+            app.connection().as_uri(include_password=True), broker_options=app.conf.broker_transport_options
+        )
+    with redis_py.Redis.from_url(group.master.url) as master:
+        assert master.get("stoker:test:flower") == b"yes"
+        master.lpush("m.batch", "one")
+    assert asyncio.run(seen.queues(["m.batch"])) == [{"name": "m.batch", "messages": 1}]
+
+
+def test_sentinels_that_know_no_such_group_are_told(group: Group) -> None:
+    settings = Settings(redis=Redis(url=group.url, sentinel_master="other"))
+    with pytest.raises(BrokerUnavailable, match=r"sentinel://127.*No master found for 'other'"):
+        broker.check(settings)
 
 
 def test_sentinels_without_a_group_say_what_is_missing() -> None:
