@@ -3,36 +3,39 @@
 from __future__ import annotations
 
 import redis
+from redis.exceptions import NoPermissionError
 
 from producer.address import shown
+from producer.connection import close, connect
 from producer.errors import BrokerUnavailable
+from producer.settings import Settings
+from producer.trouble import trouble
 
 CONNECT_S = 3.0
 
 
-def check(url: str) -> None:
+def check(settings: Settings) -> None:
     """See that it answers, and that it is a kind that the fleet can use.
 
     Raises:
         BrokerUnavailable: naming the broker, the cause and the cure.
+        ConfigError: its address says too little.
     """
+    at = shown(settings.redis_url)
     try:
-        client = redis.Redis.from_url(url, socket_connect_timeout=CONNECT_S, socket_timeout=CONNECT_S)
+        client = connect(settings, socket_connect_timeout=CONNECT_S, socket_timeout=CONNECT_S)
     except ValueError:  # its text may quote a part of the URL
-        raise BrokerUnavailable(f"{shown(url)} is no address of a Redis; allowed: redis://, rediss://") from None
+        raise BrokerUnavailable(f"{at} is no address of a Redis; allowed: redis://, rediss://, sentinel://") from None
     try:
         cluster = client.info("cluster").get("cluster_enabled")
-    except redis.AuthenticationError as error:
-        raise BrokerUnavailable(f"Redis at {shown(url)} refuses the password: {error}") from None
+    except NoPermissionError:  # it answers, and lets its users ask for little
+        cluster = False
     except redis.RedisError as error:
-        raise BrokerUnavailable(
-            f"Redis at {shown(url)} does not answer ({error}): start it, or correct redis.url in fleet.toml, "
-            "STOKER_REDIS__URL or REDIS_URL; unset them to let 'stoker up' run a server of its own"
-        ) from None
+        raise BrokerUnavailable(trouble(error, settings)) from None
     finally:
-        client.close()
+        close(client)
     if cluster:
         raise BrokerUnavailable(
-            f"{shown(url)} is a Redis Cluster, which Celery cannot use as a broker: use a single Redis "
+            f"{at} is a Redis Cluster, which Celery cannot use as a broker: use a single Redis "
             "or one with replicas, and to scale, one for each group of models"
         )

@@ -18,6 +18,7 @@ from kombu import Exchange, Queue
 from kombu.utils.url import parse_url
 
 from producer import keys
+from producer.connection import transport_options
 from producer.settings import Settings
 
 from . import private
@@ -82,6 +83,8 @@ def celery_app(settings: Settings) -> Celery:
     """An application that can watch the fleet and look up its results, and run nothing."""
     broker = settings.redis_url
     app = Celery("stoker", broker=broker, backend=broker)
+    # Of sentinels, which group's master it is; Flower's own connection reads it from here, too.
+    app.conf.broker_transport_options = app.conf.result_backend_transport_options = transport_options(settings)
     if broker.startswith("rediss://"):
         app.conf.broker_use_ssl = parse_url(broker)["ssl"]  # Flower's own connection does not read the URL for it
     queues = [keys.queue(name, tier) for name, model in settings.models.items() for tier in model.tiers]
@@ -93,7 +96,6 @@ def celery_app(settings: Settings) -> Celery:
         task_send_sent_event=True,
         broker_connection_retry_on_startup=True,
     )
-
     return app
 
 

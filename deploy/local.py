@@ -147,7 +147,7 @@ def _run(settings: Settings, say: Say, stop: threading.Event, with_flower: bool)
         private.write(settings.url_file, server.url)
     else:
         settings.url_file.unlink(missing_ok=True)
-    broker.check(settings.redis_url)
+    broker.check(settings)
     autoscaler_log, flower_log = log_dir / "autoscaler.log", log_dir / "flower.log"
     keep("autoscaler", lambda: _spawn_autoscaler(autoscaler_log), autoscaler_log)
     if with_flower:

@@ -16,7 +16,7 @@ from deploy import broker, flower
 from deploy.server import Server, free_port, server_binary
 from processes import DEADLINE_S, Fleet, wait_for
 from producer import AsyncClient, BrokerUnavailable, Client, ConfigError, Settings, keys
-from producer.connection import connect
+from producer.connection import close_async, connect
 from producer.settings import Model, Redis
 
 TABLES = """
@@ -120,7 +120,14 @@ def test_what_up_starts_finds_the_master(group: Group) -> None:
     with redis_py.Redis.from_url(group.master.url) as master:
         assert master.get("stoker:test:flower") == b"yes"
         master.lpush("m.batch", "one")
-    assert asyncio.run(seen.queues(["m.batch"])) == [{"name": "m.batch", "messages": 1}]
+    assert asyncio.run(_lengths(seen)) == [{"name": "m.batch", "messages": 1}]
+
+
+async def _lengths(seen: FlowerBroker) -> object:
+    try:
+        return await seen.queues(["m.batch"])
+    finally:
+        await close_async(seen.redis)
 
 
 def test_sentinels_that_know_no_such_group_are_told(group: Group) -> None:
