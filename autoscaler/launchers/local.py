@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import secrets
@@ -11,14 +12,26 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from producer.heartbeat import WorkerState
 
 from . import records
 from .protocol import Ended, Launched, LaunchError, Placement
 
-WORKER = (sys.executable, "-m", "workers")
+if TYPE_CHECKING:
+    from producer.heartbeat import Heartbeat
+
+log = logging.getLogger(__name__)
+
+# Without -P, a folder named workers where the autoscaler was started would be run instead of ours.
+WORKER = (sys.executable, "-P", "-m", "workers")
+LOGS_KEPT = 50
+WORKER_LOG = re.compile(r"-[0-9a-f]{6}[.]log$")
+"""The end of a worker's name. Other processes log beside them."""
 LAST_WORDS_FROM = 16_384
 LAST_WORDS_LINES = 2
 LAST_WORDS_CHARS = 400
@@ -53,9 +66,12 @@ class LocalLauncher:
         """Start a worker process; see :class:`Launcher`."""
         name = f"{placement.model}-{secrets.token_hex(3)}"
         try:
+            self.log_dir.mkdir(parents=True, exist_ok=True)
+            self._clear_logs()
             child = self._spawn(name, placement)
         except OSError as error:
             raise LaunchError(f"no worker of {placement.model} could be started: {error}") from error
+        # Nothing comes between: who is killed here leaves a worker that only its heartbeat tells of (see adopt).
         record = replace(
             records.of_process(child.pid, "worker", name),
             model=placement.model,
@@ -73,8 +89,7 @@ class LocalLauncher:
 
     def _spawn(self, name: str, placement: Placement) -> subprocess.Popen[bytes]:
         arguments = ["--model", placement.model, "--device", placement.device]
-        arguments += ["--name", name, "--launched-by", self.id]
-        self.log_dir.mkdir(parents=True, exist_ok=True)
+        arguments += self._marks(name)
         with self._log(name).open("ab") as log:
             return subprocess.Popen(
                 [*self.command, *arguments],
@@ -84,6 +99,37 @@ class LocalLauncher:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+    def _marks(self, name: str) -> tuple[str, ...]:
+        """What in a command line says that a process is our worker of that name."""
+        return "--name", name, "--launched-by", self.id
+
+    def _clear_logs(self) -> None:
+        """Remove the oldest logs of workers that are gone."""
+        known = {record.name for record in records.read(self.run_dir)}
+        logs = [log for log in self.log_dir.glob("*.log") if WORKER_LOG.search(log.name)]
+        newest_first = sorted(logs, key=lambda log: log.stat().st_mtime, reverse=True)
+        for old in newest_first[LOGS_KEPT - 1 :]:  # one more is about to be written
+            if old.stem not in known:
+                old.unlink(missing_ok=True)
+
+    def adopt(self, beats: Iterable[Heartbeat]) -> None:
+        """Write the records of our workers here that have none; see :class:`Launcher`.
+
+        A heartbeat is somebody's word, and what has a record may be killed: the process itself must say that it
+        is our worker of that name.
+        """
+        here = socket.gethostname()
+        ours = [beat for beat in beats if beat.launched_by == self.id and beat.host == here]
+        known = {record.name for record in records.read(self.run_dir)} if ours else set()
+        for beat in ours:
+            drains = time.time() if beat.state is WorkerState.DRAINING else None
+            record = records.Record(
+                "worker", beat.name, beat.pid, beat.pid_created_at, beat.model, beat.device, self.id, drains
+            )
+            if beat.name not in known and records.started_as(record, *self._marks(beat.name)):
+                records.write(self.run_dir, record)
+                log.warning("adopted %s (pid %d), whose record was never written", beat.name, beat.pid)
 
     def drain(self, name: str, grace_s: float) -> None:
         """SIGTERM, or SIGKILL without grace; see :class:`Launcher`."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from producer.errors import StokerError
+
+if TYPE_CHECKING:
+    from producer.heartbeat import Heartbeat
 
 
 class LaunchError(StokerError):
@@ -68,6 +71,9 @@ class Launcher(Protocol):
         Nobody kills it when ``grace_s`` seconds have passed: call again with 0. A worker that is
         gone, or not of this launcher, is left alone.
         """
+
+    def adopt(self, beats: Iterable[Heartbeat]) -> None:
+        """Take back the workers of its own among these that it has forgotten, as one killed in mid-start does."""
 
     def list(self) -> Sequence[Launched]:
         """Its workers that have not ended."""

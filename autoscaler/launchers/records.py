@@ -76,6 +76,18 @@ def alive(record: Record) -> bool:
     return _process(record) is not None
 
 
+def started_as(record: Record, *arguments: str) -> bool:
+    """Whether the process lives, is our user's, and was started with these arguments, one after the other."""
+    process = _process(record)
+    try:
+        if process is None or process.uids().real != os.getuid():
+            return False
+        line = process.cmdline()
+    except psutil.Error:
+        return False
+    return any(tuple(line[n : n + len(arguments)]) == arguments for n in range(len(line)))
+
+
 def send(record: Record, signum: signal.Signals) -> bool:
     """Signal the process, and only it; for SIGKILL, also whatever else it started in its process group.
 

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from autoscaler.launchers import records
 from autoscaler.launchers.local import LocalLauncher, last_words
 from autoscaler.launchers.protocol import LaunchError, Placement
 from producer import keys
+from producer.heartbeat import Heartbeat, WorkerState
 from producer.settings import DeclaredDevice, Model, Scaling, Settings
 
 PLACE = Placement("m", "cpu:0", "cpu")
@@ -216,6 +218,91 @@ def test_terminate_waits_and_kills_what_does_not_end(ground: Ground) -> None:
     record = ground.record(name)
     records.terminate(record, 0.1)
     assert not records.alive(record)
+
+
+def beat(launcher: LocalLauncher, record: records.Record, **fields: object) -> Heartbeat:
+    """What the worker of a record says of itself."""
+    about = {"name": record.name, "model": record.model, "device": record.device, "pid": record.pid}
+    origin = {"pid_created_at": record.created_at, "launched_by": launcher.id, "host": socket.gethostname()}
+    times = {"started_at": record.created_at, "beat_at": time.time()}
+    return Heartbeat.model_validate({"state": WorkerState.READY, **about, **origin, **times, **fields})
+
+
+def test_a_worker_whose_record_was_never_written_is_adopted_and_can_be_drained(ground: Ground) -> None:
+    _, name = ground.start()
+    record = ground.record(name)
+    records.remove(ground.state_dir / "run", name)  # as if its autoscaler had been killed before it wrote it
+    launcher = ground.launcher()
+    assert launcher.list() == []
+    launcher.adopt([beat(launcher, record)])
+    assert ground.record(name) == record
+    launcher.drain(name, 60)
+    draining = ground.record(name)
+    launcher.adopt([beat(launcher, record)])
+    assert ground.record(name) == draining  # what has a record keeps it
+    until(lambda: not launcher.list(), "its end")
+    assert [(one.name, one.asked) for one in launcher.ended()] == [(name, True)]
+    launcher.adopt([beat(launcher, record)])  # its last word, still to be read
+    assert launcher.list() == []
+
+
+def test_one_that_is_adopted_while_it_drains_has_been_asked_to(ground: Ground) -> None:
+    _, name = ground.start()
+    record = ground.record(name)
+    records.remove(ground.state_dir / "run", name)
+    launcher = ground.launcher()
+    launcher.adopt([beat(launcher, record, state=WorkerState.DRAINING)])
+    assert ground.record(name).draining_since is not None
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"launched_by": ""},
+        {"launched_by": "local:elsewhere:00000000"},
+        {"host": "elsewhere"},
+        {"pid_created_at": 1.0},
+        {"pid": os.getpid(), "pid_created_at": psutil.Process().create_time()},  # alive, and no worker at all
+        {"name": "another-name"},
+        {"name": "../../escaped"},
+    ],
+)
+def test_a_heartbeat_gets_nobody_adopted_who_is_not_our_worker(ground: Ground, fields: dict[str, object]) -> None:
+    launcher, name = ground.start()
+    record = ground.record(name)
+    records.remove(ground.state_dir / "run", name)
+    launcher.adopt([beat(launcher, record, **fields)])
+    assert launcher.list() == []
+
+
+def test_a_folder_where_the_autoscaler_was_started_is_not_run_instead_of_ours(
+    ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("workers", "producer"):
+        (tmp_path / package).mkdir()
+        for file in ("__init__.py", "__main__.py"):
+            (tmp_path / package / file).write_text("raise SystemExit('somebody else')")
+    monkeypatch.chdir(tmp_path)
+    launcher = LocalLauncher(ground.state_dir, {"STOKER_FLEET": str(tmp_path / "none.toml")})
+    ground.launchers.append(launcher)
+    name = launcher.start(PLACE)
+    until(lambda: not launcher.list(), "its end")
+    assert "none.toml does not exist" in ground.log(name)
+    assert "somebody else" not in ground.log(name)
+
+
+def test_of_the_logs_of_workers_that_are_gone_the_newest_stay(ground: Ground) -> None:
+    launcher, living = ground.start()
+    folder = ground.state_dir / "logs"
+    os.utime(folder / f"{living}.log", (1, 1))
+    (folder / "autoscaler.log").write_text("not a worker's")
+    os.utime(folder / "autoscaler.log", (1, 1))
+    old = [f"m-{n:06x}" for n in range(60)]
+    for n, name in enumerate(old):
+        (folder / f"{name}.log").write_text("old")
+        os.utime(folder / f"{name}.log", (100 + n, 100 + n))
+    new = launcher.start(PLACE)
+    assert {log.stem for log in folder.iterdir()} == {"autoscaler", living, new, *old[11:]}
 
 
 def test_a_program_that_cannot_be_run_is_an_error_with_its_cause(ground: Ground) -> None:
