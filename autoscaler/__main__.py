@@ -14,12 +14,12 @@ from pathlib import Path
 
 from producer.connection import connect
 from producer.errors import ConfigError
-from producer.settings import Settings
-from scheduler.queue import Queue
 
 from .controller import Controller
+from .fleet_file import FleetFile
 from .launchers.local import LocalLauncher
 from .nvml import choose_probe
+from .sweep import Sweep
 
 
 def main() -> int:
@@ -27,27 +27,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m autoscaler", description=__doc__)
     parser.add_argument("--fleet", default=os.environ.get("STOKER_FLEET", "fleet.toml"), help="the fleet file")
     os.umask(0o077)  # logs and records, its own and its workers'
-    fleet = Path(parser.parse_args().fleet).absolute()
+    path = Path(parser.parse_args().fleet).absolute()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        settings = Settings.load(fleet)
+        fleet = FleetFile(path)
+        settings = fleet.settings
         url = settings.worker_redis_url
         probe = choose_probe(settings)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
     # Under both names, so that no worker finds the autoscaler's own in its environment.
-    env = {"STOKER_FLEET": str(fleet), "STOKER_REDIS__URL": url, "REDIS_URL": url}
+    env = {"STOKER_FLEET": str(path), "STOKER_REDIS__URL": url, "REDIS_URL": url}
     launcher = LocalLauncher(settings.state_dir, env)
     # A server that stops answering must not stop the rounds for longer than the lease can bear.
     redis = connect(settings, socket_timeout=5, socket_connect_timeout=2)
-    queues = [Queue(redis, settings, name) for name in settings.models]
-
-    def sweep() -> None:
-        for queue in queues:
-            queue.reap()
-
-    controller = Controller(settings, redis, probe, launcher, sweep)
+    controller = Controller(settings, redis, probe, launcher, Sweep(redis), reread=fleet.again)
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: controller.interrupt())
     controller.run()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
-
-import redis as redis_py
 
 from producer import heartbeat, keys
 from scheduler.queues import observe
@@ -17,25 +16,27 @@ from scheduler.queues import observe
 from . import roster
 from .decide import decide
 from .decisions import Decision, Hold, Start
-from .demand import Traffic, assess, watch
+from .demand import Demand, Traffic, assess, watch
 from .devices import quarantine
 from .journal import Journal
 from .launchers.protocol import Launcher, LaunchError, Placement
 from .leader import Leader
 from .observation import Memory, Observation
 from .placement import with_states
+from .trouble import AWAY, Troubles
 
 if TYPE_CHECKING:
     from redis import Redis
 
     from producer.settings import Settings
+    from scheduler.queues import ModelQueues
 
     from .devices import Probe
+    from .roster import Worker
 
 log = logging.getLogger(__name__)
 
 MEASURES = ["jobs_per_s", "load_s"]
-Unreachable = (redis_py.ConnectionError, redis_py.TimeoutError, redis_py.BusyLoadingError)
 
 
 class Controller:
@@ -45,8 +46,9 @@ class Controller:
     stopping it leaves every worker serving.
 
     Args:
-        sweep: called in every round of the leader, to hand back the jobs of lost workers.
+        sweep: called first in every round of the leader, to hand back the jobs of lost workers.
         clock: Unix seconds.
+        reread: the settings now; another object than before when they changed.
     """
 
     def __init__(
@@ -55,8 +57,9 @@ class Controller:
         redis: Redis,
         probe: Probe,
         launcher: Launcher,
-        sweep: Callable[[], None] | None = None,
+        sweep: Callable[[Settings], None] | None = None,
         clock: Callable[[], float] = time.time,
+        reread: Callable[[], Settings] | None = None,
     ) -> None:
         self.settings = settings
         self.redis = redis
@@ -64,8 +67,7 @@ class Controller:
         self.launcher = launcher
         self.sweep = sweep
         self.clock = clock
-        # Long enough for a few missed rounds, short enough that a successor is soon at work.
-        self.patience_s = max(5.0, 5 * settings.scaling.interval_s)
+        self.reread = reread
         self.leader = Leader(redis, self.patience_s)
         self.journal = Journal(redis)
         self.host = socket.gethostname()
@@ -74,8 +76,14 @@ class Controller:
         self._hot: frozenset[str] = frozenset()
         self._leads: bool | None = None  # not known before the first round
         self._reachable = True
+        self._troubles = Troubles(log)
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
+
+    @property
+    def patience_s(self) -> float:
+        """How long it may be silent: a few missed rounds, but short enough that a successor is soon at work."""
+        return max(5.0, 5 * self.settings.scaling.interval_s)
 
     def start(self) -> None:
         """Begin, in a thread of its own."""
@@ -98,7 +106,7 @@ class Controller:
             began = time.monotonic()
             try:
                 self.round()
-            except Unreachable as error:
+            except AWAY as error:
                 self._lost_redis(error)
             except Exception:
                 # One bad round, whatever its cause, must not leave the fleet without an autoscaler.
@@ -107,18 +115,24 @@ class Controller:
         self._resign()
 
     def round(self) -> None:
-        """One round: nothing when another autoscaler leads, else observe, decide and act."""
+        """One round: nothing when another autoscaler leads, else sweep, observe, decide and act."""
+        if self.reread is not None:
+            self.settings = self.reread()
+            self.leader.ttl_s = self.patience_s
         if not self._confirm():
             return
+        if self.sweep is not None:
+            # First, and by itself: whatever else goes wrong, lost jobs are taken back.
+            with self._troubles.of("the sweep", "jobs of lost workers are not taken back"):
+                self.sweep(self.settings)
         now = self.clock()
         self._note_ended(now)
         seen = self._observe(now)
         decisions, self._memory = decide(seen, self._memory)
         for decision in decisions:
-            self._act(now, decision)
+            with self._troubles.of(decision.model, "a decision could not be carried out"):
+                self._act(now, decision)
         self.journal.held(now, decisions)
-        if self.sweep is not None:
-            self.sweep()
 
     def _confirm(self) -> bool:
         leads = self.leader.confirm()
@@ -134,21 +148,38 @@ class Controller:
 
     def _observe(self, now: float) -> Observation:
         beats = heartbeat.read_all(self.redis)
+        with self._troubles.of("forgotten workers", "they are not taken back"):
+            self.launcher.adopt(beats)
         workers = roster.call(beats, self.launcher.list(), self.host)
         devices, self._hot = quarantine(self.probe.devices(), self._hot)
         devices = with_states(devices, workers)
         self.journal.show(self.probe.source, devices, workers, self.patience_s)
-        queues = observe(self.redis, self.settings)
-        self._traffic = {name: watch(self._traffic.get(name), now, found) for name, found in queues.items()}
-        demands = {
-            name: assess(now, self.settings, found, self._traffic[name], workers, self._measured(name))
-            for name, found in queues.items()
-        }
-        return Observation(now, self.settings, demands, devices, workers)
+        return Observation(now, self.settings, self._demands(now, workers), devices, workers)
+
+    def _demands(self, now: float, workers: Sequence[Worker]) -> dict[str, Demand]:
+        """The demand of every model, but of those that cannot be told: these keep what they have."""
+        demands = {}
+        for name, found in self._queues().items():
+            with self._troubles.of(f"{name}'s demand", "it cannot be told: its replicas stay as they are"):
+                self._traffic[name] = watch(self._traffic.get(name), now, found)
+                demands[name] = assess(now, self.settings, found, self._traffic[name], workers, self._measured(name))
+        return demands
+
+    def _queues(self) -> dict[str, ModelQueues]:
+        """The queues of every model that can be read: all in one round trip, or one by one when that fails."""
+        found: dict[str, ModelQueues] = {}
+        with self._troubles.of("all models' queues", "read one by one"):
+            return observe(self.redis, self.settings)
+        for name, model in self.settings.models.items():
+            alone = self.settings.model_copy(update={"models": {name: model}})
+            with self._troubles.of(f"{name}'s queues", "they cannot be read: its replicas stay as they are"):
+                found |= observe(self.redis, alone)
+        return found
 
     def _measured(self, model: str) -> dict[str, float]:
         found = self.redis.hmget(keys.throughput(model), MEASURES)
-        return {name: float(value) for name, value in zip(MEASURES, found, strict=True) if value}
+        measured = {name: float(value) for name, value in zip(MEASURES, found, strict=True) if value}
+        return {name: value for name, value in measured.items() if math.isfinite(value)}
 
     def _note_ended(self, now: float) -> None:
         for ended in self.launcher.ended():
@@ -188,5 +219,5 @@ class Controller:
         if self._leads:
             try:
                 self.leader.release()
-            except Unreachable:
+            except AWAY:
                 log.info("Redis is away: the lease runs out by itself")

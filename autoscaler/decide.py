@@ -21,10 +21,12 @@ def decide(seen: Observation, memory: Memory) -> tuple[list[Decision], Memory]:
     """What to do in this round, each with the reason for it, and what to remember.
 
     Never stops a worker that is not managed, never uses a faulty device, never starts beyond a model's
-    maximum. A worker that drains holds its device until it is gone.
+    maximum. A worker that drains holds its device until it is gone. A model whose demand could not
+    be told is neither grown nor shrunk.
     """
     idle_s = seen.settings.scaling.idle_s
-    sizes = {name: size(model, seen.demands[name], idle_s) for name, model in seen.settings.models.items()}
+    models = seen.settings.models
+    sizes = {name: size(models[name], demand, idle_s) for name, demand in seen.demands.items()}
     removals, memory = remove(seen, memory)
     workers = _told(seen.workers, removals)
     drains, memory = shrink(seen, memory, sizes, [worker for worker in workers if worker.serves])

@@ -39,16 +39,16 @@ class Leader:
 
     def __init__(self, redis: Redis, ttl_s: float, name: str | None = None) -> None:
         self.redis = redis
-        self.ttl_ms = int(ttl_s * 1000)
+        self.ttl_s = ttl_s
         self.name = name or f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
         self._renew = redis.register_script(RENEW)
         self._release = redis.register_script(RELEASE)
 
     def confirm(self) -> bool:
         """Renew the lease, or take it when it is free. True while this contender leads."""
-        if self._renew(keys=[keys.leader()], args=[self.name, self.ttl_ms]):
+        if self._renew(keys=[keys.leader()], args=[self.name, int(self.ttl_s * 1000)]):
             return True
-        return bool(self.redis.set(keys.leader(), self.name, nx=True, px=self.ttl_ms))
+        return bool(self.redis.set(keys.leader(), self.name, nx=True, px=int(self.ttl_s * 1000)))
 
     def holder(self) -> str:
         """Who leads now; empty when nobody does."""

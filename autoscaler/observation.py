@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """The fleet at ``now`` (Unix seconds). ``demands`` holds every model of the settings."""
+    """The fleet at ``now`` (Unix seconds). ``demands`` holds every model of the settings whose demand could be told."""
 
     now: float
     settings: Settings

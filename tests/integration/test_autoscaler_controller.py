@@ -97,7 +97,7 @@ class Rig:
     def another(self) -> Controller:
         return Controller(SETTINGS, self.redis, self.probe, self.launcher, sweep=self.sweep, clock=lambda: self.now)
 
-    def sweep(self, settings: Settings) -> None:
+    def sweep(self, _: Settings) -> None:
         self.swept += 1
 
     def push(self, model: str = "m", count: int = 1) -> None:
@@ -335,16 +335,17 @@ def test_a_model_that_may_not_be_read_is_no_hindrance_to_the_others_and_keeps_it
     rig.beat("m-1")
     rig.redis.delete("m.standard")
     rig.probe.found.append(Device("cpu:1", "cpu", "slot", 4))
-    rules = ["~*:n", "~n.*", "~stoker:workers", "~stoker:worker:*", "~stoker:leader", "~stoker:devices"]
-    rig.redis.execute_command("ACL", "SETUSER", "half", "on", "nopass", "+@all", "~stoker:decisions", *rules)
+    own = [keys.workers(), keys.worker("*"), keys.leader(), keys.devices(), keys.decisions()]
+    rig.redis.acl_setuser("half", enabled=True, nopass=True, categories=["+@all"], keys=["*:n", "n.*", *own])
     with redis_py.Redis.from_url(server.url, username="half", password="any") as half:  # noqa: S106  none is asked
         rig.redis.delete(keys.leader())
-        rig.redis = half
+        whole, rig.redis = rig.redis, half
         blind = rig.another()
         rig.push("n")
         for _ in range(2):
             blind.round()
             rig.now += 1000
+    whole.acl_deluser("half")
     assert [one.model for one in rig.launcher.list()] == ["m", "n"]
     assert rig.launcher.drained == []
 

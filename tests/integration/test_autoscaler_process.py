@@ -131,6 +131,39 @@ def test_killed_and_started_again_it_finds_its_worker(
     assert actions == [b"start"]
 
 
+def test_a_worker_whose_record_is_lost_gets_it_back(machine: Callable[[float], Machine], redis: redis_py.Redis) -> None:
+    here = machine(600)
+    here.start()
+    with contextlib.closing(Client(here.settings)) as client:
+        client.result(client.submit("echo", "one"), timeout=60)
+    (worker,) = here.workers()
+    records.remove(here.run_dir, worker.name)
+    here.until(here.workers, "its record")
+    (again,) = here.workers()
+    assert (again.name, again.pid, again.model, again.device) == (worker.name, worker.pid, "echo", "cpu:0")
+
+
+def test_a_model_added_to_the_fleet_file_is_served_and_swept_and_one_that_left_is_drained(
+    machine: Callable[[float], Machine], redis: redis_py.Redis
+) -> None:
+    here = machine(600)
+    here.start()
+    with contextlib.closing(Client(here.settings)) as client:
+        client.result(client.submit("echo", "one"), timeout=60)
+    here.file.write_text(here.file.read_text().replace("[models.echo]", "[models.parrot]"))
+    with contextlib.closing(Client(Settings.load(here.file))) as client:
+        assert client.result(client.submit("parrot", "hello"), timeout=60).output == "hello"
+        (worker,) = here.workers()
+        assert worker.model == "parrot"
+        records.send(worker, signal.SIGKILL)
+        killer = client.submit("parrot", "x", parameters={"crash": True})
+        with pytest.raises(JobFailed, match="lost 2 workers"):
+            client.result(killer, timeout=90)
+    assert "the fleet file changed and is in effect; new: parrot; gone: echo" in here.log.read_text()
+    here.file.write_text("models = 3")
+    here.until(lambda: "the changed fleet file is refused" in here.log.read_text(), "the refusal")
+
+
 def test_a_killed_worker_is_replaced_and_its_jobs_are_not_lost(
     machine: Callable[[float], Machine], redis: redis_py.Redis
 ) -> None:

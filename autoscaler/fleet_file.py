@@ -1,0 +1,72 @@
+"""The fleet file, read again when it changed: three lines more are one model more, without a restart."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from producer.errors import ConfigError
+from producer.settings import Settings
+
+log = logging.getLogger(__name__)
+
+FIXED = ("redis", "devices", "state_dir")
+"""Tables that are in use from the start to the end of the process."""
+
+
+class FleetFile:
+    """A fleet file, and the settings that were last read from it.
+
+    Raises:
+        ConfigError: at the first reading.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._read = self._before = self._mark()  # before it is read: what changes meanwhile is seen later
+        self.settings = Settings.load(path)
+
+    def again(self) -> Settings:
+        """The settings now: new ones when the file changed and is valid, else those of before, the same object.
+
+        A change is taken when it was there at the last look too: a file that is just being written may be valid
+        and yet lack half of its models, whose workers would be drained.
+        """
+        mark, before = self._mark(), self._before
+        self._before = mark
+        if mark == self._read or mark != before:
+            return self.settings
+        self._read = mark
+        try:
+            found = Settings.load(self.path)
+        except (ConfigError, OSError, UnicodeDecodeError) as error:
+            said = "; ".join(str(error).splitlines())
+            log.error("the changed fleet file is refused, what was read before stays: %s", said)
+            return self.settings
+        self._take(found)
+        return self.settings
+
+    def _take(self, found: Settings) -> None:
+        old = self.settings
+        later = [table for table in FIXED if getattr(found, table) != getattr(old, table)]
+        self.settings = found.model_copy(update={table: getattr(old, table) for table in FIXED})
+        came, went = sorted(found.models.keys() - old.models.keys()), sorted(old.models.keys() - found.models.keys())
+        changed = sorted(
+            name for name in found.models.keys() & old.models.keys() if found.models[name] != old.models[name]
+        )
+        parts = [
+            f"{what}: {', '.join(names)}"
+            for what, names in (("new", came), ("gone", went), ("changed", changed))
+            if names
+        ]
+        if later:
+            parts.append(f"not before the next start: {', '.join(later)}")
+        log.info("the fleet file changed and is in effect; %s", "; ".join(parts) or "no model changed")
+
+    def _mark(self) -> tuple[int, int, int] | None:
+        """What changes with the file; None when there is none."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_size, found.st_ino

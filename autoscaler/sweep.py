@@ -1,0 +1,42 @@
+"""The sweep: in every round of the leader, the jobs of lost workers are taken back, model by model."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from scheduler.queue import Queue
+
+from .trouble import Troubles
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from producer.settings import Settings
+
+
+log = logging.getLogger(__name__)
+
+
+class Sweep:
+    """Reaps the queues of every model that is, or was, in the fleet file."""
+
+    def __init__(self, redis: Redis) -> None:
+        self.redis = redis
+        self._settings: Settings | None = None
+        self._queues: dict[str, Queue] = {}
+        self._troubles = Troubles(log)
+
+    def __call__(self, settings: Settings) -> None:
+        """Reap every queue; the trouble of one is logged once, and is not the others'.
+
+        Raises:
+            redis.ConnectionError, redis.TimeoutError: Redis is away.
+        """
+        if settings is not self._settings:
+            # One that left the file is swept on: its draining workers may be lost yet.
+            self._queues |= {name: Queue(self.redis, settings, name) for name in settings.models}
+            self._settings = settings
+        for name, queue in self._queues.items():
+            with self._troubles.of(name, "its lost jobs are not taken back"):
+                queue.reap()
