@@ -95,6 +95,7 @@ def producer(fleet: Fleet) -> list[Grant]:
         Grant(["zadd", "zremrangebyscore"], [keys.cancelled()]),
         Grant(["get", "mget"], [keys.worker("*")]),
         Grant(["zrange", "zrangebyscore"], [keys.workers()]),
+        Grant(["exists"], [keys.leader()]),
         # To publish there is all: who may also listen hears of everybody's jobs.
         Grant(["publish"], channels=[fleet.pidbox]),
     ]
@@ -147,7 +148,7 @@ def monitor(fleet: Fleet) -> list[Grant]:
     priorities = [f"{queue}??[369]" for queue in fleet.queues]
     return [
         Grant(["llen", "lindex"], [*fleet.queues, *priorities]),
-        Grant(["hlen", "xlen", "llen"], fleet.state),
+        Grant(["hlen", "xlen", "llen", "zcard"], fleet.state),
         Grant(["hgetall", "hmget"], [name(model) for model in fleet.models for name in (keys.served, keys.taken)]),
         Grant(["get", "mget"], [keys.worker("*"), keys.leader(), keys.devices()]),
         Grant(["exists"], [keys.leader()]),

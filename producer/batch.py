@@ -6,6 +6,7 @@ after Ctrl-C, a kill or an outage, is the same job: it runs once, and its stored
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
+
+from redis.exceptions import NoPermissionError
 
 from . import batch_lines, batch_resume
 from .batch_flight import Flight
@@ -32,6 +35,9 @@ POLL_S = 0.25
 
 OUTAGE_PAUSE_S = 0.5
 """How long to leave a Redis alone that is away or out of memory."""
+
+HINT_S = 10.0
+"""How long nothing may be answered before somebody is told what is missing, and how often that is looked at."""
 
 OUTAGE = (BrokerUnavailable, *AWAY)
 
@@ -61,7 +67,7 @@ class Batch:
 
     Raises:
         UnknownModel, UnknownTier: naming what there is.
-        BatchError: the input cannot be read.
+        BatchError: the input cannot be read, the output cannot be where it is to be, or both are one file.
     """
 
     def __init__(
@@ -76,12 +82,11 @@ class Batch:
         in_flight: int = 256,
         overwrite: bool = False,
     ) -> None:
+        _refuse_files(source, out)
         settings = client.settings
         tier = tier or max(settings.model(model).tiers, key=lambda name: settings.tiers[name].target_wait_s)
         settings.tier(model, tier)
         limits = settings.model(model).limits
-        if not source.is_file():
-            raise BatchError(f"{source} is not a file: name a JSONL file, one request to a line")
         self._client = client
         self._source = source
         self._out = out
@@ -142,6 +147,7 @@ class Batch:
     def _fly(self, lines: Iterator[Line], run: str, total: int, flight: Flight) -> Iterator[Progress]:
         resumed = len(flight.finished)
         more = True
+        hint, hint_at = "", time.monotonic() + HINT_S
 
         def progress(waiting: str = "") -> Progress:
             return Progress(total, len(flight.finished), flight.errors, resumed, len(flight), waiting)
@@ -154,15 +160,24 @@ class Batch:
                     more = self._take(islice(lines, room), run, flight)
                 waiting = flight.send()
                 flight.collect(POLL_S)
+                if len(flight.finished) > resumed:
+                    hint, hint_at = "", math.inf
+                elif time.monotonic() >= hint_at:
+                    hint, hint_at = self._hint(), time.monotonic() + HINT_S
             except OUTAGE as error:
                 flight.resend()
                 waiting = str(error)
                 time.sleep(OUTAGE_PAUSE_S)
-            yield progress(waiting)
+            yield progress("; ".join(filter(None, (waiting, hint))))
         if self._stopping:
             with suppress(*OUTAGE):
                 flight.collect(0.0)  # what has come
         yield progress()
+
+    def _hint(self) -> str:
+        with suppress(NoPermissionError):  # who may submit need not be allowed to look
+            return self._client.obstacle(self._asked.model)
+        return ""
 
     def _take(self, lines: Iterator[Line], run: str, flight: Flight) -> bool:
         """Take lines on; False when there was none left."""
@@ -195,3 +210,16 @@ class Batch:
             )
         _, errors = batch_resume.survey(file, self._out)
         return Progress(total, total, errors, total, 0)
+
+
+def _refuse_files(source: Path, out: Path) -> None:
+    """See that the files are what they are meant to be, before anything is written."""
+    if not source.is_file():
+        raise BatchError(f"{source} is not a file: name a JSONL file, one request to a line")
+    for file in (out, batch_resume.sidecar(out)):
+        if file.exists() and file.samefile(source):
+            raise BatchError(f"{file} is the input itself, which must not be written over: name another --out")
+    if not out.parent.is_dir():
+        raise BatchError(f"the folder {out.parent} does not exist: make it, or name another --out")
+    if out.is_dir():
+        raise BatchError(f"{out} is a folder: name a file in it with --out")

@@ -16,6 +16,7 @@ from .collect import RECHECK_S, Collector
 from .connection import AWAY, close, connect, transport_options
 from .errors import ResultTimeout, StokerError
 from .job import Item, Job, Result, Status
+from .obstacle import obstacle
 from .settings import Settings
 from .submission import CANCEL_LUA, SUBMIT_LUA, Deadline, arguments, confirm, instant, plan, unavailable
 
@@ -168,6 +169,18 @@ class Client:
         except AWAY as error:
             raise unavailable(error, self.settings, "asking for a status") from error
         return Status.RUNNING if running else Status.QUEUED
+
+    def obstacle(self, model: str) -> str:
+        """What keeps jobs of the model from being answered, and the cure; empty when a worker of it is ready.
+
+        Raises:
+            BrokerUnavailable: when Redis is away.
+        """
+        try:
+            beats = heartbeat.read_all(self._redis)
+            return obstacle(model, beats, bool(self._redis.exists(keys.leader())))
+        except AWAY as error:
+            raise unavailable(error, self.settings, "asking for workers") from error
 
     def cancel(self, job_id: str) -> bool:
         """Cancel a job, queued or running. False when it had already ended.

@@ -14,7 +14,7 @@ import redis as redis_py
 from batch_consumer import Consumer
 from deploy.server import Server
 from processes import wait_for
-from producer import Client, Settings
+from producer import Client, Settings, keys
 from producer.batch import Batch, Progress
 from producer.batch_resume import sidecar
 from producer.errors import BatchError, UnknownModel, UnknownTier
@@ -174,6 +174,45 @@ def test_what_cannot_be_is_refused_before_a_file_is_made(client: Client, source:
     with pytest.raises(BatchError, match="is not a file"):
         Batch(client, source.with_name("none"), out, "echo")
     assert not out.exists()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("link", ["itself", "a symbolic link", "a hard link", "its sidecar"])
+def test_the_input_is_never_the_output(client: Client, tmp_path: Path, link: str, overwrite: bool) -> None:
+    source = write_source(tmp_path / "in.run", 3)
+    out = {"itself": source, "its sidecar": tmp_path / "in"}.get(link, tmp_path / "out")
+    if link == "a symbolic link":
+        out.symlink_to(source)
+    elif link == "a hard link":
+        out.hardlink_to(source)
+    before = source.read_bytes()
+    with pytest.raises(BatchError, match="is the input itself"):
+        finish(Batch(client, source, out, "echo", overwrite=overwrite))
+    assert source.read_bytes() == before
+
+
+def test_an_output_that_cannot_be_there_is_told_before_it_is_tried(
+    client: Client, source: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(BatchError, match=r"the folder .*such does not exist: make it"):
+        Batch(client, source, tmp_path / "no" / "such" / "x.jsonl", "echo")
+    with pytest.raises(BatchError, match="is a folder"):
+        Batch(client, source, tmp_path, "echo")
+
+
+def test_when_nothing_is_answered_what_is_missing_is_told(
+    client: Client, consume: Consume, redis: redis_py.Redis, source: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("producer.batch.HINT_S", 0.3)
+    steps = Batch(client, source, out, "echo").run()
+    assert next(steps).waiting == ""  # not at once: a fleet may need a moment
+    missing = "no worker of echo and no autoscaler leads: start the fleet with 'stoker up'"
+    assert next(step.waiting for step in steps if step.waiting) == missing
+    redis.set(keys.leader(), "house")
+    assert next(step.waiting for step in steps if step.waiting != missing).startswith("no worker of echo yet")
+    consume(client.settings)
+    *_, last = steps
+    assert (last.done, last.waiting) == (200, "")
 
 
 def test_a_full_queue_is_waited_for(
