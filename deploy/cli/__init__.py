@@ -11,6 +11,8 @@ import redis
 import typer
 
 from producer.errors import StokerError
+from producer.settings import Settings
+from producer.trouble import trouble
 
 from . import acl, batch, dead, fleet, status
 
@@ -49,9 +51,16 @@ def main() -> None:
     except StokerError as error:
         _fail(str(error))
     except redis.RedisError as error:
-        _fail(f"Redis does not answer: {error}. Is the fleet up? 'stoker up' starts it")
+        _fail(_told(error))
     except BrokenPipeError:  # the reader has seen enough, as in: stoker status | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _told(error: redis.RedisError) -> str:
+    try:
+        return trouble(error, Settings.load())
+    except StokerError:  # it has changed since the command began
+        return f"Redis: {error}"
 
 
 def _fail(message: str) -> None:

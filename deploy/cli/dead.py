@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
 import redis
 import typer
@@ -14,21 +15,34 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from producer import keys
 from producer.connection import connect
 from producer.settings import Settings
 from scheduler import deadletters
-from scheduler.deadletters import DeadLetter
+from scheduler.deadletters import DeadLetter, NoSuchLetter
 
 from .printable import printable
 
 TIMEOUT_S = 10.0
 LISTED = 50
+PAGE = 100
+"""Letters read at a time: each may hold a message of a megabyte."""
 
 console = Console(highlight=False)
 app = typer.Typer(name="dead", no_args_is_help=True, rich_markup_mode="rich")
 
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A model of the fleet file.")]
-LetterId = Annotated[str, typer.Argument(metavar="ID", help="As 'stoker dead list' shows it.")]
+
+
+def _letter_id(value: str | None) -> str | None:
+    if value is not None and not re.fullmatch(r"\d{1,19}-\d{1,19}", value):
+        raise typer.BadParameter(f"{value!r} is no ID; such as 1763855712345-0: 'stoker dead list' shows them")
+    return value
+
+
+_ID = typer.Argument(metavar="ID", help="As 'stoker dead list' shows it.", callback=_letter_id)
+LetterId = Annotated[str, _ID]
+OptionalLetterId = Annotated[str | None, _ID]
 
 
 @app.callback()
@@ -103,7 +117,7 @@ def show(model: ModelName, letter: LetterId) -> None:
 @app.command()
 def requeue(
     model: ModelName,
-    letter: Annotated[str | None, typer.Argument(metavar="ID", help="As 'stoker dead list' shows it.")] = None,
+    letter: OptionalLetterId = None,
     every: Annotated[bool, typer.Option("--all", help="All of the model's.")] = False,
 ) -> None:
     """Put a dead letter back on its queue, as if it had never run.
@@ -116,17 +130,43 @@ def requeue(
     _one_or_all(letter, every)
     with _connected() as (client, settings):
         settings.model(model)
-        # Oldest first, so that they are queued in the order in which they were given up.
-        ids = [letter] if letter else [one.id for one in deadletters.letters(client, model)][::-1]
-        for one in ids:
-            deadletters.requeue(client, model, one)
-    console.print(f"requeued {len(ids)}")
+        if letter is None:
+            count = _requeue_all(client, model)
+        else:
+            deadletters.requeue(client, model, letter)
+            count = 1
+    console.print(f"requeued {count}")
+
+
+def _requeue_all(client: redis.Redis, model: str) -> int:
+    """Oldest first, so that they are queued in the order in which they were given up; returns how many.
+
+    What dies anew meanwhile is left alone, or a message that kills its workers would go round for ever.
+    """
+    count, after, last = 0, "-", _last_id(client, model)
+    while last and (page := _ids(client, model, after, last)):
+        for one in page:
+            with contextlib.suppress(NoSuchLetter):  # somebody else has purged or requeued it
+                deadletters.requeue(client, model, one)
+                count += 1
+        after = f"({page[-1]}"
+    return count
+
+
+def _last_id(client: redis.Redis, model: str) -> str:
+    newest: Any = client.xrevrange(keys.dead(model), count=1)
+    return str(newest[0][0].decode()) if newest else ""
+
+
+def _ids(client: redis.Redis, model: str, after: str, last: str) -> list[str]:
+    found: Any = client.xrange(keys.dead(model), after, last, count=PAGE)
+    return [entry.decode() for entry, _ in found]
 
 
 @app.command()
 def purge(
     model: ModelName,
-    letter: Annotated[str | None, typer.Argument(metavar="ID", help="As 'stoker dead list' shows it.")] = None,
+    letter: OptionalLetterId = None,
     every: Annotated[bool, typer.Option("--all", help="All of the model's.")] = False,
 ) -> None:
     """Delete a dead letter for good.
@@ -140,6 +180,8 @@ def purge(
     with _connected() as (client, settings):
         settings.model(model)
         count = deadletters.purge(client, model, letter)
+    if letter is not None and not count:
+        raise NoSuchLetter(f"no dead letter {letter!r} of model {model!r}; 'stoker dead list' shows them")
     console.print(f"purged {count}")
 
 

@@ -16,9 +16,9 @@ from typing import Any
 import psutil
 import pytest
 import redis as redis_py
-from processes import wait_for
 
 from autoscaler.launchers import records
+from processes import wait_for
 from producer import Client, Settings, keys
 
 FLEET = """
@@ -259,7 +259,7 @@ def test_up_says_at_once_that_a_configured_redis_is_not_there(home: Home) -> Non
             home.command(*arguments), cwd=home.folder, env=home.environment, capture_output=True, text=True, timeout=60
         )
         assert done.returncode == 2
-        assert "redis://***@127.0.0.1:1/0 does not answer" in done.stderr
+        assert "redis://***@127.0.0.1:1/0, as REDIS_URL says, does not answer" in done.stderr
         assert "open-sesame" not in done.stderr + done.stdout
         assert "Traceback" not in done.stderr
     home.assert_nothing_is_left()

@@ -1,6 +1,9 @@
 """``stoker dead``: an operator's look at what could not be served."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from deploy.cli import app
 from deploy.cli.printable import printable
 from deploy.server import Server
 from producer import keys
+from scheduler import deadletters
 
 MESSAGE = b'{"headers": {"id": "job-1"}, "body": "hello"}'
 
@@ -82,6 +86,63 @@ def test_neither_one_nor_all_and_one_that_is_not_there_change_nothing(fleet: Pat
     for command in ("requeue", "purge"):
         assert dead(command, "parrot").exit_code == 2
         assert dead(command, "parrot", "1-1", "--all").exit_code == 2
-    assert "no dead letter '1-1'" in str(dead("requeue", "parrot", "1-1").exception)
+    for command in ("show", "requeue", "purge"):
+        assert "no dead letter '1-1'" in str(dead(command, "parrot", "1-1").exception)
     assert "no model 'parot'" in str(dead("purge", "parot", "--all").exception)
     assert len(ids(redis)) == 2
+
+
+def test_what_is_no_id_is_refused_before_redis_is_asked(fleet: Path, redis: redis_py.Redis) -> None:
+    for command in ("show", "requeue", "purge"):
+        for wrong in ("1", "abc", "+", "1-x", "1" * 30 + "-0"):
+            told = dead(command, "parrot", wrong)
+            assert told.exit_code == 2
+            assert "is no ID" in told.output
+    assert len(ids(redis)) == 2
+
+
+def test_all_are_requeued_page_by_page_whatever_vanishes_meanwhile(
+    fleet: Path, redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deploy.cli.dead.PAGE", 2)
+    for n in range(5):
+        bury(redis, "again", b"message %d" % n)
+    every = ids(redis)
+    requeue = deadletters.requeue
+
+    def disturbed(client: redis_py.Redis, model: str, entry: str) -> None:
+        if entry == every[0]:
+            redis.xdel(keys.dead("parrot"), every[1], every[4])  # somebody purges two
+            bury(redis, "died anew", b"new")
+        requeue(client, model, entry)
+
+    monkeypatch.setattr(deadletters, "requeue", disturbed)
+    assert dead("requeue", "parrot", "--all").stdout == "requeued 5\n"
+    assert redis.llen(keys.queue("parrot", "batch")) == 5
+    assert len(ids(redis)) == 1  # what died meanwhile waits for the next decision
+    assert dead("requeue", "owl", "--all").stdout == "requeued 0\n"
+
+
+def told_by_main(fleet: Path, server: Server, user: str, *command: str) -> tuple[int, str]:
+    environment = {**os.environ, "STOKER_FLEET": str(fleet)}
+    environment["STOKER_REDIS__URL"] = server.url.replace("redis://", f"redis://{user}@")
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "deploy.cli", *command], env=environment, capture_output=True, text=True
+    )
+    assert "Traceback" not in done.stderr
+    assert user not in done.stderr
+    return done.returncode, done.stderr
+
+
+def test_what_redis_refuses_is_told_apart_with_its_cure(fleet: Path, server: Server, redis: redis_py.Redis) -> None:
+    redis.execute_command("ACL", "SETUSER", "narrow", "reset", "on", ">narrow", "+ping")
+    try:
+        code, told = told_by_main(fleet, server, "narrow:narrow", "dead", "list")
+        assert code == 2
+        assert "as STOKER_REDIS__URL says, does not permit that to this user" in told
+        code, told = told_by_main(fleet, server, "narrow:wrong", "dead", "list")
+        assert code == 2
+        assert "refuses the user or the password" in told
+        assert "correct STOKER_REDIS__URL" in told
+    finally:
+        redis.execute_command("ACL", "DELUSER", "narrow")
