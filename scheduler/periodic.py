@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-import redis
+from producer.connection import AWAY
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Periodic:
                 if away:
                     logger.info("%s: Redis serves again", self.name)
                 away = False
-            except (redis.ConnectionError, redis.TimeoutError, redis.exceptions.OutOfMemoryError) as error:
+            except AWAY as error:
                 if not away:
                     logger.warning("%s: Redis is away or full (%s), trying again", self.name, error)
                 away = True
