@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -67,7 +68,8 @@ class LocalLauncher:
         name = f"{placement.model}-{secrets.token_hex(3)}"
         try:
             self.log_dir.mkdir(parents=True, exist_ok=True)
-            self._clear_logs()
+            with contextlib.suppress(FileNotFoundError):  # somebody else tidies too
+                self._clear_logs()
             child = self._spawn(name, placement)
         except OSError as error:
             raise LaunchError(f"no worker of {placement.model} could be started: {error}") from error
