@@ -143,7 +143,7 @@ def _run(settings: Settings, say: Say, stop: threading.Event, with_flower: bool)
 
     if server := embedded_server(settings):
         keep("server", server.spawn, server.log)
-        server.wait_until_ready()
+        server.wait_until_ready(say)
         private.write(settings.url_file, server.url)
     else:
         settings.url_file.unlink(missing_ok=True)

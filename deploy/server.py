@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from producer.errors import BrokerUnavailable
 
@@ -15,6 +19,12 @@ from . import private
 from .ports import free_port
 
 START_TIMEOUT_S = 10.0
+"""How long it may answer nothing at all. While it says that it loads its data it may take as long as it takes."""
+
+TOLD_EVERY_S = 5.0
+"""How often a server that loads its data is told of, in seconds."""
+
+logger = logging.getLogger(__name__)
 
 
 def server_binary() -> str:
@@ -83,25 +93,45 @@ class Server:
             )
         return self.process
 
-    def wait_until_ready(self) -> None:
+    def wait_until_ready(self, say: Callable[[str], None] = logger.info) -> None:
         """Wait until it serves, whoever started it.
 
+        Args:
+            say: is told every few seconds how far a server is that loads its data.
+
         Raises:
-            BrokerUnavailable: with the end of its log, when it does not.
+            BrokerUnavailable: with the end of its log, when it ends, or answers nothing for ``START_TIMEOUT_S``.
         """
-        client = redis.Redis.from_url(self.url, socket_timeout=1)
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < deadline:
-            if self.process is not None and self.process.poll() is not None:
-                break
-            try:
-                client.ping()
-            except (redis.ConnectionError, redis.BusyLoadingError, redis.TimeoutError):
+        # Asked once each time: how often and how long is decided here.
+        retry = Retry(NoBackoff(), 0)
+        with redis.Redis.from_url(self.url, socket_timeout=1, socket_connect_timeout=1, retry=retry) as client:
+            give_up_at = time.monotonic() + START_TIMEOUT_S
+            tell_at = time.monotonic() + TOLD_EVERY_S
+            while time.monotonic() < give_up_at and (self.process is None or self.process.poll() is None):
+                try:
+                    client.ping()
+                except redis.BusyLoadingError:
+                    give_up_at = time.monotonic() + START_TIMEOUT_S
+                    if time.monotonic() >= tell_at:
+                        tell_at = time.monotonic() + TOLD_EVERY_S
+                        self._tell(client, say)
+                except (redis.ConnectionError, redis.TimeoutError):
+                    pass
+                else:
+                    return
                 time.sleep(0.02)
-            else:
-                client.close()
-                return
-        raise BrokerUnavailable(f"the server did not start; the end of {self.log}:\n{self.log.read_text()[-1000:]}")
+        end = self.log.read_text(errors="replace")[-1000:] if self.log.exists() else ""
+        raise BrokerUnavailable(f"the server did not start; the end of {self.log}:\n{end}")
+
+    def _tell(self, client: redis.Redis, say: Callable[[str], None]) -> None:
+        try:
+            seen = client.info("persistence")
+        except (redis.ConnectionError, redis.TimeoutError):  # it is busy; the next ping shows whether it lives
+            return
+        if seen.get("loading"):
+            loaded, total = seen.get("loading_loaded_bytes", 0) / 1e6, seen.get("loading_total_bytes", 0) / 1e6
+            left = seen.get("loading_eta_seconds", 0)
+            say(f"the server loads its data: {loaded:.0f} of {total:.0f} MB, about {left} s left")
 
     def kill(self) -> None:
         """SIGKILL it, as an outage would."""
