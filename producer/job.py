@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic_core import ErrorDetails
 
 from .address import concealed
 from .errors import InvalidJob
@@ -114,8 +116,12 @@ class Result(BaseModel):
 _SECRET = re.compile("passw|secret|(?<!max_new_)(?<!max_batch_)token|credential", re.IGNORECASE)
 
 
-def explain(error: ValidationError) -> str:
-    """Each mistake of a pydantic error as ``key = value: what is allowed``, one to a line."""
+def explain(error: ValidationError, allowed: Callable[[ErrorDetails], str] = lambda mistake: mistake["msg"]) -> str:
+    """Each mistake of a pydantic error as ``key = value: what is allowed``, one to a line.
+
+    Args:
+        allowed: says what is allowed instead; by default in pydantic's words.
+    """
     lines = []
     for mistake in error.errors():
         key = ".".join(str(part) for part in mistake["loc"]) or "(whole)"
@@ -124,5 +130,5 @@ def explain(error: ValidationError) -> str:
             continue
         found = "***" if _SECRET.search(key) else concealed(repr(mistake["input"]))
         found = found if len(found) <= 80 else found[:77] + "..."
-        lines.append(f"{key} = {found}: {mistake['msg']}")
+        lines.append(f"{key} = {found}: {allowed(mistake)}")
     return "\n".join(lines)

@@ -6,20 +6,33 @@ Two underscores step into a table. ``STOKER_FLEET`` names another file.
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from .address import usable
 from .errors import ConfigError, UnknownModel, UnknownTier
 from .job import explain
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-TierName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+TIER_NAME = r"^[a-z0-9][a-z0-9_-]{0,31}$"
+DEVICE_NAME = r"^(cpu|cuda):\d+$"
+ALLOWED = {
+    NAME: "allowed: lower-case letters, digits, . _ -, and a letter or digit first; 64 at most",
+    TIER_NAME: "allowed: lower-case letters, digits, _ -, and a letter or digit first; 32 at most",
+    DEVICE_NAME: "allowed: cpu:N or cuda:N, such as cpu:0, which is what a worker can hold",
+}
+"""What each pattern allows, in words."""
+
+Name = Annotated[str, Field(pattern=NAME)]
+TierName = Annotated[str, Field(pattern=TIER_NAME)]
 Seconds = Annotated[float, Field(gt=0)]
 Gigabytes = Annotated[float, Field(ge=0)]
 
@@ -99,7 +112,7 @@ class Model(_Table):
 class DeclaredDevice(_Table):
     """A stand-in for a GPU on a machine without NVML: one slot that one worker may hold."""
 
-    name: Name | Annotated[str, Field(pattern=r"^cpu:\d+$")]
+    name: Annotated[str, Field(pattern=DEVICE_NAME)]
     memory_gb: Gigabytes = 4.0
 
 
@@ -159,26 +172,30 @@ class Settings(BaseSettings):
         Raises:
             ConfigError: with a line for each mistake: key, value, what is allowed.
         """
-        file = Path(path or os.environ.get("STOKER_FLEET", "fleet.toml"))
-        try:
-            tables = tomllib.loads(file.read_text())
-        except FileNotFoundError:
-            raise ConfigError(
-                f"{file} does not exist: run where your fleet.toml is, or name it in STOKER_FLEET"
-            ) from None
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"{file} is not TOML: {error}") from None
+        file = _file(path)
+        tables = _tables(file)
         tables.setdefault("state_dir", ".stoker")
         try:
             settings = cls(**tables)
         except ValidationError as error:
-            raise ConfigError(f"{file}:\n{explain(error)}") from None
+            raise ConfigError(f"{file}:\n{explain(error, _allowed)}") from None
         except SettingsError as error:  # a table whose variable is not JSON; the text names it, not its value
             raise ConfigError(
                 f"the environment: {error}; allowed: JSON, or STOKER_TABLE__KEY for a single key"
             ) from None
         state_dir = settings.state_dir
         return settings.model_copy(update={"state_dir": (file.parent / state_dir).absolute()})
+
+    @classmethod
+    def load_to_stop(cls, path: Path | str | None = None) -> Settings:
+        """Defaults with the fleet file's ``state_dir``, as far as it can be read: enough to stop what runs there."""
+        file = _file(path)
+        state_dir: object = os.environ.get("STOKER_STATE_DIR")
+        if not state_dir:
+            with contextlib.suppress(ConfigError):
+                state_dir = _tables(file).get("state_dir")
+        state_dir = state_dir if isinstance(state_dir, str) and state_dir else ".stoker"
+        return cls.model_construct(state_dir=(file.parent / state_dir).absolute())
 
     @model_validator(mode="after")
     def _tiers_exist(self) -> Self:
@@ -247,3 +264,44 @@ class Settings(BaseSettings):
         if self.redis.url:
             return URL_VARIABLE if URL_VARIABLE in map(str.upper, os.environ) else "redis.url of the fleet file"
         return "REDIS_URL" if os.environ.get("REDIS_URL") else None
+
+
+def _file(path: Path | str | None) -> Path:
+    return Path(path or os.environ.get("STOKER_FLEET", "fleet.toml"))
+
+
+def _tables(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_bytes().decode())
+    except FileNotFoundError:
+        raise ConfigError(f"{file} does not exist: run where your fleet.toml is, or name it in STOKER_FLEET") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{file} is a folder: name the file in it, such as {file / 'fleet.toml'}") from None
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read ({error.strerror}): make it readable, or name another") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file} is not UTF-8 (byte {error.start}): save it as UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{file} is not TOML: {error}") from None
+
+
+def _allowed(mistake: ErrorDetails) -> str:
+    """What is allowed where pydantic found a mistake; its own words say so only for some."""
+    if mistake["type"] == "string_pattern_mismatch":
+        return ALLOWED[mistake["ctx"]["pattern"]]
+    if mistake["type"] == "extra_forbidden":
+        keys = _keys_beside(mistake["loc"])
+        near = difflib.get_close_matches(str(mistake["loc"][-1]), keys, 1)
+        return f"no such key{f'; did you mean {near[0]}?' if near else ''}; allowed: {', '.join(keys)}"
+    return mistake["msg"]
+
+
+def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:
+    """The keys of the table that holds this one."""
+    kind: Any = Settings
+    for part in loc[:-1]:
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            kind = kind.model_fields[str(part)].annotation
+        else:  # dict[name, table] or tuple[table, ...]
+            kind = get_args(kind)[get_origin(kind) is dict]
+    return list(kind.model_fields)

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from deploy import local, teardown
+from producer.errors import ConfigError
 from producer.settings import Settings
 
 console = Console(highlight=False)
@@ -55,11 +56,23 @@ def down() -> None:
 
       stoker down
     """
-    settings = Settings.load()
+    settings = _to_stop()
     if teardown.stop_all(settings, _say, teardown.graces(settings)):
         _say("nothing runs any more")
     else:
         _say("nothing was running")
+
+
+def _to_stop() -> Settings:
+    """A mistake in the fleet file, made while the fleet runs, must not keep it from being stopped."""
+    try:
+        return Settings.load()
+    except ConfigError as error:
+        settings = Settings.load_to_stop()
+        if not settings.state_dir.is_dir():
+            raise
+        _say(f"{error}\nstopping what runs in {settings.state_dir} all the same, with the default times to finish")
+        return settings
 
 
 def worker(

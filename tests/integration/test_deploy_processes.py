@@ -109,6 +109,30 @@ def test_the_supervisor_gets_the_time_that_all_the_others_need() -> None:
     assert grace["supervisor"] > sum(grace[role] for role in ORDER if role != "supervisor")
 
 
+@pytest.mark.parametrize("text", ["[[", 'state_dir = "kept"\n[models.m]\nengine = "gone"\n'])
+def test_a_fleet_whose_file_was_broken_meanwhile_can_be_stopped(tmp_path: Path, spawn: Spawn, text: str) -> None:
+    file = tmp_path / "fleet.toml"
+    file.write_text(text)
+    process = spawn()
+    record(Settings(state_dir=tmp_path / ("kept" if "kept" in text else ".stoker")), process, "autoscaler")
+    down = [sys.executable, "-P", "-m", "deploy.cli", "--fleet", str(file), "down"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("STOKER_")}
+    done = subprocess.run(down, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "fleet.toml" in done.stdout  # what is wrong with it is told all the same
+    assert "nothing runs any more" in done.stdout
+    assert process.wait(5) == -signal.SIGTERM
+
+
+def test_a_broken_file_where_nothing_ever_ran_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "fleet.toml").write_text("[[")
+    down = [sys.executable, "-P", "-m", "deploy.cli", "down"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("STOKER_")}
+    done = subprocess.run(down, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "is not TOML" in done.stderr
+
+
 def child(settings: Settings, spawn: Spawn, said: list[str], name: str = "part") -> tuple[Child, list[int]]:
     pids: list[int] = []
 

@@ -56,10 +56,20 @@ def test_the_environment_overrides_one_key(tmp_path: Path, monkeypatch: pytest.M
             "source is missing",
             "package:NAME, a path, or a hub id",
         ),
-        ('[models."M m"]\nengine = "echo"', "models.M m", "'M m'", "match pattern"),
+        ('[models."M m"]\nengine = "echo"', "models.M m", "'M m'", "lower-case letters, digits, . _ -"),
         ("[tiers.a]\nweight = 1\ntarget_wait_s = -1", "tiers.a.target_wait_s", "-1", "greater than 0"),
-        ("[redis]\nurll = 'x'", "redis.urll", "'x'", "not permitted"),
-        ("[modelz.m]", "modelz", "{'m'", "not permitted"),
+        ("[redis]\nurll = 'x'", "redis.urll", "'x'", "did you mean url?; allowed: url, worker_url"),
+        ("[modelz.m]", "modelz", "{'m'", "did you mean models?; allowed: redis, tiers"),
+        (
+            '[models.m]\nengine = "echo"\nlimits = { max_input = 3 }',
+            "models.m.limits.max_input",
+            "3",
+            "did you mean max_inputs?; allowed: max_input_bytes",
+        ),
+        ('[models.m]\nengine = "echo"\nzzz = 1', "models.m.zzz", "1", "no such key; allowed: engine, source"),
+        ("[tiers.'a.b']\nweight = 1\ntarget_wait_s = 1", "tiers.a.b", "'a.b'", "lower-case letters, digits, _ -"),
+        ("[[devices]]\nname = 'slot-a'", "devices.0.name", "'slot-a'", "cpu:N or cuda:N"),
+        ("[[devices]]\nname = 'cpu:0'\nmemory = 3", "devices.0.memory", "3", "did you mean memory_gb?"),
         ("devices = 3", "devices", "3", "valid tuple"),
     ],
 )
@@ -77,6 +87,35 @@ def test_a_file_that_is_missing_or_no_toml_says_so(tmp_path: Path) -> None:
         Settings.load(tmp_path / "fleet.toml")
     with pytest.raises(ConfigError, match="is not TOML: "):
         load(tmp_path, "[[")
+
+
+def test_a_file_that_cannot_be_read_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"is a folder: name the file in it, such as .*fleet\.toml"):
+        Settings.load(tmp_path)
+    file = tmp_path / "fleet.toml"
+    file.write_bytes(b'# caf\xe9\n[models.m]\nengine = "echo"\n')
+    with pytest.raises(ConfigError, match=r"is not UTF-8 \(byte 5\): save it as UTF-8"):
+        Settings.load(file)
+    with pytest.raises(ConfigError, match=r"cannot be read \(Not a directory\)"):
+        Settings.load(file / "fleet.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "state_dir"),
+    [
+        ("[[", ".stoker"),
+        ('state_dir = "kept"\nnonsense = 1', "kept"),
+        ("state_dir = 3", ".stoker"),
+        ('[models.m]\nengine = "gone"', ".stoker"),
+    ],
+)
+def test_a_broken_file_is_enough_to_stop_by(tmp_path: Path, text: str, state_dir: str) -> None:
+    with pytest.raises(ConfigError):
+        load(tmp_path, text)
+    settings = Settings.load_to_stop(tmp_path / "fleet.toml")
+    assert settings.state_dir == tmp_path / state_dir
+    assert settings.scaling.drain_s > 0
+    assert settings.url_file.parent == settings.state_dir
 
 
 def test_unknown_names_list_the_known_ones(tmp_path: Path) -> None:
