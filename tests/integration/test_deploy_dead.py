@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import redis as redis_py
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from deploy.cli import app
@@ -25,6 +26,8 @@ def fleet(server: Server, redis: redis_py.Redis, tmp_path: Path, monkeypatch: py
     file = tmp_path / "fleet.toml"
     file.write_text(f'[redis]\nurl = "{server.url}"\n[models.parrot]\nengine = "echo"\n[models.owl]\nengine = "echo"\n')
     monkeypatch.setenv("STOKER_FLEET", str(file))
+    # As wide wherever the tests run: Rich reads COLUMNS once, and processes of xdist have one of their own.
+    monkeypatch.setattr("deploy.cli.dead.console", Console(width=200, highlight=False))
     bury(redis, "no job: \x1b[2J", b"\xff\x1b]0;gone\x07")
     bury(redis, "3 workers were lost over it", MESSAGE)
     return file
@@ -36,7 +39,7 @@ def bury(redis: redis_py.Redis, reason: str, message: bytes) -> None:
 
 
 def dead(*arguments: str) -> Result:
-    return CliRunner().invoke(app, ["dead", *arguments], env={"COLUMNS": "200"})
+    return CliRunner().invoke(app, ["dead", *arguments])
 
 
 def ids(redis: redis_py.Redis) -> list[str]:
