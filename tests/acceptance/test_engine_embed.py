@@ -159,9 +159,7 @@ def test_an_input_that_fails_on_the_device_fails_alone(engine: EmbedEngine, monk
         torch.testing.assert_close(vectors(outcomes[name]), expected, atol=1e-5, rtol=0)
 
 
-def test_out_of_memory_halves_the_batch_and_is_remembered(
-    engine: EmbedEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_out_of_memory_halves_the_batch_and_is_remembered(engine: EmbedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = {str(n): vectors(run(engine, Request(str(n), [f"text {n}"]))[str(n)]) for n in range(4)}
     forward, sizes = engine._forward, []
 
