@@ -232,6 +232,19 @@ def test_a_hung_engine_is_given_up_and_its_jobs_go_elsewhere(fleet: Fleet) -> No
     assert fleet.redis.llen("stalling.interactive") == 1
 
 
+def test_a_drain_past_its_deadline_hands_unfinished_jobs_back(
+    redis: redis_py.Redis, server: Server, make_fleet: MakeFleet
+) -> None:
+    fleet = make_fleet(server.url, TABLES + "[scaling]\ndrain_s = 0.5\n")
+    process = fleet.worker("sleepy", "w")
+    job = fleet.client.submit("sleepy", "x")
+    wait_for(lambda: fleet.client.status(job) is Status.RUNNING, "the job to run")
+    process.terminate()
+    assert process.wait(20) == 0  # less than the 30 s for which the engine is busy with it
+    assert fleet.redis.llen("sleepy.interactive") == 1
+    assert not fleet.redis.exists(keys.inflight("sleepy"), keys.losses("sleepy"))
+
+
 def test_a_second_sigterm_hurries_and_gives_everything_back(fleet: Fleet) -> None:
     process = fleet.worker("sleepy", "w")
     job = fleet.client.submit("sleepy", "x")
