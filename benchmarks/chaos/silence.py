@@ -36,7 +36,7 @@ def run(folder: Path, say: Say, partition_s: float = PARTITION_S) -> list[Bar]:
     }.items():
         verdict = _judged(folder / name.partition(",")[0].replace(" ", "-"), play, name, say)
         bars += _bars(name, verdict)
-    name = f"{PARTITION_S:g} s partition"
+    name = f"{partition_s:g} s partition"
     if why := network.obstacle():
         say(f"  {name}: NOT RUN: {why}")
         return bars + _bars(name, None, why)
