@@ -26,9 +26,12 @@ class Backoff:
         return f"a worker ended unasked {times}; next start after {pause:g} s. Last: {self.cause}"
 
 
-def after(before: Backoff | None, now: float, lived_s: float, cause: str) -> Backoff:
-    """The back-off after a worker that lived ``lived_s`` seconds ended unasked."""
-    anew = before is None or lived_s >= STABLE_S or now >= before.until + LONGEST_S
+def after(before: Backoff | None, now: float, lived_s: float, cause: str, served: bool = False) -> Backoff:
+    """The back-off after a worker that lived ``lived_s`` seconds ended unasked.
+
+    One that ``served`` did start, whatever killed it then: holding its model back would only make things worse.
+    """
+    anew = before is None or served or lived_s >= STABLE_S or now >= before.until + LONGEST_S
     failures = 1 if before is None or anew else before.failures + 1
     return Backoff(failures, now + pause_s(failures), cause)
 

@@ -183,10 +183,12 @@ class Controller:
 
     def _note_ended(self, now: float) -> None:
         for ended in self.launcher.ended():
+            last = heartbeat.parse([self.redis.get(keys.worker(ended.name))])
+            served = any(beat.ready_at is not None for beat in last)
             # Its process is gone, so it cannot speak again: do not wait until its last word expires.
             heartbeat.remove(self.redis, ended.name)
             if not ended.asked:
-                self._memory = self._memory.failed(now, ended.model, ended.lived_s, ended.cause)
+                self._memory = self._memory.failed(now, ended.model, ended.lived_s, ended.cause, served)
                 self.journal.lost(now, ended)
 
     def _act(self, now: float, decision: Decision) -> None:

@@ -49,7 +49,7 @@ class Memory:
     failures: Mapping[str, Backoff] = field(default_factory=dict)
     silent_since: Mapping[str, float] = field(default_factory=dict)
 
-    def failed(self, now: float, model: str, lived_s: float, cause: str) -> Memory:
+    def failed(self, now: float, model: str, lived_s: float, cause: str, served: bool = False) -> Memory:
         """With one more worker of ``model`` that ended unasked, or never served."""
-        failure = backoff.after(self.failures.get(model), now, lived_s, cause)
+        failure = backoff.after(self.failures.get(model), now, lived_s, cause, served)
         return replace(self, failures={**self.failures, model: failure})

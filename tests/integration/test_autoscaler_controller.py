@@ -104,12 +104,12 @@ class Rig:
         for _ in range(count):
             self.redis.lpush(keys.queue(model, "standard"), b"{}")
 
-    def beat(self, name: str, launched_by: str = "memory", device: str = "cpu:0") -> None:
+    def beat(self, name: str, launched_by: str = "memory", device: str = "cpu:0", served: bool = True) -> None:
         one = self.launcher.living.get(name)
         beat = Heartbeat(
             name=name, model=one.model if one else "m", device=device, host=socket.gethostname(), pid=1,
             pid_created_at=0, launched_by=launched_by, state=WorkerState.READY, started_at=self.now,
-            ready_at=self.now, beat_at=time.time(), capacity=4,
+            ready_at=self.now if served else None, beat_at=time.time(), capacity=4,
         )  # fmt: skip
         heartbeat.write(self.redis, beat)
 
@@ -200,12 +200,15 @@ def test_an_idle_worker_makes_room_for_another_model(rig: Rig) -> None:
     assert [one.model for one in rig.launcher.list()] == ["n"]
 
 
-def test_a_worker_that_ends_unasked_is_forgotten_at_once_and_followed_later_each_time(rig: Rig) -> None:
+@pytest.mark.parametrize(("served", "pauses"), [(False, (1, 2, 4)), (True, (1, 1, 1))])
+def test_a_worker_that_ends_unasked_is_forgotten_at_once_and_one_that_never_served_followed_later_each_time(
+    rig: Rig, served: bool, pauses: tuple[int, ...]
+) -> None:
     rig.push()
-    for pause in (1, 2, 4):
+    for pause in pauses:
         rig.controller.round()
         (name,) = rig.launcher.living
-        rig.beat(name)
+        rig.beat(name, served=served)
         rig.launcher.die(name, cause="exit 1: ModelNotFound: no such package")
         rig.controller.round()
         assert heartbeat.read_all(rig.redis) == []

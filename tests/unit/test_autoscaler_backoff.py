@@ -24,6 +24,15 @@ def test_a_worker_that_lived_starts_the_count_anew() -> None:
     assert after(tenth, tenth.until + LONGEST_S, 0, "").failures == 1
 
 
+def test_a_worker_that_served_and_was_killed_holds_nothing_back() -> None:
+    killed = None
+    for now in range(20):
+        killed = after(killed, now, 2.0, "SIGKILL", served=True)
+    assert killed is not None
+    assert killed.failures == 1
+    assert killed.until == 19 + pause_s(1)
+
+
 def test_models_fail_each_for_itself() -> None:
     memory = Memory().failed(0, "a", 0, "x").failed(0, "a", 0, "y").failed(0, "b", 0, "z")
     assert {name: one.failures for name, one in memory.failures.items()} == {"a": 2, "b": 1}
