@@ -7,6 +7,8 @@ import os
 import time
 from collections.abc import Callable
 
+from producer import heartbeat
+
 from .app import WorkerApp
 
 logger = logging.getLogger(__name__)
@@ -46,4 +48,5 @@ class Watchdog:
                 len(pool.running_jobs),
             )
             assignment.ledger.queue.expire(list(assignment.ledger.held))
+            heartbeat.remove(assignment.ledger.queue.redis, assignment.name)  # it would say 'running' until it expires
             self._die(EXIT_HUNG)

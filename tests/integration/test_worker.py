@@ -228,7 +228,7 @@ def test_a_hung_engine_is_given_up_and_its_jobs_go_elsewhere(fleet: Fleet) -> No
     job = fleet.client.submit("stalling", "x", parameters={"hang": True})
     assert process.wait(DEADLINE_S) == 5
     assert "no progress for" in fleet.log("w").read_text()
-    assert fleet.client.status(job) is Status.QUEUED
+    wait_for(lambda: fleet.client.status(job) is Status.QUEUED, "its last heartbeat to go")
     assert fleet.redis.llen("stalling.interactive") == 1
 
 
