@@ -47,6 +47,7 @@ class Watchdog:
                 now - self._since,
                 len(pool.running_jobs),
             )
-            assignment.ledger.queue.expire(list(assignment.ledger.held))
+            assignment.ledger.capacity = lambda: 0  # or the event loop, which is well, would take them back at once
             heartbeat.remove(assignment.ledger.queue.redis, assignment.name)  # it would say 'running' until it expires
+            assignment.ledger.queue.expire(list(assignment.ledger.held))
             self._die(EXIT_HUNG)
