@@ -73,7 +73,7 @@ class Limits(_Table):
     max_inputs: Annotated[int, Field(ge=1)] = 4096
     max_queued: Annotated[int, Field(ge=1)] = 1_000_000
     time_limit_s: Seconds = 600.0
-    """How long a job may run before it fails."""
+    """How long a job may take before it fails, from when a worker took it, a wait behind its batch included."""
     stall_s: Seconds = 120.0
     """How long an engine that holds jobs may show no progress before its worker is given up."""
     max_retries: Annotated[int, Field(ge=0, le=20)] = 3
