@@ -230,9 +230,10 @@ def test_parts_that_are_killed_come_back_and_the_queue_with_them(home: Home) -> 
         wait_for(leads, "an autoscaler to lead")
         assert client.get("stoker:test:kept") == b"yes"
     home.serves()
-    up_log = (home.settings.state_dir / "logs" / "up.log").read_text()
+    up_log = home.settings.state_dir / "logs" / "up.log"
     for name in before:
-        assert f"{name} ended unasked (signal 9); started again in" in up_log
+        said = f"{name} ended unasked (signal 9); started again in"
+        wait_for(lambda said=said: said in up_log.read_text(), said)
 
 
 def test_ctrl_c_stops_all_of_it(home: Home) -> None:
