@@ -176,13 +176,13 @@ def test_a_job_is_cancelled_while_it_waits(fleet: Fleet) -> None:
 
 
 def test_a_job_is_cancelled_while_it_runs(fleet: Fleet) -> None:
-    fleet.worker("slow", "w")
-    job = fleet.client.submit("slow", "x")
+    fleet.worker("sleepy", "w")
+    job = fleet.client.submit("sleepy", "x")
     wait_for(lambda: fleet.client.status(job) is Status.RUNNING, "the job to run")
     assert fleet.client.cancel(job)
     with pytest.raises(JobCancelled):
         fleet.client.result(job, timeout=DEADLINE_S)
-    wait_for(lambda: not fleet.redis.exists(keys.inflight("slow")), "the lease to be given up")
+    wait_for(lambda: not fleet.redis.exists(keys.inflight("sleepy")), "the lease to be given up")
 
 
 def test_a_time_limit_ends_a_job(fleet: Fleet) -> None:
