@@ -96,7 +96,7 @@ def _line(letter: DeadLetter) -> tuple[Text, ...]:
 
 @app.command()
 def show(model: ModelName, letter: LetterId) -> None:
-    """Show one dead letter with its message, as it was pushed.
+    """Show one dead letter with its history, and its message as it was pushed.
 
     [bold]Example[/bold]
 
@@ -107,6 +107,10 @@ def show(model: ModelName, letter: LetterId) -> None:
         found = deadletters.letter(client, model, letter)
     for name, value in zip(("queue", "given up", "workers lost", "reason"), _line(found), strict=True):
         console.print(Text(f"{name:<13}") + value)
+    for loss in found.history:
+        at, _, what = loss.partition(" ")
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(at)))
+        console.print(Text(f"{'history':<13}{when} {printable(what)}"))
     console.print()
     try:
         print(json.dumps(json.loads(found.message), indent=2))

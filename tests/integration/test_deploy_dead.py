@@ -34,7 +34,12 @@ def fleet(server: Server, redis: redis_py.Redis, tmp_path: Path, monkeypatch: py
 
 
 def bury(redis: redis_py.Redis, reason: str, message: bytes) -> None:
-    fields: dict[bytes | str, bytes | str | int] = {"queue": "parrot.batch", "reason": reason, "losses": 3}
+    fields: dict[bytes | str, bytes | str | int] = {
+        "queue": "parrot.batch",
+        "reason": reason,
+        "losses": 3,
+        "history": "12.500 lost with w.1f:000001\n",
+    }
     redis.xadd(keys.dead("parrot"), {**fields, "message": message})  # type: ignore[dict-item]  # wider than redis-py's
 
 
@@ -69,6 +74,7 @@ def test_a_letter_is_shown_with_its_message(fleet: Path, redis: redis_py.Redis) 
     told = dead("show", "parrot", second).stdout
     assert json.loads(told[told.index("{") :]) == json.loads(MESSAGE)
     assert "parrot.batch" in told
+    assert "lost with w.1f:000001" in told
 
 
 def test_one_letter_is_requeued_and_the_other_purged(fleet: Path, redis: redis_py.Redis) -> None:
