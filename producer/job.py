@@ -35,8 +35,8 @@ class Job(BaseModel):
     """One unit of work for one model: one input, or a list answered as a list.
 
     ``deadline`` is the instant after which the answer is worth nothing; the job then expires, queued
-    or running. Two jobs of one tenant with the same ``idempotency_key`` are the same job: it runs
-    once and both submissions see the one result.
+    or running. With ``stream`` its output can be read while it is made. Two jobs of one tenant with the same
+    ``idempotency_key`` are the same job: it runs once and both submissions see the one result.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,6 +48,7 @@ class Job(BaseModel):
     parameters: dict[str, JsonValue] = Field(default_factory=dict)
     tenant: Annotated[str, Field(min_length=1, max_length=128)] = "default"
     deadline: AwareDatetime | None = None
+    stream: bool = False
     idempotency_key: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
 

@@ -76,6 +76,11 @@ def result(job_id: str) -> str:
     return f"celery-task-meta-{job_id}"
 
 
+def stream(job_id: str) -> str:
+    """Stream, capped. The pieces of a streaming job's output as they are made; expires with its result."""
+    return f"stoker:stream:{job_id}"
+
+
 def worker(name: str) -> str:
     """String. A worker's last heartbeat as JSON; expires after a few missed beats."""
     return f"stoker:worker:{name}"
@@ -89,6 +94,11 @@ def workers() -> str:
 def throughput(model: str) -> str:
     """Hash. ``jobs_per_s`` and ``load_s`` last measured by any worker of the model; no expiry."""
     return f"stoker:throughput:{model}"
+
+
+def costs(model: str, device: str) -> str:
+    """Hash. What a batch of the model costs on a kind of device, as its workers have learned it; no expiry."""
+    return f"stoker:costs:{model}:{device}"
 
 
 def leader() -> str:

@@ -280,7 +280,8 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
             self.ledger.capacity = lambda: self.engine.capacity
         try:
             while not self._stopping.is_set():
-                if outcomes := self.engine.step(STEP_S):
+                reports = self.engine.step(STEP_S)
+                if outcomes := [report for report in reports if isinstance(report, Outcome)]:
                     self._post(outcomes)
         except Exception:
             # Its jobs are abandoned, not given back: one may be the cause, so the loss has to be counted.

@@ -7,6 +7,7 @@ to it or to its neighbours; ``tests/acceptance/test_engine_contract.py`` holds e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -19,11 +20,16 @@ class Request:
     """What an engine is asked for: the inputs of one job, answered as one.
 
     ``id`` is unique among the requests the engine holds. ``parameters`` are the producer's, unchecked.
+    ``deadline`` is the instant, on the monotonic clock in seconds, from which on the answer is worth nothing: an
+    engine that is still at it then ends the request with ``JobExpired``. With ``stream`` it tells a
+    :class:`Piece` of what it makes as it makes it, if it makes its outputs bit by bit.
     """
 
     id: str
     inputs: list[Item]
     parameters: dict[str, Any] = field(default_factory=dict)
+    deadline: float | None = None
+    stream: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,32 @@ class Outcome:
     usage: dict[str, int] = field(default_factory=dict)
     ran_s: float = 0.0
     batch_size: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What a streaming request has made of its output ``index`` since the piece before: the pieces of an output,
+    put together, are its text. Comes before its request's :class:`Outcome`, never after."""
+
+    id: str
+    index: int
+    text: str
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One batch that the device ran, for who learns what a batch costs: its requests, its rows, its tokens with
+    padding, and how long it took in seconds. Engines whose requests join a running batch tell none."""
+
+    requests: int
+    rows: int
+    tokens: int
+    ran_s: float
+
+
+Report = Outcome | Piece | Batch
+"""What ``step`` tells."""
 
 
 class Engine(Protocol):
@@ -71,8 +103,8 @@ class Engine(Protocol):
     def withdraw(self) -> None:
         """Let go of every request that has not begun. Thread-safe; the outcome of each is ``Preempted``."""
 
-    def step(self, timeout: float) -> list[Outcome]:
-        """Run one batch, or one decode step, and return what became final.
+    def step(self, timeout: float) -> Sequence[Report]:
+        """Run one batch, or one decode step, and return what became final, and what there is to tell besides.
 
         Waits up to ``timeout`` seconds for something to do. Never raises for a request's sake; an
         exception means that the engine is lost, and the worker with it.
