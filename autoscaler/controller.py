@@ -14,15 +14,14 @@ from producer import heartbeat, keys
 from scheduler.queues import observe
 
 from . import roster
-from .decide import decide
 from .decisions import Decision, Hold, Start
-from .demand import Demand, Traffic, assess, watch
-from .devices import quarantine
+from .demand import Demand
 from .journal import Journal
 from .launchers.protocol import Launcher, LaunchError, Placement
 from .leader import Leader
-from .observation import Memory, Observation
-from .placement import with_states
+from .observation import Observation
+from .policy import BACKLOG
+from .reconciler import Reconciler
 from .trouble import AWAY, Troubles
 
 if TYPE_CHECKING:
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from scheduler.queues import ModelQueues
 
     from .devices import Probe
+    from .policy import Policy
     from .roster import Worker
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ class Controller:
         sweep: called first in every round of the leader, to hand back the jobs of lost workers.
         clock: Unix seconds.
         reread: the settings now; another object than before when they changed.
+        policy: how many replicas every model should have.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Controller:
         sweep: Callable[[Settings], None] | None = None,
         clock: Callable[[], float] = time.time,
         reread: Callable[[], Settings] | None = None,
+        policy: Policy = BACKLOG,
     ) -> None:
         self.settings = settings
         self.redis = redis
@@ -71,9 +73,7 @@ class Controller:
         self.leader = Leader(redis, self.patience_s)
         self.journal = Journal(redis)
         self.host = socket.gethostname()
-        self._memory = Memory()
-        self._traffic: dict[str, Traffic] = {}
-        self._hot: frozenset[str] = frozenset()
+        self.reconciler = Reconciler(policy)
         self._leads: bool | None = None  # not known before the first round
         self._reachable = True
         self._troubles = Troubles(log)
@@ -128,7 +128,7 @@ class Controller:
         now = self.clock()
         self._note_ended(now)
         seen = self._observe(now)
-        decisions, self._memory = decide(seen, self._memory)
+        decisions = self.reconciler.decide(seen)
         for decision in decisions:
             with self._troubles.of(decision.model, "a decision could not be carried out"):
                 self._act(now, decision)
@@ -141,8 +141,7 @@ class Controller:
             log.info("Redis is back")
         if leads != self._leads:
             log.info("leading" if leads else f"waiting: {self.leader.holder()} leads")
-            # What was remembered from an earlier reign says nothing about now.
-            self._memory, self._traffic = Memory(), {}
+            self.reconciler.forget()
         self._leads = leads
         return leads
 
@@ -151,8 +150,7 @@ class Controller:
         with self._troubles.of("forgotten workers", "they are not taken back"):
             self.launcher.adopt(beats)
         workers = roster.call(beats, self.launcher.list(), self.host)
-        devices, self._hot = quarantine(self.probe.devices(), self._hot)
-        devices = with_states(devices, workers)
+        devices = self.reconciler.devices(self.probe.devices(), workers)
         self.journal.show(self.probe.source, devices, workers, self.patience_s)
         return Observation(now, self.settings, self._demands(now, workers), devices, workers)
 
@@ -161,8 +159,7 @@ class Controller:
         demands = {}
         for name, found in self._queues().items():
             with self._troubles.of(f"{name}'s demand", "it cannot be told: its replicas stay as they are"):
-                self._traffic[name] = watch(self._traffic.get(name), now, found)
-                demands[name] = assess(now, self.settings, found, self._traffic[name], workers, self._measured(name))
+                demands[name] = self.reconciler.demand(now, self.settings, found, workers, self._measured(name))
         return demands
 
     def _queues(self) -> dict[str, ModelQueues]:
@@ -188,7 +185,7 @@ class Controller:
             # Its process is gone, so it cannot speak again: do not wait until its last word expires.
             heartbeat.remove(self.redis, ended.name)
             if not ended.asked:
-                self._memory = self._memory.failed(now, ended.model, ended.lived_s, ended.cause, served)
+                self.reconciler.failed(now, ended.model, ended.lived_s, ended.cause, served)
                 self.journal.lost(now, ended)
 
     def _act(self, now: float, decision: Decision) -> None:
@@ -201,7 +198,7 @@ class Controller:
         try:
             name = self.launcher.start(Placement(decision.model, decision.device, decision.kind))
         except LaunchError as error:
-            self._memory = self._memory.failed(now, decision.model, 0.0, str(error))
+            self.reconciler.failed(now, decision.model, 0.0, str(error))
             self.journal.failed(now, decision, str(error))
         else:
             self.journal.decided(now, decision, name)

@@ -7,26 +7,24 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .grow import grow
+from .policy import BACKLOG, Policy
 from .removal import remove
 from .roster import Phase, Worker
 from .shrink import shrink
-from .sizing import size
 
 if TYPE_CHECKING:
     from .decisions import Decision, Drain
     from .observation import Memory, Observation
 
 
-def decide(seen: Observation, memory: Memory) -> tuple[list[Decision], Memory]:
+def decide(seen: Observation, memory: Memory, policy: Policy = BACKLOG) -> tuple[list[Decision], Memory]:
     """What to do in this round, each with the reason for it, and what to remember.
 
     Never stops a worker that is not managed, never uses a faulty device, never starts beyond a model's
     maximum. A worker that drains holds its device until it is gone. A model whose demand could not
     be told is neither grown nor shrunk.
     """
-    idle_s = seen.settings.scaling.idle_s
-    models = seen.settings.models
-    sizes = {name: size(models[name], demand, idle_s) for name, demand in seen.demands.items()}
+    sizes, memory = policy.sizes(seen, memory)
     removals, memory = remove(seen, memory)
     workers = _told(seen.workers, removals)
     drains, memory = shrink(seen, memory, sizes, [worker for worker in workers if worker.serves])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .decisions import Decision, Drain, Hold, Start
-from .placement import Tenant, obstacle, place, tenants
+from .placement import Tenant, by_device, obstacle, place, tenants
 from .roster import Phase, Worker
 
 if TYPE_CHECKING:
@@ -91,7 +92,8 @@ def _make_room(
             hold = Hold(model, "waiting", f"waits for {device.id}: {idle.name} drains")
             # It keeps its device until it is gone, but is nobody's to drain a second time.
             return [drain, hold], Rooms(rooms.now, (*later, replace(replica, device=device.id)))
-    obstacles = [obstacle(model, replica.memory_gb, device, rooms.now) for device in seen.devices]
+    here = by_device(rooms.now)
+    obstacles = [obstacle(model, replica.memory_gb, device, here.get(device.id, ())) for device in seen.devices]
     return [Hold(model, "no idle device", f"no idle device: {'; '.join(obstacles) or 'there is none'}")], rooms
 
 
@@ -99,13 +101,15 @@ def _dispensable(seen: Observation, workers: Sequence[Worker], rooms: Rooms) -> 
     """Idle workers of models that nobody asks for and that may have fewer, the longest unneeded first."""
     going = {one.name for one in rooms.now} - {one.name for one in rooms.later}
     staying = [worker for worker in workers if worker.serves and worker.name not in going]
+    present = Counter(worker.model for worker in staying)
 
     def may_go(worker: Worker) -> bool:
         if not worker.managed or worker.phase is not Phase.READY or worker.running:
             return False
         model, demand = seen.settings.models.get(worker.model), seen.demands.get(worker.model)
-        present = sum(one.model == worker.model for one in staying)
-        return model is not None and demand is not None and demand.none and present > model.min_replicas
+        if model is None or demand is None:
+            return False
+        return demand.none and present[worker.model] > model.min_replicas
 
     return sorted(filter(may_go, staying), key=lambda worker: (-seen.demands[worker.model].quiet_s, worker.name))
 

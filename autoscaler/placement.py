@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -10,8 +10,6 @@ from .devices import Device, DeviceState
 from .roster import Phase, Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from producer.settings import Model
 
 
@@ -51,8 +49,17 @@ def tenants(workers: Iterable[Worker], devices: Iterable[Device], models: Mappin
 def place(model: str, memory_gb: float, devices: Iterable[Device], held: Sequence[Tenant]) -> Device | None:
     """The device for a replica of ``model`` that needs ``memory_gb``, or None: of those it fits on, the one
     where least is left over, so that large gaps stay for large models."""
-    fitting = [device for device in devices if not obstacle(model, memory_gb, device, held)]
-    return min(fitting, key=lambda device: (free_gb(device, held), device.id), default=None)
+    here = by_device(held)
+    fitting = [device for device in devices if not obstacle(model, memory_gb, device, here.get(device.id, ()))]
+    return min(fitting, key=lambda device: (free_gb(device, here.get(device.id, ())), device.id), default=None)
+
+
+def by_device(held: Iterable[Tenant]) -> Mapping[str, Sequence[Tenant]]:
+    """The tenants of each device that has any: with a thousand devices, nobody can look through all for each."""
+    found: dict[str, list[Tenant]] = {}
+    for tenant in held:
+        found.setdefault(tenant.device, []).append(tenant)
+    return found
 
 
 def obstacle(model: str, memory_gb: float, device: Device, held: Sequence[Tenant]) -> str:
@@ -78,11 +85,13 @@ def free_gb(device: Device, held: Iterable[Tenant]) -> float:
 
 def with_states(devices: Iterable[Device], workers: Sequence[Worker]) -> list[Device]:
     """The devices with what they are used for."""
-    return [replace(device, state=_state(device, workers)) for device in devices]
+    phases: dict[str, set[Phase]] = {}
+    for worker in workers:
+        phases.setdefault(worker.device, set()).add(worker.phase)
+    return [replace(device, state=_state(device, phases.get(device.id, set()))) for device in devices]
 
 
-def _state(device: Device, workers: Iterable[Worker]) -> DeviceState:
-    phases = {worker.phase for worker in workers if worker.device == device.id}
+def _state(device: Device, phases: set[Phase]) -> DeviceState:
     if device.fault:
         return DeviceState.FAULTY
     if not phases:

@@ -30,7 +30,7 @@ def shrink(
             continue
         surplus = _surplus(seen, memory, name, wanted.replicas)
         lasted = seen.now - surplus.since
-        if lasted < scaling.idle_s:
+        if lasted < (scaling.idle_s if wanted.spare_s is None else wanted.spare_s):
             remembered[name] = surplus
             continue
         victims = sorted(

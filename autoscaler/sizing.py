@@ -26,6 +26,8 @@ class Size:
 
     replicas: int
     reason: str
+    spare_s: float | None = None
+    """How long more than that must have been there before the surplus is drained; None: the fleet's ``idle_s``."""
 
 
 def size(model: Model, demand: Demand, idle_s: float) -> Size:

@@ -1,0 +1,56 @@
+"""The scaling policies by name: each says how many replicas every model should have.
+
+Everything else is the same for all of them: what must go (``removal.py``), who is drained (``shrink.py``), where a new
+replica goes (``placement.py``). So live and in the simulator they differ in their sizes alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol
+
+from producer.errors import ConfigError
+
+from .sizing import size
+
+if TYPE_CHECKING:
+    from .observation import Memory, Observation
+    from .sizing import Size
+
+
+class Policy(Protocol):
+    """How many replicas. Pure: time is in the observation, and what it must remember in the memory."""
+
+    @property
+    def name(self) -> str:
+        """By which people choose it."""
+
+    def sizes(self, seen: Observation, memory: Memory) -> tuple[Mapping[str, Size], Memory]:
+        """The replicas wanted of every model whose demand could be told, and what to remember."""
+
+
+class Backlog:
+    """Backlog and arrivals against a replica's capacity at each tier's target (``sizing.py``)."""
+
+    name = "backlog"
+
+    def sizes(self, seen: Observation, memory: Memory) -> tuple[Mapping[str, Size], Memory]:
+        """By queueing alone; nothing is remembered."""
+        idle_s = seen.settings.scaling.idle_s
+        return {name: size(seen.settings.models[name], one, idle_s) for name, one in seen.demands.items()}, memory
+
+
+def named(name: str) -> Policy:
+    """The policy of that name.
+
+    Raises:
+        ConfigError: naming those there are.
+    """
+    try:
+        return POLICIES[name]
+    except KeyError:
+        raise ConfigError(f"no scaling policy {name!r}; allowed: {', '.join(POLICIES)}") from None
+
+
+BACKLOG = Backlog()
+POLICIES: dict[str, Policy] = {policy.name: policy for policy in (BACKLOG,)}

@@ -1,0 +1,65 @@
+"""The reconciler: what one autoscaler thinks, from what it saw to what it does. No clock, no I/O.
+
+The live controller and the simulator both hold one and feed it; whatever is decided, is decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from .decide import decide
+from .demand import Demand, Traffic, assess, watch
+from .devices import quarantine
+from .observation import Memory, Observation
+from .placement import with_states
+
+if TYPE_CHECKING:
+    from producer.settings import Settings
+    from scheduler.queues import ModelQueues
+
+    from .decisions import Decision
+    from .devices import Device
+    from .policy import Policy
+    from .roster import Worker
+
+
+class Reconciler:
+    """Remembers the rounds before, and decides the next. Everything it remembers can be lost: it then waits."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self._memory = Memory()
+        self._traffic: dict[str, Traffic] = {}
+        self._hot: frozenset[str] = frozenset()
+
+    def forget(self) -> None:
+        """Begin anew, as after a reign of somebody else: what was remembered says nothing about now."""
+        self._memory, self._traffic = Memory(), {}
+
+    def devices(self, probed: Sequence[Device], workers: Sequence[Worker]) -> list[Device]:
+        """The devices with what they are used for, those that run hot with a fault."""
+        devices, self._hot = quarantine(probed, self._hot)
+        return with_states(devices, workers)
+
+    def demand(
+        self,
+        now: float,
+        settings: Settings,
+        queues: ModelQueues,
+        workers: Sequence[Worker],
+        measured: Mapping[str, float],
+    ) -> Demand:
+        """A model's demand, after another look at its queues. Arguments as of :func:`~autoscaler.demand.assess`."""
+        traffic = watch(self._traffic.get(queues.model), now, queues)
+        self._traffic[queues.model] = traffic
+        return assess(now, settings, queues, traffic, workers, measured)
+
+    def decide(self, seen: Observation) -> list[Decision]:
+        """What to do in this round."""
+        decisions, self._memory = decide(seen, self._memory, self.policy)
+        return decisions
+
+    def failed(self, now: float, model: str, lived_s: float, cause: str, served: bool = False) -> None:
+        """A worker of ``model`` ended unasked, or could not be started."""
+        self._memory = self._memory.failed(now, model, lived_s, cause, served)
