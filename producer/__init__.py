@@ -17,6 +17,7 @@ from .errors import (
 )
 from .job import Job, Result, Status
 from .settings import Settings
+from .stream import Piece
 
 __all__ = [
     "AsyncClient",
@@ -28,6 +29,7 @@ __all__ = [
     "JobCancelled",
     "JobExpired",
     "JobFailed",
+    "Piece",
     "QueueFull",
     "Result",
     "ResultTimeout",

@@ -12,12 +12,14 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from . import envelope, heartbeat, keys
-from .client import OUTAGE_S, build, outcome, revoke
+from .client import build, outcome, revoke
 from .collect import RECHECK_S
 from .connection import AWAY, close_async, connect_async
 from .errors import ResultTimeout, StokerError
 from .job import Item, Job, Result, Status
+from .outage import Outage
 from .settings import Settings
+from .stream import AT_ONCE, Piece, Reading, entries
 from .submission import CANCEL_LUA, SUBMIT_LUA, Deadline, arguments, confirm, plan, unavailable
 
 
@@ -45,6 +47,7 @@ class AsyncClient:
         parameters: Mapping[str, Any] | None = None,
         tenant: str = "default",
         deadline: Deadline | None = None,
+        stream: bool = False,
         idempotency_key: str | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> str:
@@ -52,6 +55,7 @@ class AsyncClient:
         fields = {
             "parameters": parameters,
             "tenant": tenant,
+            "stream": stream,
             "idempotency_key": idempotency_key,
             "metadata": metadata,
         }
@@ -86,20 +90,44 @@ class AsyncClient:
         loop = asyncio.get_running_loop()
         waiting = dict.fromkeys(job_ids)
         deadline = None if timeout is None else loop.time() + timeout
-        away_since: float | None = None
+        outage = Outage(self.settings, "waiting for a result")
         while waiting:
             try:
                 async for job_id, stored in self._wait(list(waiting), deadline):
-                    away_since = None
+                    outage.end()
                     del waiting[job_id]
                     yield job_id, outcome(stored)
             except AWAY as error:
-                away_since = away_since or loop.time()
-                if loop.time() - away_since > OUTAGE_S:
-                    raise unavailable(error, self.settings, "waiting for a result") from error
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(outage.ride_out(error))
             if deadline is not None and loop.time() >= deadline:
                 return
+
+    async def stream(self, job_id: str, after: str | None = None, timeout: float | None = None) -> AsyncIterator[Piece]:
+        """The output of a job, in pieces, while it is made; see :meth:`producer.client.Client.stream`."""
+        reading, outage = Reading(after, timeout), Outage(self.settings, "reading a stream")
+        ended: Result | StokerError | None = None
+        while True:
+            try:
+                async with self._redis.pipeline(transaction=False) as pipe:
+                    pipe.xread({keys.stream(job_id): reading.last}, AT_ONCE, None if ended else reading.wait_ms)
+                    pipe.get(keys.result(job_id))
+                    found, stored = await pipe.execute()
+                outage.end()
+            except AWAY as error:
+                await asyncio.sleep(outage.ride_out(error))
+                continue
+            for piece in reading.read(entries(found)):
+                yield piece
+            if ended and not found:
+                break
+            if ended is None and envelope.is_final(stored):
+                ended = outcome(stored)
+            elif not found and reading.overdue:
+                raise ResultTimeout(f"job {job_id} made nothing for {timeout} s; it goes on, ask again")
+        if isinstance(ended, StokerError):
+            raise ended
+        for piece in reading.finish(ended.output):
+            yield piece
 
     async def _wait(self, job_ids: list[str], deadline: float | None) -> AsyncIterator[tuple[str, bytes]]:
         """Stored results as they appear. Looks only once it is subscribed, so that none slips between."""

@@ -17,11 +17,10 @@ from .connection import AWAY, close, connect, transport_options
 from .errors import ResultTimeout, StokerError
 from .job import Item, Job, Result, Status
 from .obstacle import obstacle
+from .outage import Outage
 from .settings import Settings
+from .stream import AT_ONCE, Piece, Reading, entries
 from .submission import CANCEL_LUA, SUBMIT_LUA, Deadline, arguments, confirm, instant, plan, unavailable
-
-OUTAGE_S = 30.0
-"""How long a waiting call rides out a Redis that is away, in seconds."""
 
 
 class Client:
@@ -49,10 +48,13 @@ class Client:
         parameters: Mapping[str, Any] | None = None,
         tenant: str = "default",
         deadline: Deadline | None = None,
+        stream: bool = False,
         idempotency_key: str | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> str:
         """Queue one job and return its id. The tier is by default the model's fastest.
+
+        With ``stream`` its output can be read while it is made, by :meth:`stream`.
 
         Raises:
             InvalidJob, UnknownModel, UnknownTier: when no worker could serve it.
@@ -67,6 +69,7 @@ class Client:
             parameters=parameters,
             tenant=tenant,
             deadline=deadline,
+            stream=stream,
             idempotency_key=idempotency_key,
             metadata=metadata,
         )
@@ -116,7 +119,7 @@ class Client:
         Raises:
             ResultTimeout: it did not end in time; it goes on, and this can be called again.
             InvalidJob, JobCancelled, JobExpired, JobFailed: it ended without a result.
-            BrokerUnavailable: Redis stayed away for ``OUTAGE_S`` seconds.
+            BrokerUnavailable: Redis stayed away for ``outage.OUTAGE_S`` seconds.
         """
         for _, found in self.results([job_id], timeout):
             if isinstance(found, StokerError):
@@ -132,7 +135,7 @@ class Client:
         Ends when all have ended, or after ``timeout`` seconds with those that have.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        away_since: float | None = None
+        outage = Outage(self.settings, "waiting for a result")
         with closing(self.collector()) as collector:
             collector.add(job_ids)
             while len(collector):
@@ -140,16 +143,51 @@ class Client:
                 found: list[tuple[str, bytes]] = []
                 try:
                     found = collector.poll(RECHECK_S if deadline is None else min(deadline - now, RECHECK_S))
-                    away_since = None
+                    outage.end()
                 except AWAY as error:
-                    away_since = away_since or now
-                    if time.monotonic() - away_since > OUTAGE_S:
-                        raise unavailable(error, self.settings, "waiting for a result") from error
-                    time.sleep(0.1)
+                    time.sleep(outage.ride_out(error))
                 for job_id, stored in found:
                     yield job_id, outcome(stored)
                 if deadline is not None and time.monotonic() >= deadline:
                     return
+
+    def stream(self, job_id: str, after: str | None = None, timeout: float | None = None) -> Iterator[Piece]:
+        """The output of a job, in pieces, while it is made; ends when the job has ended.
+
+        Reads no further than the caller does. Ends with all of the text told, also when the job was not submitted
+        with ``stream`` or its stream is gone: then the text comes in one piece. Outputs that are no texts have none.
+
+        Args:
+            after: the id of a piece, to go on behind it; also when the job has ended.
+            timeout: longest wait for the next piece, in seconds.
+
+        Raises:
+            ResultTimeout: no piece came in time; the job goes on, and this can be called again.
+            InvalidJob, JobCancelled, JobExpired, JobFailed: it ended without a result.
+            BrokerUnavailable: Redis stayed away for ``outage.OUTAGE_S`` seconds.
+        """
+        reading, outage = Reading(after, timeout), Outage(self.settings, "reading a stream")
+        ended: Result | StokerError | None = None
+        while True:
+            try:
+                with self._redis.pipeline(transaction=False) as pipe:
+                    pipe.xread({keys.stream(job_id): reading.last}, AT_ONCE, None if ended else reading.wait_ms)
+                    pipe.get(keys.result(job_id))
+                    found, stored = pipe.execute()
+                outage.end()
+            except AWAY as error:
+                time.sleep(outage.ride_out(error))
+                continue
+            yield from reading.read(entries(found))
+            if ended and not found:
+                break
+            if ended is None and envelope.is_final(stored):
+                ended = outcome(stored)  # and look once more for what was written before it
+            elif not found and reading.overdue:
+                raise ResultTimeout(f"job {job_id} made nothing for {timeout} s; it goes on, ask again")
+        if isinstance(ended, StokerError):
+            raise ended
+        yield from reading.finish(ended.output)
 
     def collector(self) -> Collector:
         """For who submits for a long time and collects meanwhile; rides out no outage by itself."""

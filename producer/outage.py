@@ -1,0 +1,39 @@
+"""A Redis that is away for a while: a call that waits rides it out, up to a point."""
+
+from __future__ import annotations
+
+import time
+
+from .settings import Settings
+from .submission import unavailable
+
+OUTAGE_S = 30.0
+"""How long a waiting call rides out a Redis that is away, in seconds."""
+
+RETRY_S = 0.1
+"""When to try again, in seconds."""
+
+
+class Outage:
+    """Since when Redis has been away, as one call sees it. ``doing`` is what it does, for the error."""
+
+    def __init__(self, settings: Settings, doing: str) -> None:
+        self._settings = settings
+        self._doing = doing
+        self._since: float | None = None
+
+    def ride_out(self, error: Exception) -> float:
+        """How long to wait before the next attempt, in seconds.
+
+        Raises:
+            BrokerUnavailable: it lasts longer than ``OUTAGE_S``.
+        """
+        now = time.monotonic()
+        self._since = self._since or now
+        if now - self._since > OUTAGE_S:
+            raise unavailable(error, self._settings, self._doing) from error
+        return RETRY_S
+
+    def end(self) -> None:
+        """Redis has answered."""
+        self._since = None

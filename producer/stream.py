@@ -1,0 +1,145 @@
+"""The stream of a job's output: what its worker has written so far, as pieces of text to put together.
+
+An entry of the stream says that from character ``at`` on the text of output ``index`` is ``text``. It is so whatever
+was said before: an entry that was written twice changes nothing, and a job that ran again, because its worker died,
+writes its text again from the start. Who reads compares: text that he was told already is not told again, so that a
+greedy or seeded answer goes on where it broke off; where the text has become another, he is told from where on.
+
+Nothing here waits or asks: ``Client.stream`` and ``AsyncClient.stream`` do.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import StokerError
+
+AT_ONCE = 100
+"""Most entries read in one step: what a slow reader holds of a fast writer."""
+
+LOOK_S = 1.0
+"""How long one wait for new pieces lasts before one looks whether the job has ended without a word, in seconds."""
+
+SOON_S = 0.01
+"""The same when a run has ended, doubled each time: its result comes at once, unless the job is to run again."""
+
+INDEX, AT, TEXT, TOKENS, END = b"index", b"at", b"text", b"tokens", b"end"
+"""Fields of an entry. ``TOKENS`` counts from the start of the output; ``END`` stands alone, when a run has ended."""
+
+Entry = tuple[bytes, Mapping[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """More text of a job's output ``index``: from character ``at`` on, the text is ``text``.
+
+    ``at`` is the length of the text so far, unless the job had to run again and says something else now: then it is
+    less, and what stood from there on is void. ``text_so_far[:at] + text`` is right in either case. ``tokens`` is how
+    many tokens it took, as far as is known. Give ``id`` to ``stream(after=...)`` to go on behind this piece.
+    """
+
+    id: str
+    index: int
+    at: int
+    text: str
+    tokens: int = 0
+
+
+@dataclass(slots=True)
+class _Output:
+    """One output: what the stream says, and what the reader was told, each with its tokens."""
+
+    made: str = ""
+    tokens: int = 0
+    told: str = ""
+    told_tokens: int = 0
+
+
+class Reading:
+    """One reader's place in a stream: entries in, pieces out.
+
+    It starts from the first entry wherever the reader wants to go on, for only so is it known what he was told.
+    """
+
+    def __init__(self, after: str | None = None, timeout: float | None = None) -> None:
+        self._after = _place(after) if after is not None else (0.0, 0)
+        self._timeout = float("inf") if timeout is None else timeout
+        self._outputs: dict[int, _Output] = {}
+        self._wait_s = LOOK_S
+        self._waits_since = time.monotonic()
+        self.last = "0-0"
+        """Id of the last entry read."""
+
+    @property
+    def wait_ms(self) -> int:
+        """How long to wait for the next entry."""
+        left = self._timeout - (time.monotonic() - self._waits_since)
+        return max(1, int(1000 * min(self._wait_s, left)))
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the reader has waited for a piece for longer than he would."""
+        return time.monotonic() - self._waits_since >= self._timeout
+
+    def read(self, entries: Iterable[Entry]) -> Iterator[Piece]:
+        """What new entries tell; call it also when there are none."""
+        self._wait_s = min(LOOK_S, 2 * self._wait_s)
+        for entry_id, fields in entries:
+            self.last = entry_id.decode()
+            self._wait_s = SOON_S if END in fields else LOOK_S
+            if END in fields:
+                continue
+            index, at = int(fields[INDEX]), int(fields[AT])
+            output = self._outputs.setdefault(index, _Output())
+            if at > len(output.made):
+                continue  # the cap took what stood between: the result will tell it
+            output.made = output.made[:at] + fields[TEXT].decode()
+            output.tokens = int(fields[TOKENS])
+            # A text that runs again is no news before it passes, or leaves, what was told.
+            if not output.told.startswith(output.made):
+                yield from self._tell(self.last, index, output)
+
+    def finish(self, result: Any) -> Iterator[Piece]:
+        """What the stream did not tell of a result's output, or list of them: all of it, if the job did not stream."""
+        for index, final in enumerate(result if isinstance(result, list) else [result]):
+            if not isinstance(final, dict) or not isinstance(text := final.get("text"), str):
+                continue  # no text, no pieces
+            output = self._outputs.setdefault(index, _Output())
+            if output.told != text:
+                output.made = text
+                yield from self._tell(f"end-{index}", index, output)
+
+    def _tell(self, piece_id: str, index: int, output: _Output) -> Iterator[Piece]:
+        goes_on = output.made.startswith(output.told)
+        at = len(output.told) if goes_on else _agree(output.told, output.made)
+        tokens = max(0, output.tokens - output.told_tokens)
+        output.told, output.told_tokens = output.made, output.tokens
+        if _place(piece_id) > self._after:
+            yield Piece(piece_id, index, at, output.made[at:], tokens)
+            self._waits_since = time.monotonic()
+
+
+def entries(found: Any) -> list[Entry]:
+    """The entries in an answer to XREAD for one stream, as either version of the protocol gives it."""
+    parts = (
+        [part for parts in found.values() for part in parts] if isinstance(found, dict) else [each[1] for each in found]
+    )
+    return [entry for part in parts for entry in part]
+
+
+def _agree(one: str, other: str) -> int:
+    """Up to which character two texts are the same."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def _place(piece_id: str) -> tuple[float, int]:
+    """Where a piece stands among all. Those that the result told come behind those of the stream."""
+    time_ms, _, number = piece_id.partition("-")
+    try:
+        return (float("inf") if time_ms == "end" else int(time_ms), int(number))
+    except ValueError:
+        raise StokerError(f"after = {piece_id!r} is not the id of a piece; give the id of one, or nothing") from None

@@ -1,0 +1,26 @@
+-- Append what streaming jobs have made to their streams, of those jobs alone whose leases are still held.
+-- KEYS  1 inflight (hash), 2.. streams
+-- ARGV  1 streams' time to live in ms, 2 most entries that a stream keeps, then for each stream: lease, number of
+--       entries, and for each entry: index, at, text, tokens (producer/stream.py); an index of -1 ends the run
+-- Returns the leases that were no longer held: those jobs are another worker's, and so are their streams.
+local lost = {}
+local at = 3
+for i = 2, #KEYS do
+  local lease, count = ARGV[at], tonumber(ARGV[at + 1])
+  at = at + 2
+  if redis.call('HEXISTS', KEYS[1], lease) == 0 then
+    lost[#lost + 1] = lease
+  else
+    for entry = at, at + 4 * (count - 1), 4 do
+      if ARGV[entry] == '-1' then
+        redis.call('XADD', KEYS[i], 'MAXLEN', '~', ARGV[2], '*', 'end', 1)
+      else
+        redis.call('XADD', KEYS[i], 'MAXLEN', '~', ARGV[2], '*', 'index', ARGV[entry], 'at', ARGV[entry + 1],
+          'text', ARGV[entry + 2], 'tokens', ARGV[entry + 3])
+      end
+    end
+    redis.call('PEXPIRE', KEYS[i], ARGV[1])
+  end
+  at = at + 4 * count
+end
+return lost

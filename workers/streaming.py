@@ -1,0 +1,109 @@
+"""The pieces of streaming jobs, on their way to Redis: one write for what all jobs have made since the last.
+
+How the pool uses it, all on the event loop's thread, with ``streams = Streams(queue, result_ttl_s)``:
+
+- for each ``Piece`` that the engine reports and whose job still runs, ``streams.add(job_id, piece)``;
+- when a job's outcome has come, or it was given up, ``streams.end(lease)``: whether it streamed or not;
+- after it has taken in all reports that are there, and before the ledger writes results, ``streams.flush()``.
+
+A flush is one round trip on the event loop's thread: the device's does not wait for it. What the device makes meanwhile
+is added afterwards and goes with the next flush, text to text, so a Redis that is slow makes longer pieces and not more
+of them, and never more is held than the jobs' outputs.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any
+
+import redis
+
+from producer import keys
+from scheduler.queue import Queue
+
+from .engines.protocol import Piece
+
+logger = logging.getLogger(__name__)
+
+MOST_ENTRIES = 100_000
+"""What a stream keeps, about. A longer one loses its beginning for who comes late: the result has it all."""
+
+REFUSED_S = 1.0
+"""How long to leave a Redis alone that did not take a write, in seconds."""
+
+_END = (-1, 0, b"", 0)
+
+
+@dataclass(slots=True)
+class _Made:
+    """One output: how much of it was added, and what of that was not written yet."""
+
+    characters: int = 0
+    tokens: int = 0
+    unwritten: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Stream:
+    job_id: str
+    outputs: dict[int, _Made] = field(default_factory=dict)
+
+
+class Streams:
+    """The streams of the jobs that one worker runs. Fenced: a lost lease writes nothing (``streaming.lua``)."""
+
+    def __init__(self, queue: Queue, result_ttl_s: float) -> None:
+        self._inflight = keys.inflight(queue.model)
+        self._write = queue.redis.register_script(files(__package__).joinpath("streaming.lua").read_text())
+        self._limits = (int(result_ttl_s * 1000), MOST_ENTRIES)
+        self._streams: dict[str, _Stream] = {}  # by lease
+        self._ended: list[str] = []
+        self._refused_until = 0.0
+
+    def add(self, job_id: str, piece: Piece) -> None:
+        """Take what a job has made. ``piece.id`` is its lease."""
+        stream = self._streams.setdefault(piece.id, _Stream(job_id))
+        made = stream.outputs.setdefault(piece.index, _Made())
+        made.characters += len(piece.text)
+        made.tokens += piece.tokens
+        made.unwritten.append(piece.text)
+
+    def end(self, lease: str) -> None:
+        """A run of a job has ended, however it did: readers hear of it at once. Nothing, if it did not stream."""
+        if lease in self._streams:
+            self._ended.append(lease)
+
+    def flush(self) -> None:
+        """Write what was added. Never raises: what Redis does not take is kept, and goes with a later flush."""
+        if time.monotonic() < self._refused_until:
+            return
+        names: list[str] = [self._inflight]
+        arguments: list[Any] = list(self._limits)
+        for lease, stream in self._streams.items():
+            if entries := self._entries(lease, stream):
+                names.append(keys.stream(stream.job_id))
+                arguments += (lease, len(entries), *(value for entry in entries for value in entry))
+        if len(names) == 1:
+            return
+        try:
+            lost = self._write(names, arguments)
+        except redis.RedisError as error:
+            logger.warning("%d streams are not written now: %s", len(names) - 1, error)
+            self._refused_until = time.monotonic() + REFUSED_S
+            return
+        for made in (made for stream in self._streams.values() for made in stream.outputs.values()):
+            made.unwritten.clear()
+        for lease in (*self._ended, *(lease.decode() for lease in lost)):
+            self._streams.pop(lease, None)
+        self._ended.clear()
+
+    def _entries(self, lease: str, stream: _Stream) -> list[tuple[Any, ...]]:
+        entries: list[tuple[Any, ...]] = []
+        for index, made in stream.outputs.items():
+            if text := "".join(made.unwritten):
+                # Half a surrogate pair has no place in UTF-8; a question mark keeps the count of characters.
+                entries.append((index, made.characters - len(text), text.encode(errors="replace"), made.tokens))
+        return [*entries, _END] if lease in self._ended else entries
