@@ -72,6 +72,11 @@ class Fleet:
         return [f"stoker:*:{model}" for model in self.models]
 
     @property
+    def waiting(self) -> list[str]:
+        """Where submissions say since when a queue is not empty."""
+        return [keys.waiting(model) for model in self.models]
+
+    @property
     def events(self) -> str:
         """Channels of Celery's events."""
         return f"/{self.db}.{EVENTS}/*"
@@ -88,8 +93,10 @@ RESULT = keys.result("*")
 def producer(fleet: Fleet) -> list[Grant]:
     """:class:`producer.Client`: submit, collect, cancel. It cannot see what is queued."""
     return [
-        Grant(["evalsha"], [*fleet.queues, keys.submission("*"), RESULT, keys.cancelled()]),
+        Grant(["evalsha"], [*fleet.queues, *fleet.waiting, keys.submission("*"), RESULT, keys.cancelled()]),
         Grant(["lpush", "llen"], fleet.queues),
+        Grant(["hset"], fleet.waiting),
+        Grant(["xread", "xrange"], [keys.stream("*")]),
         Grant(["set", "get"], [keys.submission("*")]),
         Grant(["get", "mget", "set", "del", "subscribe", "publish"], [RESULT], [RESULT]),
         Grant(["zadd", "zremrangebyscore"], [keys.cancelled()]),
@@ -116,7 +123,8 @@ def stock(fleet: Fleet) -> list[Grant]:
 def worker(fleet: Fleet) -> list[Grant]:
     """A worker: all of its models' queues and state, and nothing of others'."""
     return [
-        Grant(["evalsha"], [*fleet.queues, *fleet.state, keys.cancelled(), RESULT]),
+        Grant(["evalsha"], [*fleet.queues, *fleet.state, keys.cancelled(), keys.stream("*"), RESULT]),
+        Grant(["xadd", "pexpire"], [keys.stream("*")]),
         Grant(["llen", "lrange", "lindex", "ltrim", "lpush", "rpush", "blmove", "exists"], fleet.queues),
         Grant(["@hash", "@list", "@sortedset", "@stream", "@string", "exists", "del"], fleet.state),
         Grant(["zcard", "zmscore", "zscore"], [keys.cancelled()]),

@@ -3,7 +3,7 @@
 -- ARGV  1 job id, 2 the result of a cancelled job, 3 result's time to live in ms
 -- Returns 1 when cancelled, 0 when it had ended before.
 local stored = redis.call('GET', KEYS[1])
-local status = stored and string.match(stored, '^{"status": "(%u+)"')
+local status = stored and string.match(stored, '^{"status": ?"(%u+)"')
 if status == 'SUCCESS' or status == 'FAILURE' or status == 'REVOKED' then
   return 0
 end

@@ -50,6 +50,11 @@ def served(model: str) -> str:
     return f"stoker:served:{model}"
 
 
+def waiting(model: str) -> str:
+    """Hash. Queue -> server time in seconds since when it has not been empty; no expiry."""
+    return f"stoker:waiting:{model}"
+
+
 def taken(model: str) -> str:
     """Hash. Queue -> how many jobs were ever taken from it for good; no expiry. With the queue's length
     this counts arrivals, whoever pushed them."""
@@ -96,9 +101,10 @@ def throughput(model: str) -> str:
     return f"stoker:throughput:{model}"
 
 
-def costs(model: str, device: str) -> str:
-    """Hash. What a batch of the model costs on a kind of device, as its workers have learned it; no expiry."""
-    return f"stoker:costs:{model}:{device}"
+def costs(model: str) -> str:
+    """Hash. Kind of device -> what a batch of the model costs there as JSON, as its workers have learned it;
+    no expiry."""
+    return f"stoker:costs:{model}"
 
 
 def leader() -> str:

@@ -31,6 +31,7 @@ class Push:
     """What one call of ``submit.lua`` takes: up to ``CHUNK`` messages for one queue, queued all or none."""
 
     queue: str
+    waiting: str
     most: int
     ids: list[str] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
@@ -43,7 +44,7 @@ class Push:
             self.args += (0, message)
         else:
             self.keys.append(marker)
-            self.args += (len(self.keys) + 1, message)
+            self.args += (len(self.keys) + 2, message)
 
 
 def plan(jobs: Iterable[Job], settings: Settings) -> tuple[list[str], list[Push]]:
@@ -62,7 +63,7 @@ def plan(jobs: Iterable[Job], settings: Settings) -> tuple[list[str], list[Push]
         of_queue = pushes[job.model, job.tier]
         if not of_queue or len(of_queue[-1].ids) == CHUNK:
             most = settings.model(job.model).limits.max_queued
-            of_queue.append(Push(keys.queue(job.model, job.tier), most))
+            of_queue.append(Push(keys.queue(job.model, job.tier), keys.waiting(job.model), most))
         of_queue[-1].add(job_id, message, keys.submission(job_id) if job.idempotency_key else None)
         ids.append(job_id)
     return ids, [push for of_queue in pushes.values() for push in of_queue]
@@ -70,7 +71,7 @@ def plan(jobs: Iterable[Job], settings: Settings) -> tuple[list[str], list[Push]
 
 def arguments(push: Push, settings: Settings) -> tuple[list[str], list[Any]]:
     """KEYS and ARGV of ``submit.lua``."""
-    return [push.queue, *push.keys], [push.most, int(settings.redis.result_ttl_s * 1000), *push.args]
+    return [push.queue, push.waiting, *push.keys], [push.most, int(settings.redis.result_ttl_s * 1000), *push.args]
 
 
 def confirm(pushes: Sequence[Push], answers: Sequence[Sequence[int]]) -> None:

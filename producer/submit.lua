@@ -1,5 +1,5 @@
 -- Push messages onto one queue, all or none.
--- KEYS  1 queue (list), 2.. one submission marker (string) for each message that has an idempotency key
+-- KEYS  1 queue (list), 2 waiting (hash), 3.. one submission marker (string) for each message that has an idempotency key
 -- ARGV  1 most jobs the queue may hold, 2 marker time to live in ms, 3.. messages, each preceded by the
 --       index of its marker in KEYS, or 0
 -- Returns {-1, length} when the queue is full, else {pushed, length}. A message whose marker exists was
@@ -15,5 +15,9 @@ for i = 3, #ARGV, 2 do
     redis.call('LPUSH', KEYS[1], ARGV[i + 1])
     pushed = pushed + 1
   end
+end
+if length == 0 and pushed > 0 then
+  local clock = redis.call('TIME')
+  redis.call('HSET', KEYS[2], KEYS[1], string.format('%d.%06d', clock[1], clock[2]))
 end
 return {pushed, length + pushed}

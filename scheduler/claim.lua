@@ -1,13 +1,15 @@
 #!lua flags=allow-oom
--- Take up to n jobs of one model from its queues, the most urgent queue first, and lease them, in one step.
+-- Take up to n jobs of one model from its queues, the most urgent queue first, and lease them, in one step;
+-- or none, while a larger batch is worth waiting for (scheduler/window.py).
 -- A message is never decoded or re-encoded here: whatever was pushed is what is leased.
 -- KEYS  1 inflight (hash), 2 leases (sorted set), 3 losses (hash), 4 served (hash), 5 taken (hash),
---       6 cancelled (sorted set), 7 suspects (list), 8.. queues (lists)
+--       6 cancelled (sorted set), 7 suspects (list), 8 waiting (hash), 9.. queues (lists)
 -- ARGV  1 n, 2 most bytes (at least one message is taken whatever its size), 3 lease in seconds,
---       4 owner token of this claim, 5 whether the worker holds nothing (1 or 0),
---       then for each queue: head start, growth per second
+--       4 owner token of this claim, 5 whether the worker holds nothing (1 or 0), 6 jobs that make a full batch,
+--       then for each queue: head start, growth per second, seconds that its jobs may be held for a fuller batch
 --       (scheduler/priority.py: urgency = head start + growth * seconds that its head has waited)
--- Returns {server time, cancelled jobs remembered, suspects waiting, lease, losses, message, lease, ...}.
+-- Returns {server time, cancelled jobs remembered, suspects waiting, jobs that ever arrived,
+--       seconds until a batch is due ('' when it is, or nothing waits), lease, losses, message, lease, ...}.
 -- A suspect (reap.lua) goes before everything else, but only to a worker that holds nothing, and alone;
 -- while one waits the others get nothing new, so that one of them soon holds nothing.
 -- allow-oom: taking work is what frees memory. Everything that could fail comes before the pop.
@@ -15,7 +17,8 @@ local clock = redis.call('TIME')
 local now = clock[1] + clock[2] / 1000000
 local room, bytes = tonumber(ARGV[1]), tonumber(ARGV[2])
 
-local answer = {string.format('%.6f', now), redis.call('ZCARD', KEYS[6]), redis.call('LLEN', KEYS[7])}
+local FIRST = 9 -- of the queues
+local answer = {string.format('%.6f', now), redis.call('ZCARD', KEYS[6]), redis.call('LLEN', KEYS[7]), 0, ''}
 local until_ = string.format('%.6f', now + tonumber(ARGV[3]))
 if answer[3] > 0 then
   if ARGV[5] == '1' then
@@ -25,28 +28,39 @@ if answer[3] > 0 then
     redis.call('ZADD', KEYS[2], until_, lease)
     redis.call('LTRIM', KEYS[7], 0, -2)
     redis.call('HINCRBY', KEYS[5], queue, 1)
-    answer[4], answer[5], answer[6] = lease, redis.call('HGET', KEYS[3], redis.sha1hex(message)) or 0, message
+    answer[6], answer[7], answer[8] = lease, redis.call('HGET', KEYS[3], redis.sha1hex(message)) or 0, message
   end
   return answer
 end
 
-local waiting = {}
-for i = 8, #KEYS do
+-- Since when, in a hash, by the clock of the server; from now on, if it says nothing.
+local function since(hash, queue)
+  local at = redis.call('HGET', hash, queue)
+  if at then return tonumber(at) end
+  redis.call('HSET', hash, queue, string.format('%.6f', now))
+  return now
+end
+
+local waiting, total, due_in = {}, 0, math.huge
+for i = FIRST, #KEYS do
   local length = redis.pcall('LLEN', KEYS[i])
   if type(length) == 'number' and length > 0 then
-    local since = redis.call('HGET', KEYS[4], KEYS[i])
-    if not since then
-      since = now
-      redis.call('HSET', KEYS[4], KEYS[i], string.format('%.6f', now))
-    end
-    local rank = 6 + (i - 8) * 2
+    local rank = 7 + (i - FIRST) * 3
     waiting[#waiting + 1] = {
       queue = KEYS[i],
       length = length,
-      urgency = tonumber(ARGV[rank]) + tonumber(ARGV[rank + 1]) * (now - tonumber(since)),
+      urgency = tonumber(ARGV[rank]) + tonumber(ARGV[rank + 1]) * (now - since(KEYS[4], KEYS[i])),
       place = i,
     }
+    total = total + length
+    due_in = math.min(due_in, tonumber(ARGV[rank + 2]) - (now - since(KEYS[8], KEYS[i])))
   end
+end
+answer[4] = total
+for _, taken in ipairs(redis.call('HVALS', KEYS[5])) do answer[4] = answer[4] + taken end
+if total < tonumber(ARGV[6]) and due_in > 0 and total > 0 then
+  answer[5] = string.format('%.6f', due_in)
+  return answer
 end
 table.sort(waiting, function(a, b)
   if a.urgency ~= b.urgency then return a.urgency > b.urgency end
@@ -89,6 +103,7 @@ for _, from in ipairs(waiting) do
     redis.call('HINCRBY', KEYS[5], from.queue, got)
     if left == 0 then
       redis.call('HDEL', KEYS[4], from.queue)
+      redis.call('HDEL', KEYS[8], from.queue)
     else
       redis.call('HSET', KEYS[4], from.queue, string.format('%.6f', now))
     end

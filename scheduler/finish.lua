@@ -23,7 +23,7 @@ for i = 6, #KEYS do
     if result ~= '' then
       local stored = redis.call('SET', KEYS[i], result, 'NX', 'PX', ARGV[1])
       if not stored then
-        local status = string.match(redis.call('GET', KEYS[i]), '^{"status": "(%u+)"')
+        local status = string.match(redis.call('GET', KEYS[i]), '^{"status": ?"(%u+)"')
         if status ~= 'SUCCESS' and status ~= 'FAILURE' and status ~= 'REVOKED' then
           redis.call('SET', KEYS[i], result, 'PX', ARGV[1])
           stored = true

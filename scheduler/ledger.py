@@ -1,8 +1,7 @@
-"""What one worker holds: leases, and results that are not yet committed.
+"""What one worker holds: leases, and what has ended but is not yet committed.
 
-Results and acknowledgements meet here, so that a whole batch of them is one round trip: a result is only
-kept when it comes in, and written with its lease when the job is acknowledged. Everything that is
-acknowledged is written before the worker sleeps or asks for more (``Poller.on_poll_start``).
+Results and leases meet here, so that a whole batch of them is one round trip: a job that ended is noted with its
+result, and everything noted is written before the worker sleeps or asks for more (``Poller.on_poll_start``).
 """
 
 from __future__ import annotations
@@ -10,11 +9,11 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import count
-from typing import Any
+from typing import Any, Protocol
 
-from .queue import Claimed, Queue
+from .queue import NO_HOLD, Claim, Claimed, Hold, Queue
 
 logger = logging.getLogger(__name__)
 
@@ -22,19 +21,49 @@ FINISH_AT_ONCE = 500
 """Most jobs ended in one step, so that Redis is never blocked for long."""
 
 
+class Taker(Protocol):
+    """Whoever runs the jobs that are claimed."""
+
+    @property
+    def capacity(self) -> int:
+        """How many jobs it may hold now; 0 before it is ready, and when it drains."""
+
+    def hold(self) -> Hold:
+        """How long jobs may now wait for a fuller batch."""
+
+    def take(self, claim: Claim) -> None:
+        """Take what was claimed. Each job is in the ledger, and has to be ended there.
+
+        Raises:
+            RedisError: then it has ended all of them.
+        """
+
+
+class Nobody:
+    """Takes nothing: there is no engine yet."""
+
+    capacity = 0
+
+    def hold(self) -> Hold:
+        """Nothing is held back."""
+        return NO_HOLD
+
+    def take(self, claim: Claim) -> None:
+        """Never called: there is no room."""
+        raise AssertionError(claim)
+
+
 class Ledger:
     """The book of one worker. Renewed from another thread; everything else is the event loop's."""
 
     def __init__(self, queue: Queue, worker: str = "worker") -> None:
         self.queue = queue
-        self.capacity: Callable[[], int] = lambda: 0
-        """How many jobs the worker may hold now; the pool says so. None before it is ready."""
+        self.taker: Taker = Nobody()
         self._owner = f"{worker}.{uuid.uuid4().hex[:8]}"  # new for every process, whatever its name
         self._claims = count()
         self._lock = threading.Lock()
         self._held: dict[str, str] = {}  # lease -> job id
         self._alone = ""  # lease of a suspect, which shares the worker with nobody
-        self._results: dict[str, bytes] = {}  # lease -> result
         # Ended, not yet written:
         self._done: list[tuple[str, str, bytes]] = []
         self._released: list[str] = []
@@ -52,32 +81,35 @@ class Ledger:
             return dict(self._held)
 
     @property
+    def count(self) -> int:
+        """How many jobs are held."""
+        return len(self._held)
+
+    @property
     def room(self) -> int:
         """How many more jobs the worker may take."""
-        return 0 if self._alone else self.capacity() - len(self._held)
+        return 0 if self._alone else self.taker.capacity - self.count
 
     def claim_command(self) -> list[Any]:
         """The command that fills the room there is."""
-        return self.queue.claim_command(self.room, f"{self._owner}.{next(self._claims)}", idle=not self._held)
+        owner = f"{self._owner}.{next(self._claims)}"
+        return self.queue.claim_command(self.room, owner, idle=not self._held, hold=self.taker.hold())
 
-    def take(self, job: Claimed, job_id: str) -> None:
-        """Enter a claimed job."""
+    def take(self, claimed: Iterable[Claimed]) -> None:
+        """Enter what was claimed; the ids of the jobs are not known yet."""
+        for job in claimed:
+            with self._lock:
+                self._held[job.lease] = ""
+            if job.losses >= self.queue.suspect_at:
+                self._alone = job.lease
+
+    def name(self, lease: str, job_id: str) -> None:
+        """Note the id of a job that is held, under which its result is stored."""
         with self._lock:
-            self._held[job.lease] = job_id
-        if job.losses >= self.queue.suspect_at:
-            self._alone = job.lease
+            self._held[lease] = job_id
 
-    def keep(self, lease: str, result: bytes) -> None:
-        """Keep the result of a job that is held until it is acknowledged.
-
-        Celery also has results for jobs that are not, such as those revoked by whoever guesses at ids.
-        """
-        if lease in self._held:
-            self._results[lease] = result
-
-    def done(self, lease: str) -> None:
-        """Acknowledge a job, with the result that was kept for it."""
-        result = self._results.get(lease, b"")
+    def done(self, lease: str, result: bytes = b"") -> None:
+        """End a job, with its result if it has one."""
         job_id = self._drop(lease)
         if job_id is not None:
             self._done.append((lease, job_id, result))
@@ -112,9 +144,7 @@ class Ledger:
         if lease == self._alone:
             self._alone = ""
         with self._lock:
-            job_id = self._held.pop(lease, None)
-        self._results.pop(lease, None)
-        return job_id
+            return self._held.pop(lease, None)
 
     def flush(self) -> None:
         """Write all that was ended. What a broken connection leaves is kept, and written by the next call."""

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
 from producer import keys
@@ -59,6 +60,25 @@ class Claim:
     """Whether any cancellation is remembered, of whatever job."""
     suspects: int
     """Suspects that waited at the claim; while there are any, only a worker that holds nothing gets a job."""
+    now: float = 0.0
+    """Server time in Unix seconds."""
+    arrived: int = 0
+    """Jobs that ever came, whoever pushed them."""
+    due_in_s: float | None = None
+    """When what waits is due, if it is held for a fuller batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """How long jobs may wait for a fuller batch. Nothing waits by default."""
+
+    full: int = 1
+    """As many waiting jobs are due at once."""
+    seconds: tuple[float, ...] = ()
+    """For each of the model's tiers, how long its oldest may have waited before a batch is due."""
+
+
+NO_HOLD = Hold()
 
 
 class Queue:
@@ -80,7 +100,7 @@ class Queue:
         tiers = settings.model(model).tiers
         self.queues = [keys.queue(model, tier) for tier in tiers]
         ranks = [rank(settings.tiers[tier]) for tier in tiers]
-        self._ranks = [value for each in ranks for value in (each.head_start, each.growth)]
+        self._ranks = [(each.head_start, each.growth) for each in ranks]
         self._claim_keys = [
             keys.inflight(model),
             keys.leases(model),
@@ -89,6 +109,7 @@ class Queue:
             keys.taken(model),
             keys.cancelled(),
             keys.suspects(model),
+            keys.waiting(model),
             *self.queues,
         ]
         scripts = ("finish.lua", "release.lua", "renew.lua", "reap.lua", "bury.lua", "defer.lua")
@@ -96,25 +117,28 @@ class Queue:
             redis.register_script(_script(name)) for name in scripts
         )
 
-    def claim_command(self, room: int, owner: str, idle: bool = True) -> list[Any]:
+    def claim_command(self, room: int, owner: str, idle: bool = True, hold: Hold = NO_HOLD) -> list[Any]:
         """The command that takes up to ``room`` jobs; for callers that own their connection.
 
         ``owner`` must be new for every claim: it becomes part of the leases. ``idle`` says that the worker
         holds nothing, so that it may be given a suspect.
         """
-        arguments = [room, CLAIM_BYTES, self.lease_s, owner, int(idle), *self._ranks]
+        arguments = [room, CLAIM_BYTES, self.lease_s, owner, int(idle), min(room, hold.full)]
+        for (head_start, growth), seconds in zip(self._ranks, chain(hold.seconds, repeat(0.0)), strict=False):
+            arguments += (head_start, growth, seconds)
         return ["EVALSHA", CLAIM_SHA, len(self._claim_keys), *self._claim_keys, *arguments]
 
     @staticmethod
     def read_claim(answer: Sequence[Any]) -> Claim:
         """The answer of a claim."""
         now = float(answer[0])
-        rest = iter(answer[3:])
+        rest = iter(answer[5:])
         jobs = [
             Claimed(lease.decode(), int(losses or 0), message, now)
             for lease, losses, message in zip(rest, rest, rest, strict=True)
         ]
-        return Claim(jobs, any_cancelled=bool(answer[1]), suspects=int(answer[2]))
+        due_in_s = float(answer[4]) if answer[4] else None
+        return Claim(jobs, bool(answer[1]), int(answer[2]), now, int(answer[3]), due_in_s)
 
     def claim(self, room: int, owner: str, idle: bool = True) -> list[Claimed]:
         """Take up to ``room`` jobs, the most urgent queue first."""

@@ -1,36 +1,48 @@
-"""Celery's result backend of our workers: results wait in the ledger for their acknowledgement."""
+"""The result of a job as stock Celery stores it, so that any backend's ``AsyncResult`` reads it.
+
+The format is Celery's own (https://docs.celeryq.dev/en/stable/internals/protocol.html; ``backends/base.py``,
+``_get_result_meta``); ``tests/integration/test_celery_contract.py`` holds the two equal.
+"""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
-from celery import states
-from celery.backends.redis import RedisBackend
-
-from .ledger import Ledger
+from pydantic_core import to_json
 
 
-class LedgerBackend(RedisBackend):  # type: ignore[misc]  # Celery has no types
-    """Celery's own Redis backend, format and keys, except that a result is written with its lease (``finish.lua``).
+def succeeded(job_id: str, value: Any) -> bytes:
+    """The result of a job that ended well.
 
-    Stock ``store_result`` takes two round trips for each result and lets the last one win.
+    Raises:
+        ValueError: when the value cannot be written as JSON.
     """
+    return _result("SUCCESS", job_id, value)
 
-    def _store_result(
-        self,
-        task_id: str,
-        result: Any,
-        state: str,
-        traceback: str | None = None,
-        request: Any = None,
-        **_: Any,
-    ) -> Any:
-        if state == states.RETRY:
-            return result  # the job is queued again, and that is how it reads
-        meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
-        # First, so that Lua can tell a final result by its beginning.
-        meta = {"status": meta.pop("status"), **meta, "task_id": task_id}
-        if request is not None and request.properties:
-            ledger: Ledger = self.app.conf.broker_transport_options["ledger"]
-            ledger.keep(request.properties["delivery_tag"], self.encode(meta).encode())
-        return result
+
+def failed(job_id: str, error: Exception) -> bytes:
+    """The result of a job that ended with an error."""
+    return _result("FAILURE", job_id, _exception(type(error).__qualname__, error.args, type(error).__module__))
+
+
+def revoked(job_id: str, reason: str) -> bytes:
+    """The result of a job that was cancelled, or expired."""
+    return _result("REVOKED", job_id, _exception("TaskRevokedError", (reason,), "celery.exceptions"))
+
+
+def _exception(name: str, arguments: tuple[Any, ...], module: str) -> dict[str, Any]:
+    return {"exc_type": name, "exc_message": [str(argument) for argument in arguments], "exc_module": module}
+
+
+def _result(status: str, job_id: str, result: Any) -> bytes:
+    return to_json(
+        {
+            "status": status,  # first, so that Lua can tell a final result by its beginning (finish.lua)
+            "result": result,
+            "traceback": None,
+            "children": [],
+            "date_done": datetime.now(UTC).isoformat(),
+            "task_id": job_id,
+        }
+    )

@@ -31,8 +31,6 @@ def main() -> int:
     """Run a worker; returns its exit code."""
     options = _options()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for chatty in ("celery.worker.strategy", "celery.app.trace"):  # a line for every job, twice
-        logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         settings = Settings.load()
         model = settings.model(options.model)
@@ -59,6 +57,7 @@ def serve(app: WorkerApp, client: redis.Redis, launched_by: str) -> int:
         loglevel="INFO",
         quiet=True,
     )
+    app.worker = worker
 
     def renew() -> None:
         if (lost := assignment.ledger.renew()) and app.engine_pool is not None:
@@ -76,7 +75,6 @@ def serve(app: WorkerApp, client: redis.Redis, launched_by: str) -> int:
         companion.start()
     try:
         worker.start()
-        assignment.ledger.flush()  # Celery's last acknowledgements came when its loop closed
     finally:
         # After the pool has drained: until then its leases had to be renewed.
         for companion in companions:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from celery import Celery
+from celery.backends.redis import RedisBackend
 from kombu import Queue
 
 from producer.connection import transport_options
-from producer.errors import EngineError, InvalidJob
 from producer.job import TASK
 from producer.settings import Settings
 from scheduler.ledger import Ledger
-from scheduler.results import LedgerBackend
 
 from .engines.protocol import Engine
 
@@ -33,8 +32,14 @@ class Assignment:
     ledger: Ledger
 
 
-RESULT_SHOWN = 64
-"""Characters of a result that Flower shows."""
+class NoBackend(RedisBackend):  # type: ignore[misc]  # Celery has no types
+    """Celery's Redis backend, which only looks: results are written with their leases (``finish.lua``).
+
+    Celery asks it about jobs that are revoked, and would store a result for any id that anybody guesses at.
+    """
+
+    def _store_result(self, task_id: str, result: Any, *_: Any, **__: Any) -> Any:  # noqa: ARG002  Celery's own
+        return result
 
 
 class WorkerApp(Celery):  # type: ignore[misc]  # Celery has no types
@@ -43,11 +48,13 @@ class WorkerApp(Celery):  # type: ignore[misc]  # Celery has no types
     assignment: Assignment
     engine_pool: EnginePool | None = None
     """The pool, once Celery has made it."""
+    worker: Any = None
+    """Celery's worker, once it is made."""
 
-    def _get_backend(self) -> LedgerBackend:
+    def _get_backend(self) -> NoBackend:
         # Not by the setting's "class+url" form: Celery, which shows settings to whoever asks, masks no password in it.
-        # Only its format is used, its connection never: of several sentinels the first will do.
-        return LedgerBackend(app=self, url=self.conf.result_backend.partition(";")[0])
+        # Of several sentinels the first will do.
+        return NoBackend(app=self, url=self.conf.result_backend.partition(";")[0])
 
 
 def make_app(assignment: Assignment) -> WorkerApp:
@@ -80,17 +87,9 @@ def make_app(assignment: Assignment) -> WorkerApp:
         task_default_queue=assignment.ledger.queue.queues[0],
     )
 
-    @app.task(  # type: ignore[untyped-decorator]  # Celery has no types
-        name=TASK,
-        bind=True,
-        throws=(InvalidJob, EngineError),
-        # For the monitor's eyes; spelling out whole embeddings for it took a sixth of the worker's time.
-        resultrepr_maxsize=RESULT_SHOWN,
-    )
-    def infer(self: object, *_: object, **__: object) -> object:
-        """Answer with what the engine made of this request; the pool ran it before it calls this."""
-        from .running import collect  # the pool imports this module
-
-        return collect(self)
+    @app.task(name=TASK)  # type: ignore[untyped-decorator]  # Celery has no types
+    def infer(**job: object) -> object:
+        """What monitors see under the name of a job; jobs are run by the pool, and not through this."""
+        raise NotImplementedError(job)
 
     return app

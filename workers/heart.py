@@ -68,8 +68,8 @@ class Heart:
         self._last = (now, busy_s)
         return Heartbeat(
             state=_state(pool),
-            ready_at=pool.ready_at,
-            capacity=assignment.ledger.capacity(),
+            ready_at=pool.device.ready_at,
+            capacity=pool.capacity,
             running=tuple(map(heartbeat.mark, pool.running_jobs)),
             jobs_done=pool.meter.jobs_done,
             jobs_per_s=rate,
@@ -82,4 +82,4 @@ class Heart:
 def _state(pool: EnginePool) -> WorkerState:
     if pool.draining:
         return WorkerState.DRAINING
-    return WorkerState.LOADING if pool.ready_at is None else WorkerState.READY
+    return WorkerState.LOADING if pool.device.ready_at is None else WorkerState.READY

@@ -1,52 +1,46 @@
-"""The Celery pool that feeds one engine: individual messages in, batches on the device, individual results out.
+"""The pool that feeds one engine: jobs in as they are claimed, batches on the device, one result for each out.
 
-Celery hands over each task by itself (``on_apply``). The pool gives its inputs to the engine, which runs on the one
-thread that owns the device; when a request ended, the event loop runs Celery's own ``target``, whose task body
-picks the outcome up (``running``). So every job stays an ordinary task with its own events, result, revoke and
-time limit.
+Celery asks a pool to run its tasks one by one; this one is given claims whole (``scheduler.ledger.Taker``), runs
+them on the one thread that owns the device, and ends each in the ledger. Monitors see every job as a task of its own
+(``monitor``), and stock applications get its result as of any task (``scheduler.results``).
 
-Touches of Celery 5.7 that are not documented: the arguments of ``on_apply`` and their order, that its callbacks
-are methods of the ``Request``, ``Request.terminate`` through a weak reference to what ``on_apply`` returns,
-``Request._announce_revoked``, ``worker.state.should_stop``.
+Touches of Celery 5.7 that are not documented: ``worker.state.revoked`` and ``should_stop``.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import queue
 import signal
-import socket
 import threading
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import redis
+from billiard.exceptions import TimeLimitExceeded
 from celery.concurrency.base import BasePool
 from celery.worker import state
 
 from producer.envelope import check, check_size
-from producer.errors import EngineError, InvalidJob, Preempted, StokerError
+from producer.errors import EngineError, InvalidJob, JobCancelled, JobExpired, Preempted
 from producer.job import Job
+from scheduler import results
+from scheduler.ledger import Nobody
+from scheduler.message import Message, NotAJob, read
+from scheduler.queue import NO_HOLD, Claim, Claimed, Hold
 
-from .app import Assignment
-from .engines.protocol import Engine, Outcome, Request
+from .app import WorkerApp
+from .device import Device
+from .engines.protocol import Outcome, Request
 from .meter import Meter
-from .running import Running, waited
+from .monitor import Monitor
+from .running import Running
 
 logger = logging.getLogger(__name__)
 
-STEP_S = 0.5
-"""Longest that the device thread waits for work before it looks whether it should end, in seconds."""
-
 LATE_S = 0.25
-"""How late a time limit or a deadline may fire, in seconds."""
-
-EXIT_LOAD_FAILED = 3
-EXIT_ENGINE_LOST = 4
+"""How late a time limit may fire, in seconds."""
 
 
 class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
@@ -54,167 +48,237 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
 
     signal_safe = False  # stopping waits for the device
 
-    def __init__(self, *args: Any, app: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, app: WorkerApp, **kwargs: Any) -> None:
         super().__init__(*args, app=app, **kwargs)
-        assignment: Assignment = app.assignment
-        self.assignment = assignment
-        self.engine: Engine = assignment.engine
-        self.ledger = assignment.ledger
+        self.assignment = app.assignment
+        self.engine = self.assignment.engine
+        self.ledger = self.assignment.ledger
+        self.device = Device(self.engine, self.assignment.model, self.assignment.device)
         self.meter = Meter()
-        self.ready_at: float | None = None
         self.draining = False
-        self.engine_lost = False
+        self._limits = self.assignment.settings.model(self.assignment.model).limits
+        self._monitor = Monitor(app)
         self._hub: Any = None
         self._running: dict[str, Running] = {}
-        self._finished: queue.SimpleQueue[list[Outcome]] = queue.SimpleQueue()
-        # Not Hub.call_soon: what a callback of call_soon defers in turn, such as Celery's acknowledgements,
-        # waits there until some socket is next readable, up to a second.
-        self._bell, self._ring = socket.socketpair()
-        self._bell.setblocking(False)
-        self._ring.setblocking(False)
-        self._stopping = threading.Event()
-        self._device = threading.Thread(target=self._own_device, name="device", daemon=True)
         app.engine_pool = self
 
-    # -- the event loop's thread ------------------------------------------------------------------
+    # -- taking jobs ------------------------------------------------------------------------------
 
-    def register_with_event_loop(self, loop: Any) -> None:
-        """Celery gives us its loop, anew after every reconnect."""
-        self._hub = loop
-        loop.add_reader(self._bell.fileno(), self._settle_finished)
-        loop.call_repeatedly(LATE_S, self._end_overdue)
-        if threading.current_thread() is threading.main_thread():
-            # Python goes on with an interrupted poll: without this, a SIGTERM is noticed when something else
-            # happens, and until then another batch may begin.
-            signal.set_wakeup_fd(self._ring.fileno(), warn_on_full_buffer=False)
+    @property
+    def capacity(self) -> int:
+        """See ``scheduler.ledger.Taker``."""
+        ready = self.device.ready_at is not None and not self.draining and not self.device.lost
+        return self.engine.capacity if ready else 0
 
-    def on_start(self) -> None:
-        """Start the device thread, which loads the model while Celery connects."""
-        self._device.start()
+    def hold(self) -> Hold:
+        """See ``scheduler.ledger.Taker``."""
+        return NO_HOLD
 
-    def on_apply(
-        self,
-        target: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],  # noqa: ARG002  always empty
-        callback: Callable[[Any], None],
-        accept_callback: Callable[[int, float], None],
-        timeout_callback: Callable[[bool, float], None],
-        timeout: float | None = None,
-        **_: Any,
-    ) -> Running:
-        """Take one task from Celery; ``args`` is (task, id, request, body, content type, encoding)."""
-        request = args[2]
-        celery_request: Any = accept_callback.__self__  # type: ignore[attr-defined]  # a method of the Request
-        running = Running(
-            lease=request["properties"]["delivery_tag"],
-            job_id=args[1],
-            worker=self.assignment.name,
-            target=target,
-            args=args,
-            callback=callback,
-            waited_s=waited(celery_request.message.headers),
-            give_up=self._give_up,
-        )
-        self._running[running.lease] = running
-        accept_callback(os.getpid(), time.monotonic())
+    def take(self, claim: Claim) -> None:
+        """See ``scheduler.ledger.Taker``."""
+        messages = [(job, message) for job in claim.jobs if (message := self._read(job)) is not None]
+        cancelled = self._cancelled([message.id for _, message in messages], claim)
         self.meter.begin()
+        for job, message in messages:
+            try:
+                self._take(job, message, message.id in cancelled)
+            except Exception as error:
+                logger.exception("job %s could not be taken", message.id)
+                self._forget(job.lease)
+                self.ledger.bury(job.lease, f"{type(error).__name__}: {error}"[:500])
+        self._monitor.flush()
+
+    def _read(self, job: Claimed) -> Message | None:
         try:
-            running.job = Job.parse(request["kwargs"], queue=request["delivery_info"]["routing_key"])
+            message = read(job.message)
+        except NotAJob as error:
+            self.ledger.bury(job.lease, str(error))
+            return None
+        self.ledger.name(job.lease, message.id)
+        return message
+
+    def _cancelled(self, ids: list[str], claim: Claim) -> set[str]:
+        cancelled = {job_id for job_id in ids if job_id in state.revoked}
+        if claim.any_cancelled:
+            try:
+                cancelled.update(self.ledger.queue.cancelled(ids))
+            except redis.RedisError:
+                # Held and never run, they would be renewed for ever.
+                self.ledger.release([job.lease for job in claim.jobs])
+                raise
+        return cancelled
+
+    def _take(self, claimed: Claimed, message: Message, cancelled: bool) -> None:
+        now = time.monotonic()
+        running = Running(claimed.lease, claimed.queue, message, _waited(message, claimed), self._terminate)
+        self._running[running.lease] = running
+        self._monitor.taken(running)
+        if cancelled:
+            self._revoke(running, "revoked")
+            return
+        try:
+            job = running.job = Job.parse(message.fields, queue=claimed.queue)
             # Our client checks before it queues; others do not.
-            check(running.job, self.assignment.settings)
-            check_size(args[3], running.job, self.assignment.settings)
+            check(job, self.assignment.settings)
+            check_size(claimed.message, job, self.assignment.settings)
         except InvalidJob as error:
-            self._post([Outcome(running.lease, error=error)])
-            return running
-        if timeout is not None:
-            # The message may name a shorter one, not a longer: how long a device may be held is the fleet's to say.
-            timeout = min(timeout, self.assignment.settings.model(self.assignment.model).limits.time_limit_s)
-            running.ends.append((time.monotonic() + timeout, lambda: timeout_callback(False, timeout)))
-        if deadline := celery_request.expires or running.job.deadline:
-            at = time.monotonic() + (deadline - datetime.now(UTC)).total_seconds()
-            running.ends.append((at, lambda: celery_request._announce_revoked("expired", True, None, True)))
-        self.engine.submit(Request(running.lease, running.job.items, dict(running.job.parameters)))
+            self._fail(running, error)
+            return
+        if deadline := message.expires or job.deadline:
+            running.deadline = now + (deadline - datetime.now(UTC)).total_seconds()
+            if running.deadline <= now:
+                self._revoke(running, "expired")
+                return
+        # The message may name a shorter limit, not a longer: how long a device may be held is the fleet's to say.
+        running.time_limit_s = min(message.time_limit_s or self._limits.time_limit_s, self._limits.time_limit_s)
+        running.overdue_at = now + running.time_limit_s
+        self.engine.submit(Request(running.lease, job.items, dict(job.parameters), running.deadline, job.stream))
+
+    # -- ending them ------------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        """End every job whose request has ended on the device."""
+        outcomes = [report for report in self.device.reports() if isinstance(report, Outcome)]
+        ended = [(running, each) for each in outcomes if (running := self._forget(each.id)) is not None]
+        ran = [outcome.batch_size for _, outcome in ended if not isinstance(outcome.error, Preempted)]
+        self.meter.done(ran, idle=not self._running)
+        for running, outcome in ended:
+            self._end(running, outcome)
+        self.ledger.flush()  # first: somebody waits for these
+        self._monitor.flush()
+
+    def _end(self, running: Running, outcome: Outcome) -> None:
+        match outcome.error:
+            case None:
+                self._succeed(running, outcome)
+            case Preempted():
+                self.ledger.release([running.lease])
+            case JobExpired():
+                self._revoke(running, "expired")
+            case JobCancelled():
+                self._revoke(running, "terminated")
+            case EngineError() as error if self._defer(running):
+                self._monitor.retried(running, error)
+            case error:
+                self._fail(running, error)
+
+    def _succeed(self, running: Running, outcome: Outcome) -> None:
+        assert running.job is not None
+        assert outcome.outputs is not None
+        value = {
+            "output": outcome.outputs if isinstance(running.job.input, list) else outcome.outputs[0],
+            "usage": outcome.usage,
+            "timing": {
+                "waited_s": running.waited_s,
+                "ran_s": outcome.ran_s,
+                "batch_size": outcome.batch_size,
+                "worker": self.assignment.name,
+            },
+        }
+        try:
+            result = results.succeeded(running.id, value)
+        except ValueError as error:
+            self._fail(running, EngineError(f"the engine's answer is no JSON: {error}"))
+            return
+        self._store(running, result)
+        self._monitor.succeeded(running, outcome)
+
+    def _fail(self, running: Running, error: Exception) -> None:
+        self._store(running, results.failed(running.id, error))
+        self._monitor.failed(running, error)
+
+    def _revoke(self, running: Running, reason: str) -> None:
+        self._store(running, results.revoked(running.id, reason))
+        self._monitor.revoked(running, terminated=reason == "terminated", expired=reason == "expired")
+
+    def _store(self, running: Running, result: bytes) -> None:
+        self._forget(running.lease)
+        self.ledger.done(running.lease, result if running.message.wants_result else b"")
+
+    def _defer(self, running: Running) -> bool:
+        """Put a job aside to be tried again; False when it was tried often enough."""
+        try:
+            return self.ledger.defer(running.lease)
+        except redis.RedisError as error:
+            logger.warning("job %s cannot be put aside now (%s): it goes back", running.id, error)
+            self.ledger.release([running.lease])
+            return True
+
+    def _forget(self, lease: str) -> Running | None:
+        running = self._running.pop(lease, None)
+        if running is not None:
+            self._monitor.left(running)
         return running
 
+    def _give_up(self, lease: str) -> None:
+        """Stop caring for a request; whatever outcome it still has is dropped."""
+        if self._forget(lease) is not None:
+            self.engine.cancel(lease)
+            self.meter.done([], idle=not self._running)
+
+    def _terminate(self, running: Running) -> None:
+        """Somebody cancelled a job that runs."""
+        if running.lease in self._running:
+            self._give_up(running.lease)
+            self._revoke(running, "terminated")
+
     def _end_overdue(self) -> None:
-        """End the jobs whose time limit or deadline has passed: on the device, and by telling Celery.
+        """End the jobs whose time limit or deadline has passed, also on an engine that is late to notice.
 
         One look over what runs, not a timer for each: the loop keeps a cancelled timer, and with it the job's
         inputs, until it would have fired.
         """
         now = time.monotonic()
         for running in list(self._running.values()):
-            for at, tell in running.ends:
-                if at <= now:
-                    self._give_up(running.lease)
-                    tell()
-                    break
-
-    def _give_up(self, lease: str) -> None:
-        """Stop caring for a request; whatever outcome it still has is dropped."""
-        running = self._running.pop(lease, None)
-        if running is not None:
-            self.engine.cancel(lease)
-            self.meter.done([], idle=not self._running)
-
-    def _settle_finished(self) -> None:
-        """End every job whose request ended on the device."""
-        with contextlib.suppress(BlockingIOError):
-            self._bell.recv(4096)
-        while True:
-            try:
-                outcomes = self._finished.get_nowait()
-            except queue.Empty:
-                return
-            self._settle(outcomes)
-
-    def _settle(self, outcomes: list[Outcome]) -> None:
-        ours = [(self._running.pop(each.id), each) for each in outcomes if each.id in self._running]
-        ran = [outcome.batch_size for _, outcome in ours if not isinstance(outcome.error, Preempted)]
-        self.meter.done(ran, idle=not self._running)
-        for running, outcome in ours:
-            if isinstance(outcome.error, Preempted):
-                self.ledger.release([running.lease])
-            elif isinstance(outcome.error, EngineError):
-                running.deferred = self._defer(running.lease)
-            running.end(outcome)
-
-    def _defer(self, lease: str) -> bool:
-        """Put a job aside to be tried again; False when it was tried often enough."""
-        try:
-            return self.ledger.defer(lease)
-        except redis.RedisError as error:
-            logger.warning("job %s cannot be put aside now (%s): it goes back", lease, error)
-            self.ledger.release([lease])
-            return True
+            if running.deadline is not None and running.deadline <= now:
+                self._give_up(running.lease)
+                self._revoke(running, "expired")
+            elif running.overdue_at <= now:
+                self._give_up(running.lease)
+                self._fail(running, TimeLimitExceeded(running.time_limit_s))
 
     def lose(self, leases: list[str]) -> None:
         """Give up jobs that became another worker's. Thread-safe: the lease renewal finds out."""
         for lease in leases:
             self.engine.cancel(lease)
-        self._post([Outcome(lease, error=Preempted("its lease was lost")) for lease in leases])
+        self.device.tell([Outcome(lease, error=Preempted("its lease was lost")) for lease in leases])
 
     @property
     def running_jobs(self) -> list[str]:
         """Ids of the jobs that the engine holds."""
-        return [running.job_id for running in list(self._running.values())]
+        return [running.id for running in list(self._running.values())]
+
+    # -- beginning and ending ---------------------------------------------------------------------
+
+    def on_start(self) -> None:
+        """Start the device thread, which loads the model while Celery connects."""
+        self.ledger.taker = self
+        self.device.start()
+
+    def register_with_event_loop(self, loop: Any) -> None:
+        """Celery gives us its loop, anew after every reconnect."""
+        self._hub = loop
+        self.device.watch(loop, self._settle)
+        loop.call_repeatedly(LATE_S, self._end_overdue)
+        if threading.current_thread() is threading.main_thread():
+            # Python goes on with an interrupted poll: without this, a SIGTERM is noticed when something else
+            # happens, and until then another batch may begin.
+            signal.set_wakeup_fd(self.device.ring_fd, warn_on_full_buffer=False)
 
     def on_stop(self) -> None:
         """Drain: finish what runs, give back what has not begun, then free the device.
 
         In this order: nothing new is taken (Celery has cancelled the consumers, and our capacity is 0); what has
-        not begun goes back to its queue; what ends is acknowledged and written; what does not end in time goes
-        back under its lease; and only then does the engine go. A second SIGTERM ends the wait.
+        not begun goes back to its queue; what ends is written; what does not end in time goes back under its lease;
+        and only then does the engine go. A second SIGTERM ends the wait.
         """
         self.draining = True
-        self.ledger.capacity = lambda: 0
         self.engine.withdraw()
         deadline = time.monotonic() + self.assignment.settings.scaling.drain_s
         hurry = threading.Event()
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, lambda *_: hurry.set())
-        while self._running and time.monotonic() < deadline and not hurry.is_set() and self._device.is_alive():
+        while self._running and time.monotonic() < deadline and not hurry.is_set() and self.device.alive:
             try:
                 # Celery's loop has ended; ours goes on with its sockets and timers, so that results are
                 # written as they come, and events and remote control work to the end.
@@ -231,28 +295,20 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
     def _leave(self) -> None:
         left = list(self._running)
         if left:
-            logger.warning("%s %d unfinished jobs", "abandoning" if self.engine_lost else "giving back", len(left))
+            logger.warning("%s %d unfinished jobs", "abandoning" if self.device.lost else "giving back", len(left))
         for lease in left:
             self._give_up(lease)
-        if self.engine_lost:
+        if self.device.lost:
+            # Not given back: one of them may be the cause, so the loss has to be counted.
             self.ledger.abandon(left)
-        self._acknowledge()
-        self.ledger.release(self.ledger.held)  # also what never reached the engine
+        self.ledger.release(self.ledger.held)
+        self.ledger.taker = Nobody()
         with contextlib.suppress(redis.RedisError):  # else the leases run out
             self.ledger.flush()  # at once: what was let go is not renewed any more
-        self._stopping.set()
-        self.engine.withdraw()  # nothing is left to withdraw: it ends the device's wait for work
-        self._device.join(timeout=2 * STEP_S + 5)
-
-    def _acknowledge(self) -> None:
-        """Let Celery acknowledge what has ended: it leaves that to the next turn of the loop."""
-        if self._hub is not None:
-            self._post([])  # so that the turn does not wait for anything else
-            with contextlib.suppress(redis.RedisError, OSError):
-                self._hub.run_once()
+        self.device.stop()
 
     def terminate_job(self, pid: int, signal: int | None = None) -> None:
-        """Nothing to do: Celery calls ``Running.terminate`` as well, which knows the request."""
+        """Nothing to do: ``Running.terminate`` knows the job."""
 
     def _get_info(self) -> dict[str, Any]:
         return {
@@ -262,37 +318,6 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
             "device": self.assignment.device,
         }
 
-    # -- the device's thread ----------------------------------------------------------------------
 
-    def _own_device(self) -> None:
-        """Load the model, then step it until the end."""
-        model = self.assignment.model
-        try:
-            self.engine.load()
-        except Exception as error:
-            told = isinstance(error, StokerError)  # then the message says it all
-            logger.critical("model %s could not be loaded: %s", model, error, exc_info=not told)
-            state.should_stop = EXIT_LOAD_FAILED
-            return
-        self.ready_at = time.time()
-        logger.info("model %s is ready on %s", model, self.assignment.device)
-        if not self.draining:
-            self.ledger.capacity = lambda: self.engine.capacity
-        try:
-            while not self._stopping.is_set():
-                reports = self.engine.step(STEP_S)
-                if outcomes := [report for report in reports if isinstance(report, Outcome)]:
-                    self._post(outcomes)
-        except Exception:
-            # Its jobs are abandoned, not given back: one may be the cause, so the loss has to be counted.
-            logger.critical("the engine of model %s is lost", model, exc_info=True)
-            self.engine_lost = True
-            self.ledger.capacity = lambda: 0
-            state.should_stop = EXIT_ENGINE_LOST
-        finally:
-            self.engine.close()
-
-    def _post(self, outcomes: list[Outcome]) -> None:
-        self._finished.put(outcomes)
-        with contextlib.suppress(BlockingIOError):  # full of rings not yet answered: one is enough
-            self._ring.send(b"\0")
+def _waited(message: Message, claimed: Claimed) -> float | None:
+    return None if message.submitted_at is None else max(0.0, round(claimed.now - message.submitted_at, 6))

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from producer import heartbeat
+from scheduler.ledger import Nobody
 
 from .app import WorkerApp
 
@@ -33,7 +34,7 @@ class Watchdog:
     def look(self) -> None:
         """Look once; called every ``INTERVAL_S`` seconds."""
         assignment, pool = self._app.assignment, self._app.engine_pool
-        if pool is None or pool.ready_at is None:
+        if pool is None or pool.device.ready_at is None:
             return
         now, progress = time.monotonic(), assignment.engine.progress
         if progress != self._seen or not pool.running_jobs:
@@ -47,7 +48,7 @@ class Watchdog:
                 now - self._since,
                 len(pool.running_jobs),
             )
-            assignment.ledger.capacity = lambda: 0  # or the event loop, which is well, would take them back at once
+            assignment.ledger.taker = Nobody()  # or the event loop, which is well, would take them back at once
             heartbeat.remove(assignment.ledger.queue.redis, assignment.name)  # it would say 'running' until it expires
             assignment.ledger.queue.expire(list(assignment.ledger.held))
             self._die(EXIT_HUNG)

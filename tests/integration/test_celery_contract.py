@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 import redis as redis_py
 from celery import Celery
-from celery.concurrency.base import BasePool
+from celery.exceptions import TaskRevokedError
 from celery.worker import state
 from celery.worker.request import Request
 from kombu.asynchronous.hub import Hub
@@ -18,42 +21,50 @@ from kombu.transport import redis as stock
 from kombu.transport import virtual
 
 from deploy.server import Server
-from producer import Job, Settings
+from producer import InvalidJob, Job
 from producer.envelope import encode
 from producer.job import TASK
-from scheduler.ledger import Ledger
+from scheduler import results
 from scheduler.message import read
-from scheduler.queue import Queue
-from scheduler.results import LedgerBackend
 from scheduler.transport import Channel, Poller, SentinelChannel, Transport
-from workers.pool import EnginePool
+from workers.monitor import Monitor
+from workers.running import Running
 
 
 @pytest.fixture
 def app(server: Server) -> Iterator[Celery]:
     with Celery(broker=server.url, backend=server.url, set_as_current=False) as app:
-        app.task(name=TASK, acks_late=True)(infer)
         yield app
 
 
-def infer(**_: object) -> None:
-    """Stands for the task; it is not run."""
+def running() -> Running:
+    message = read(encode(Job(model="m", tier="batch", input="a secret"), "job-id"))
+    return Running("lease", "m.batch", message, None, lambda _: None)
 
 
-class Recorder(BasePool):
-    """A pool that keeps what Celery gives it."""
+def test_what_runs_is_seen_by_remote_control_as_a_request_of_its_own_is() -> None:
+    ours = running()
+    theirs = Request(_message("other-id"), app=Celery(set_as_current=False), task=_Task, on_ack=lambda *_: None)
+    assert set(ours.info()) == set(theirs.info())
+    assert ours.info()["kwargs"] == theirs.info(safe=True)["kwargs"]
+    assert "secret" not in str(ours.info())
+    assert list(inspect.signature(Request.terminate).parameters) == ["self", "pool", "signal"]
+    assert ours in {ours}  # Celery keeps them in sets, by weak references
+    WeakSet([ours])
+    ours.eventer = object()
 
-    given: dict[str, Any]
 
-    def on_apply(self, target: Any, args: Any, kwargs: Any, **options: Any) -> None:
-        self.given = {"target": target, "args": args, "kwargs": kwargs, **options}
+class _Task:
+    """As much of a task as a request takes."""
+
+    name = TASK
+    typing = False
 
 
-def request(app: Celery) -> Request:
-    payload = read(encode(Job(model="m", tier="batch", input="x"), "job-id"))
-    payload["properties"]["delivery_tag"] = "lease"
-    message = virtual.Message(payload, channel=virtual.Channel(_Connection()))
-    return Request(message, app=app, task=app.tasks[TASK], on_ack=lambda *_: None)
+def _message(job_id: str) -> virtual.Message:
+    payload = json.loads(encode(Job(model="m", tier="batch", input="a secret"), job_id))
+    payload["properties"]["delivery_tag"] = "tag"
+    return virtual.Message(payload, channel=virtual.Channel(_Connection()))
 
 
 class _Connection:
@@ -66,27 +77,34 @@ class _Connection:
         transport_options: dict[str, Any] = {}  # noqa: RUF012  never written
 
 
-def test_a_pool_is_given_what_ours_takes(app: Celery) -> None:
-    pool = Recorder(app=app)
-    given = request(app)
-    given.execute_using_pool(pool)
-    name, job_id, request_dict, body, content_type, encoding = pool.given["args"]
-    assert (name, job_id, content_type, encoding) == (TASK, "job-id", "application/json", "utf-8")
-    assert request_dict["properties"]["delivery_tag"] == "lease"
-    assert request_dict["delivery_info"]["routing_key"] == "m.batch"
-    assert request_dict["kwargs"] == {"model": "m", "tier": "batch", "input": "x"}
-    assert json.loads(body)[1] == request_dict["kwargs"]
-    assert pool.given["accept_callback"].__self__ is given
-    assert given.message.headers["submitted_at"] > 0
-    assert given.expires is None
-    taken = set(inspect.signature(EnginePool.on_apply).parameters) - {"self", "_"}
-    assert taken <= set(pool.given)
+def test_the_state_has_what_the_monitor_keeps_up_to_date() -> None:
+    assert state.all_total_count == [0]
+    for ours, theirs in ((dict, state.requests), (Counter, state.total_count), (WeakSet, state.active_requests)):
+        assert type(theirs) is ours
+    assert "x" not in state.revoked
 
 
-def test_a_request_announces_that_it_is_revoked_as_we_call_it() -> None:
-    assert list(inspect.signature(Request._announce_revoked).parameters) == [
-        "self", "reason", "terminated", "signum", "expired",
-    ]  # fmt: skip
+def test_events_are_kept_until_they_are_flushed_and_then_go_in_one_message(app: Celery) -> None:
+    heard: list[Any] = []
+    with app.connection_for_read() as connection, app.connection_for_write() as writing:
+        receiver = app.events.Receiver(connection, handlers={"*": heard.append})
+        dispatcher = app.events.Dispatcher(writing, hostname="w@h", buffer_group=["task"], on_send_buffered=None)
+        consumer = type("Consumer", (), {"event_dispatcher": dispatcher})
+        monitor = Monitor(type("App", (), {"worker": type("Worker", (), {"consumer": consumer})}))
+        with receiver.consumer_context() as (listening, _, _):
+            job = running()
+            for _ in range(30):  # more than Celery itself would keep
+                monitor.taken(job)
+            monitor.left(job)
+            with contextlib.suppress(TimeoutError):
+                listening.drain_events(timeout=0.5)  # which also subscribes
+            assert heard == []
+            monitor.flush()
+            listening.drain_events(timeout=10)
+    assert [event["type"] for event in heard] == ["task-received", "task-started"] * 30
+    assert heard[0]["uuid"] == "job-id"
+    assert not state.requests
+    state.reset_state()
 
 
 def test_a_worker_stops_when_the_state_says_so() -> None:
@@ -95,7 +113,7 @@ def test_a_worker_stops_when_the_state_says_so() -> None:
 
 
 def test_the_loop_has_what_the_pool_uses() -> None:
-    for name in ("add_reader", "call_repeatedly", "run_once"):
+    for name in ("add_reader", "call_repeatedly", "call_later", "run_once"):
         assert callable(getattr(Hub, name)), name
 
 
@@ -105,7 +123,7 @@ def test_the_poller_and_the_channel_have_what_the_transport_overrides_and_calls(
         (Poller, stock.MultiChannelPoller, ("_register_LISTEN",)),
         (Channel, stock.Channel, ("_basic_cancel", "close")),
         (SentinelChannel, stock.SentinelChannel, ("_sentinel_managed_pool",)),
-        (Transport, virtual.Transport, ("_deliver",)),
+        (Transport, stock.Transport, ("register_with_event_loop",)),
     ):
         assert issubclass(ours, theirs)
         for name in names:
@@ -116,20 +134,24 @@ def test_the_poller_and_the_channel_have_what_the_transport_overrides_and_calls(
 
 
 @pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")  # stock Celery's own call
-def test_a_result_is_stored_in_the_format_that_stock_celery_reads(app: Celery, redis: redis_py.Redis) -> None:
-    ledger = Ledger(Queue(redis, Settings(models={"m": {"engine": "echo"}}), "m"))
-    redis.lpush("m.batch", b"job")
-    (job,) = ledger.queue.claim(1, "owner")
-    ledger.take(job, "job-id")
-    app.conf.broker_transport_options = {"ledger": ledger}
-    backend = LedgerBackend(app=app, url=app.conf.result_backend)
-    context = type("Context", (), {"properties": {"delivery_tag": job.lease}})()
-    backend._store_result("job-id", {"output": 1}, "SUCCESS", request=context)
-    ledger.done(job.lease)
-    ledger.flush()
-    ours = json.loads(redis.get("celery-task-meta-job-id"))
-    app.backend.store_result("other-id", {"output": 1}, "SUCCESS")
-    theirs = json.loads(redis.get("celery-task-meta-other-id"))
-    assert set(ours) == set(theirs)
-    assert next(iter(ours)) == "status"  # by which finish.lua tells a final result
-    assert app.AsyncResult("job-id").get(timeout=5) == {"output": 1}
+@pytest.mark.parametrize(
+    ("ours", "value", "status"),
+    [
+        (results.succeeded("id", {"output": [0.1, "x"]}), {"output": [0.1, "x"]}, "SUCCESS"),
+        (results.failed("id", InvalidJob("as asked")), InvalidJob("as asked"), "FAILURE"),
+        (results.revoked("id", "expired"), TaskRevokedError("expired"), "REVOKED"),
+    ],
+)
+def test_a_result_is_written_in_the_format_of_stock_celery(
+    app: Celery, redis: redis_py.Redis, ours: bytes, value: Any, status: str
+) -> None:
+    app.backend.store_result("id", value, status)
+    theirs = json.loads(redis.get("celery-task-meta-id"))
+    # With a request at hand, as in a worker, stock Celery writes the empty list of its children.
+    assert {**json.loads(ours), "date_done": None} == {**theirs, "date_done": None, "children": []}
+    assert ours.startswith(f'{{"status":"{status}"'.encode())  # by which Lua tells a final result
+
+
+def test_a_result_of_ours_is_read_by_stock_celery(app: Celery, redis: redis_py.Redis) -> None:
+    redis.set("celery-task-meta-id", results.succeeded("id", {"output": 1}))
+    assert app.AsyncResult("id").get(timeout=5) == {"output": 1}

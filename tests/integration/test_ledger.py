@@ -12,18 +12,20 @@ RESULT = b'{"status": "SUCCESS"}'
 def ledger(redis: redis_py.Redis) -> Ledger:
     ledger = Ledger(Queue(redis, Settings(models={"m": {"engine": "echo"}}), "m"))
     redis.lpush("m.batch", b"1", b"2")
-    for n, job in enumerate(ledger.queue.claim(2, "owner")):
-        ledger.take(job, f"job-{n}")
+    jobs = ledger.queue.claim(2, "owner")
+    ledger.take(jobs)
+    for n, job in enumerate(jobs):
+        ledger.name(job.lease, f"job-{n}")
     return ledger
 
 
-def test_a_result_is_written_with_its_acknowledgement_and_not_before(redis: redis_py.Redis, ledger: Ledger) -> None:
+def test_a_result_is_written_with_its_lease_by_the_next_flush(redis: redis_py.Redis, ledger: Ledger) -> None:
     lease, _ = ledger.held
-    ledger.keep(lease, RESULT)
-    ledger.flush()
+    ledger.done(lease, RESULT)
     assert redis.get(keys.result("job-0")) is None
-    ledger.done(lease)
+    assert redis.hexists(keys.inflight("m"), lease)
     ledger.flush()
+    assert not redis.hexists(keys.inflight("m"), lease)
     assert redis.get(keys.result("job-0")) == RESULT
     assert list(ledger.held.values()) == ["job-1"]
 
@@ -35,8 +37,7 @@ def test_what_is_ended_outlives_an_outage(
         raise redis_py.ConnectionError("gone")
 
     finished, given_back = ledger.held
-    ledger.keep(finished, RESULT)
-    ledger.done(finished)
+    ledger.done(finished, RESULT)
     ledger.release([given_back])
     with monkeypatch.context() as outage:
         outage.setattr(ledger.queue, "finish", away)
@@ -47,11 +48,12 @@ def test_what_is_ended_outlives_an_outage(
     assert redis.lrange("m.batch", 0, -1) == [b"2"]
 
 
-def test_nothing_is_remembered_of_jobs_that_are_not_held(ledger: Ledger) -> None:
-    ledger.keep("nobody's lease", RESULT)
-    for lease, act in zip(list(ledger.held), (ledger.release, ledger.abandon), strict=True):
-        ledger.keep(lease, RESULT)
-        act([lease])
+def test_what_is_not_held_cannot_be_ended(redis: redis_py.Redis, ledger: Ledger) -> None:
+    lease, other = ledger.held
+    ledger.release([lease, other])
+    for act in (ledger.done, lambda lease: ledger.release([lease]), lambda lease: ledger.abandon([lease])):
+        act(lease)
+    ledger.done("nobody's lease", RESULT)
     ledger.flush()
-    assert not ledger.held
-    assert not ledger._results
+    assert redis.lrange("m.batch", 0, -1) == [b"2", b"1"]
+    assert not redis.keys("celery-task-meta-*")

@@ -1,0 +1,100 @@
+"""What monitors see of a worker's jobs: Celery's task events, and what ``celery inspect`` asks for.
+
+Jobs do not pass through Celery's own request and trace, which took three quarters of a worker's time; this says
+about them what those would have said. The events and their fields are Celery's
+(https://docs.celeryq.dev/en/stable/userguide/monitoring.html#event-reference).
+
+Touches of Celery 5.7 that are not documented: ``worker.state.requests``, ``active_requests``, ``total_count`` and
+``all_total_count``, ``EventDispatcher.buffer_limit``, ``on_send_buffered`` and ``flush``.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from celery.worker import state
+
+from producer.job import TASK
+
+from .engines.protocol import Outcome
+from .running import Running
+
+NEVER = 1_000_000
+"""Events after which Celery would publish by itself; we do it once for each turn of the event loop."""
+
+
+class Monitor:
+    """Tells what happens to jobs, a turn of the event loop at a time: see :meth:`flush`."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self._host = socket.gethostname()
+
+    def taken(self, running: Running) -> None:
+        """A job was claimed, and goes to the engine."""
+        state.requests[running.id] = running
+        state.active_requests.add(running)
+        state.total_count[TASK] += 1
+        state.all_total_count[0] += 1
+        told = running.message.told
+        self._send(
+            "task-received",
+            running,
+            name=TASK,
+            args=told.get("argsrepr", ""),
+            kwargs=told.get("kwargsrepr", ""),
+            root_id=told.get("root_id"),
+            parent_id=told.get("parent_id"),
+            retries=told.get("retries", 0),
+            eta=None,
+            expires=running.message.expires and running.message.expires.isoformat(),
+        )
+        self._send("task-started", running)
+
+    def left(self, running: Running) -> None:
+        """A job is not this worker's any more."""
+        state.active_requests.discard(running)
+        if state.requests.get(running.id) is running:
+            del state.requests[running.id]
+
+    def succeeded(self, running: Running, outcome: Outcome) -> None:
+        """A job ended well. Its output does not belong on a monitor's screen; what it cost does."""
+        cost = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in outcome.usage.items())
+        self._send(
+            "task-succeeded",
+            running,
+            result=f"{cost or 'done'} in a batch of {outcome.batch_size}",
+            runtime=outcome.ran_s,
+        )
+
+    def failed(self, running: Running, error: Exception) -> None:
+        """A job ended with an error."""
+        self._send("task-failed", running, exception=repr(error), traceback="")
+
+    def retried(self, running: Running, error: Exception) -> None:
+        """A job was put aside, to be tried again."""
+        self._send("task-retried", running, exception=repr(error), traceback="")
+
+    def revoked(self, running: Running, *, terminated: bool, expired: bool) -> None:
+        """A job was cancelled, or its deadline has passed."""
+        self._send("task-revoked", running, terminated=terminated, signum=None, expired=expired)
+
+    def flush(self) -> None:
+        """Publish what was told, in one message."""
+        if dispatcher := self._dispatcher:
+            dispatcher.flush()
+
+    @property
+    def _dispatcher(self) -> Any:
+        """Celery's, new after every reconnect; None while there is no connection."""
+        consumer = self._app.worker.consumer if self._app.worker else None
+        return consumer.event_dispatcher if consumer is not None else None
+
+    def _send(self, event: str, running: Running, **fields: Any) -> None:
+        dispatcher = self._dispatcher
+        if dispatcher is None:
+            return
+        if dispatcher.buffer_limit != NEVER:
+            dispatcher.buffer_limit, dispatcher.on_send_buffered = NEVER, None
+        dispatcher.send(event, uuid=running.id, **fields)
