@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from producer.errors import InvalidJob
-from workers.engines.sampling import Parameters, RowSampling, Sampler
+from workers.engines.parameters import Parameters
+from workers.engines.sampling import RowSampling, Sampler
 
 LOGITS = torch.tensor([0.0, 3.0, 2.0, -1.0, 1.0])
 

@@ -22,9 +22,10 @@ from . import sources
 from .cache_size import CacheSize
 from .continuous import ContinuousBatch
 from .mailbox import Cancellation, Mailbox, Withdrawal
+from .parameters import Parameters
 from .prompt import Prompts
 from .protocol import Outcome, Request
-from .sampling import Parameters, Sampler
+from .sampling import Sampler
 from .torch_device import torch_device
 
 _PAGE_TOKENS = 256
@@ -71,7 +72,7 @@ class _Sequence:
 class GenerateEngine:
     """``{"text", "finish_reason"}`` per input; usage counts ``input_tokens`` and ``output_tokens``.
 
-    An input is a text to go on from, or ``{"messages": [...]}``. ``sampling.Parameters`` says what
+    An input is a text to go on from, or ``{"messages": [...]}``. ``parameters.Parameters`` says what
     parameters there are. A sequence is admitted when its prompt and longest answer fit into the
     cache, so that none is ever put out again to make room.
     """

@@ -1,4 +1,4 @@
-"""How the next token is chosen: the parameters of one request, and the choice itself.
+"""How the next token of a sequence is chosen.
 
 Continuous batching decides on sampling once for a whole batch, and offers a request its own
 temperature only by sorting the vocabulary for every row, greedy ones too. Here each row is chosen by
@@ -8,68 +8,12 @@ generator of their own, so that a seed means the same whoever the neighbours are
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from transformers.generation.continuous_batching.cb_logits_processors import ContinuousBatchingLogitsProcessor
 
-from producer.errors import InvalidJob
-from producer.job import explain
-
-Stop = Annotated[str, Field(min_length=1, max_length=256)]
-
-
-class Parameters(BaseModel):
-    """What ``parameters`` of a generation may hold.
-
-    Greedy by default. A temperature, ``top_p`` or ``top_k`` asks for sampling, unless ``do_sample``
-    says no; a temperature of 0 is greedy too.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    max_new_tokens: Annotated[int, Field(ge=1)] = 64
-    do_sample: bool = False
-    temperature: Annotated[float, Field(ge=0, le=100)] = 1.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    top_k: Annotated[int, Field(ge=0)] = 0
-    """0 is no limit."""
-    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
-    stop: Annotated[list[Stop], Field(max_length=16)] = []
-    """The text ends before the first of these."""
-
-    @field_validator("stop", mode="before")
-    @classmethod
-    def _one_stop(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
-
-    @model_validator(mode="before")
-    @classmethod
-    def _sampling_is_asked_for(cls, fields: dict[str, Any]) -> dict[str, Any]:
-        asked = not fields.keys().isdisjoint({"temperature", "top_p", "top_k"})
-        return {"do_sample": asked, **fields}
-
-    @model_validator(mode="after")
-    def _zero_is_greedy(self) -> Self:
-        return self.model_copy(update={"do_sample": False}) if self.temperature == 0 else self
-
-    @classmethod
-    def parse(cls, fields: dict[str, Any]) -> Parameters:
-        """Check a producer's parameters.
-
-        Raises:
-            InvalidJob: with a line for each mistake: key, value, what is allowed.
-        """
-        if unknown := sorted(fields.keys() - cls.model_fields.keys()):
-            raise InvalidJob(
-                f"parameters.{unknown[0]} = {fields[unknown[0]]!r}: no such parameter; "
-                f"allowed: {', '.join(sorted(cls.model_fields))}"
-            )
-        try:
-            return cls.model_validate(fields)
-        except ValidationError as error:
-            raise InvalidJob("\n".join(f"parameters.{line}" for line in explain(error).splitlines())) from None
+from .parameters import Parameters
 
 
 class Sampler:
