@@ -1,0 +1,44 @@
+"""The order of a model's queues at a claim, by name. Each is a rank: a line over time, as for ``claim.lua``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from producer.errors import ConfigError
+from scheduler.priority import Rank, rank
+
+if TYPE_CHECKING:
+    from producer.settings import Tier
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Which queue goes first: the highest rank. Its clock starts when the head arrived (``by_arrival``), or, as in
+    the live fleet, when the queue was last served."""
+
+    name: str
+    rank: Callable[[Tier], Rank]
+    by_arrival: bool = False
+
+
+LIVE = Order("ageing", rank)
+"""What the live claim does: weighted priority with ageing."""
+FIFO = Order("fifo", lambda _: Rank(0.0, 1.0), by_arrival=True)
+STRICT = Order("strict", lambda tier: Rank(tier.weight, 0.0))
+EARLIEST_DEADLINE = Order("edf", lambda tier: Rank(-tier.target_wait_s, 1.0), by_arrival=True)
+
+ORDERS = {order.name: order for order in (LIVE, FIFO, STRICT, EARLIEST_DEADLINE)}
+
+
+def named(name: str) -> Order:
+    """The order of that name.
+
+    Raises:
+        ConfigError: naming those there are.
+    """
+    try:
+        return ORDERS[name]
+    except KeyError:
+        raise ConfigError(f"no queue order {name!r}; allowed: {', '.join(ORDERS)}") from None

@@ -1,0 +1,86 @@
+"""One model's queues on the virtual clock: what ``scheduler/claim.lua`` does to the lists in Redis."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from scheduler.queues import ModelQueues, QueueState
+
+if TYPE_CHECKING:
+    from producer.settings import Tier
+
+    from .order import Order
+
+
+class Queues:
+    """First in, first out within a tier; between tiers, the order decides anew at each claim.
+
+    Args:
+        tiers: of the model, by name, in the order of the trace's tier indices.
+        arrived_at: when each request arrived, by its index.
+    """
+
+    __slots__ = ("_arrived_at", "_by_arrival", "_names", "_ranks", "_since", "arrived", "tiers", "waiting")
+
+    def __init__(self, tiers: Sequence[tuple[str, Tier]], order: Order, arrived_at: Sequence[float]) -> None:
+        self.tiers: list[deque[int]] = [deque() for _ in tiers]
+        self.arrived = [0] * len(tiers)
+        self.waiting = 0
+        self._names = [name for name, _ in tiers]
+        ranks = [order.rank(tier) for _, tier in tiers]
+        self._ranks = [(one.head_start, one.growth) for one in ranks]
+        self._since = [0.0] * len(tiers)
+        self._arrived_at = arrived_at
+        self._by_arrival = order.by_arrival
+
+    def push(self, tier: int, request: int, now: float) -> None:
+        """One more at the end of its queue."""
+        queue = self.tiers[tier]
+        if not queue:
+            self._since[tier] = now
+        queue.append(request)
+        self.waiting += 1
+
+    def give_back(self, tier: int, request: int, now: float) -> None:
+        """One that was claimed before, at the head of its queue."""
+        if not self.tiers[tier]:
+            self._since[tier] = now
+        self.tiers[tier].appendleft(request)
+        self.waiting += 1
+
+    def claim(self, now: float, room: int) -> list[int]:
+        """Take up to ``room`` requests: all that fit of the most urgent queue, then of the next."""
+        claimed: list[int] = []
+        for tier in self._urgent_first(now):
+            queue = self.tiers[tier]
+            take = min(room - len(claimed), len(queue))
+            for _ in range(take):
+                claimed.append(queue.popleft())
+            self._since[tier] = now
+            if len(claimed) == room:
+                break
+        self.waiting -= len(claimed)
+        return claimed
+
+    def _urgent_first(self, now: float) -> list[int]:
+        found = [tier for tier, queue in enumerate(self.tiers) if queue]
+        if len(found) > 1:
+            found.sort(
+                key=lambda tier: self._ranks[tier][0] + self._ranks[tier][1] * self._waited(tier, now), reverse=True
+            )
+        return found
+
+    def _waited(self, tier: int, now: float) -> float:
+        since = self._arrived_at[self.tiers[tier][0]] if self._by_arrival else self._since[tier]
+        return now - since
+
+    def observe(self, model: str, now: float, inflight: int, dead: int) -> ModelQueues:
+        """What the live autoscaler reads from Redis."""
+        states = []
+        for tier, queue in enumerate(self.tiers):
+            age = now - self._arrived_at[queue[0]] if queue else 0.0
+            waited = now - self._since[tier] if queue else 0.0
+            states.append(QueueState(model, self._names[tier], len(queue), age, waited, self.arrived[tier]))
+        return ModelQueues(model, tuple(states), inflight, dead)

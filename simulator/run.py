@@ -1,0 +1,224 @@
+"""The run: arrivals, claims, completions, autoscaler rounds and failures, in the order of the virtual clock."""
+
+from __future__ import annotations
+
+import heapq
+import math
+import random
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from autoscaler.reconciler import Reconciler
+
+from .events import Events, What
+from .fleet import Fleet
+from .order import LIVE, Order
+from .outcome import Fate, Outcome, Sample
+from .queues import Queues
+from .rounds import Rounds
+
+if TYPE_CHECKING:
+    from autoscaler.policy import Policy
+    from producer.settings import Settings
+
+    from .hardware import Hardware
+    from .trace import Trace
+    from .worker import Worker
+
+PROGRESS_EVERY = 20_000
+
+
+class Simulation:
+    """One run of a trace through a fleet, under a scaling policy and an order of queues. The same seed, the same run.
+
+    Args:
+        settings: the fleet file: tiers, models with their bounds and concurrency, the pace of scaling.
+        trace: with models and tiers assigned.
+        sample_s: how often the fleet is looked at for the picture.
+        patience_s: how long after the last arrival nothing may happen before the rest is given up as ``OPEN``.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        hardware: Hardware,
+        trace: Trace,
+        policy: Policy,
+        order: Order = LIVE,
+        seed: int = 0,
+        sample_s: float = 5.0,
+        patience_s: float = 3600.0,
+    ) -> None:
+        self.settings, self.trace = settings, trace
+        self.sample_s, self.patience_s = sample_s, patience_s
+        self.fleet = Fleet(settings, hardware, trace, seed)
+        tiers = [(name, settings.tiers[name]) for name in trace.tiers]
+        self.queues = [Queues(tiers, order, trace.at) for _ in trace.models]
+        self.open: list[deque[Worker]] = [deque() for _ in trace.models]
+        self.rounds = Rounds(self, Reconciler(policy))
+        self.dead = [0] * len(trace.models)
+        count = len(trace)
+        self.outcome = Outcome(trace, [math.nan] * count, [math.nan] * count, bytearray(count))
+        self.left = count
+        self._rng = random.Random(seed + 1)
+        self._losses: dict[int, int] = {}
+        self.events = Events()
+        self._samples: list[Sample] = []
+
+    def run(self, progress: Callable[[int], None] | None = None) -> Outcome:
+        """Until every request has ended.
+
+        Args:
+            progress: told how many have, now and then.
+        """
+        at, heap = self.trace.at, self.events.heap
+        handlers = (self._due, self._ready, self._round, self._fail, self._repair, self._redeliver, self._hand_back)
+        self.events.add(0.0, What.ROUND)
+        for place in range(len(self.fleet.devices)):
+            self.events.add(self.fleet.next_failure(self._rng, place, 0.0), What.FAILURE, place)
+        coming, count, now, told = 0, len(at), 0.0, 0
+        give_up = self.trace.lasts_s + self.patience_s
+        while self.left and now <= give_up:
+            if coming < count and at[coming] <= heap[0][0]:
+                now = at[coming]
+                self._arrive(coming, now)
+                coming += 1
+            else:
+                now, _, what, whom = heapq.heappop(heap)
+                handlers[what](whom, now)
+            if progress is not None and count - self.left - told >= PROGRESS_EVERY:
+                told = count - self.left
+                progress(told)
+        return self._conclude(now)
+
+    def end(self, request: int, fate: Fate, now: float) -> None:
+        """A request ends, once and for all."""
+        assert not self.outcome.fate[request], f"request {request} ended twice"
+        self.outcome.fate[request] = fate
+        self.outcome.ended[request] = now
+        self.left -= 1
+
+    def give_back(self, request: int, now: float) -> None:
+        """A claimed request is queued again, before all others of its tier."""
+        model = self.trace.model[request]
+        self.queues[model].give_back(self.trace.tier[request], request, now)
+        self._feed_all(model, now)
+
+    def drop(self, worker: Worker, now: float) -> None:
+        """A worker is gone at once: what it held comes back when its leases have run out, or is dead."""
+        for request in worker.lose():
+            losses = self._losses[request] = self._losses.get(request, 0) + 1
+            if losses >= self.settings.redis.max_losses:
+                self.dead[worker.model] += 1
+                self.end(request, Fate.DEAD, now)
+            else:
+                self.events.add(now + self.settings.redis.lease_s, What.REDELIVERY, request)
+        self.fleet.end(worker, now)
+
+    def _arrive(self, request: int, now: float) -> None:
+        model, tier = self.trace.model[request], self.trace.tier[request]
+        queues, waiting = self.queues[model], self.open[model]
+        queues.arrived[tier] += 1
+        while waiting and not waiting[0].room:
+            waiting.popleft().listed = False
+        if waiting and not queues.waiting:
+            worker = waiting[0]
+            self._admit(worker, [request], now)
+            if worker.room:
+                waiting.rotate(-1)  # those that wait longest are woken first, as blocking commands are
+            else:
+                waiting.popleft().listed = False
+        elif len(queues.tiers[tier]) >= self.settings.models[self.trace.models[model]].limits.max_queued:
+            self.end(request, Fate.REFUSED, now)
+        else:
+            queues.push(tier, request, now)
+
+    def _admit(self, worker: Worker, requests: list[int], now: float) -> None:
+        started = self.outcome.started
+        for request in requests:
+            if started[request] != started[request]:
+                started[request] = now
+        due = worker.admit(requests, now)
+        if due < worker.due:  # a later one is looked at again when the earlier comes
+            worker.due = due
+            self.events.add(due, What.WORKER_DUE, worker)
+
+    def _feed(self, worker: Worker, now: float) -> None:
+        queues = self.queues[worker.model]
+        if worker.room and queues.waiting:
+            self._admit(worker, queues.claim(now, worker.room), now)
+        if worker.room and not worker.listed:
+            worker.listed = True
+            self.open[worker.model].append(worker)
+
+    def _feed_all(self, model: int, now: float) -> None:
+        for worker in tuple(self.open[model]):
+            if not self.queues[model].waiting:
+                break
+            self._feed(worker, now)
+
+    def _due(self, whom: object, now: float) -> None:
+        worker: Worker = whom  # type: ignore[assignment]  # the payload of this kind of event
+        if worker.due != now:
+            return
+        for request in worker.finish(now):
+            self.end(request, Fate.DONE, now)
+        worker.due = math.inf
+        if worker.accepts:
+            self._feed(worker, now)
+        elif not worker.running:
+            self.fleet.end(worker, now)
+            return
+        due = worker.next_due()
+        if due < worker.due:
+            worker.due = due
+            self.events.add(due, What.WORKER_DUE, worker)
+
+    def _ready(self, whom: object, now: float) -> None:
+        worker: Worker = whom  # type: ignore[assignment]
+        if worker.name in self.fleet.workers and worker.draining_since == math.inf:
+            worker.ready(now)
+            self._feed(worker, now)
+
+    def _round(self, _: object, now: float) -> None:
+        self.rounds.round(now)
+        interval = self.settings.scaling.interval_s
+        if not self._samples or now - self._samples[-1].at >= self.sample_s - 1e-9:
+            self._samples.append(self.rounds.sample(now))
+        self.events.add(now + interval, What.ROUND)
+
+    def _fail(self, whom: object, now: float) -> None:
+        place: int = whom  # type: ignore[assignment]
+        worker = self.fleet.break_down(place, "lost")
+        self.outcome.failures += 1
+        if worker is not None:
+            self.rounds.ended_unasked(worker, now)
+            self.drop(worker, now)
+        self.events.add(now + self.fleet.types[place].repair_s, What.REPAIR, place)
+
+    def _repair(self, whom: object, now: float) -> None:
+        place: int = whom  # type: ignore[assignment]
+        self.fleet.repair(place)
+        self.events.add(self.fleet.next_failure(self._rng, place, now), What.FAILURE, place)
+
+    def _redeliver(self, whom: object, now: float) -> None:
+        request: int = whom  # type: ignore[assignment]
+        self.give_back(request, now)
+
+    def _hand_back(self, whom: object, now: float) -> None:
+        worker: Worker = whom  # type: ignore[assignment]
+        if worker.name in self.fleet.workers:
+            held = worker.lose()
+            self.fleet.end(worker, now)
+            for request in reversed(held):
+                self.give_back(request, now)
+
+    def _conclude(self, now: float) -> Outcome:
+        outcome = self.outcome
+        outcome.ends_at = now
+        outcome.device_s = self.fleet.settle(now)
+        outcome.starts = self.fleet.starts
+        outcome.events = self.events.made + len(self.trace)
+        outcome.samples = self._samples
+        return outcome

@@ -1,0 +1,156 @@
+"""A worker on the virtual clock: when what it holds will be done."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from autoscaler.roster import Phase
+from autoscaler.roster import Worker as Seen
+
+if TYPE_CHECKING:
+    from .service import ServiceModel
+    from .trace import Trace
+
+METER_MEMORY_S = 30.0
+"""How far back the rate looks, in seconds of busy time, as the live worker's meter does."""
+ROUNDING = 1e-9
+
+
+class Worker:
+    """One replica on one device.
+
+    A continuous engine keeps a clock that counts tokens: it advances by one with each step, for all that run alike, so
+    a request that joins at token ``v`` and wants ``k`` ends at ``v + k``, whoever joins or leaves meanwhile. Each event
+    so costs the logarithm of what runs.
+    """
+
+    __slots__ = (
+        "_at", "_busy_s", "_clock", "_ends", "_inputs", "_jobs", "_metered_at", "_occupancy", "_outputs", "_service",
+        "_stalled_until", "accepts", "capacity", "device", "draining_since", "due", "listed", "load_s", "model", "name",
+        "ready_at", "room", "started_at",
+    )  # fmt: skip
+
+    def __init__(
+        self, name: str, model: int, device: int, service: ServiceModel, capacity: int, trace: Trace, now: float
+    ) -> None:
+        self.name, self.model, self.device, self.capacity = name, model, device, capacity
+        self.started_at, self.ready_at, self.draining_since = now, math.inf, math.inf
+        self.load_s = 0.0
+        self.room = 0
+        self.accepts = False
+        self.listed = False
+        """Whether it waits for new requests, in the simulation's list of those that do."""
+        self.due = math.inf
+        """The time of its next event; others that are still in the heap are out of date."""
+        self._service = service
+        self._inputs, self._outputs = trace.input_tokens, trace.output_tokens
+        self._ends: list[tuple[float, int]] = []  # a heap of (token at which it ends, request)
+        self._clock = 0.0
+        self._at = self._stalled_until = now
+        self._metered_at = now
+        self._busy_s = self._jobs = self._occupancy = 0.0
+
+    @property
+    def running(self) -> int:
+        """How many requests it holds."""
+        return len(self._ends)
+
+    def ready(self, now: float) -> None:
+        """It has loaded, and serves from now on."""
+        self.ready_at, self.load_s = now, now - self.started_at
+        self.room, self.accepts = self.capacity, True
+        self._at = self._stalled_until = self._metered_at = now
+
+    def admit(self, requests: Sequence[int], now: float) -> float:
+        """Take these, at most as many as there is room for. Returns when the next of all it holds ends."""
+        service, ends = self._service, self._ends
+        if not ends:
+            self._metered_at = now
+        if service.batches:
+            prompts = sum(self._inputs[request] for request in requests) * service.prompt_token_s
+            self._clock = now + service.step_s + service.sequence_s * len(requests) + prompts
+            ends += [(self._clock, request) for request in requests]  # all alike: a heap already
+            self.room = 0
+            return self._clock
+        self._advance(now)
+        stalled = self._stalled_until if self._stalled_until > now else now
+        clock, per_token = self._clock, service.prompt_token_s
+        for request in requests:
+            stalled += self._inputs[request] * per_token
+            heapq.heappush(ends, (clock + self._outputs[request], request))
+        self._stalled_until = stalled
+        self.room -= len(requests)
+        return self._next()
+
+    def finish(self, now: float) -> list[int]:
+        """The requests that end now, in the order in which they do; empty when it is not yet time for any."""
+        ends = self._ends
+        if not self._service.batches:
+            self._advance(now)
+        done: list[int] = []
+        held = len(ends)
+        limit = self._clock + ROUNDING * max(1.0, self._clock)
+        while ends and ends[0][0] <= limit:
+            done.append(heapq.heappop(ends)[1])
+        if done:
+            self._meter(now, len(done), held)
+            if self.accepts:
+                self.room = self.capacity - len(ends)
+        return done
+
+    def next_due(self) -> float:
+        """When the next of what it holds ends, if nothing joins; infinity when it holds nothing."""
+        if not self._ends:
+            return math.inf
+        return self._clock if self._service.batches else self._next()
+
+    def lose(self) -> list[int]:
+        """Let go of everything that it holds, unfinished."""
+        lost = [request for _, request in sorted(self._ends)]
+        self._ends.clear()
+        self.accepts, self.room, self.due = False, 0, math.inf
+        return lost
+
+    def drain(self, now: float) -> None:
+        """Take nothing new from now on."""
+        self.accepts, self.room = False, 0
+        self.draining_since = min(self.draining_since, now)
+
+    def seen(self, model: str, device: str, now: float) -> Seen:
+        """What its heartbeat would tell the autoscaler."""
+        draining = self.draining_since <= now
+        ready = self.ready_at <= now
+        phase = Phase.DRAINING if draining else Phase.READY if ready else Phase.LOADING
+        self._meter(now, 0, 0)
+        return Seen(
+            self.name, model, device, phase, True, self.started_at,
+            draining_since=self.draining_since if draining else None,
+            running=len(self._ends),
+            free_slots=max(0, self.capacity - len(self._ends)) if phase is Phase.READY else 0,
+            jobs_per_s=self._jobs / self._busy_s if self._busy_s > 0 else 0.0,
+            load_s=self.load_s,
+        )  # fmt: skip
+
+    def _advance(self, now: float) -> None:
+        begun = self._at if self._at > self._stalled_until else self._stalled_until
+        if now > begun and self._ends:
+            self._clock += (now - begun) / (self._service.step_s + self._service.sequence_s * len(self._ends))
+        self._at = now
+
+    def _next(self) -> float:
+        step = self._service.step_s + self._service.sequence_s * len(self._ends)
+        begun = self._at if self._at > self._stalled_until else self._stalled_until
+        return begun + max(0.0, self._ends[0][0] - self._clock) * step
+
+    def _meter(self, now: float, done: int, held: int) -> None:
+        """As the live worker measures itself (``workers/meter.py``): the rate of its busy time, slowly forgotten."""
+        if self._ends or done:
+            passed = now - self._metered_at
+            keep = METER_MEMORY_S / (METER_MEMORY_S + passed)
+            self._busy_s = self._busy_s * keep + passed
+            self._jobs = self._jobs * keep + done
+            self._occupancy = self._occupancy * keep + done * held
+            self._metered_at = now
