@@ -32,10 +32,11 @@ from scheduler.queue import NO_HOLD, Claim, Claimed, Hold
 
 from .app import WorkerApp
 from .device import Device
-from .engines.protocol import Outcome, Request
+from .engines.protocol import Outcome, Piece, Request
 from .meter import Meter
 from .monitor import Monitor
 from .running import Running
+from .streaming import Streams
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
         self.draining = False
         self._limits = self.assignment.settings.model(self.assignment.model).limits
         self._monitor = Monitor(app)
+        self._streams = Streams(self.ledger.queue, self.assignment.settings.redis.result_ttl_s)
         self._hub: Any = None
         self._running: dict[str, Running] = {}
         app.engine_pool = self
@@ -137,13 +139,19 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
     # -- ending them ------------------------------------------------------------------------------
 
     def _settle(self) -> None:
-        """End every job whose request has ended on the device."""
-        outcomes = [report for report in self.device.reports() if isinstance(report, Outcome)]
+        """Pass on what the device has told: pieces of streaming jobs, and ends of jobs."""
+        outcomes: list[Outcome] = []
+        for report in self.device.reports():
+            if isinstance(report, Outcome):
+                outcomes.append(report)
+            elif isinstance(report, Piece) and report.id in self._running:
+                self._streams.add(self._running[report.id].id, report)
         ended = [(running, each) for each in outcomes if (running := self._forget(each.id)) is not None]
         ran = [outcome.batch_size for _, outcome in ended if not isinstance(outcome.error, Preempted)]
         self.meter.done(ran, idle=not self._running)
         for running, outcome in ended:
             self._end(running, outcome)
+        self._streams.flush()  # before its lease goes with the result
         self.ledger.flush()  # first: somebody waits for these
         self._monitor.flush()
 
@@ -208,6 +216,7 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
         running = self._running.pop(lease, None)
         if running is not None:
             self._monitor.left(running)
+            self._streams.end(lease)
         return running
 
     def _give_up(self, lease: str) -> None:
