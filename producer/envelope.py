@@ -31,11 +31,11 @@ def encode(job: Job, job_id: str) -> bytes:
     fields = job.model_dump(mode="json", exclude_defaults=True)
     queue = keys.queue(job.model, job.tier)
     body = json.dumps([[], fields, _EMBED])
+    # Where claim.lua looks for a deadline: in the first bytes.
+    deadline = {"deadline_at": round(job.deadline.timestamp(), 6)} if job.deadline else {}
     message = {
-        "body": base64.b64encode(body.encode()).decode(),
-        "content-encoding": "utf-8",
-        "content-type": "application/json",
         "headers": {
+            **deadline,
             "lang": "py",
             "task": TASK,
             "id": job_id,
@@ -58,6 +58,8 @@ def encode(job: Job, job_id: str) -> bytes:
             "stamps": {},
             "submitted_at": round(time.time(), 6),
         },
+        "content-encoding": "utf-8",
+        "content-type": "application/json",
         "properties": {
             "correlation_id": job_id,
             "reply_to": _REPLY_TO,
@@ -67,6 +69,7 @@ def encode(job: Job, job_id: str) -> bytes:
             "body_encoding": "base64",
             "delivery_tag": str(uuid.uuid4()),
         },
+        "body": base64.b64encode(body.encode()).decode(),
     }
     return json.dumps(message).encode()
 

@@ -5,14 +5,17 @@
 -- KEYS  1 inflight (hash), 2 leases (sorted set), 3 losses (hash), 4 served (hash), 5 taken (hash),
 --       6 cancelled (sorted set), 7 suspects (list), 8 waiting (hash), 9.. queues (lists)
 -- ARGV  1 n, 2 most bytes (at least one message is taken whatever its size), 3 lease in seconds,
---       4 owner token of this claim, 5 whether the worker holds nothing (1 or 0), 6 jobs that make a full batch,
---       then for each queue: head start, growth per second, seconds that its jobs may be held for a fuller batch
---       (scheduler/priority.py: urgency = head start + growth * seconds that its head has waited)
+--       4 owner token of this claim, 5 whether the worker holds nothing (1 or 0),
+--       6 jobs that make a full batch, 7 seconds until the device is free, 8 seconds that a batch takes,
+--       9 seconds until another job is expected (window.py: Hold), then for each queue:
+--       head start, growth per second (priority.py: urgency = head start + growth * seconds that its head has waited),
+--       seconds for which its head may be held
 -- Returns {server time, cancelled jobs remembered, suspects waiting, jobs that ever arrived,
---       seconds until a batch is due ('' when it is, or nothing waits), lease, losses, message, lease, ...}.
+--       seconds until to look again ('' when a batch is due, or nothing waits), lease, losses, message, lease, ...}.
 -- A suspect (reap.lua) goes before everything else, but only to a worker that holds nothing, and alone;
 -- while one waits the others get nothing new, so that one of them soon holds nothing.
 -- allow-oom: taking work is what frees memory. Everything that could fail comes before the pop.
+-- include window.lua
 local clock = redis.call('TIME')
 local now = clock[1] + clock[2] / 1000000
 local room, bytes = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -41,25 +44,41 @@ local function since(hash, queue)
   return now
 end
 
-local waiting, total, due_in = {}, 0, math.huge
+-- In how many seconds the earliest deadline passes, of the jobs that are next; our producers write it in front.
+local NEXT = 64
+local function deadline(queue)
+  local earliest = math.huge
+  for _, message in ipairs(redis.call('LRANGE', queue, -NEXT, -1)) do
+    local at = string.match(string.sub(message, 1, 64), '^{"headers": {"deadline_at": ([0-9.]+)')
+    earliest = math.min(earliest, (tonumber(at) or math.huge) - now)
+  end
+  return earliest
+end
+
+local waiting, tiers = {}, {}
 for i = FIRST, #KEYS do
-  local length = redis.pcall('LLEN', KEYS[i])
-  if type(length) == 'number' and length > 0 then
-    local rank = 7 + (i - FIRST) * 3
+  local queue, at = KEYS[i], 10 + (i - FIRST) * 3
+  local length = redis.pcall('LLEN', queue)
+  if type(length) ~= 'number' then length = 0 end -- somebody stored something else there
+  local tier = { jobs = length, waited = 0, hold = tonumber(ARGV[at + 2]), deadline = function() return deadline(queue) end }
+  if length > 0 then
+    tier.waited = now - since(KEYS[8], queue)
     waiting[#waiting + 1] = {
-      queue = KEYS[i],
+      queue = queue,
       length = length,
-      urgency = tonumber(ARGV[rank]) + tonumber(ARGV[rank + 1]) * (now - since(KEYS[4], KEYS[i])),
+      urgency = tonumber(ARGV[at]) + tonumber(ARGV[at + 1]) * (now - since(KEYS[4], queue)),
       place = i,
     }
-    total = total + length
-    due_in = math.min(due_in, tonumber(ARGV[rank + 2]) - (now - since(KEYS[8], KEYS[i])))
+    answer[4] = answer[4] + length
   end
+  tiers[#tiers + 1] = tier
 end
-answer[4] = total
 for _, taken in ipairs(redis.call('HVALS', KEYS[5])) do answer[4] = answer[4] + taken end
-if total < tonumber(ARGV[6]) and due_in > 0 and total > 0 then
-  answer[5] = string.format('%.6f', due_in)
+local window =
+  { full = tonumber(ARGV[6]), busy = tonumber(ARGV[7]), run = tonumber(ARGV[8]), per_job = tonumber(ARGV[9]) }
+local look = #waiting > 0 and look_again(window, tiers) or 0
+if look > 0 then
+  answer[5] = string.format('%.6f', look)
   return answer
 end
 table.sort(waiting, function(a, b)

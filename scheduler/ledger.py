@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from itertools import count
 from typing import Any, Protocol
 
-from .queue import NO_HOLD, Claim, Claimed, Hold, Queue
+from .queue import NO_HOLD, Claim, Claimed, Queue
+from .window import Hold
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ class Taker(Protocol):
         """How long jobs may now wait for a fuller batch."""
 
     def take(self, claim: Claim) -> None:
-        """Take what was claimed. Each job is in the ledger, and has to be ended there.
+        """Take what was claimed, if anything. Each job is in the ledger, and has to be ended there.
 
         Raises:
             RedisError: then it has ended all of them.

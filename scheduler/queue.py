@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -14,6 +15,7 @@ from producer.settings import Settings
 
 from .backoff import delays
 from .priority import rank
+from .window import Hold, no_hold
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -21,13 +23,22 @@ if TYPE_CHECKING:
 CLAIM_BYTES = 1024 * 1024
 """Most bytes of messages in one claim, beyond the first job: who claims much holds it from more urgent work."""
 
+NO_HOLD = no_hold(0)
+
+NEVER_S = 1e9
+"""Longer than anything that is waited for, in seconds."""
+
 REAP_AT_ONCE = 1000
 """Most lost jobs looked at in one step, so that Redis is never blocked for long."""
 
 
+_INCLUDE = re.compile("^-- include (.*)\n", re.MULTILINE)
+
+
 def _script(name: str) -> str:
     folder = files(__package__)
-    return folder.joinpath(name).read_text().replace("-- include fail.lua\n", folder.joinpath("fail.lua").read_text())
+    text = folder.joinpath(name).read_text()
+    return _INCLUDE.sub(lambda found: folder.joinpath(found[1]).read_text(), text)
 
 
 CLAIM = _script("claim.lua")
@@ -64,21 +75,8 @@ class Claim:
     """Server time in Unix seconds."""
     arrived: int = 0
     """Jobs that ever came, whoever pushed them."""
-    due_in_s: float | None = None
-    """When what waits is due, if it is held for a fuller batch."""
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """How long jobs may wait for a fuller batch. Nothing waits by default."""
-
-    full: int = 1
-    """As many waiting jobs are due at once."""
-    seconds: tuple[float, ...] = ()
-    """For each of the model's tiers, how long its oldest may have waited before a batch is due."""
-
-
-NO_HOLD = Hold()
+    look_again_s: float | None = None
+    """When to look again, if what waits is held for a fuller batch."""
 
 
 class Queue:
@@ -123,8 +121,9 @@ class Queue:
         ``owner`` must be new for every claim: it becomes part of the leases. ``idle`` says that the worker
         holds nothing, so that it may be given a suspect.
         """
-        arguments = [room, CLAIM_BYTES, self.lease_s, owner, int(idle), min(room, hold.full)]
-        for (head_start, growth), seconds in zip(self._ranks, chain(hold.seconds, repeat(0.0)), strict=False):
+        arguments = [room, CLAIM_BYTES, self.lease_s, owner, int(idle)]
+        arguments += (min(room, hold.full), hold.busy_s, hold.run_s, min(hold.per_job_s, NEVER_S))
+        for (head_start, growth), seconds in zip(self._ranks, chain(hold.hold_s, repeat(0.0)), strict=False):
             arguments += (head_start, growth, seconds)
         return ["EVALSHA", CLAIM_SHA, len(self._claim_keys), *self._claim_keys, *arguments]
 
@@ -137,8 +136,8 @@ class Queue:
             Claimed(lease.decode(), int(losses or 0), message, now)
             for lease, losses, message in zip(rest, rest, rest, strict=True)
         ]
-        due_in_s = float(answer[4]) if answer[4] else None
-        return Claim(jobs, bool(answer[1]), int(answer[2]), now, int(answer[3]), due_in_s)
+        look_again_s = float(answer[4]) if answer[4] else None
+        return Claim(jobs, bool(answer[1]), int(answer[2]), now, int(answer[3]), look_again_s)
 
     def claim(self, room: int, owner: str, idle: bool = True) -> list[Claimed]:
         """Take up to ``room`` jobs, the most urgent queue first."""

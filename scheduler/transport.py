@@ -117,13 +117,14 @@ class Channel(stock.Channel):
             self.ledger.queue.load()
             return
         claim = self.ledger.queue.read_claim(answer)
+        self.ledger.take(claim.jobs)
+        self.ledger.taker.take(claim)
         if claim.jobs:
-            self.ledger.take(claim.jobs)
-            self.ledger.taker.take(claim)
-        elif claim.suspects:
+            return
+        if claim.suspects:
             self._wait(EMPTYING_S)
-        elif claim.due_in_s is not None:
-            self._wait(claim.due_in_s)
+        elif claim.look_again_s is not None:
+            self._wait(claim.look_again_s)
         else:
             self._state = "peeking"
 

@@ -120,4 +120,4 @@ def look_again(hold: Hold, waiting: Sequence[Waiting]) -> float:
         return 0.0
     # A batch may be full before that, and the head of a tier of which none waits yet may be held for less.
     unseen = min((hold_s / 2 for hold_s, tier in zip(hold.hold_s, waiting, strict=True) if not tier.jobs), default=left)
-    return min(left, max(LOOK_S, min(unseen, (hold.full - jobs) * hold.per_job_s)))
+    return min(left, max(LOOK_S, min(max(unseen, hold.busy_s), (hold.full - jobs) * hold.per_job_s)))

@@ -27,12 +27,16 @@ class Heart:
         self._created_at = psutil.Process().create_time()
         self._last: tuple[float, float] | None = None
         self._load_told = False
+        self._knows = False
 
     def beat(self) -> None:
         """Write one heartbeat."""
         pool: EnginePool | None = self._app.engine_pool
         beat = self._describe(pool)
         heartbeat.write(self._redis, beat)
+        if pool is not None and not self._knows:
+            pool.holding.load(self._redis)
+            self._knows = True
         measured: dict[str, float] = {}
         if beat.jobs_per_s > 0:
             measured["jobs_per_s"] = round(beat.jobs_per_s, 3)
@@ -41,6 +45,8 @@ class Heart:
         if measured:
             self._redis.hset(keys.throughput(beat.model), items=[part for pair in measured.items() for part in pair])
             self._load_told = self._load_told or "load_s" in measured
+            if pool is not None:
+                pool.holding.save(self._redis)
 
     def stop(self) -> None:
         """Say goodbye, so that nobody waits for the heartbeat to expire."""

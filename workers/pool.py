@@ -28,11 +28,13 @@ from producer.job import Job
 from scheduler import results
 from scheduler.ledger import Nobody
 from scheduler.message import Message, NotAJob, read
-from scheduler.queue import NO_HOLD, Claim, Claimed, Hold
+from scheduler.queue import Claim, Claimed
+from scheduler.window import Hold
 
 from .app import WorkerApp
 from .device import Device
-from .engines.protocol import Outcome, Piece, Request
+from .engines.protocol import Batch, Outcome, Piece, Request
+from .holding import Holding
 from .meter import Meter
 from .monitor import Monitor
 from .running import Running
@@ -58,6 +60,7 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
         self.meter = Meter()
         self.draining = False
         self._limits = self.assignment.settings.model(self.assignment.model).limits
+        self.holding = Holding(self.assignment.settings, self.assignment.model, self.assignment.device)
         self._monitor = Monitor(app)
         self._streams = Streams(self.ledger.queue, self.assignment.settings.redis.result_ttl_s)
         self._hub: Any = None
@@ -74,10 +77,13 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
 
     def hold(self) -> Hold:
         """See ``scheduler.ledger.Taker``."""
-        return NO_HOLD
+        return self.holding.hold(self.ledger.count)
 
     def take(self, claim: Claim) -> None:
         """See ``scheduler.ledger.Taker``."""
+        self.holding.see(claim, self.ledger.count)
+        if not claim.jobs:
+            return
         messages = [(job, message) for job in claim.jobs if (message := self._read(job)) is not None]
         cancelled = self._cancelled([message.id for _, message in messages], claim)
         self.meter.begin()
@@ -142,10 +148,13 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
         """Pass on what the device has told: pieces of streaming jobs, and ends of jobs."""
         outcomes: list[Outcome] = []
         for report in self.device.reports():
-            if isinstance(report, Outcome):
-                outcomes.append(report)
-            elif isinstance(report, Piece) and report.id in self._running:
-                self._streams.add(self._running[report.id].id, report)
+            match report:
+                case Outcome():
+                    outcomes.append(report)
+                case Batch():
+                    self.holding.learn(report)
+                case Piece() if report.id in self._running:
+                    self._streams.add(self._running[report.id].id, report)
         ended = [(running, each) for each in outcomes if (running := self._forget(each.id)) is not None]
         ran = [outcome.batch_size for _, outcome in ended if not isinstance(outcome.error, Preempted)]
         self.meter.done(ran, idle=not self._running)

@@ -1,0 +1,25 @@
+-- The batch window on the queues themselves: look_again of window.py, line by line.
+-- window: {full, busy, run, per_job}; tiers: for each {jobs, waited, hold, deadline}, all in seconds; deadline is a
+-- function, called only when it matters. Returns in how many seconds to look again; 0 when what waits is due.
+local LOOK_S = 0.001
+local function look_again(window, tiers)
+  local jobs = 0
+  for _, tier in ipairs(tiers) do jobs = jobs + tier.jobs end
+  if jobs == 0 then return math.huge end
+  if jobs >= window.full then return 0 end
+  local left = math.huge
+  for _, tier in ipairs(tiers) do
+    if tier.jobs > 0 then left = math.min(left, tier.hold - tier.waited) end
+  end
+  if left <= 0 and window.busy <= 0 then return 0 end
+  for _, tier in ipairs(tiers) do
+    if tier.jobs > 0 then left = math.min(left, tier.deadline() - window.run) end
+  end
+  left = math.max(left, window.busy)
+  if left <= 0 then return 0 end
+  local unseen = left
+  for _, tier in ipairs(tiers) do
+    if tier.jobs == 0 then unseen = math.min(unseen, tier.hold / 2) end
+  end
+  return math.min(left, math.max(LOOK_S, math.min(math.max(unseen, window.busy), (window.full - jobs) * window.per_job)))
+end
