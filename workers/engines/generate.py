@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import time
-from collections import deque
-from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import torch
@@ -14,21 +11,33 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.generation.continuous_batching.requests import GenerationOutput
 
-from producer.errors import ConfigError, EngineError, InvalidJob, JobCancelled, ModelNotFound, Preempted
+from producer.errors import (
+    ConfigError,
+    EngineError,
+    InvalidJob,
+    JobCancelled,
+    JobExpired,
+    ModelNotFound,
+    Preempted,
+    StokerError,
+)
 from producer.job import explain
 from producer.settings import Model
 
 from . import sources
+from .admission import Admission
 from .cache_size import CacheSize
 from .continuous import ContinuousBatch
+from .generation import Generation, Sequence
 from .mailbox import Cancellation, Mailbox, Withdrawal
-from .parameters import Parameters
 from .prompt import Prompts
-from .protocol import Outcome, Request
-from .sampling import Sampler
+from .protocol import Outcome, Report, Request
 from .torch_device import torch_device
 
 _PAGE_TOKENS = 256
+
+_AHEAD = 8
+"""For each so many places in the batch, one request is held ahead: late binding, but no place stays empty."""
 
 
 class Options(BaseModel):
@@ -42,31 +51,6 @@ class Options(BaseModel):
 
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     max_batch_tokens: Annotated[int, Field(ge=16)] = 512
-
-
-@dataclass(slots=True, eq=False)
-class _Job:
-    request: Request
-    parameters: Parameters
-    outputs: list[dict[str, str] | None]
-    input_tokens: int
-    output_tokens: int = 0
-    started_at: float = 0.0
-    batch_size: int = 1
-    sequences: list[_Sequence] = field(default_factory=list)
-
-
-@dataclass(slots=True, eq=False)
-class _Sequence:
-    """One input on its way. ``id`` is new for every attempt; empty while it waits."""
-
-    job: _Job
-    index: int
-    token_ids: list[int]
-    blocks: int
-    id: str = ""
-    suspect: bool = False
-    """The batch died with it inside: it runs alone the second time, and there is no third."""
 
 
 class GenerateEngine:
@@ -84,18 +68,22 @@ class GenerateEngine:
             raise ConfigError(f"options of a generate model:\n{explain(error)}") from None
         self._settings = settings
         self._device = torch_device(device)
-        self._mailbox: Mailbox[GenerationOutput] = Mailbox()
-        self._jobs: dict[str, _Job] = {}
-        self._waiting: deque[_Sequence] = deque()
-        self._running: dict[str, _Sequence] = {}
-        self._outcomes: list[Outcome] = []
+        self._mailbox: Mailbox[list[GenerationOutput]] = Mailbox()
+        self._generations: dict[str, Generation] = {}
+        self._admission = Admission(settings.max_concurrency)
+        self._reports: list[Report] = []
         self._progress = 0
-        self._sequence_ids = itertools.count()
 
     @property
     def capacity(self) -> int:
-        """One request for each place in the batch: a place is free again at every step."""
-        return self._settings.max_concurrency
+        """A request for each place in the batch, and a few more: a place that is free is taken in the next step.
+
+        While the inputs of those it has are more than that, it has no use for others.
+        """
+        places = self._settings.max_concurrency
+        if len(self._admission.waiting) >= places:
+            return len(self._generations)
+        return places + max(1, places // _AHEAD)
 
     @property
     def progress(self) -> int:
@@ -123,6 +111,7 @@ class GenerateEngine:
         self._prompts = Prompts(
             tokenizer, model.get_input_embeddings().weight.shape[0], min(context, self._size.tokens)
         )
+        self._admission.blocks = self._size.usable
         self._eos = _eos_ids(model)
         self._start = functools.partial(
             ContinuousBatch,
@@ -147,150 +136,123 @@ class GenerateEngine:
         """See ``protocol``."""
         self._mailbox.put(Withdrawal())
 
-    def step(self, timeout: float) -> list[Outcome]:
+    def step(self, timeout: float) -> list[Report]:
         """Take what one decode step brought. See ``protocol``."""
-        messages = self._mailbox.take(timeout)
+        messages = self._mailbox.take(self._patience(timeout))
         for message in messages:
             if isinstance(message, Request):
                 self._accept(message)
             elif isinstance(message, Cancellation):
-                if job := self._jobs.get(message.request_id):
-                    self._end(
-                        job,
-                        Outcome(job.request.id, error=JobCancelled(f"job {job.request.id} was cancelled")),
-                    )
+                if generation := self._generations.get(message.request_id):
+                    self._end(generation, JobCancelled(f"job {message.request_id} was cancelled"))
             elif isinstance(message, Withdrawal):
-                for job in [job for job in self._jobs.values() if not job.started_at]:
-                    self._end(job, Outcome(job.request.id, error=Preempted(f"job {job.request.id} was given back")))
+                for generation in [each for each in self._generations.values() if not each.started_at]:
+                    self._end(generation, Preempted(f"job {generation.request.id} was given back"))
             else:
-                self._progress += 1
-                self._read(message)
-        if not messages and self._running and not self._batch.alive:
+                self._progress += len(message)
+                for output in message:
+                    self._read(output)
+        self._expire()
+        if not messages and self._admission.running and not self._batch.alive:
             self._restart()  # it died without a word
         self._admit()
-        outcomes, self._outcomes = self._outcomes, []
-        return outcomes
+        reports, self._reports = self._reports, []
+        return reports
 
     def close(self) -> None:
         """End the device thread and free the device."""
         if hasattr(self, "_batch"):
             self._batch.stop()
             del self._batch, self._start
-        self._jobs.clear()
-        self._waiting.clear()
-        self._running.clear()
+        self._generations.clear()
+        self._admission.clear()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
     def _accept(self, request: Request) -> None:
         try:
-            parameters = Parameters.parse(request.parameters)
-            if not request.inputs:
-                raise InvalidJob("input = []: give at least one")
-            prompts = [
-                self._prompts.encode(item, index, parameters.max_new_tokens)
-                for index, item in enumerate(request.inputs)
-            ]
+            generation = Generation.of(request, self._prompts, self._size)
         except InvalidJob as error:
-            self._outcomes.append(Outcome(request.id, error=error))
+            self._reports.append(Outcome(request.id, error=error))
             return
-        job = _Job(request, parameters, [None] * len(prompts), sum(map(len, prompts)))
-        job.sequences = [
-            _Sequence(job, index, ids, self._size.blocks_for(len(ids) + parameters.max_new_tokens))
-            for index, ids in enumerate(prompts)
-        ]
-        self._jobs[request.id] = job
-        self._waiting.extend(job.sequences)
+        self._generations[request.id] = generation
+        self._admission.wait(generation.sequences)
+
+    def _patience(self, timeout: float) -> float:
+        """How long to wait: no longer than until the next deadline."""
+        deadlines = [each.request.deadline for each in self._generations.values() if each.request.deadline is not None]
+        return min(timeout, max(0.0, min(deadlines) - time.monotonic())) if deadlines else timeout
+
+    def _expire(self) -> None:
+        now = time.monotonic()
+        for generation in list(self._generations.values()):
+            deadline = generation.request.deadline
+            if deadline is not None and deadline <= now:
+                self._end(generation, JobExpired(f"job {generation.request.id} was not done by its deadline"))
 
     def _admit(self) -> None:
-        while self._waiting and self._has_room_for(self._waiting[0]):
-            sequence = self._waiting.popleft()
-            job = sequence.job
-            sequence.id = str(next(self._sequence_ids))
-            sampler = Sampler(job.parameters, sequence.index) if job.parameters.do_sample else None
-            self._running[sequence.id] = sequence
-            job.started_at = job.started_at or time.monotonic()
-            for other in self._running.values():
-                other.job.batch_size = max(other.job.batch_size, len(self._running))
-            if not self._batch.add(sequence.id, sequence.token_ids, job.parameters.max_new_tokens, sampler):
-                del self._running[sequence.id]
-                self._waiting.appendleft(sequence)  # it was not inside: no suspect
+        while (admitted := self._admission.admit()) is not None:
+            sequence_id, sequence = admitted
+            sampler = sequence.begin(sequence_id)
+            most = sequence.generation.parameters.max_new_tokens
+            if not self._batch.add(sequence_id, sequence.token_ids, most, sampler):
+                self._admission.again(sequence)  # it was not inside: no suspect
                 self._restart()
 
-    def _has_room_for(self, sequence: _Sequence) -> bool:
-        running = self._running.values()
-        if sequence.suspect or any(other.suspect for other in running):
-            return not running
-        reserved = sum(other.blocks for other in running)
-        return len(running) < self._settings.max_concurrency and reserved + sequence.blocks <= self._size.usable
-
     def _read(self, output: GenerationOutput) -> None:
-        sequence = self._running.get(output.request_id)
+        sequence = self._admission.running.get(output.request_id)
+        ended = output.is_finished()
         if sequence is None:
-            if not output.is_finished() and self._batch.alive:
+            if not ended and self._batch.alive:
                 self._batch.cancel(output.request_id)  # its cancellation came too early
             return
         if output.error is not None:
             self._retry(sequence, output.error)
             return
-        job = sequence.job
-        ended = output.is_finished()
-        if not ended and not job.parameters.stop:
+        generation = sequence.generation
+        complete = sequence.read(output.generated_tokens, ended=ended)
+        try:
+            piece = sequence.tell() if generation.request.stream else None
+        except EngineError as error:
+            self._end(generation, error)
             return
-        text = self._prompts.tokenizer.decode(output.generated_tokens, skip_special_tokens=True)
-        cut = min((at for stop in job.parameters.stop if (at := text.find(stop)) >= 0), default=None)
-        if cut is None and not ended:
-            return
-        stopped = cut is not None or output.generated_tokens[-1] in self._eos
-        job.outputs[sequence.index] = {"text": text[:cut], "finish_reason": "stop" if stopped else "length"}
-        job.output_tokens += len(output.generated_tokens)
-        self._leave(sequence, cancel=not ended)
-        job.sequences.remove(sequence)
-        if not job.sequences:
-            self._end(job, self._answer(job))
+        if piece is not None:
+            self._reports.append(piece)
+        if complete:
+            self._leave(sequence, cancel=not ended)
+            sequence.end(output.generated_tokens[-1], self._eos)
+            if not generation.sequences:
+                del self._generations[generation.request.id]
+                self._reports.append(generation.outcome())
 
-    def _answer(self, job: _Job) -> Outcome:
-        return Outcome(
-            job.request.id,
-            outputs=job.outputs,
-            usage={"input_tokens": job.input_tokens, "output_tokens": job.output_tokens},
-            ran_s=time.monotonic() - job.started_at,
-            batch_size=job.batch_size,
-        )
-
-    def _retry(self, sequence: _Sequence, reason: str) -> None:
+    def _retry(self, sequence: Sequence, reason: str) -> None:
         """Put a sequence whose batch died back in front, to run alone; the second time it is to blame."""
-        self._leave(sequence, cancel=False)
+        self._batch.forget(sequence.id)
+        self._admission.again(sequence)
         if sequence.suspect:
-            job = sequence.job
-            error = EngineError(f"input {sequence.index} failed on the device twice: {reason}")
-            self._end(job, Outcome(job.request.id, error=error))
-        else:
-            sequence.suspect = True
-            self._waiting.appendleft(sequence)
+            self._end(sequence.generation, EngineError(f"input {sequence.index} failed on the device twice: {reason}"))
+        sequence.suspect = True
 
     def _restart(self) -> None:
         """Start the batch anew. An error here means that the device is lost, and the engine with it."""
-        for sequence in list(self._running.values()):
+        for sequence in list(self._admission.running.values()):
             self._retry(sequence, "the batch died")
         self._batch.stop()
         self._batch = self._start()
 
-    def _leave(self, sequence: _Sequence, *, cancel: bool) -> None:
-        if self._running.pop(sequence.id, None) is None:
-            return
-        if cancel:
-            self._batch.cancel(sequence.id)
-        self._batch.forget(sequence.id)
+    def _leave(self, sequence: Sequence, *, cancel: bool) -> None:
+        if self._admission.leave(sequence):
+            if cancel:
+                self._batch.cancel(sequence.id)
+            self._batch.forget(sequence.id)
 
-    def _end(self, job: _Job, outcome: Outcome) -> None:
-        """Forget a job and everything of it that still waits or runs; this is its one outcome."""
-        del self._jobs[job.request.id]
-        for sequence in job.sequences:
+    def _end(self, generation: Generation, error: StokerError) -> None:
+        """Forget a request and everything of it that still waits or runs; this is its one outcome."""
+        del self._generations[generation.request.id]
+        for sequence in generation.sequences:
             self._leave(sequence, cancel=True)
-        if job.sequences:
-            self._waiting = deque(sequence for sequence in self._waiting if sequence.job is not job)
-        self._outcomes.append(outcome)
+        self._admission.drop(generation)
+        self._reports.append(Outcome(generation.request.id, error=error))
 
 
 def _cache_size(model: Any, settings: Model, context: int) -> CacheSize:
