@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -38,6 +38,7 @@ class Client:
         self._redis = connect(self.settings, retry=Retry(NoBackoff(), 0))
         self._submit = self._redis.register_script(SUBMIT_LUA)
         self._cancel = self._redis.register_script(CANCEL_LUA)
+        self._idle: list[Collector] = []
 
     def submit(
         self,
@@ -136,7 +137,7 @@ class Client:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         outage = Outage(self.settings, "waiting for a result")
-        with closing(self.collector()) as collector:
+        with self._lent() as collector:
             collector.add(job_ids)
             while len(collector):
                 now = time.monotonic()
@@ -189,6 +190,21 @@ class Client:
             raise ended
         yield from reading.finish(ended.output)
 
+    @contextmanager
+    def _lent(self) -> Iterator[Collector]:
+        """A collector whose connection outlives the call: to connect takes as long as a short job."""
+        try:
+            collector = self._idle.pop()
+        except IndexError:
+            collector = self.collector()
+        try:
+            yield collector
+        finally:
+            if len(collector):  # somebody stopped waiting
+                collector.close()
+            else:
+                self._idle.append(collector)
+
     def collector(self) -> Collector:
         """For who submits for a long time and collects meanwhile; rides out no outage by itself."""
         return Collector(self._redis)
@@ -239,6 +255,8 @@ class Client:
 
     def close(self) -> None:
         """Give up the connections."""
+        while self._idle:
+            self._idle.pop().close()
         close(self._redis)
 
     def __enter__(self) -> Self:

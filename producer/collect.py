@@ -93,8 +93,8 @@ class Collector:
             self._pubsub = self._redis.pubsub()  # type: ignore[no-untyped-call]  # redis-py has it half typed
             self._unsubscribed = list(self._waiting)
             self._unconfirmed, self._confirmed = set(), []
-            self._look_at = time.monotonic() + RECHECK_S
         if self._unsubscribed:
+            self._look_at = time.monotonic() + RECHECK_S
             self._pubsub.subscribe(*self._unsubscribed)
             self._unconfirmed.update(self._unsubscribed)
             self._unsubscribed = []

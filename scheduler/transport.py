@@ -119,14 +119,12 @@ class Channel(stock.Channel):
         claim = self.ledger.queue.read_claim(answer)
         self.ledger.take(claim.jobs)
         self.ledger.taker.take(claim)
-        if claim.jobs:
-            return
-        if claim.suspects:
-            self._wait(EMPTYING_S)
-        elif claim.look_again_s is not None:
+        if claim.look_again_s is not None:
             self._wait(claim.look_again_s)
+        elif claim.suspects and not claim.jobs:
+            self._wait(EMPTYING_S)
         else:
-            self._state = "peeking"
+            self._state = "peeking"  # of what it left, a peek tells at once
 
     def _wait(self, seconds: float) -> None:
         self._state = "waiting"

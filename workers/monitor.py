@@ -10,7 +10,6 @@ Touches of Celery 5.7 that are not documented: ``worker.state.requests``, ``acti
 
 from __future__ import annotations
 
-import socket
 from typing import Any
 
 from celery.worker import state
@@ -21,15 +20,18 @@ from .engines.protocol import Outcome
 from .running import Running
 
 NEVER = 1_000_000
-"""Events after which Celery would publish by itself; we do it once for each turn of the event loop."""
+"""Events after which Celery would publish by itself."""
+
+AT_ONCE = 200
+"""Events in one message. Few, and publishing them costs more than they do."""
 
 
 class Monitor:
-    """Tells what happens to jobs, a turn of the event loop at a time: see :meth:`flush`."""
+    """Tells what happens to jobs, many events in one message: see :meth:`flush`."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
-        self._host = socket.gethostname()
+        self._told = 0
 
     def taken(self, running: Running) -> None:
         """A job was claimed, and goes to the engine."""
@@ -80,9 +82,15 @@ class Monitor:
         """A job was cancelled, or its deadline has passed."""
         self._send("task-revoked", running, terminated=terminated, signum=None, expired=expired)
 
+    @property
+    def full(self) -> bool:
+        """Whether there is a message's worth to publish."""
+        return self._told >= AT_ONCE
+
     def flush(self) -> None:
-        """Publish what was told, in one message."""
-        if dispatcher := self._dispatcher:
+        """Publish what was told."""
+        if self._told and (dispatcher := self._dispatcher):
+            self._told = 0
             dispatcher.flush()
 
     @property
@@ -97,4 +105,5 @@ class Monitor:
             return
         if dispatcher.buffer_limit != NEVER:
             dispatcher.buffer_limit, dispatcher.on_send_buffered = NEVER, None
+        self._told += 1
         dispatcher.send(event, uuid=running.id, **fields)

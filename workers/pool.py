@@ -43,7 +43,7 @@ from .streaming import Streams
 logger = logging.getLogger(__name__)
 
 LATE_S = 0.25
-"""How late a time limit may fire, in seconds."""
+"""How late a time limit may fire, and monitors may hear, in seconds."""
 
 
 class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
@@ -94,7 +94,6 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
                 logger.exception("job %s could not be taken", message.id)
                 self._forget(job.lease)
                 self.ledger.bury(job.lease, f"{type(error).__name__}: {error}"[:500])
-        self._monitor.flush()
 
     def _read(self, job: Claimed) -> Message | None:
         try:
@@ -162,7 +161,8 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
             self._end(running, outcome)
         self._streams.flush()  # before its lease goes with the result
         self.ledger.flush()  # first: somebody waits for these
-        self._monitor.flush()
+        if self._monitor.full:
+            self._monitor.flush()
 
     def _end(self, running: Running, outcome: Outcome) -> None:
         match outcome.error:
@@ -278,6 +278,7 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
         self._hub = loop
         self.device.watch(loop, self._settle)
         loop.call_repeatedly(LATE_S, self._end_overdue)
+        loop.call_repeatedly(LATE_S, self._monitor.flush)
         if threading.current_thread() is threading.main_thread():
             # Python goes on with an interrupted poll: without this, a SIGTERM is noticed when something else
             # happens, and until then another batch may begin.
@@ -323,6 +324,7 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
         self.ledger.taker = Nobody()
         with contextlib.suppress(redis.RedisError):  # else the leases run out
             self.ledger.flush()  # at once: what was let go is not renewed any more
+        self._monitor.flush()
         self.device.stop()
 
     def terminate_job(self, pid: int, signal: int | None = None) -> None:
