@@ -86,7 +86,7 @@ class Model(_Table):
     ``source`` is ``package:NAME`` (weights inside an installed Python package), a path, or a hub id.
     """
 
-    engine: Literal["embed", "generate", "echo"]
+    engine: Literal["embed", "generate", "openai", "echo"]
     source: str = ""
     tiers: tuple[TierName, ...] = ("interactive", "standard", "batch")
     memory_gb: Gigabytes = 1.0
@@ -102,7 +102,7 @@ class Model(_Table):
     def _consistent(self) -> Self:
         if self.min_replicas > self.max_replicas:
             raise ValueError(f"min_replicas is {self.min_replicas}, allowed: up to max_replicas ({self.max_replicas})")
-        if not self.source and self.engine != "echo":
+        if not self.source and self.engine not in ("openai", "echo"):
             raise ValueError("source is missing; allowed: package:NAME, a path, or a hub id")
         if not self.tiers:
             raise ValueError("tiers is empty; allowed: at least one name from [tiers]")

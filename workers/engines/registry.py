@@ -22,6 +22,10 @@ def create(settings: Model, device: str) -> Engine:
             from .generate import GenerateEngine
 
             return GenerateEngine(settings, device)
+        case "openai":
+            from .openai.engine import OpenAIEngine
+
+            return OpenAIEngine(settings, device)
         case "echo":
             from .echo import EchoEngine
 

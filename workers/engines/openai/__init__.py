@@ -1,0 +1,1 @@
+"""The ``openai`` engine: starts any OpenAI-compatible server on its device, and feeds it."""

@@ -1,0 +1,276 @@
+"""The engine that feeds a server: one HTTP request for each input, streamed, as many at a time as it may have.
+
+The event loop of the connections runs inside ``step`` and nowhere else. So one thread does everything, and nothing
+needs a lock; between two steps the kernel keeps what the server sends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from producer.errors import ConfigError, EngineError, InvalidJob, JobCancelled, JobExpired, Preempted, StokerError
+from producer.settings import Model
+
+from .. import sources
+from ..mailbox import Cancellation, Mailbox, Withdrawal
+from ..protocol import Outcome, Piece, Report, Request
+from . import asks, command, wire
+from .asks import Ask, Job
+from .client import Client, ServerLost
+from .options import Options
+from .server import Server, free_port
+
+logger = logging.getLogger(__name__)
+
+READY_POLL_S = 0.2
+HANG_UP_S = 1.0
+"""How long a step waits for the connections of cancelled requests to be closed."""
+
+
+class OpenAIEngine:
+    """``{"text", "finish_reason"}`` per input, or its embedding; usage as the server counts it.
+
+    Inputs and parameters are those of the generate engine, except that what a chat's messages may hold is the
+    server's to say. A server that ends, or does not answer for itself, loses the engine.
+    """
+
+    def __init__(self, settings: Model, device: str) -> None:
+        self._options = Options.parse(settings.options)
+        command.device_kind(device)
+        if not settings.source and "{source}" in " ".join(self._options.command):
+            raise ConfigError("options.command: it names {source}, and the model has no source")
+        self._settings = settings
+        self._device = device
+        self._mailbox: Mailbox[Request] = Mailbox()
+        self._jobs: dict[str, Job] = {}
+        self._waiting: deque[Ask] = deque()
+        self._running: set[Ask] = set()
+        self._hanging_up: set[asyncio.Task[None]] = set()
+        self._reports: list[Report] = []
+        self._lost: ServerLost | None = None
+        self._progress = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._news = asyncio.Event()
+        self._server: Server | None = None
+        self._client: Client | None = None
+        self._model = self._options.model or ""
+
+    @property
+    def capacity(self) -> int:
+        """One request for each place at the server: a place is free again as soon as an answer ends."""
+        return self._settings.max_concurrency
+
+    @property
+    def progress(self) -> int:
+        """Events of streams, and answers."""
+        return self._progress
+
+    def load(self) -> None:
+        """Start the server, unless it runs, and wait until it says that it is ready.
+
+        Raises:
+            ConfigError: when the command cannot be run, or the server has no model.
+            EngineError: when it ends, or is not ready in time; with the end of its log.
+        """
+        self._loop = asyncio.new_event_loop()
+        try:
+            url = self._options.url or self._start()
+            self._client = Client(url, self._options)
+            self._loop.run_until_complete(self._until_ready(self._client))
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self) -> str:
+        port = free_port()
+        source = self._settings.source
+        if source.startswith("package:"):  # which no server knows
+            source = str(sources.resolve(source))
+        device, port_text = command.device_kind(self._device), str(port)
+        arguments = command.arguments(self._options.command, source=source, port=port_text, device=device)
+        env = {**command.device_env(self._device, os.environ), **self._options.env}
+        logger.info("starting on port %d: %s", port, " ".join(arguments))
+        self._server = Server(arguments, env, self._options.stop_s)
+        return f"http://127.0.0.1:{port}"
+
+    async def _until_ready(self, client: Client) -> None:
+        deadline = time.monotonic() + self._options.start_s
+        while not await client.healthy():
+            if self._server is not None and (ended := self._server.ended):
+                raise EngineError(f"the server ended before it was ready: {ended}")
+            if time.monotonic() > deadline:
+                log = f"; {self._server.last_lines}" if self._server is not None else ""
+                raise EngineError(
+                    f"the server was not ready after options.start_s = {self._options.start_s:g} s: "
+                    f"{self._options.health} did not answer 200{log}"
+                )
+            await asyncio.sleep(READY_POLL_S)
+        self._model = self._options.model or await client.first_model()
+
+    def submit(self, request: Request) -> None:
+        """See ``protocol``."""
+        self._put(request)
+
+    def cancel(self, request_id: str) -> None:
+        """See ``protocol``."""
+        self._put(Cancellation(request_id))
+
+    def withdraw(self) -> None:
+        """See ``protocol``."""
+        self._put(Withdrawal())
+
+    def _put(self, message: Request | Cancellation | Withdrawal) -> None:
+        self._mailbox.put(message)
+        if (loop := self._loop) is not None:
+            with contextlib.suppress(RuntimeError):  # it was closed meanwhile
+                loop.call_soon_threadsafe(self._news.set)
+
+    def step(self, timeout: float) -> Sequence[Report]:
+        """Let the connections run until there is news. See ``protocol``.
+
+        Raises:
+            ServerLost: with the cause, and the end of the server's log.
+        """
+        assert self._loop is not None
+        self._loop.run_until_complete(self._turn(timeout))
+        reports, self._reports = self._reports, []
+        if not reports and self._lost is not None:
+            raise self._lost
+        return reports
+
+    async def _turn(self, timeout: float) -> None:
+        ends_at = [job.request.deadline for job in self._jobs.values() if job.request.deadline is not None]
+        if ends_at:
+            timeout = max(0.0, min(timeout, min(ends_at) - time.monotonic()))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._news.wait(), timeout)
+        self._news.clear()
+        if self._server is not None and (ended := self._server.ended):
+            self._lost = ServerLost(f"the server ended: {ended}")
+        self._read_mail()
+        self._expire(time.monotonic())
+        self._admit()
+        if self._hanging_up:  # so that what is given up is given up there too, before another takes its place
+            await asyncio.wait(self._hanging_up, timeout=HANG_UP_S)
+            self._hanging_up = {task for task in self._hanging_up if not task.done()}
+
+    def _read_mail(self) -> None:
+        for message in self._mailbox.take(0):
+            if isinstance(message, Request):
+                self._accept(message)
+            elif isinstance(message, Withdrawal):
+                for job in [job for job in self._jobs.values() if not job.started_at]:
+                    self._fail(job, Preempted(f"job {job.request.id} was given back"))
+            elif cancelled := self._jobs.get(message.request_id):
+                self._fail(cancelled, JobCancelled(f"job {message.request_id} was cancelled"))
+
+    def _expire(self, now: float) -> None:
+        for job in list(self._jobs.values()):
+            if job.request.deadline is not None and job.request.deadline <= now:
+                self._fail(job, JobExpired(f"job {job.request.id} was not done by its deadline"))
+
+    def _accept(self, request: Request) -> None:
+        try:
+            job = asks.job_of(request, self._model, self._options.task)
+        except InvalidJob as error:
+            self._reports.append(Outcome(request.id, error=error))
+            return
+        self._jobs[request.id] = job
+        self._waiting.extend(job.asks)
+
+    def _admit(self) -> None:
+        assert self._loop is not None
+        while self._waiting and len(self._running) < self._settings.max_concurrency:
+            ask = self._waiting.popleft()
+            ask.job.started_at = ask.job.started_at or time.monotonic()
+            self._running.add(ask)
+            ask.task = self._loop.create_task(self._run(ask))
+            ask.task.add_done_callback(functools.partial(self._leave, ask))
+            for other in self._running:
+                other.job.batch_size = max(other.job.batch_size, len(self._running))
+
+    async def _run(self, ask: Ask) -> None:
+        """Ask, and write down the answer. Cancelled when the job has its outcome already."""
+        try:
+            outputs, usage = await self._answer(ask)
+        except ServerLost as error:
+            self._lost = self._lost or error  # its job has no outcome: whether it is the cause, nobody knows
+        except StokerError as error:
+            self._fail(ask.job, error)
+        else:
+            self._take(ask, outputs, usage)
+
+    def _leave(self, ask: Ask, _: asyncio.Task[None]) -> None:
+        """Not at the end of ``_run``: a task that is cancelled before its first step never gets there."""
+        self._running.discard(ask)
+        self._news.set()
+
+    async def _answer(self, ask: Ask) -> tuple[Sequence[Any], dict[str, int]]:
+        assert self._client is not None
+        if self._options.task == "embeddings":
+            return await self._client.embed(ask.call, ask.count)
+
+        def hear(event: wire.Event) -> None:
+            self._progress += 1
+            if ask.job.request.stream and event.text:
+                # Servers count when they are done; until then an event is taken for a token.
+                self._reports.append(Piece(ask.job.request.id, ask.index, event.text, tokens=1))
+                self._news.set()
+
+        output, usage = await self._client.generate(ask.call, hear)
+        return [output], usage
+
+    def _take(self, ask: Ask, outputs: Sequence[Any], usage: dict[str, int]) -> None:
+        job = ask.job
+        self._progress += 1
+        job.outputs[ask.index : ask.index + ask.count] = outputs
+        for name, tokens in usage.items():
+            job.usage[name] = job.usage.get(name, 0) + tokens
+        job.asks.remove(ask)
+        if not job.asks:
+            ran_s = time.monotonic() - job.started_at
+            self._end(job, Outcome(job.request.id, job.outputs, None, job.usage, ran_s, job.batch_size))
+
+    def _fail(self, job: Job, error: StokerError) -> None:
+        ran_s = time.monotonic() - job.started_at if job.started_at else 0.0
+        self._end(job, Outcome(job.request.id, error=error, ran_s=ran_s, batch_size=job.batch_size))
+
+    def _end(self, job: Job, outcome: Outcome) -> None:
+        """Forget a job and hang up on whatever of it still runs; this is its one outcome."""
+        del self._jobs[job.request.id]
+        for ask in job.asks:
+            if ask.task is None:
+                self._waiting.remove(ask)
+            elif ask.task is not asyncio.current_task() and not ask.task.done():
+                ask.task.cancel()
+                self._hanging_up.add(ask.task)
+        self._reports.append(outcome)
+
+    def close(self) -> None:
+        """Hang up, and end the server if this engine has started it."""
+        loop, self._loop = self._loop, None
+        if loop is None:
+            return
+        loop.run_until_complete(self._hang_up())
+        loop.close()
+        if self._server is not None:
+            self._server.stop()
+            self._server = None
+
+    async def _hang_up(self) -> None:
+        tasks = {ask.task for ask in self._running if ask.task is not None} | self._hanging_up
+        for task in tasks - self._hanging_up:  # a second cancellation would keep a connection from being closed
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=HANG_UP_S)
+        if self._client is not None:
+            await self._client.close()
+        await asyncio.get_running_loop().shutdown_asyncgens()

@@ -1,0 +1,106 @@
+"""The server as a child of the worker: it lives no longer than the worker, and writes into the worker's log."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+from producer.errors import ConfigError
+
+from . import lifeline
+
+logger = logging.getLogger(__name__)
+
+LAST_LINES = 20
+
+
+def free_port() -> int:
+    """A port of loopback that nobody holds now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Server:
+    """A command that was started, in a process group of its own.
+
+    Args:
+        command: program and arguments.
+        env: on top of this process's own environment.
+        stop_s: time between SIGTERM and SIGKILL, in seconds.
+
+    Raises:
+        ConfigError: when there is no such program.
+    """
+
+    def __init__(self, command: Sequence[str], env: Mapping[str, str], stop_s: float) -> None:
+        self._stop_s = stop_s
+        self._last_lines: deque[str] = deque(maxlen=LAST_LINES)
+        env = {**os.environ, **env}
+        if shutil.which(command[0], path=env.get("PATH")) is None:
+            raise ConfigError(
+                f"options.command: no program {command[0]!r}; install it where the workers run, or give its path"
+            )
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", lifeline.__file__, str(stop_s), *command],
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self._log = threading.Thread(target=self._read_log, name="server log", daemon=True)
+        self._log.start()
+
+    @property
+    def ended(self) -> str | None:
+        """How it ended, with the last lines of its log; None while it runs."""
+        code = self._process.poll()
+        if code is None:
+            return None
+        self._log.join(1)  # what it said last may be on its way
+        return f"{_cause(code)}; {self.last_lines}"
+
+    @property
+    def last_lines(self) -> str:
+        """The end of its log."""
+        return "the end of its log:\n" + "\n".join(self._last_lines) if self._last_lines else "it wrote nothing"
+
+    def stop(self) -> None:
+        """End it and all that it has started."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(self._stop_s + 5)
+        except subprocess.TimeoutExpired:
+            logger.error("the server does not end even when killed: the kernel holds it")
+            self._process.kill()
+            self._process.wait()
+        self._log.join(1)
+
+    def _read_log(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as log:
+            for line in log:
+                if text := line.decode(errors="replace").rstrip():
+                    self._last_lines.append(text)
+                    logger.info("server: %s", text)
+
+
+def _cause(code: int) -> str:
+    code = 128 - code if code < 0 else code
+    if code > 128:
+        try:
+            return f"killed by {signal.Signals(code - 128).name}"
+        except ValueError:
+            pass
+    return f"exit code {code}"
