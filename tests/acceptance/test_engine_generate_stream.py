@@ -44,6 +44,7 @@ def test_pieces_come_token_by_token_and_are_the_text(engine: GenerateEngine) -> 
     assert {name for name, _ in told.pieces} == {"greedy", "warm", "emoji"}
     for name in ("greedy", "warm", "emoji"):
         assert_pieces_are_the_text(told, name)
+    assert told.text("emoji") == text(run(engine, Request("a", [EMOJI], {"max_new_tokens": 40}))["a"])
     assert not told.text("emoji").isascii()
     assert len(told.pieces["greedy", 0]) > 15
     assert text(told.outcomes["silent"]) == told.text("greedy")

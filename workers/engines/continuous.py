@@ -49,7 +49,7 @@ class ContinuousBatch:
         settings: Any = GenerationConfig
         manager: Any = model.init_continuous_batching(
             generation_config=settings(do_sample=False, eos_token_id=model.generation_config.eos_token_id),
-            continuous_batching_config=_config(size, max_sequences, max_batch_tokens),
+            continuous_batching_config=configuration(size, max_sequences, max_batch_tokens),
         )
         manager.logit_processor = ContinuousBatchingLogitsProcessorList(LogitsProcessorList([RowSampling()]))
         manager.logit_processor.tensors_required = 1  # it counts only processors that it converted itself
@@ -104,8 +104,8 @@ class ContinuousBatch:
         self._manager.stop(block=True, timeout=STOP_TIMEOUT_S)
 
 
-def _config(size: CacheSize, max_sequences: int, max_batch_tokens: int) -> ContinuousBatchingConfig:
-    """Without limits of our own it would take nine tenths of the machine's memory for its cache."""
+def configuration(size: CacheSize, max_sequences: int, max_batch_tokens: int) -> ContinuousBatchingConfig:
+    """The batcher's settings. Without limits of our own it would take nine tenths of the machine's memory."""
     known = {field.name for field in fields(ContinuousBatchingConfig)}
     options: dict[str, Any] = {
         "page_size" if "page_size" in known else "block_size": size.page_tokens,  # renamed after 5.17

@@ -107,7 +107,7 @@ class GenerateEngine:
             raise ModelNotFound(f"source = {self._settings.source!r}: {model_dir} cannot be loaded: {error}") from error
         model = model.to(self._device).eval()
         context = model.config.get_text_config().max_position_embeddings
-        self._size = _cache_size(model, self._settings, context)
+        self._size = cache_size(model, self._settings, context)
         self._prompts = Prompts(
             tokenizer, model.get_input_embeddings().weight.shape[0], min(context, self._size.tokens)
         )
@@ -255,7 +255,12 @@ class GenerateEngine:
         self._reports.append(Outcome(generation.request.id, error=error))
 
 
-def _cache_size(model: Any, settings: Model, context: int) -> CacheSize:
+def cache_size(model: Any, settings: Model, context: int) -> CacheSize:
+    """The cache for a model that is loaded, of ``context`` tokens at most.
+
+    Raises:
+        ConfigError: when ``memory_gb`` does not hold the model.
+    """
     config = model.config.get_text_config()
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
