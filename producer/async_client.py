@@ -34,9 +34,9 @@ class AsyncClient:
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings.load()
         # No silent repeats, as in the sync client.
-        self._redis: Redis = connect_async(self.settings, retry=Retry(NoBackoff(), 0))
-        self._submit = self._redis.register_script(SUBMIT_LUA)
-        self._cancel = self._redis.register_script(CANCEL_LUA)
+        self.redis: Redis = connect_async(self.settings, retry=Retry(NoBackoff(), 0))
+        self._submit = self.redis.register_script(SUBMIT_LUA)
+        self._cancel = self.redis.register_script(CANCEL_LUA)
 
     async def submit(
         self,
@@ -108,7 +108,7 @@ class AsyncClient:
         ended: Result | StokerError | None = None
         while True:
             try:
-                async with self._redis.pipeline(transaction=False) as pipe:
+                async with self.redis.pipeline(transaction=False) as pipe:
                     pipe.xread({keys.stream(job_id): reading.last}, AT_ONCE, None if ended else reading.wait_ms)
                     pipe.get(keys.result(job_id))
                     found, stored = await pipe.execute()
@@ -134,12 +134,12 @@ class AsyncClient:
         loop = asyncio.get_running_loop()
         names = {keys.result(job_id): job_id for job_id in job_ids}
         unconfirmed = set(names)
-        async with self._redis.pubsub() as pubsub:
+        async with self.redis.pubsub() as pubsub:
             await pubsub.subscribe(*names)
             look_at = loop.time() + RECHECK_S
             while names:
                 if not unconfirmed or loop.time() >= look_at:
-                    for name, stored in zip(list(names), await self._redis.mget(list(names)), strict=True):
+                    for name, stored in zip(list(names), await self.redis.mget(list(names)), strict=True):
                         if envelope.is_final(stored):
                             yield names.pop(name), stored
                     unconfirmed, look_at = {""}, loop.time() + RECHECK_S
@@ -158,7 +158,7 @@ class AsyncClient:
     async def status(self, job_id: str) -> Status:
         """Where the job is now; see :meth:`producer.client.Client.status`."""
         try:
-            stored = await self._redis.get(keys.result(job_id))
+            stored = await self.redis.get(keys.result(job_id))
             if stored is not None and envelope.is_final(stored):
                 return envelope.status(stored)
             running = any(heartbeat.mark(job_id) in beat.running for beat in await self._beats())
@@ -168,9 +168,9 @@ class AsyncClient:
 
     async def _beats(self) -> list[heartbeat.Heartbeat]:
         """As :func:`producer.heartbeat.read_all`, which both clients must agree with."""
-        found = await self._redis.zrange(keys.workers(), 0, -1)
+        found = await self.redis.zrange(keys.workers(), 0, -1)
         names = sorted(heartbeat.text(name) for name in found)
-        return heartbeat.parse(await self._redis.mget([keys.worker(name) for name in names]), names) if names else []
+        return heartbeat.parse(await self.redis.mget([keys.worker(name) for name in names]), names) if names else []
 
     async def cancel(self, job_id: str) -> bool:
         """Cancel a job, queued or running; see :meth:`producer.client.Client.cancel`."""
@@ -187,7 +187,7 @@ class AsyncClient:
 
     async def aclose(self) -> None:
         """Give up the connections."""
-        await close_async(self._redis)
+        await close_async(self.redis)
 
     async def __aenter__(self) -> Self:
         return self

@@ -113,8 +113,8 @@ class Result(BaseModel):
     timing: Timing = Timing()
 
 
-# Numbers of tokens are no secret, and hiding them would hide the mistake: max_new_tokens, max_batch_tokens.
-_SECRET = re.compile("passw|secret|(?<!max_new_)(?<!max_batch_)token|credential", re.IGNORECASE)
+# Numbers of tokens are no secret, and hiding them would hide the mistake: max_new_tokens, max_batch_tokens, max_tokens.
+_SECRET = re.compile("passw|secret|(?<!_new_)(?<!_batch_)(?<!_completion_)(?<!max_)token|credential", re.IGNORECASE)
 
 
 def explain(error: ValidationError, allowed: Callable[[ErrorDetails], str] = lambda mistake: mistake["msg"]) -> str:
@@ -129,7 +129,11 @@ def explain(error: ValidationError, allowed: Callable[[ErrorDetails], str] = lam
         if mistake["type"] == "missing":
             lines.append(f"{key} is missing")
             continue
-        found = "***" if _SECRET.search(key) else concealed(repr(mistake["input"]))
-        found = found if len(found) <= 80 else found[:77] + "..."
-        lines.append(f"{key} = {found}: {allowed(mistake)}")
+        lines.append(f"{key} = {shown(key, mistake['input'])}: {allowed(mistake)}")
     return "\n".join(lines)
+
+
+def shown(key: str, value: object) -> str:
+    """A value as an error may show it: not when it may be a secret, and not all of a long one."""
+    found = "***" if _SECRET.search(key) else concealed(repr(value))
+    return found if len(found) <= 80 else found[:77] + "..."

@@ -86,6 +86,16 @@ def stream(job_id: str) -> str:
     return f"stoker:stream:{job_id}"
 
 
+def api_keys() -> str:
+    """Hash. SHA-256 of an API key in hex -> everything else about it as JSON; no expiry, revoked ones stay."""
+    return "stoker:apikeys"
+
+
+def rate(digest: str) -> str:
+    """String. Server time in ms at which an API key's allowance of requests is full again; expires then."""
+    return f"stoker:rate:{digest}"
+
+
 def worker(name: str) -> str:
     """String. A worker's last heartbeat as JSON; expires after a few missed beats."""
     return f"stoker:worker:{name}"

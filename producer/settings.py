@@ -129,6 +129,19 @@ class Scaling(_Table):
     """How long a worker may take to load before it is given up."""
 
 
+class Gateway(_Table):
+    """What the gateway allows. Where it listens is said when it is started."""
+
+    timeout_s: Seconds = 600.0
+    """How long a request may take. The deadline of its job, too: what nobody waits for is not run to its end."""
+    max_body_bytes: Annotated[int, Field(ge=1024)] = 4 * 1024 * 1024
+    """The largest request but for uploads, which have a limit of their own."""
+    max_tokens: Annotated[int, Field(ge=1)] = 512
+    """The longest answer of a chat that does not say ``max_completion_tokens``."""
+    webhook_hosts: tuple[str, ...] = ()
+    """Hosts that webhooks may go to though they are private, or speak plain HTTP. Others must be public, with TLS."""
+
+
 def _default_tiers() -> dict[str, Tier]:
     return {
         "interactive": Tier(target_wait_s=1, weight=4),
@@ -147,6 +160,7 @@ class Settings(BaseSettings):
     models: dict[Name, Model] = Field(default_factory=dict)
     devices: tuple[DeclaredDevice, ...] = ()
     scaling: Scaling = Scaling()
+    gateway: Gateway = Gateway()
     state_dir: Path = Path(".stoker")
     """Logs, process records and the embedded server's data; relative to the fleet file."""
 

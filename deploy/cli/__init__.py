@@ -14,7 +14,7 @@ from producer.errors import StokerError
 from producer.settings import Settings
 from producer.trouble import trouble
 
-from . import acl, batch, dead, fleet, status
+from . import acl, batch, dead, fleet, gateway, status
 
 app = typer.Typer(
     name="stoker",
@@ -26,7 +26,16 @@ app = typer.Typer(
     epilog="First time here? Run [bold]stoker up[/bold] where a fleet.toml lies, "
     "and [bold]stoker status[/bold] in another window.",
 )
-for command in (fleet.up, batch.batch, status.status, fleet.down, fleet.worker, fleet.autoscaler, acl.acl):
+for command in (
+    fleet.up,
+    batch.batch,
+    status.status,
+    fleet.down,
+    fleet.worker,
+    fleet.autoscaler,
+    gateway.gateway,
+    acl.acl,
+):
     app.command()(command)
 app.add_typer(dead.app)
 

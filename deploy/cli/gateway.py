@@ -1,0 +1,33 @@
+"""The command that runs a gateway."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from producer.settings import Settings
+
+
+def gateway(
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")] = 8000,
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate in PEM format, to speak HTTPS.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its private key.")] = None,
+) -> None:
+    """Serve the OpenAI API from this fleet, in this window. 'stoker up' runs one already.
+
+    It keeps nothing: run as many as you like, behind any balancer.
+    Beyond 127.0.0.1 it needs an API key: stoker keys create.
+
+    [bold]Examples[/bold]
+
+      stoker gateway
+      stoker gateway --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem
+      OPENAI_BASE_URL=http://127.0.0.1:8000/v1 OPENAI_API_KEY=any python app.py
+    """
+    # Only who runs a gateway needs its libraries.
+    from producer.gateway.server import Listen, serve
+
+    serve(Settings.load(), Listen(host, port, tls_cert, tls_key))

@@ -1,0 +1,37 @@
+"""The application: its routes, its errors, and the client that they share."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import APIRouter, FastAPI
+
+from ..async_client import AsyncClient
+from ..settings import Settings
+from . import errors, operations
+from .body_limit import BodyLimit
+
+ROUTERS: list[APIRouter] = [operations.router]
+
+
+def create_app(settings: Settings, loopback: bool = True) -> FastAPI:
+    """The gateway of a fleet, to be served by any ASGI server.
+
+    Args:
+        loopback: nobody reaches it from outside; then it needs no API key while none was ever made.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncClient(settings) as client:
+            app.state.client = client
+            yield
+
+    app = FastAPI(title="Stoker", summary="The OpenAI API in front of a fleet of workers", lifespan=lifespan)
+    app.state.loopback = loopback
+    errors.install(app)
+    for router in ROUTERS:
+        app.include_router(router)
+    app.add_middleware(BodyLimit, most=settings.gateway.max_body_bytes)
+    return app

@@ -1,0 +1,18 @@
+"""What the requests of one process share: a client of the queue."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from ..async_client import AsyncClient
+
+
+def _client(request: Request) -> AsyncClient:
+    client: AsyncClient = request.app.state.client
+    return client
+
+
+Client = Annotated[AsyncClient, Depends(_client)]
+"""The process's one client. Routes do not close it."""
