@@ -161,6 +161,8 @@ class Settings(BaseSettings):
     devices: tuple[DeclaredDevice, ...] = ()
     scaling: Scaling = Scaling()
     gateway: Gateway = Gateway()
+    simulation: dict[str, Any] = Field(default_factory=dict)
+    """What ``stoker simulate`` supposes of devices and models (``simulator/hardware.py``); nothing else reads it."""
     state_dir: Path = Path(".stoker")
     """Logs, process records and the embedded server's data; relative to the fleet file."""
 

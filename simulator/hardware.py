@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -83,14 +83,31 @@ class Hardware:
         return sum(kind.count for kind in self.devices)
 
 
-def read(settings: Settings, table: Mapping[str, Any]) -> Hardware:
+MISSING = """the fleet file has no [simulation] table, which says what devices to simulate and how fast models are:
+
+[[simulation.devices]]
+type = "h100"
+count = 16
+
+[simulation.models.{model}]
+step_s = 0.02          # a step of the running batch takes step_s, and sequence_s more for each that runs
+sequence_s = 0.0005
+prompt_token_s = 0.0002
+load_s = 60"""
+
+
+def read(settings: Settings) -> Hardware:
     """The hardware as the fleet file has it.
 
     Raises:
         ConfigError: with a line for each mistake; also when a model of the fleet has no figures.
     """
+    if not settings.models:
+        raise ConfigError("the fleet file has no [models.NAME] table: there is nothing to simulate")
+    if not settings.simulation:
+        raise ConfigError(MISSING.format(model=next(iter(settings.models))))
     try:
-        found = _Simulation.model_validate(table)
+        found = _Simulation.model_validate(settings.simulation)
     except ValidationError as error:
         raise ConfigError(f"[simulation]:\n{explain(error)}") from None
     if missing := sorted(settings.models.keys() - found.models.keys()):

@@ -34,8 +34,10 @@ class Sample:
     loading: int
     serving: int
     draining: int
-    devices: int
-    """Devices held, or faulty ones not counted."""
+    held: tuple[int, ...]
+    """Devices that a worker is on, by type, in the order of the hardware."""
+    faulty: int
+    """Devices, of all types."""
 
 
 @dataclass(slots=True)

@@ -49,7 +49,10 @@ class Rounds:
             Phase.DRAINING if one.draining_since <= now else Phase.READY if one.ready_at <= now else Phase.LOADING
             for one in sim.fleet.workers.values()
         )
-        return Sample(now, queued, phases[Phase.LOADING], phases[Phase.READY], phases[Phase.DRAINING], phases.total())
+        on = Counter(sim.fleet.types[one.device].type for one in sim.fleet.workers.values())
+        held = tuple(on[kind] for kind in sim.fleet.held_s)
+        faulty = sum(bool(device.fault) for device in sim.fleet.devices)
+        return Sample(now, queued, phases[Phase.LOADING], phases[Phase.READY], phases[Phase.DRAINING], held, faulty)
 
     def _observe(self, now: float) -> Observation:
         sim = self._sim

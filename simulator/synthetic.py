@@ -3,14 +3,23 @@
 Of the models of an Alibaba GenAI cluster the first took 31% of the requests and the first five 70%; loading a model
 took 22.7, 42.0 and 51.8 s (p50, p90, p99). Lengths are log-normal around those of Azure's conversations (Splitwise,
 ISCA 2024: median 1,020 tokens in and 129 out); the rate swings over the day, and arrivals are more bursty than random.
+Its GPUs were busy for 7% of the time on average.
 """
 
 from __future__ import annotations
 
 import math
 import random
+from collections.abc import Mapping
 
+from producer.settings import Model, Scaling, Settings
+
+from .hardware import DeviceType, Hardware
+from .service import ServiceModel
 from .trace import Trace
+
+MODELS = 86
+BUSY = 0.07
 
 FIRST, FIVE = 0.31, 0.70
 LOAD_MEDIAN_S, LOAD_SIGMA = 22.7, 0.42
@@ -27,6 +36,30 @@ def popularity(models: int) -> list[float]:
     tail = [1 / (rank + 1) for rank in range(models - len(head))]
     shares = [*head, *((1 - FIVE) * one / sum(tail) for one in tail)][:models]
     return [share / sum(shares) for share in shares]
+
+
+def cluster(models: int = MODELS, devices: int = 64) -> tuple[Settings, Hardware]:
+    """A fleet of so many models, alike but for how much they are asked for, on so many devices of one type.
+
+    Their speed is that of a model of 8 billion parameters on an H100, roughly: 32 sequences get a token in 36 ms.
+    """
+    names = [f"model-{rank:02d}" for rank in range(1, models + 1)]
+    model = Model(engine="echo", max_concurrency=32, max_replicas=devices)
+    scaling = Scaling(idle_s=300.0)  # who loads for half a minute does not go after as much
+    service = ServiceModel(0.02, 0.0005, 0.0001, load_s=LOAD_MEDIAN_S, load_sigma=LOAD_SIGMA)
+    hardware = Hardware((DeviceType(type="gpu", count=devices),), dict.fromkeys(names, service))
+    return Settings(models=dict.fromkeys(names, model), scaling=scaling), hardware
+
+
+def rate(busy: float, settings: Settings, hardware: Hardware, shares: Mapping[str, float]) -> float:
+    """Requests per second that keep that share of all devices busy, in full batches of each model by its share."""
+    inputs = INPUT_MEDIAN * math.exp(INPUT_SIGMA**2 / 2)  # means of the log-normals
+    outputs = OUTPUT_MEDIAN * math.exp(OUTPUT_SIGMA**2 / 2)
+    each_s = sum(
+        share * hardware.services[name].device_s(round(inputs), round(outputs), settings.models[name].max_concurrency)
+        for name, share in shares.items()
+    ) / sum(shares.values())
+    return busy * sum(kind.count * kind.speed for kind in hardware.devices) / each_s
 
 
 def generate(requests: int, per_s: float, seed: int = 0, cv: float = 2.0, swing: float = 0.5) -> Trace:

@@ -51,19 +51,24 @@ def assign(
     seed: int = 0,
     models: Mapping[str, float] | None = None,
     tiers: Mapping[str, float] | None = None,
+    tenants: Mapping[str, float] | None = None,
 ) -> Trace:
-    """Give every request a model and a tier, which no public trace has: drawn independently, in these shares.
+    """Give every request a model, a tier and a tenant, which no public trace has: drawn independently, in these shares.
 
     Args:
         models: weight of each; by default the fleet's, all alike.
         tiers: weight of each; by default those of the fleet that every model has, all alike.
+        tenants: weight of each; by default those of the trace, or one.
 
     Raises:
         UnknownModel, UnknownTier: of one that the fleet does not have.
+        TraceError: no tiers are given, and the models have none in common.
     """
     models = models or dict.fromkeys(settings.models, 1.0)
     common = [tier for tier in settings.tiers if all(tier in settings.model(name).tiers for name in models)]
     tiers = tiers or dict.fromkeys(common, 1.0)
+    if not tiers:
+        raise TraceError("no tier is served by all models: say which, with their shares")
     for name in models:
         for tier in tiers:
             settings.tier(name, tier)
@@ -72,9 +77,10 @@ def assign(
         trace,
         model=_draw(rng, list(models.values()), len(trace)),
         tier=_draw(rng, list(tiers.values()), len(trace)),
-        tenant=trace.tenant or [0] * len(trace),
+        tenant=_draw(rng, list(tenants.values()), len(trace)) if tenants else trace.tenant or [0] * len(trace),
         models=tuple(models),
         tiers=tuple(tiers),
+        tenants=tuple(tenants) if tenants else trace.tenants,
     )
 
 
@@ -89,3 +95,8 @@ def until(trace: Trace, seconds: float) -> Trace:
         name: getattr(trace, name)[:end] for name in ("at", "input_tokens", "output_tokens", "tenant", "model", "tier")
     }
     return replace(trace, **cut)
+
+
+def faster(trace: Trace, times: float) -> Trace:
+    """The same requests, so many times as fast one after the other."""
+    return trace if times == 1 else replace(trace, at=[at / times for at in trace.at])

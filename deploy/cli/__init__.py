@@ -14,7 +14,7 @@ from producer.errors import StokerError
 from producer.settings import Settings
 from producer.trouble import trouble
 
-from . import acl, batch, dead, fleet, gateway, status
+from . import acl, batch, dead, fleet, gateway, simulate, status
 
 app = typer.Typer(
     name="stoker",
@@ -34,6 +34,7 @@ for command in (
     fleet.worker,
     fleet.autoscaler,
     gateway.gateway,
+    simulate.simulate,
     acl.acl,
 ):
     app.command()(command)

@@ -1,0 +1,229 @@
+"""``stoker simulate``: recorded or made-up requests through the fleet's own decisions, in seconds instead of hours."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from autoscaler import policy as policies
+from producer.errors import ConfigError
+from producer.settings import Settings
+from simulator import hardware as hardwares
+from simulator import order as orders
+from simulator import readers, synthetic
+from simulator.clairvoyant import clairvoyant
+from simulator.report import Report, report
+from simulator.run import Simulation
+from simulator.trace import Trace, assign, faster
+
+from .status import duration
+
+if TYPE_CHECKING:
+    from simulator.hardware import Hardware
+    from simulator.outcome import Outcome
+
+SYNTHETIC = "synthetic"
+LASTS_S = 3600.0
+"""Of synthetic load, unless something else is said."""
+SAMPLES = 1000
+ASSIGNED = ("models", "tiers", "tenants")
+EXIT_INTERRUPTED = 130
+
+console = Console(highlight=False)
+progress_console = Console(stderr=True, highlight=False)
+
+
+def simulate(
+    trace: Annotated[str, typer.Option("--trace", "-t", help="A trace, or [bold]synthetic[/bold].")],
+    fleet: Annotated[
+        str | None,
+        typer.Option(help="The fleet file, or [bold]synthetic[/bold]. [dim]Default: fleet.toml here[/dim]"),
+    ] = None,
+    policy: Annotated[str, typer.Option("--policy", "-p", help="Who sizes the models.")] = policies.BACKLOG.name,
+    compare: Annotated[str, typer.Option(help="Several policies, side by side: a,b,c.")] = "",
+    order: Annotated[str, typer.Option(help="Which queue is served first.")] = orders.LIVE.name,
+    assigned: Annotated[
+        list[str] | None,
+        typer.Option("--assign", help="Shares: models=a:3,b:1 or tiers=... or tenants=...; repeatable."),
+    ] = None,
+    lasts_s: Annotated[
+        float | None,
+        typer.Option("--for", min=1, help="Seconds of it. [dim]Default: all; of synthetic load 3600[/dim]"),
+    ] = None,
+    times: Annotated[float, typer.Option("--times", min=1e-3, help="So many times the arrival rate.")] = 1.0,
+    busy: Annotated[
+        float, typer.Option(min=1e-3, max=2, help="Synthetic load: share of the devices' capacity.")
+    ] = synthetic.BUSY,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    plot: Annotated[Path | None, typer.Option(help="A picture of queues, workers and devices over time.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object for each policy, for programs.")] = False,
+) -> None:
+    """Try a fleet, or a policy, on recorded requests: the live decisions run on a virtual clock.
+
+    [bold]Traces[/bold] are told by their names: [bold].csv[/bold] (Azure's LLM inference traces),
+    [bold].jsonl[/bold] (Mooncake), both also with .gz; a folder or [bold].tgz[/bold] of ServeGen's clients, from which
+    requests are drawn; or [bold]synthetic[/bold]: as bursty, and in the proportions, as production clusters were found.
+
+    [bold]The fleet file[/bold] says in its table [bold]simulation[/bold] what devices there are (types, counts,
+    speeds, prices, failures) and how fast each model is. [bold]synthetic[/bold] is 86 models on 64 devices.
+
+    [bold]Assigned[/bold]: no public trace has models or tiers, and most have no tenants. Each request gets them by
+    lot, independently, by --seed, in the shares of --assign: models=smollm2:3,minilm:1, tiers=interactive:2,batch, or
+    tenants=8 for eight alike. By default all models and all tiers that every model serves are alike (of synthetic load
+    the first model takes 31% and the first five 70%), and ServeGen's clients are the tenants.
+
+    [bold]Attained[/bold] is the share of all requests that a worker took within its tier's target.
+    With --compare, each policy stands beside the [bold]clairvoyant bound[/bold]: the least device hours with which any
+    schedule could attain the same.
+
+    [bold]Examples[/bold]
+
+      stoker simulate --trace synthetic --fleet synthetic --plot out.png
+
+      stoker simulate --trace azure_conv.csv.gz --fleet fleet.toml --assign tiers=interactive:4,batch:1
+
+      stoker simulate --trace clients.tgz --for 7200 --compare backlog,threshold
+    """
+    settings, hardware = _fleet(fleet)
+    chosen = [policies.named(name) for name in (compare.split(",") if compare else [policy])]
+    found_order = orders.named(order)
+    shares = dict(_shares(one) for one in assigned or ())
+    requests = _requests(trace, settings, hardware, shares, seed, lasts_s, times, busy)
+    runs: list[tuple[Report, Outcome]] = []
+    sample_s = max(settings.scaling.interval_s, requests.lasts_s / SAMPLES)
+    try:
+        for one in chosen:
+            run = Simulation(settings, hardware, requests, one, found_order, seed, sample_s)
+            with _bar(one.name, len(requests)) as bar:
+                outcome = run.run(bar)
+            runs.append((report(one.name, settings, hardware, outcome), outcome))
+        bounds: list[float] = []
+        if compare:
+            with progress_console.status("the clairvoyant bound"):
+                bounds = [clairvoyant(settings, hardware, outcome).device_hours for _, outcome in runs]
+        if plot is not None:
+            from deploy.plot_simulation import save
+
+            save([(found.policy, outcome) for found, outcome in runs], hardware, plot)
+    except KeyboardInterrupt:
+        progress_console.print("interrupted: nothing was saved", markup=False)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    reports = [found for found, _ in runs]
+    if as_json:
+        for n, found in enumerate(reports):
+            extra = {"clairvoyant_device_hours": bounds[n]} if compare else {}
+            print(json.dumps({**found.line(), **extra}))
+        return
+    console.print(_compared(reports, bounds) if compare else _single(reports[0]))
+    if plot is not None:
+        console.print(f"picture: {plot}", markup=False, soft_wrap=True)
+
+
+def _fleet(name: str | None) -> tuple[Settings, Hardware]:
+    if name == SYNTHETIC:
+        return synthetic.cluster()
+    settings = Settings.load(name)
+    return settings, hardwares.read(settings)
+
+
+def _requests(
+    name: str,
+    settings: Settings,
+    hardware: Hardware,
+    shares: Mapping[str, Mapping[str, float]],
+    seed: int,
+    lasts_s: float | None,
+    times: float,
+    busy: float,
+) -> Trace:
+    models = shares.get("models")
+    if name == SYNTHETIC:
+        models = models or dict(zip(settings.models, synthetic.popularity(len(settings.models)), strict=True))
+        per_s = synthetic.rate(busy, settings, hardware, models)
+        count = max(1, round(per_s * (lasts_s or LASTS_S)))
+        trace = synthetic.generate(count, per_s, seed)
+    else:
+        trace = readers.read(Path(name), seed, lasts_s)
+    return assign(faster(trace, times), settings, seed, models, shares.get("tiers"), shares.get("tenants"))
+
+
+def _shares(text: str) -> tuple[str, Mapping[str, float]]:
+    """``models=a:3,b`` as ("models", {"a": 3, "b": 1}); ``tenants=2`` has two alike."""
+    what, _, rest = text.partition("=")
+    try:
+        if what == "tenants" and rest.isdecimal() and int(rest):
+            return what, {f"tenant-{n}": 1.0 for n in range(1, int(rest) + 1)}
+        pairs = [part.partition(":") for part in rest.split(",")]
+        weights = {name: float(weight or 1) for name, _, weight in pairs}
+        if what not in ASSIGNED or not all(name and 0 <= weight < 1e9 for name, weight in weights.items()):
+            raise ValueError
+        if not sum(weights.values()):
+            raise ValueError
+    except ValueError:
+        raise ConfigError(
+            f"--assign {text}: allowed are models=NAME:WEIGHT,..., tiers=NAME:WEIGHT,..., tenants=NAME:WEIGHT,... "
+            "and tenants=COUNT; a weight is a number, 1 when it is left out"
+        ) from None
+    return what, weights
+
+
+@contextmanager
+def _bar(name: str, total: int) -> Iterator[Callable[[int], None]]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=progress_console, transient=True) as bar:
+        task = bar.add_task(name, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def _single(found: Report) -> Table:
+    table = Table(
+        "tier", "requests", "attained", "wait p50", "wait p99", "refused",
+        title=f"policy {found.policy}", title_justify="left", caption=_summary(found), caption_justify="left",
+    )  # fmt: skip
+    for tier in found.tiers:
+        table.add_row(
+            tier.tier, f"{tier.requests:,}", f"{tier.attained:.2%}", _wait(tier.wait_p50_s), _wait(tier.wait_p99_s),
+            f"{tier.refused:,}",
+        )  # fmt: skip
+    return table
+
+
+def _summary(found: Report) -> str:
+    dead = f", {found.dead:,} dead" if found.dead else ""
+    return (
+        f"{found.requests:,} requests over {duration(found.lasted_s)}: {found.attained:.2%} attained, "
+        f"{found.refused:,} refused{dead}\n"
+        f"{found.device_hours:.2f} device hours, cost {found.cost:.2f}, {found.starts:,} workers started"
+    )
+
+
+def _compared(reports: Sequence[Report], bounds: Sequence[float]) -> Table:
+    """A column for each policy."""
+    table = Table("", *(found.policy for found in reports))
+    for n, tier in enumerate(reports[0].tiers):
+        own = [found.tiers[n] for found in reports]
+        table.add_row(f"{tier.tier}: attained", *(f"{one.attained:.2%}" for one in own))
+        table.add_row("  wait p50", *(_wait(one.wait_p50_s) for one in own))
+        table.add_row("  wait p99", *(_wait(one.wait_p99_s) for one in own))
+    table.add_section()
+    table.add_row("missed targets", *(f"{found.missed:,}" for found in reports))
+    table.add_row("refused", *(f"{found.refused:,}" for found in reports))
+    table.add_row("workers started", *(f"{found.starts:,}" for found in reports))
+    table.add_row("cost", *(f"{found.cost:.2f}" for found in reports))
+    table.add_row("device hours", *(f"{found.device_hours:.2f}" for found in reports))
+    table.add_row("clairvoyant, attaining the same", *(f"{bound:.2f}" for bound in bounds))
+    ratios = [found.device_hours / bound if bound else 1.0 for found, bound in zip(reports, bounds, strict=True)]
+    table.add_row("times the clairvoyant", *(f"{ratio:.2f}" for ratio in ratios))
+    return table
+
+
+def _wait(seconds: float) -> str:
+    return "-" if seconds != seconds else duration(seconds) if seconds >= 10 else f"{seconds:.2f} s"

@@ -1,0 +1,142 @@
+"""``stoker simulate``: every trace format through a fleet file, from the command line."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from deploy.cli import app
+from deploy.cli import simulate as command
+from producer.errors import ConfigError, StokerError
+
+FLEET = """
+[models.big]
+engine = "echo"
+max_replicas = 4
+max_concurrency = 4
+
+[models.small]
+engine = "echo"
+max_replicas = 2
+
+[scaling]
+idle_s = 10
+
+[[simulation.devices]]
+type = "fast"
+count = 2
+price_per_hour = 3.0
+speed = 2.0
+
+[[simulation.devices]]
+type = "slow"
+count = 2
+failures_per_day = 200
+
+[simulation.models.big]
+step_s = 0.02
+sequence_s = 0.001
+load_s = 5
+
+[simulation.models.small]
+step_s = 0.01
+sequence_s = 0.001
+batches = true
+load_s = 2
+"""
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Path:
+    file = tmp_path / "fleet.toml"
+    file.write_text(FLEET)
+    return file
+
+
+@pytest.fixture
+def mooncake(tmp_path: Path) -> Path:
+    file = tmp_path / "trace.jsonl"
+    rows = [{"timestamp": n * 500, "input_length": 100, "output_length": 20 + n % 30} for n in range(200)]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    return file
+
+
+def run(*arguments: object) -> Result:
+    found = CliRunner().invoke(app, ["simulate", *map(str, arguments)])
+    if isinstance(found.exception, StokerError):
+        raise found.exception
+    return found
+
+
+def test_a_trace_through_a_fleet_is_a_table_and_a_picture(fleet: Path, mooncake: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "out.png"
+    found = run("--trace", mooncake, "--fleet", fleet, "--plot", picture, "--assign", "tiers=interactive:3,batch")
+    assert found.exit_code == 0, found.output
+    assert "interactive" in found.stdout
+    assert "standard" not in found.stdout
+    assert "device hours" in found.stdout
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_two_policies_stand_side_by_side_with_their_bounds(fleet: Path, mooncake: Path) -> None:
+    arguments = ("--trace", mooncake, "--fleet", fleet, "--compare", "backlog,backlog", "--seed", 3)
+    table = run(*arguments).stdout
+    assert table.count("backlog") == 2
+    assert "times the clairvoyant" in table
+    one, other = map(json.loads, run(*arguments, "--json").stdout.splitlines())
+    assert one == other
+    assert one["requests"] == 200
+    assert 0 < one["clairvoyant_device_hours"] < one["device_hours"]
+    assert sum(tier["requests"] for tier in one["tiers"]) == 200
+
+
+def test_synthetic_load_keeps_as_much_of_the_fleet_busy_as_is_asked_for(fleet: Path) -> None:
+    arguments = ("--trace", "synthetic", "--fleet", fleet, "--for", 300, "--json")
+    some, more = (json.loads(run(*arguments, "--busy", busy).stdout) for busy in (0.1, 0.2))
+    assert more["requests"] == pytest.approx(2 * some["requests"], rel=0.02)
+
+
+def test_the_same_seed_is_the_same_report_and_faster_arrivals_are_more_load(fleet: Path, mooncake: Path) -> None:
+    arguments = ("--trace", mooncake, "--fleet", fleet, "--json", "--assign", "tenants=3", "--assign", "models=big")
+    assert run(*arguments, "--seed", 1).stdout == run(*arguments, "--seed", 1).stdout
+    assert run(*arguments, "--seed", 1).stdout != run(*arguments, "--seed", 2).stdout
+    one, ten = (json.loads(run(*arguments, "--times", times).stdout) for times in (1, 10))
+    assert ten["lasted_s"] < 0.3 * one["lasted_s"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--policy", "wishful"], "allowed: backlog"),
+        (["--compare", "backlog,wishful"], "no scaling policy 'wishful'"),
+        (["--order", "wishful"], "no queue order"),
+        (["--assign", "colours=red"], "allowed are models=NAME:WEIGHT"),
+        (["--assign", "tiers=interactive:much"], "a weight is a number"),
+        (["--assign", "models=big:0"], "--assign models=big:0"),
+        (["--assign", "models=huge"], "no model 'huge'"),
+        (["--plot", "/nowhere/out.png"], "cannot be written"),
+    ],
+)
+def test_what_cannot_be_is_said(fleet: Path, mooncake: Path, arguments: list[str], says: str) -> None:
+    with pytest.raises(StokerError, match=says):
+        run("--trace", mooncake, "--fleet", fleet, *arguments)
+
+
+def test_a_fleet_file_without_figures_says_what_to_add(tmp_path: Path, mooncake: Path) -> None:
+    file = tmp_path / "fleet.toml"
+    file.write_text('[models.big]\nengine = "echo"\n')
+    with pytest.raises(ConfigError, match=r"(?s)no \[simulation\] table.*\[simulation.models.big\]"):
+        run("--trace", mooncake, "--fleet", file)
+
+
+def test_interrupted_it_says_so_and_leaves_no_picture(
+    fleet: Path, mooncake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command.Simulation, "run", interrupted)
+    found = run("--trace", mooncake, "--fleet", fleet, "--plot", tmp_path / "out.png")
+    assert found.exit_code == 130
+    assert not (tmp_path / "out.png").exists()
