@@ -86,7 +86,7 @@ class Model(_Table):
     ``source`` is ``package:NAME`` (weights inside an installed Python package), a path, or a hub id.
     """
 
-    engine: Literal["embed", "generate", "openai", "echo"]
+    engine: Literal["embed", "classify", "rerank", "generate", "openai", "echo"]
     source: str = ""
     tiers: tuple[TierName, ...] = ("interactive", "standard", "batch")
     memory_gb: Gigabytes = 1.0

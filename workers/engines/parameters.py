@@ -1,4 +1,5 @@
-"""The parameters of one generation, whichever engine it runs on. No torch: some engines only ask a server."""
+"""What a producer may ask for besides its inputs: how that is checked, and the parameters of one generation, whichever
+engine it runs on. No torch: some engines only ask a server."""
 
 from __future__ import annotations
 
@@ -12,14 +13,35 @@ from producer.job import explain
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
 
 
-class Parameters(BaseModel):
+class Checked(BaseModel):
+    """What ``parameters`` of a request may hold: a subclass says it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    @classmethod
+    def parse(cls, fields: dict[str, Any]) -> Self:
+        """Check a producer's parameters.
+
+        Raises:
+            InvalidJob: with a line for each mistake: key, value, what is allowed.
+        """
+        if unknown := sorted(fields.keys() - cls.model_fields.keys()):
+            raise InvalidJob(
+                f"parameters.{unknown[0]} = {fields[unknown[0]]!r}: no such parameter; "
+                f"allowed: {', '.join(sorted(cls.model_fields))}"
+            )
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            raise InvalidJob("\n".join(f"parameters.{line}" for line in explain(error).splitlines())) from None
+
+
+class Parameters(Checked):
     """What ``parameters`` of a generation may hold.
 
     Greedy by default. A temperature, ``top_p`` or ``top_k`` asks for sampling, unless ``do_sample``
     says no; a temperature of 0 is greedy too.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     max_new_tokens: Annotated[int, Field(ge=1)] = 64
     do_sample: bool = False
@@ -45,20 +67,3 @@ class Parameters(BaseModel):
     @model_validator(mode="after")
     def _zero_is_greedy(self) -> Self:
         return self.model_copy(update={"do_sample": False}) if self.temperature == 0 else self
-
-    @classmethod
-    def parse(cls, fields: dict[str, Any]) -> Parameters:
-        """Check a producer's parameters.
-
-        Raises:
-            InvalidJob: with a line for each mistake: key, value, what is allowed.
-        """
-        if unknown := sorted(fields.keys() - cls.model_fields.keys()):
-            raise InvalidJob(
-                f"parameters.{unknown[0]} = {fields[unknown[0]]!r}: no such parameter; "
-                f"allowed: {', '.join(sorted(cls.model_fields))}"
-            )
-        try:
-            return cls.model_validate(fields)
-        except ValidationError as error:
-            raise InvalidJob("\n".join(f"parameters.{line}" for line in explain(error).splitlines())) from None

@@ -15,9 +15,20 @@ def create(settings: Model, device: str) -> Engine:
     """
     match settings.engine:
         case "embed":
-            from .embed import EmbedEngine
+            from .embed import Embedder
+            from .micro_batches import MicroBatchEngine
 
-            return EmbedEngine(settings, device)
+            return MicroBatchEngine(settings, Embedder(settings, device))
+        case "classify":
+            from .classify import Classifier
+            from .micro_batches import MicroBatchEngine
+
+            return MicroBatchEngine(settings, Classifier(settings, device))
+        case "rerank":
+            from .micro_batches import MicroBatchEngine
+            from .rerank import Reranker
+
+            return MicroBatchEngine(settings, Reranker(settings, device))
         case "generate":
             from .generate import GenerateEngine
 

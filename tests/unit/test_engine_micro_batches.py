@@ -1,0 +1,260 @@
+"""Micro-batches, with an encoder that counts letters: how jobs share batches, and how each is answered whole."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from producer.errors import EngineError, InvalidJob, JobCancelled, JobExpired
+from producer.settings import Model
+from scheduler.cost import LearnedCost
+from workers.engines.backlog import SLICE_CHARS, Features, Text
+from workers.engines.micro_batches import MicroBatchEngine, OutOfMemory
+from workers.engines.protocol import Batch, Outcome, Request
+
+ROWS = 4
+
+
+class Counter:
+    """Answers each word with its length, which is also its number of tokens."""
+
+    max_batch_tokens = 4096
+
+    def __init__(self) -> None:
+        self.encoded: list[int] = []
+        self.ran: list[list[int]] = []
+        self.before: Callable[[list[int]], None] = lambda _: None
+        """Called with the lengths of a batch before it runs; may fail."""
+
+    def load(self) -> None:
+        pass
+
+    def texts(self, request: Request) -> list[Text]:
+        if not request.inputs:
+            raise InvalidJob("no words")
+        return [str(item) for item in request.inputs]
+
+    def encode(self, texts: list[Text]) -> list[Features]:
+        self.encoded.append(len(texts))
+        return [{"input_ids": [0] * len(text)} for text in texts]
+
+    def forward(self, rows: list[Features]) -> list[Any]:
+        lengths = [len(row["input_ids"]) for row in rows]
+        self.before(lengths)
+        self.ran.append(lengths)
+        return lengths
+
+    def answer(self, request: Request, values: list[Any]) -> list[Any]:  # noqa: ARG002  one value is one output
+        return values
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def counter() -> Counter:
+    return Counter()
+
+
+@pytest.fixture
+def engine(counter: Counter) -> MicroBatchEngine:
+    engine = MicroBatchEngine(Model(engine="embed", source="x", max_concurrency=ROWS), counter)
+    engine.load()
+    counter.encoded.clear()
+    counter.ran.clear()
+    return engine
+
+
+def words(*lengths: int) -> list[Any]:
+    return ["x" * length for length in lengths]
+
+
+def ended(engine: MicroBatchEngine) -> dict[str, Outcome]:
+    """What one step made final."""
+    return {report.id: report for report in engine.step(0.0) if isinstance(report, Outcome)}
+
+
+def run(engine: MicroBatchEngine, *requests: Request) -> dict[str, Outcome]:
+    for request in requests:
+        engine.submit(request)
+    outcomes: dict[str, Outcome] = {}
+    for _ in range(10_000):
+        outcomes |= ended(engine)
+        if len(outcomes) == len(requests):
+            return outcomes
+    raise AssertionError(f"only {sorted(outcomes)} have an outcome")
+
+
+def test_a_large_job_is_spread_over_batches_that_others_share(engine: MicroBatchEngine, counter: Counter) -> None:
+    outcomes = run(engine, Request("a", words(5)), Request("large", words(*[5] * 9)), Request("b", words(5, 5)))
+    assert [len(batch) for batch in counter.ran] == [4, 4, 4]
+    assert outcomes["large"].outputs == [5] * 9
+    assert outcomes["large"].usage == {"input_tokens": 45}
+    assert outcomes["a"].batch_size == 4
+
+
+def test_each_output_is_that_of_its_input_whatever_order_they_ran_in(engine: MicroBatchEngine) -> None:
+    lengths = [3, 90, 4, 80, 5, 3, 91, 7, 100]
+    outcomes = run(engine, Request("a", words(*lengths)), Request("b", words(*lengths[::-1])))
+    assert outcomes["a"].outputs == lengths
+    assert outcomes["b"].outputs == lengths[::-1]
+
+
+def test_it_tells_what_its_batches_cost(engine: MicroBatchEngine) -> None:
+    engine.submit(Request("a", words(3, 3)))
+    engine.submit(Request("b", words(3)))
+    [batch] = [report for report in engine.step(0.0) if isinstance(report, Batch)]
+    assert (batch.requests, batch.rows, batch.tokens) == (2, 3, 9)
+    assert batch.ran_s > 0
+
+
+def test_ten_thousand_inputs_do_not_hold_up_the_batch_before_them(engine: MicroBatchEngine, counter: Counter) -> None:
+    engine.submit(Request("first", words(3)))
+    engine.submit(Request("large", words(*[3] * 10_000)))
+    assert ended(engine).keys() == {"first"}
+    assert sum(counter.encoded) <= engine._packing.look_ahead
+    ended(engine)
+    assert counter.encoded[1:] == [ROWS]  # from now on, so many as have run
+
+
+def test_long_texts_are_encoded_a_few_at_a_time(engine: MicroBatchEngine, counter: Counter) -> None:
+    outcomes = run(engine, Request("a", ["x" * SLICE_CHARS] * 3))
+    assert outcomes["a"].outputs == [SLICE_CHARS] * 3
+    assert counter.encoded == [1, 1, 1]
+
+
+def test_capacity_is_counted_in_inputs(engine: MicroBatchEngine) -> None:
+    assert engine.capacity == 2 * ROWS
+    engine.submit(Request("a", words(*[3] * 9)))
+    ended(engine)
+    assert engine.capacity == 1 + 1  # the one, with five inputs left, and room for three more: another like it
+    engine.submit(Request("b", words(*[3] * 9)))
+    ended(engine)
+    assert engine.capacity == 0
+    while engine._jobs:
+        ended(engine)
+    assert engine.capacity == 1  # the usual job fills more than two batches by itself
+
+
+def test_a_large_job_now_and_then_is_not_the_usual(engine: MicroBatchEngine) -> None:
+    for number in range(30):
+        run(engine, Request(str(number), words(*[3] * (500 if number % 3 == 0 else 1))))
+    assert engine.capacity == 2 * ROWS
+
+
+@pytest.mark.parametrize("encoded", [True, False])
+def test_cancelled_between_two_batches_nothing_of_it_is_left(engine: MicroBatchEngine, encoded: bool) -> None:
+    engine.submit(Request("a", words(*[3] * (9 if encoded else 2000))))
+    assert ended(engine) == {}  # one batch of several has run
+    engine.cancel("a")
+    [outcome] = engine.step(0.0)
+    assert isinstance(outcome, Outcome)
+    assert isinstance(outcome.error, JobCancelled)
+    assert len(engine._backlog) == 0
+
+
+def test_cancelled_while_its_last_batch_runs(engine: MicroBatchEngine, counter: Counter) -> None:
+    counter.before = lambda _: engine.cancel("a")
+    engine.submit(Request("a", words(3)))
+    engine.submit(Request("b", words(3)))
+    outcomes = ended(engine)
+    assert isinstance(outcomes["a"].error, JobCancelled)
+    assert outcomes["b"].error is None
+
+
+def test_what_is_too_late_is_not_run(engine: MicroBatchEngine, counter: Counter) -> None:
+    engine.submit(Request("late", words(3), deadline=time.monotonic()))
+    engine.submit(Request("early", words(3), deadline=time.monotonic() + 60))
+    outcomes = ended(engine)
+    assert isinstance(outcomes["late"].error, JobExpired)
+    assert outcomes["early"].outputs == [3]
+    assert counter.ran == [[3]]
+
+
+@pytest.mark.parametrize("inputs", [1, 2000])
+def test_a_deadline_that_passes_while_a_batch_runs_ends_the_job_with_it(
+    engine: MicroBatchEngine, counter: Counter, inputs: int
+) -> None:
+    due = time.monotonic() + 60.0
+    engine.submit(Request("due", words(*[3] * inputs), deadline=due))
+
+    def take_too_long(lengths: list[int]) -> None:
+        [job] = engine._jobs.values()
+        job.request = Request("due", [], deadline=time.monotonic())
+
+    counter.before = take_too_long
+    assert isinstance(ended(engine)["due"].error, JobExpired)
+    assert len(engine._backlog) == 0
+
+
+def test_the_urgent_one_runs_before_older_ones_that_suit_each_other(
+    engine: MicroBatchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = LearnedCost()
+    slow.learn(1000, 1000, 100.0)
+    monkeypatch.setattr(engine, "_token_cost", slow)
+    for number in range(4):
+        engine.submit(Request(str(number), words(250)))
+    engine.submit(Request("urgent", words(1), deadline=time.monotonic() + 60))
+    assert ended(engine).keys() == {"urgent"}
+    assert ended(engine).keys() == {"0", "1", "2", "3"}
+
+
+def test_an_input_that_fails_on_the_device_fails_alone(engine: MicroBatchEngine, counter: Counter) -> None:
+    def fail(lengths: list[int]) -> None:
+        if 13 in lengths:
+            raise IndexError("an unlucky number")
+
+    counter.before = fail
+    outcomes = run(engine, Request("a", words(12)), Request("bad", words(12, 13)), Request("b", words(12)))
+    assert isinstance(outcomes["bad"].error, EngineError)
+    assert "text 1 failed on the device: an unlucky number" in str(outcomes["bad"].error)
+    assert outcomes["a"].outputs == outcomes["b"].outputs == [12]
+
+
+def test_out_of_memory_halves_the_batch_and_is_remembered(engine: MicroBatchEngine, counter: Counter) -> None:
+    tried: list[int] = []
+
+    def small_device(lengths: list[int]) -> None:
+        tried.append(len(lengths))
+        if len(lengths) > 2:
+            raise OutOfMemory("a device with room for two")
+
+    counter.before = small_device
+    for _ in range(2):
+        outcomes = run(engine, *(Request(str(number), words(5)) for number in range(4)))
+        assert all(outcome.outputs == [5] for outcome in outcomes.values())
+    assert tried == [4, 2, 2, 2, 2]  # the second time it did not try four
+
+
+def test_a_failed_pass_keeps_nothing_of_the_device(engine: MicroBatchEngine, counter: Counter) -> None:
+    """Its tensors would stay in the frames that a traceback holds, and the halves would not fit either."""
+
+    class Tensor:
+        alive = 0
+
+        def __init__(self) -> None:
+            Tensor.alive += 1
+
+        def __del__(self) -> None:
+            Tensor.alive -= 1
+
+    def fail(lengths: list[int]) -> None:
+        assert Tensor.alive == 0
+        tensor = Tensor()
+        if len(lengths) > 1:
+            raise OutOfMemory(f"no room beside {tensor}")
+
+    counter.before = fail
+    run(engine, Request("a", words(5, 5, 5, 5)))
+
+
+def test_a_device_that_fails_at_everything_is_lost(engine: MicroBatchEngine, counter: Counter) -> None:
+    def fail(lengths: list[int]) -> None:
+        raise RuntimeError("the device fell off the bus")
+
+    counter.before = fail
+    engine.submit(Request("a", words(3)))
+    with pytest.raises(RuntimeError, match="fell off the bus"):
+        engine.step(0.0)
