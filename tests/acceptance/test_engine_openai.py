@@ -1,0 +1,379 @@
+"""The openai engine with a server that does not always behave: ``tests/openai_stub.py``, over real HTTP."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import psutil
+import pytest
+
+from processes import wait_for
+from producer.errors import ConfigError, EngineError, InvalidJob, JobCancelled, JobExpired
+from producer.settings import Model
+from workers.engines.openai import client
+from workers.engines.openai.client import ServerLost
+from workers.engines.openai.engine import OpenAIEngine
+from workers.engines.openai.server import free_port
+from workers.engines.protocol import Outcome, Piece, Report, Request
+
+STUB = str(Path(__file__).parents[1] / "openai_stub.py")
+DEADLINE_S = 60.0
+
+
+def settings(*arguments: str, **options: Any) -> Model:
+    command = [sys.executable, STUB, "--port", "{port}", *arguments]
+    return Model(engine="openai", max_concurrency=4, options={"command": command, **options})
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[[Model], OpenAIEngine]]:
+    engines: list[OpenAIEngine] = []
+
+    def started(model: Model) -> OpenAIEngine:
+        engines.append(OpenAIEngine(model, "cpu:0"))
+        engines[-1].load()
+        return engines[-1]
+
+    yield started
+    for engine in engines:
+        engine.close()
+
+
+@pytest.fixture
+def engine(start: Callable[[Model], OpenAIEngine]) -> OpenAIEngine:
+    return start(settings())
+
+
+def run(engine: OpenAIEngine, *requests: Request) -> dict[str, Outcome]:
+    for request in requests:
+        engine.submit(request)
+    return {report.id: report for report in reports_of(engine, len(requests)) if isinstance(report, Outcome)}
+
+
+def reports_of(engine: OpenAIEngine, outcomes: int) -> list[Report]:
+    reports: list[Report] = []
+    deadline = time.monotonic() + DEADLINE_S
+    while sum(isinstance(report, Outcome) for report in reports) < outcomes:
+        assert time.monotonic() < deadline, reports
+        reports += engine.step(0.5)
+    return reports
+
+
+def step_until_lost(engine: OpenAIEngine) -> str:
+    deadline = time.monotonic() + DEADLINE_S
+    with pytest.raises(ServerLost) as lost:  # noqa: PT012  one of the steps raises, nobody knows which
+        while time.monotonic() < deadline:
+            assert engine.step(0.2) == []
+    return str(lost.value)
+
+
+def process_of(engine: OpenAIEngine) -> psutil.Process:
+    """The server itself, which is the child of its lifeline."""
+    assert engine._server is not None
+    lifeline = psutil.Process(engine._server._process.pid)
+    return wait_for(lifeline.children, "the server's process")[0]
+
+
+def seen(engine: OpenAIEngine) -> dict[str, Any]:
+    assert engine._client is not None
+    told: dict[str, Any] = httpx2.get(f"{engine._client._http.base_url}/seen").json()
+    return told
+
+
+def step_until(engine: OpenAIEngine, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """Step until the server has seen what it should; nothing must end meanwhile."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition(told := seen(engine)):
+        assert time.monotonic() < deadline, told
+        assert engine.step(0.02) == []
+    return told
+
+
+def test_the_answer_and_how_it_ended(engine: OpenAIEngine) -> None:
+    outcomes = run(
+        engine,
+        Request("length", ["two words"], {"max_new_tokens": 3}),
+        Request("stop", ["x"], {"stop": "w2"}),
+        Request("chat", [{"messages": [{"role": "user", "content": "hello there"}]}], {"max_new_tokens": 2}),
+        Request("wide", ["!wide"], {"max_new_tokens": 2}),
+    )
+    assert outcomes["length"].outputs == [{"text": " w0 w1 w2", "finish_reason": "length"}]
+    assert outcomes["length"].usage == {"input_tokens": 2, "output_tokens": 3}
+    assert outcomes["stop"].outputs == [{"text": " w0 w1", "finish_reason": "stop"}]
+    assert outcomes["chat"].outputs == [{"text": " w0 w1", "finish_reason": "length"}]
+    assert outcomes["wide"].outputs == [{"text": "\u2028\u2028", "finish_reason": "length"}]
+    assert {request["path"] for request in seen(engine)["requests"]} == {"/v1/completions", "/v1/chat/completions"}
+
+
+def test_the_inputs_of_a_job_are_asked_for_together_and_answered_in_order(engine: OpenAIEngine) -> None:
+    prompts: list[Any] = ["word " * (n + 1) for n in range(9)]
+    outcome = run(engine, Request("a", prompts, {"max_new_tokens": 20, "seed": 7}))["a"]
+    assert outcome.outputs is not None
+    assert len(outcome.outputs) == 9
+    assert outcome.usage == {"input_tokens": sum(range(1, 10)), "output_tokens": 180}
+    assert outcome.batch_size == 4
+    told = seen(engine)
+    assert told["most_running"] == 4
+    seeds = {request["body"]["prompt"]: request["body"]["seed"] for request in told["requests"]}
+    assert [seeds[prompt] for prompt in prompts] == list(range(7, 16))
+
+
+def test_connections_are_used_again(engine: OpenAIEngine) -> None:
+    client = psutil.Process()
+    for name in "abc":
+        run(engine, Request(name, ["x"], {"max_new_tokens": 1}))
+        assert engine._client is not None
+        ports = {c.laddr.port for c in client.net_connections("tcp") if c.raddr and c.status == "ESTABLISHED"}
+        ours = engine._client._http.base_url.port
+        to_server = {c.laddr.port for c in client.net_connections("tcp") if c.raddr and c.raddr.port == ours}
+        assert len(ports & to_server) == 1
+        if name == "a":
+            first = ports & to_server
+    assert ports & to_server == first
+
+
+def test_a_stream_is_told_in_pieces_and_only_if_asked_for(engine: OpenAIEngine) -> None:
+    engine.submit(Request("told", ["x", "y"], {"max_new_tokens": 5}, stream=True))
+    engine.submit(Request("untold", ["x"], {"max_new_tokens": 5}))
+    reports = reports_of(engine, 2)
+    pieces = [report for report in reports if isinstance(report, Piece)]
+    assert {piece.id for piece in pieces} == {"told"}
+    for index in (0, 1):
+        assert "".join(piece.text for piece in pieces if piece.index == index) == " w0 w1 w2 w3 w4"
+        assert sum(piece.tokens for piece in pieces if piece.index == index) == 5
+    ended_at = next(i for i, report in enumerate(reports) if isinstance(report, Outcome) and report.id == "told")
+    assert all(not isinstance(report, Piece) for report in reports[ended_at:])
+
+
+def test_a_cancelled_request_is_hung_up_on_at_once_and_its_place_is_free(engine: OpenAIEngine) -> None:
+    for name in "abcd":
+        engine.submit(Request(name, ["x"], {"max_new_tokens": 4000}))
+    engine.submit(Request("next", ["x"], {"max_new_tokens": 1}))
+    step_until(engine, lambda told: told["running"] == 4)
+    for name in "abcd":
+        engine.cancel(name)
+    outcomes = {report.id: report for report in engine.step(1.0) if isinstance(report, Outcome)}
+    assert outcomes.keys() == set("abcd")
+    assert all(isinstance(outcome.error, JobCancelled) for outcome in outcomes.values())
+    assert run(engine) == {}
+    next_one = reports_of(engine, 1)[0]
+    assert next_one.id == "next" if isinstance(next_one, Outcome) else False
+    told = wait_for(lambda: told if (told := seen(engine))["running"] == 0 else None, "the server to notice")
+    assert told["hung_up_on"] == 4
+
+
+def test_what_hangs_can_be_cancelled(engine: OpenAIEngine) -> None:
+    engine.submit(Request("a", ["!hang"]))
+    step_until(engine, lambda told: told["running"] == 1)
+    engine.cancel("a")
+    assert isinstance(run(engine, Request("b", ["x"]))["b"].error, JobCancelled | None)
+    wait_for(lambda: seen(engine)["hung_up_on"] == 1, "the server to notice")
+
+
+def test_nothing_grows_while_the_server_hangs(engine: OpenAIEngine) -> None:
+    """Which is how the watchdog finds out."""
+    engine.submit(Request("a", ["!hang"]))
+    step_until(engine, lambda told: told["running"] == 1)
+    before = engine.progress
+    assert engine.step(0.3) == []
+    assert engine.progress == before
+
+
+def test_a_deadline_ends_what_runs_and_what_waits(engine: OpenAIEngine) -> None:
+    soon = time.monotonic() + 0.3
+    hanging = [Request(name, ["!hang"], deadline=soon) for name in "abcd"]
+    waiting = Request("waiting", ["x"], deadline=soon)
+    over = Request("over", ["x"], deadline=time.monotonic() - 1)
+    later = Request("later", ["x"], deadline=time.monotonic() + 1000)
+    outcomes = run(engine, *hanging, waiting, over, later)
+    for name in ("a", "b", "c", "d", "waiting", "over"):
+        assert isinstance(outcomes[name].error, JobExpired)
+    assert outcomes["later"].error is None
+    assert "over" not in [request["body"]["prompt"] for request in seen(engine)["requests"]]
+    wait_for(lambda: seen(engine)["hung_up_on"] == 4, "the server to notice")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "error", "said"),
+    [
+        ("!status 400 9", InvalidJob, "the server refused it: as asked"),
+        ("!status 401 9", EngineError, "the server answered 401: as asked"),
+        ("!status 500 9", EngineError, "the server answered 500: as asked"),
+        ("!cut", EngineError, "the connection to the server broke"),
+        ("!end", EngineError, "ended its answer in the middle"),
+        ("!garbage", EngineError, "no event of the OpenAI API: {no JSON"),
+        ("!error 400", InvalidJob, "broken in the middle"),
+        ("!error 500", EngineError, "broken in the middle"),
+        ("!abort", EngineError, "finish_reason = 'abort'"),
+    ],
+)
+def test_what_goes_wrong_with_one_request_ends_that_one(
+    engine: OpenAIEngine, prompt: str, error: type[Exception], said: str
+) -> None:
+    outcomes = run(engine, Request("bad", ["fine", prompt, "!hang"]), Request("good", ["x"] * 3, {"max_new_tokens": 9}))
+    assert type(outcomes["bad"].error) is error
+    assert said in str(outcomes["bad"].error)
+    assert outcomes["good"].error is None
+    wait_for(lambda: seen(engine)["running"] == 0, "the rest of the job to be hung up on")
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_busy_server_is_asked_again(engine: OpenAIEngine, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    monkeypatch.setattr(client.backoff, "delays", lambda retries: [0.01] * retries)
+    outcomes = run(engine, Request("busy", [f"!status {status} 4"]), Request("always", [f"!status {status} 999"]))
+    assert outcomes["busy"].error is None
+    assert type(outcomes["always"].error) is EngineError
+    assert f"answered {status}" in str(outcomes["always"].error)
+
+
+@pytest.mark.parametrize("when", ["idle", "running"])
+def test_a_server_that_dies_is_the_end_of_the_engine(engine: OpenAIEngine, when: str) -> None:
+    if when == "running":
+        engine.submit(Request("other", ["!hang"]))
+        step_until(engine, lambda told: told["running"] == 1)
+        engine.submit(Request("a", ["!die"]))
+    else:
+        process_of(engine).kill()
+    said = step_until_lost(engine)
+    assert "killed by SIGKILL" in said or "does not say at /health" in said
+
+
+def test_a_server_that_is_not_well_is_the_end_of_the_engine(engine: OpenAIEngine) -> None:
+    engine.submit(Request("a", ["!sick"]))
+    assert "the engine is dead; and it does not say at /health that it is well" in step_until_lost(engine)
+
+
+def test_a_server_that_ends_while_it_loads_is_told_with_its_last_words() -> None:
+    engine = OpenAIEngine(settings("--fail", "3"), "cpu:0")
+    with pytest.raises(
+        EngineError, match=r"before it was ready: exit code 3; the end of its log:\nloading \.\.\.\nno such"
+    ):
+        engine.load()
+
+
+def test_a_server_that_is_not_ready_in_time_is_told_and_ended() -> None:
+    engine = OpenAIEngine(settings(health="/nowhere", start_s=1.0), "cpu:0")
+    with pytest.raises(
+        EngineError, match=r"start_s = 1 s: /nowhere did not answer 200; the end of its log:\nserving as (\d+)"
+    ) as told:
+        engine.load()
+    assert not psutil.pid_exists(int(str(told.value).split("serving as ")[1].split()[0]))
+
+
+def test_a_program_that_is_not_there_is_named() -> None:
+    engine = OpenAIEngine(Model(engine="openai", options={"command": ["no-such-server"]}), "cpu:0")
+    with pytest.raises(ConfigError, match="no program 'no-such-server'"):
+        engine.load()
+
+
+def test_a_source_that_the_command_names_must_be_there() -> None:
+    with pytest.raises(ConfigError, match="has no source"):
+        OpenAIEngine(Model(engine="openai", options={"command": ["serve", "{source}"]}), "cpu:0")
+
+
+def test_the_server_sees_the_workers_device_and_its_own_environment(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    caplog.set_level("INFO")
+    engine = OpenAIEngine(settings(env={"GREETING": "hello"}), "cuda:3")
+    engine.load()
+    try:
+        environment = process_of(engine).environ()
+    finally:
+        engine.close()
+    assert (environment["CUDA_VISIBLE_DEVICES"], environment["GREETING"]) == ("3", "hello")
+    assert "on 3" in caplog.text  # what the server writes is in the worker's log
+
+
+def test_embeddings(start: Callable[[Model], OpenAIEngine]) -> None:
+    engine = start(settings(task="embeddings"))
+    texts: list[Any] = ["x" * (n + 1) for n in range(130)]
+    outcomes = run(
+        engine,
+        Request("many", texts),
+        Request("bad", ["fine", {"no": "text"}]),
+        Request("parameters", ["x"], {"seed": 1}),
+    )
+    assert outcomes["many"].outputs == [[float(n + 1), 1.0] for n in range(130)]
+    assert outcomes["many"].usage == {"input_tokens": 130}
+    assert isinstance(outcomes["bad"].error, InvalidJob)
+    assert "embeddings take none" in str(outcomes["parameters"].error)
+    assert [len(request["body"]["input"]) for request in seen(engine)["requests"]] == [64, 64, 2]
+
+
+@pytest.fixture
+def running_server() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    port = free_port()
+    with subprocess.Popen([sys.executable, STUB, "--port", str(port)]) as process:
+        yield f"http://127.0.0.1:{port}/v1", process
+        process.kill()
+
+
+def test_a_server_that_runs_already_is_used_and_left_running(
+    start: Callable[[Model], OpenAIEngine], running_server: tuple[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, process = running_server
+    monkeypatch.setenv("STUB_KEY", "sesame")
+    engine = start(Model(engine="openai", options={"url": url, "model": "stub", "api_key_env": "STUB_KEY"}))
+    assert run(engine, Request("a", ["x"]))["a"].error is None
+    assert seen(engine)["requests"][0]["key"] == "Bearer sesame"
+    engine.close()
+    assert process.poll() is None
+
+
+def test_a_server_elsewhere_that_goes_is_the_end_of_the_engine(
+    start: Callable[[Model], OpenAIEngine], running_server: tuple[str, Any]
+) -> None:
+    url, process = running_server
+    engine = start(Model(engine="openai", options={"url": url}))
+    process.kill()
+    process.wait()
+    engine.submit(Request("a", ["x"]))
+    assert "the connection to the server broke" in step_until_lost(engine)
+
+
+def test_a_key_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("STUB_KEY", raising=False)
+    engine = OpenAIEngine(Model(engine="openai", options={"url": "http://x", "api_key_env": "STUB_KEY"}), "cpu:0")
+    with pytest.raises(ConfigError, match="the environment has no STUB_KEY"):
+        engine.load()
+
+
+def test_what_a_server_has_started_ends_with_it_even_if_it_ignores_sigterm() -> None:
+    engine = OpenAIEngine(settings("--child", stop_s=0.3), "cpu:0")
+    engine.load()
+    server = process_of(engine)
+    children = wait_for(server.children, "the server's child")
+    engine.close()
+    assert not server.is_running()
+    wait_for(lambda: not any(running(child) for child in children), "the child to end")
+
+
+def test_the_server_does_not_outlive_a_worker_that_is_killed(tmp_path: Path) -> None:
+    program = (
+        "import sys, threading; from producer.settings import Model; from workers.engines.openai.engine import *; "
+        f"engine = OpenAIEngine(Model(engine='openai', options={settings('--child', stop_s=0.3).options!r}), 'cpu:0'); "
+        "engine.load(); print('ready', flush=True); threading.Event().wait()"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as worker:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == b"ready\n"
+        family = psutil.Process(worker.pid).children(recursive=True)
+        assert len(family) == 3  # the lifeline, the server, and its child
+        os.kill(worker.pid, signal.SIGKILL)
+    wait_for(lambda: not any(running(process) for process in family), "the server to end")
+
+
+def running(process: psutil.Process) -> bool:
+    """Whether it runs; an orphan that has ended may stay a zombie where nobody collects these."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

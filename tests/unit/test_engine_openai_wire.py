@@ -1,0 +1,171 @@
+"""What the openai engine says to a server, and what it understands of the answers."""
+
+import json
+from typing import Any
+
+import pytest
+
+from producer.errors import ConfigError, EngineError, InvalidJob
+from workers.engines.openai import command, wire
+from workers.engines.openai.options import Options
+from workers.engines.parameters import Parameters
+
+
+def body(call: wire.Call) -> dict[str, Any]:
+    fields: dict[str, Any] = json.loads(call.content)
+    return fields
+
+
+def asked(**parameters: Any) -> dict[str, Any]:
+    return body(wire.generation("m", "Once", 1, Parameters.parse(parameters)))
+
+
+def test_greedy_by_default_as_on_the_generate_engine() -> None:
+    assert asked() == {
+        "model": "m",
+        "prompt": "Once",
+        "max_tokens": 64,
+        "temperature": 0,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+
+
+def test_sampling_and_the_rest_under_the_names_of_the_api() -> None:
+    fields = asked(max_new_tokens=5, temperature=0.7, top_p=0.9, top_k=3, seed=4, stop="END")
+    assert fields["max_tokens"] == 5
+    assert (fields["temperature"], fields["top_p"], fields["top_k"]) == (0.7, 0.9, 3)
+    assert fields["seed"] == 5  # of input 1
+    assert fields["stop"] == ["END"]
+
+
+def test_no_top_k_is_not_sent_for_servers_do_not_agree_on_its_number() -> None:
+    assert "top_k" not in asked(temperature=1.0)
+
+
+def test_a_chat_goes_where_chats_go() -> None:
+    messages: list[Any] = [{"role": "user", "content": [{"type": "text", "text": "é"}]}]
+    call = wire.generation("m", {"messages": messages}, 0, Parameters())
+    assert call.path == "/v1/chat/completions"
+    assert body(call)["messages"] == messages
+
+
+@pytest.mark.parametrize(
+    "item",
+    ["", {}, {"messages": []}, {"messages": None}, {"prompt": "x"}, 5, "half \ud800", {"messages": ["half \ud800"]}],
+)
+def test_what_is_no_input_is_refused_before_it_is_sent(item: Any) -> None:
+    with pytest.raises(InvalidJob, match="input 3"):
+        wire.generation("m", item, 3, Parameters())
+
+
+def test_embeddings_name_the_input_that_is_no_text() -> None:
+    with pytest.raises(InvalidJob, match="input 65"):
+        wire.embedding("m", ["fine", {"no": "text"}], 64)
+
+
+def test_events_arrive_whole_however_they_are_cut() -> None:
+    stream = 'data: {"a": "\u2028é"}\r\n\r\n: a comment\n\nevent: x\ndata:{"b": 1}\n\ndata: [DONE]\n\n'.encode()
+    expected = ['{"a": "\u2028é"}'.encode(), b'{"b": 1}', b"[DONE]"]
+    assert wire.Events().feed(stream) == expected
+    events = wire.Events()
+    assert [event for at in range(len(stream)) for event in events.feed(stream[at : at + 1])] == expected
+
+
+def test_what_an_event_says() -> None:
+    assert wire.read_event(b'{"choices": [{"text": " Paris", "finish_reason": null}]}') == wire.Event(" Paris")
+    assert wire.read_event(b'{"choices": [{"delta": {"content": null}, "finish_reason": "stop"}]}') == wire.Event(
+        finish_reason="stop"
+    )
+    told = wire.read_event(b'{"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 3, "other": null}}')
+    assert told.usage == {"input_tokens": 5, "output_tokens": 3}
+
+
+@pytest.mark.parametrize("data", [b"{no JSON", b"[]", b"5", b"{}", b'{"choices": [{}]}', b'{"choices": 3}', b"\xff"])
+def test_what_is_no_event_is_the_servers_fault(data: bytes) -> None:
+    assert isinstance(wire.read_event(data).error, EngineError)
+
+
+def test_an_error_within_a_stream_blames_whom_its_code_blames() -> None:
+    assert isinstance(wire.read_event(b'{"error": {"message": "too long", "code": 400}}').error, InvalidJob)
+    assert isinstance(wire.read_event(b'{"error": {"message": "no memory", "code": 500}}').error, EngineError)
+    assert "no memory" in str(wire.read_event(b'{"error": "no memory"}').error)
+
+
+def test_embeddings_are_put_in_order_and_counted() -> None:
+    data = {"data": [{"index": 1, "embedding": [2.0]}, {"index": 0, "embedding": [1.0]}], "usage": {"prompt_tokens": 7}}
+    assert wire.read_embeddings(json.dumps(data).encode(), 2) == ([[1.0], [2.0]], {"input_tokens": 7})
+    with pytest.raises(EngineError, match="2 embeddings for 3 inputs"):
+        wire.read_embeddings(json.dumps(data).encode(), 3)
+    with pytest.raises(EngineError, match="no embeddings"):
+        wire.read_embeddings(b'{"data": [{}]}', 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b'{"error": {"message": "too long"}}', "too long"),
+        (b'{"message": "too long"}', "too long"),
+        (b'{"detail": "Not Found"}', "Not Found"),
+        (b'{"error": "plain"}', "plain"),
+        (b"<html>Bad Gateway</html>", "<html>Bad Gateway</html>"),
+        (b"[1]", "[1]"),
+    ],
+)
+def test_the_message_is_found_wherever_a_server_puts_it(content: bytes, words: str) -> None:
+    assert wire.said(content) == words
+
+
+@pytest.mark.parametrize(("status", "blamed"), [(400, True), (413, True), (422, True), (401, False), (404, False)])
+def test_a_server_that_is_set_up_wrong_is_not_the_jobs_fault(status: int, blamed: bool) -> None:
+    assert wire.is_fault_of_request(status) is blamed
+
+
+def test_a_busy_server_and_a_broken_one_do_not_blame_the_job() -> None:
+    assert not any(wire.is_fault_of_request(status) for status in (408, 425, 429, 500, 502, 503))
+
+
+def test_the_command_is_filled_in_and_other_braces_stay() -> None:
+    given = ["serve", "{source}", "--port={port}", "--on", "{device}", '{"json": {}}']
+    filled = command.arguments(given, source="/m", port="81", device="cuda")
+    assert filled == ["serve", "/m", "--port=81", "--on", "cuda", '{"json": {}}']
+
+
+@pytest.mark.parametrize(
+    ("device", "seen", "expected"),
+    [
+        ("cpu:0", None, {}),
+        ("cuda:3", None, {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": "3"}),
+        ("cuda:3", "3", {}),  # the launcher has seen to it
+        ("cuda:0", "MIG-1234", {}),
+        ("cuda:1", "4, 6", {"CUDA_VISIBLE_DEVICES": "6"}),
+    ],
+)
+def test_a_server_sees_the_workers_device_alone(device: str, seen: str | None, expected: dict[str, str]) -> None:
+    assert command.device_env(device, {} if seen is None else {"CUDA_VISIBLE_DEVICES": seen}) == expected
+
+
+@pytest.mark.parametrize(("device", "seen"), [("cuda:2", "4,6"), ("cuda:0", ""), ("tpu:0", "0"), ("cuda", "0")])
+def test_a_device_that_the_worker_does_not_see_is_named(device: str, seen: str) -> None:
+    with pytest.raises(ConfigError, match=f"device = '{device}'"):
+        command.device_env(device, {"CUDA_VISIBLE_DEVICES": seen})
+
+
+def test_the_url_may_end_in_v1_or_not() -> None:
+    assert Options.parse({"url": "http://host:8000/v1/"}).url == "http://host:8000"
+    assert Options.parse({"url": "https://host"}).url == "https://host"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "give either command, to start a server, or url"),
+        ({"command": ["x"], "url": "http://x"}, "give either command"),
+        ({"url": "host:8000"}, "allowed: http://HOST:PORT"),
+        ({"command": ["x"], "health": "health"}, "health = 'health'"),
+        ({"command": ["x"], "task": "embed"}, "task = 'embed'"),
+    ],
+)
+def test_wrong_options_are_named(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        Options.parse(options)
