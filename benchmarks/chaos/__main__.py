@@ -16,11 +16,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from . import drains, hostile, kills, silence, stock
-from .bars import Bar
+from .bars import Bar, show
 
 SCENARIOS = {1: "killed at random", 2: "scaled in under load", 3: "silent, not dead", 4: "fed with rubbish"}
 
@@ -44,7 +41,7 @@ def main() -> int:
         _say(f"the logs are in {folder}")
     else:
         shutil.rmtree(folder)
-    _show(bars)
+    show(bars)
     line = {
         "benchmark": "chaos",
         "seed": options.seed,
@@ -96,15 +93,6 @@ def _interrupt(_: int, __: FrameType | None) -> None:
 
 def _say(text: str) -> None:
     print(text, flush=True)
-
-
-def _show(bars: list[Bar]) -> None:
-    table = Table("figure", "value", "bar", "ok", "note")
-    for bar in bars:
-        sign = ">=" if bar.better == "higher" else "<="
-        value = "not measured" if bar.value is None else f"{bar.value:g}"
-        table.add_row(bar.name, value, f"{sign} {bar.bar:g}", "yes" if bar.ok else "NO", bar.note)
-    Console(width=None if sys.stdout.isatty() else 150).print(table)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,14 @@
-"""A figure and the bar that it has to reach."""
+"""Figures, and the bars that they have to reach."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from rich.console import Console
+from rich.table import Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +40,13 @@ def percentile(values: list[float], share: float) -> float | None:
         return None
     ordered = sorted(values)
     return ordered[max(0, -(-int(len(ordered) * share * 1000) // 1000) - 1)]
+
+
+def show(bars: Sequence[Bar]) -> None:
+    """Print them as a table."""
+    table = Table("figure", "value", "bar", "ok", "note")
+    for bar in bars:
+        sign = ">=" if bar.better == "higher" else "<="
+        value = "not measured" if bar.value is None else f"{bar.value:g}"
+        table.add_row(bar.name, value, f"{sign} {bar.bar:g}", "yes" if bar.ok else "NO", bar.note)
+    Console(width=None if sys.stdout.isatty() else 150).print(table)
