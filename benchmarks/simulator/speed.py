@@ -35,8 +35,8 @@ def run(options: argparse.Namespace) -> list[Bar]:
     found = report(BACKLOG.name, settings, hardware, outcome)
     most = max(sum(sample.held) for sample in outcome.samples)
     print(
-        f"  {count:,} requests, {len(trace.models)} models, {len(trace.tiers)} tiers, {hardware.count:,} devices (up to "
-        f"{most:,} held): {took_s:.1f} s of processor time for {found.lasted_s:,.0f} s, {outcome.events:,} events; "
+        f"  {count:,} requests over {hardware.count:,} devices, of which {most:,} were held at most, and "
+        f"{found.lasted_s:,.0f} s: {took_s:.1f} s of processor time for {outcome.events:,} events; "
         f"{found.attained:.1%} attained in {found.device_hours:,.0f} device hours",
         flush=True,
     )

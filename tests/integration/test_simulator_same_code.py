@@ -65,7 +65,7 @@ class Workers:
         self.living[name] = Launched(name, placement.model, placement.device, 1, 0.0)
         return name
 
-    def drain(self, name: str, grace_s: float) -> None:
+    def drain(self, name: str, _: float) -> None:
         self.living.pop(name, None)
 
     def ended(self) -> Sequence[Ended]:
