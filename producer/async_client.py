@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+import functools
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,11 +14,12 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from . import envelope, heartbeat, keys
+from .announcements import Announcements
 from .client import build, outcome, revoke
-from .collect import RECHECK_S
 from .connection import AWAY, close_async, connect_async
 from .errors import ResultTimeout, StokerError
 from .job import Item, Job, Result, Status
+from .multiplex import Multiplex
 from .outage import Outage
 from .settings import Settings
 from .stream import AT_ONCE, Piece, Reading, entries
@@ -25,6 +28,8 @@ from .submission import CANCEL_LUA, SUBMIT_LUA, Deadline, arguments, confirm, pl
 
 class AsyncClient:
     """Submits jobs and fetches results from one event loop.
+
+    However many tasks wait and read at the same time, two connections hear for all of them.
 
     >>> async with AsyncClient() as client:
     ...     job = await client.submit("minilm", ["one text", "another"])
@@ -37,6 +42,8 @@ class AsyncClient:
         self.redis: Redis = connect_async(self.settings, retry=Retry(NoBackoff(), 0))
         self._submit = self.redis.register_script(SUBMIT_LUA)
         self._cancel = self.redis.register_script(CANCEL_LUA)
+        self._announcements = Announcements(self.redis, self.settings)
+        self._streams = Multiplex(self.redis, self.settings)
 
     async def submit(
         self,
@@ -87,73 +94,75 @@ class AsyncClient:
         timeout: float | None = None,
     ) -> AsyncIterator[tuple[str, Result | StokerError]]:
         """The results of many jobs as they end; see :meth:`producer.client.Client.results`."""
+        ended: asyncio.Queue[str] = asyncio.Queue()
+        waiting = {job_id: self._announcements.wait(job_id) for job_id in dict.fromkeys(job_ids)}
+        for job_id, stored in waiting.items():
+            stored.add_done_callback(functools.partial(_put, ended, job_id))
         loop = asyncio.get_running_loop()
-        waiting = dict.fromkeys(job_ids)
         deadline = None if timeout is None else loop.time() + timeout
-        outage = Outage(self.settings, "waiting for a result")
-        while waiting:
-            try:
-                async for job_id, stored in self._wait(list(waiting), deadline):
-                    outage.end()
-                    del waiting[job_id]
-                    yield job_id, outcome(stored)
-            except AWAY as error:
-                await asyncio.sleep(outage.ride_out(error))
-            if deadline is not None and loop.time() >= deadline:
-                return
+        try:
+            while waiting:
+                async with asyncio.timeout_at(deadline):
+                    job_id = await ended.get()
+                yield job_id, outcome(waiting.pop(job_id).result())
+        except TimeoutError:
+            return
+        finally:
+            for stored in waiting.values():
+                stored.cancel()
 
     async def stream(self, job_id: str, after: str | None = None, timeout: float | None = None) -> AsyncIterator[Piece]:
         """The output of a job, in pieces, while it is made; see :meth:`producer.client.Client.stream`."""
-        reading, outage = Reading(after, timeout), Outage(self.settings, "reading a stream")
-        ended: Result | StokerError | None = None
+        async with aclosing(self.follow(job_id, after, timeout)) as following:
+            async for news in following:
+                if isinstance(news, Piece):
+                    yield news
+
+    async def follow(
+        self, job_id: str, after: str | None = None, timeout: float | None = None
+    ) -> AsyncGenerator[Piece | Result]:
+        """What :meth:`stream` tells, and then the result."""
+        reading = Reading(after, timeout)
+        ended = self._announcements.wait(job_id)
+        try:
+            while not ended.done():
+                news = asyncio.create_task(self._streams.entries(job_id, reading.last))
+                try:
+                    wait_s = None if timeout is None else reading.wait_ms / 1000
+                    either: tuple[asyncio.Future[Any], ...] = (news, ended)
+                    await asyncio.wait(either, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+                    came = news.result() if news.done() else []
+                finally:
+                    news.cancel()
+                for piece in reading.read(came):
+                    yield piece
+                if not came and not ended.done() and reading.overdue:
+                    raise ResultTimeout(f"job {job_id} made nothing for {timeout} s; it goes on, ask again")
+            final = outcome(ended.result())
+            async for piece in self._rest(job_id, reading):  # what was written before the result
+                yield piece
+        finally:
+            ended.cancel()
+        if isinstance(final, StokerError):
+            raise final
+        for piece in reading.finish(final.output):
+            yield piece
+        yield final
+
+    async def _rest(self, job_id: str, reading: Reading) -> AsyncIterator[Piece]:
+        """What a stream that has ended holds behind the place of a reader."""
+        outage = Outage(self.settings, "reading a stream")
         while True:
             try:
-                async with self.redis.pipeline(transaction=False) as pipe:
-                    pipe.xread({keys.stream(job_id): reading.last}, AT_ONCE, None if ended else reading.wait_ms)
-                    pipe.get(keys.result(job_id))
-                    found, stored = await pipe.execute()
+                found = entries(await self.redis.xread({keys.stream(job_id): reading.last}, AT_ONCE))
                 outage.end()
             except AWAY as error:
                 await asyncio.sleep(outage.ride_out(error))
                 continue
-            for piece in reading.read(entries(found)):
+            if not found:
+                return
+            for piece in reading.read(found):
                 yield piece
-            if ended and not found:
-                break
-            if ended is None and envelope.is_final(stored):
-                ended = outcome(stored)
-            elif not found and reading.overdue:
-                raise ResultTimeout(f"job {job_id} made nothing for {timeout} s; it goes on, ask again")
-        if isinstance(ended, StokerError):
-            raise ended
-        for piece in reading.finish(ended.output):
-            yield piece
-
-    async def _wait(self, job_ids: list[str], deadline: float | None) -> AsyncIterator[tuple[str, bytes]]:
-        """Stored results as they appear. Looks only once it is subscribed, so that none slips between."""
-        loop = asyncio.get_running_loop()
-        names = {keys.result(job_id): job_id for job_id in job_ids}
-        unconfirmed = set(names)
-        async with self.redis.pubsub() as pubsub:
-            await pubsub.subscribe(*names)
-            look_at = loop.time() + RECHECK_S
-            while names:
-                if not unconfirmed or loop.time() >= look_at:
-                    for name, stored in zip(list(names), await self.redis.mget(list(names)), strict=True):
-                        if envelope.is_final(stored):
-                            yield names.pop(name), stored
-                    unconfirmed, look_at = {""}, loop.time() + RECHECK_S
-                if not names or (deadline is not None and loop.time() >= deadline):
-                    return
-                until = look_at if deadline is None else min(look_at, deadline)
-                message = await pubsub.get_message(timeout=max(0.0, until - loop.time()))
-                if message is None:
-                    continue
-                name = message["channel"].decode()
-                if message["type"] == "subscribe":
-                    unconfirmed.discard(name)
-                elif envelope.is_final(message["data"]) and name in names:
-                    yield names.pop(name), message["data"]
 
     async def status(self, job_id: str) -> Status:
         """Where the job is now; see :meth:`producer.client.Client.status`."""
@@ -187,6 +196,8 @@ class AsyncClient:
 
     async def aclose(self) -> None:
         """Give up the connections."""
+        await self._announcements.aclose()
+        await self._streams.aclose()
         await close_async(self.redis)
 
     async def __aenter__(self) -> Self:
@@ -196,3 +207,7 @@ class AsyncClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+def _put(ended: asyncio.Queue[str], job_id: str, _: asyncio.Future[bytes]) -> None:
+    ended.put_nowait(job_id)

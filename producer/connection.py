@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 SENTINEL_PORT = 26379
 
+MOST_CONNECTIONS = 64
+"""Of one asyncio client; who finds all in use waits for one."""
+
 AWAY = (
     redis.ConnectionError,
     redis.TimeoutError,
@@ -42,7 +45,11 @@ def connect(settings: Settings, **options: Any) -> redis.Redis:
 def connect_async(settings: Settings, **options: Any) -> redis.asyncio.Redis:
     """The same for asyncio."""
     if not _by_sentinel(settings):
-        return redis.asyncio.Redis.from_url(settings.redis_url, **options)
+        # However much one loop does at once, Redis is one thread: more connections would only cost.
+        pool = redis.asyncio.BlockingConnectionPool.from_url(
+            settings.redis_url, max_connections=MOST_CONNECTIONS, timeout=None, **options
+        )
+        return redis.asyncio.Redis.from_pool(pool)
     hosts, login = _sentinels(settings.redis_url)
     sentinel = redis.asyncio.Sentinel(hosts, sentinel_kwargs={"socket_timeout": 1.0})
     client: redis.asyncio.Redis = sentinel.master_for(_master(settings), **login, **options)

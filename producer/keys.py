@@ -86,6 +86,11 @@ def stream(job_id: str) -> str:
     return f"stoker:stream:{job_id}"
 
 
+def bell(reader: str) -> str:
+    """Stream of one entry. Wakes a reader of many streams, to read one more; expires when nobody rings."""
+    return f"stoker:bell:{reader}"
+
+
 def api_keys() -> str:
     """Hash. SHA-256 of an API key in hex -> everything else about it as JSON; no expiry, revoked ones stay."""
     return "stoker:apikeys"

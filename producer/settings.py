@@ -98,6 +98,12 @@ class Model(_Table):
     options: dict[str, Any] = Field(default_factory=dict)
     """Handed to the engine as they are; each engine documents its own."""
 
+    @property
+    def task(self) -> str | None:
+        """What it does for who speaks the OpenAI API: ``generate`` or ``embeddings``; None for an echo of any input."""
+        by_engine = {"embed": "embeddings", "generate": "generate", "openai": "generate"}
+        return str(self.options.get("task") or "") or by_engine.get(self.engine)
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.min_replicas > self.max_replicas:

@@ -123,11 +123,15 @@ class Reading:
 
 
 def entries(found: Any) -> list[Entry]:
-    """The entries in an answer to XREAD for one stream, as either version of the protocol gives it."""
-    parts = (
-        [part for parts in found.values() for part in parts] if isinstance(found, dict) else [each[1] for each in found]
-    )
-    return [entry for part in parts for entry in part]
+    """The entries in an answer to XREAD for one stream."""
+    return [entry for _, came in by_stream(found) for entry in came]
+
+
+def by_stream(found: Any) -> list[tuple[str, list[Entry]]]:
+    """The entries of each stream in an answer to XREAD, as either version of the protocol gives it."""
+    if isinstance(found, dict):
+        return [(name.decode(), [entry for part in parts for entry in part]) for name, parts in found.items()]
+    return [(name.decode(), came) for name, came in found or ()]
 
 
 def _agree(one: str, other: str) -> int:

@@ -9,10 +9,10 @@ from fastapi import APIRouter, FastAPI
 
 from ..async_client import AsyncClient
 from ..settings import Settings
-from . import errors, operations
+from . import departure, errors, inference, operations
 from .body_limit import BodyLimit
 
-ROUTERS: list[APIRouter] = [operations.router]
+ROUTERS: list[APIRouter] = [inference.router, operations.router]
 
 
 def create_app(settings: Settings, loopback: bool = True) -> FastAPI:
@@ -31,6 +31,7 @@ def create_app(settings: Settings, loopback: bool = True) -> FastAPI:
     app = FastAPI(title="Stoker", summary="The OpenAI API in front of a fleet of workers", lifespan=lifespan)
     app.state.loopback = loopback
     errors.install(app)
+    departure.install(app)
     for router in ROUTERS:
         app.include_router(router)
     app.add_middleware(BodyLimit, most=settings.gateway.max_body_bytes)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 
@@ -20,6 +23,36 @@ from ..openai.reading import mistake
 logger = logging.getLogger(__name__)
 
 
+class Json(JSONResponse):
+    """JSON in ASCII: what clients sent may hold half of a surrogate pair, which UTF-8 has no form for."""
+
+    def render(self, content: Any) -> bytes:
+        """The body."""
+        return json.dumps(content, separators=(",", ":")).encode()
+
+
+class ErrorFields(BaseModel):
+    """What is wrong: in words, and for programs."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(BaseModel):
+    """The body of every answer that is an error."""
+
+    error: ErrorFields
+
+
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": ErrorBody, "description": "The request cannot be served; the error says why"},
+    "5XX": {"model": ErrorBody, "description": "The fleet cannot serve it; the error says why"},
+}
+"""For the description of every route."""
+
+
 def answer(problem: Problem) -> JSONResponse:
     """The response that tells a problem."""
     headers = {}
@@ -27,7 +60,7 @@ def answer(problem: Problem) -> JSONResponse:
         headers["Retry-After"] = str(max(1, math.ceil(problem.retry_after_s)))
     if problem.status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse(problem.body, problem.status, headers)
+    return Json(problem.body, problem.status, headers)
 
 
 async def _ours(_: Request, error: Exception) -> JSONResponse:

@@ -16,6 +16,9 @@ def mistake(found: Sequence[Any]) -> Problem:
     first = found[0]
     if first["type"] == "json_invalid":
         return Problem(400, f"the body is no JSON: {first['ctx']['error']}", code="invalid_json")
+    if tuple(first["loc"]) in ((), ("body",)) and first["type"] != "missing":
+        message = "the body is no JSON object: send one, with 'Content-Type: application/json'"
+        return Problem(400, message, code="invalid_json")
     where = [str(part) for part in first["loc"] if part not in _PLACES]
     param = ".".join(where) or None
     if first["type"] == "missing":

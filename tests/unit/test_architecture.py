@@ -76,7 +76,7 @@ def test_the_arrows_are_looked_for_in_every_kind_of_import() -> None:
 
 
 def test_importing_the_producer_loads_no_model_no_gpu_and_no_screen(tmp_path: Path) -> None:
-    heavy = ["torch", "transformers", "pynvml", "typer", "rich", "numpy", "psutil"]
+    heavy = ["torch", "transformers", "pynvml", "typer", "rich", "numpy", "psutil", "fastapi", "uvicorn", "httpx2"]
     program = f"import sys, producer; print([name for name in {heavy} if name in sys.modules])"
     # From elsewhere, so that what is installed is tested rather than what lies here.
     done = subprocess.run(

@@ -15,20 +15,23 @@ from producer.job import explain
 from producer.settings import Model
 
 from .mailbox import Cancellation, Mailbox, Withdrawal
-from .protocol import Outcome, Request
+from .protocol import Outcome, Report, Request
+from .speech import Speech, Task
 
 
 class Options(BaseModel):
     """What ``options`` of an echo model may hold.
 
     ``delay_s``: time that each batch takes, in seconds. ``journal``: a file to which every batch is appended
-    before it runs, a line of JSON (its inputs) for each request: it tells how often a job really ran.
+    before it runs, a line of JSON (its inputs) for each request: it tells how often a job really ran. ``task``: the
+    engine to stand for (``speech.py``); a stream then tells a word in each batch.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     delay_s: Annotated[float, Field(ge=0)] = 0.0
     journal: Path | None = None
+    task: Task = "echo"
 
 
 class EchoEngine:
@@ -46,8 +49,10 @@ class EchoEngine:
             raise ConfigError(f"options of an echo model:\n{explain(error)}") from None
         self._delay_s = options.delay_s
         self._journal = options.journal
+        self._task = options.task
         self._mailbox: Mailbox[Request] = Mailbox()
         self._waiting: dict[str, Request] = {}
+        self._speeches: dict[str, Speech] = {}
         self._running: set[str] = set()
         self._given_up: list[Outcome] = []
         self._progress = 0
@@ -77,49 +82,72 @@ class EchoEngine:
         """See ``protocol``."""
         self._mailbox.put(Withdrawal())
 
-    def step(self, timeout: float) -> list[Outcome]:
+    def step(self, timeout: float) -> list[Report]:
         """See ``protocol``."""
         self._read_mail(0 if self._waiting else timeout)
         batch = list(self._waiting.values())[: self._batch_limit]
-        if batch and self._journal:
+        new = [request for request in batch if request.id not in self._speeches]
+        if new and self._journal:
             with self._journal.open("a") as journal:  # one write in append mode: workers may share a journal
-                journal.write("".join(json.dumps(request.inputs) + "\n" for request in batch))
+                journal.write("".join(json.dumps(request.inputs) + "\n" for request in new))
         self._running = {request.id for request in batch}
         if any(request.parameters.get("hang") for request in batch):
             threading.Event().wait()
         if batch and self._delay_s:
             time.sleep(self._delay_s)
             self._read_mail(0)  # what was cancelled while it ran
-        outcomes, self._given_up = self._given_up, []
+        reports: list[Report] = [*self._given_up]
+        self._given_up = []
         for request in batch:
-            if self._waiting.pop(request.id, None) is not None:
-                outcomes.append(self._answer(request, len(batch)))
+            if request.id in self._waiting:
+                reports += self._answer(request, len(batch))
         self._progress += bool(batch)
         self._running = set()
-        return outcomes
+        return reports
 
     def _read_mail(self, timeout: float) -> None:
         for message in self._mailbox.take(timeout):
             if isinstance(message, Request):
                 self._waiting[message.id] = message
             elif isinstance(message, Withdrawal):
-                for request_id in self._waiting.keys() - self._running:
+                for request_id in self._waiting.keys() - self._running - self._speeches.keys():
                     self._give_up(request_id, Preempted(f"job {request_id} was given back"))
             elif message.request_id in self._waiting:
                 self._give_up(message.request_id, JobCancelled(f"job {message.request_id} was cancelled"))
 
     def _give_up(self, request_id: str, error: JobCancelled | Preempted) -> None:
         del self._waiting[request_id]
+        self._speeches.pop(request_id, None)
         self._given_up.append(Outcome(request_id, error=error))
 
-    def _answer(self, request: Request, batch_size: int) -> Outcome:
+    def _answer(self, request: Request, batch_size: int) -> list[Report]:
+        """What a batch makes of a request. One that goes on speaking waits for the next batch."""
+        outcome, pieces = self._misdeed(request, batch_size), []
+        if outcome is None and self._task == "echo":
+            outcome = Outcome(request.id, outputs=list(request.inputs), ran_s=self._delay_s, batch_size=batch_size)
+        elif outcome is None:
+            try:
+                speech = self._speeches.get(request.id) or Speech(request, self._task)
+            except InvalidJob as error:
+                outcome = Outcome(request.id, error=error, batch_size=batch_size)
+            else:
+                self._speeches[request.id] = speech
+                pieces = speech.say()
+                outcome = speech.outcome(batch_size, self._delay_s) if speech.over else None
+        if outcome is None:
+            return [*pieces]
+        del self._waiting[request.id]
+        self._speeches.pop(request.id, None)
+        return [*pieces, outcome]
+
+    def _misdeed(self, request: Request, batch_size: int) -> Outcome | None:
         if request.parameters.get("crash"):
             raise RuntimeError(f"request {request.id} asked for a crash")
         if message := request.parameters.get("flake"):
             return Outcome(request.id, error=EngineError(str(message)), batch_size=batch_size)
         if message := request.parameters.get("fail"):
             return Outcome(request.id, error=InvalidJob(str(message)), batch_size=batch_size)
-        return Outcome(request.id, outputs=list(request.inputs), ran_s=self._delay_s, batch_size=batch_size)
+        return None
 
     def close(self) -> None:
         """Nothing to free."""

@@ -1,0 +1,148 @@
+"""Results as they are announced: one connection hears of the jobs that any number of tasks wait for."""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import Future, Task
+from typing import TYPE_CHECKING
+
+from . import envelope, keys
+from .collect import AT_ONCE, RECHECK_S
+from .connection import AWAY
+from .errors import BrokerUnavailable
+from .outage import Outage
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+    from redis.asyncio.client import PubSub
+
+
+class Announcements:
+    """Lets tasks of one event loop wait for stored results, over one connection for all of them.
+
+    As :class:`producer.collect.Collector` does, it looks a result up once its subscription is confirmed, so that none
+    slips between, and looks again from time to time. A connection that breaks is made again; nobody notices before
+    Redis has been away for ``outage.OUTAGE_S``.
+    """
+
+    def __init__(self, redis: Redis, settings: Settings) -> None:
+        self._redis = redis
+        self._settings = settings
+        self._waiting: dict[bytes, list[Future[bytes]]] = {}  # by channel, which is also the result's key
+        self._unsubscribed: list[bytes] = []
+        self._confirmed: list[bytes] = []
+        self._left: list[bytes] = []
+        self._something_to_do = asyncio.Event()
+        self._task: Task[None] | None = None
+
+    def wait(self, job_id: str) -> Future[bytes]:
+        """The stored result of a job, once it has ended. Cancel it to wait no longer.
+
+        It fails with ``BrokerUnavailable`` when Redis stays away.
+        """
+        name = keys.result(job_id).encode()
+        future: Future[bytes] = asyncio.get_running_loop().create_future()
+        future.add_done_callback(lambda ended: self._leave(name, ended))
+        if name not in self._waiting:
+            self._unsubscribed.append(name)
+        self._waiting.setdefault(name, []).append(future)
+        self._something_to_do.set()
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+        return future
+
+    async def aclose(self) -> None:
+        """Wait for nothing any more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+        for future in [future for futures in self._waiting.values() for future in futures]:
+            future.cancel()
+
+    def _leave(self, name: bytes, future: Future[bytes]) -> None:
+        futures = self._waiting.get(name, [])
+        if future in futures:
+            futures.remove(future)
+        if not futures and self._waiting.pop(name, None) is not None:
+            self._left.append(name)
+            self._something_to_do.set()
+
+    async def _run(self) -> None:
+        outage = Outage(self._settings, "waiting for a result")
+        while True:
+            try:
+                async with self._redis.pubsub() as pubsub:
+                    await pubsub.connect()
+                    self._unsubscribed, self._confirmed, self._left = list(self._waiting), [], []
+                    self._something_to_do.set()
+                    await self._both(self._hear(pubsub), self._tell(pubsub, outage))
+            except AWAY as error:
+                try:
+                    await asyncio.sleep(outage.ride_out(error))
+                except BrokerUnavailable as gone:
+                    self._fail(gone)
+                    outage.end()
+            except Exception as error:  # such as a permission that is missing: nobody shall wait for ever
+                self._fail(error)
+                await asyncio.sleep(RECHECK_S)
+
+    async def _both(self, *coroutines: object) -> None:
+        """Run both until one fails."""
+        tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]  # type: ignore[call-overload]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _hear(self, pubsub: PubSub) -> None:
+        while True:
+            message = await pubsub.get_message(timeout=None)
+            if message is None:
+                continue
+            name = message["channel"]
+            if message["type"] == "subscribe":
+                self._confirmed.append(name)
+                self._something_to_do.set()
+            elif message["type"] == "message":
+                self._told(name, message["data"])
+
+    async def _tell(self, pubsub: PubSub, outage: Outage) -> None:
+        look_at = 0.0
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                async with asyncio.timeout_at(look_at):
+                    await self._something_to_do.wait()
+            except TimeoutError:
+                self._confirmed = list(self._waiting)  # should an announcement have been missed
+                look_at = loop.time() + RECHECK_S
+            self._something_to_do.clear()
+            left, self._left = [name for name in self._left if name not in self._waiting], []
+            new, self._unsubscribed = [name for name in self._unsubscribed if name in self._waiting], []
+            if left:
+                await pubsub.unsubscribe(*left)
+            if new:
+                await pubsub.subscribe(*new)
+            while names := [name for name in self._confirmed[:AT_ONCE] if name in self._waiting]:
+                del self._confirmed[:AT_ONCE]
+                for name, stored in zip(names, await self._redis.mget(names), strict=True):
+                    self._told(name, stored)
+            self._confirmed.clear()
+            outage.end()
+
+    def _told(self, name: bytes, stored: bytes | str | None) -> None:
+        if name in self._waiting and envelope.is_final(stored):
+            for future in list(self._waiting[name]):
+                if not future.done():
+                    future.set_result(stored)
+
+    def _fail(self, error: Exception) -> None:
+        for future in [future for futures in self._waiting.values() for future in futures]:
+            if not future.done():
+                future.set_exception(error)

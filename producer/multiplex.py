@@ -1,0 +1,155 @@
+"""Many streams over one connection: for who serves hundreds of readers from one event loop.
+
+A blocking XREAD for each of them would take a connection each. Here one XREAD waits for all streams that somebody wants
+more of. A reader that comes while it waits rings a bell: a stream of this reader's own, which it waits for as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from asyncio import Future, Task
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from . import keys
+from .connection import AWAY
+from .errors import BrokerUnavailable
+from .outage import RETRY_S, Outage
+from .settings import Settings
+from .stream import AT_ONCE, Entry, by_stream
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+WAIT_MS = 5_000
+"""How long one XREAD waits, in ms; nothing depends on it."""
+
+PACE_S = 20e-6
+"""For each stream it reads, the reader rests so long between two reads, in seconds: a read costs by the number of
+streams, and what comes meanwhile comes in one."""
+
+SLOWEST_S = 0.02
+"""The longest such rest: how late a piece may be for it."""
+
+_BELL_MS = 60_000
+
+
+@dataclass(slots=True, eq=False)
+class _Want:
+    """Somebody wants to read on behind an entry."""
+
+    after: tuple[int, int]
+    entries: Future[list[Entry]] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Multiplex:
+    """Reads streams for any number of tasks of one event loop, no further than they ask."""
+
+    def __init__(self, redis: Redis, settings: Settings) -> None:
+        self._redis = redis
+        self._settings = settings
+        self._wants: dict[str, list[_Want]] = {}  # by stream
+        self._bell, self._rung_at = keys.bell(uuid.uuid4().hex), "0-0"
+        self._wanted = asyncio.Event()
+        self._waits = False
+        self._ringing: Task[None] | None = None
+        self._task: Task[None] | None = None
+
+    async def entries(self, job_id: str, after: str) -> list[Entry]:
+        """The next entries of a job's stream behind ``after``, as soon as there are any: some, not all.
+
+        Raises:
+            BrokerUnavailable: Redis stayed away for ``outage.OUTAGE_S`` seconds.
+        """
+        stream, want = keys.stream(job_id), _Want(_place(after))
+        self._wants.setdefault(stream, []).append(want)
+        self._wanted.set()
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+        if self._waits and self._ringing is None:
+            self._ringing = asyncio.create_task(self._ring())
+        try:
+            return await want.entries
+        finally:
+            wants = self._wants.get(stream, [])
+            if want in wants:
+                wants.remove(want)
+            if not wants:
+                self._wants.pop(stream, None)
+
+    async def aclose(self) -> None:
+        """Read no more."""
+        tasks = [task for task in (self._task, self._ringing) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._task = self._ringing = None
+
+    async def _run(self) -> None:
+        outage = Outage(self._settings, "reading streams")
+        while True:
+            if not self._wants:
+                self._wanted.clear()
+                await self._wanted.wait()
+            try:
+                await self._read()
+                outage.end()
+                await asyncio.sleep(min(SLOWEST_S, PACE_S * len(self._wants)))
+            except AWAY as error:
+                try:
+                    await asyncio.sleep(outage.ride_out(error))
+                except BrokerUnavailable as gone:
+                    self._fail(gone)
+                    outage.end()
+            except Exception as error:  # such as a permission that is missing: nobody shall wait for ever
+                self._fail(error)
+                await asyncio.sleep(RETRY_S)
+
+    async def _read(self) -> None:
+        places: dict[Any, Any] = {self._bell: self._rung_at}
+        for stream, wants in self._wants.items():
+            places[stream] = "{}-{}".format(*min(want.after for want in wants))
+        self._waits = True
+        try:
+            found = await self._redis.xread(places, AT_ONCE, WAIT_MS)
+        finally:
+            self._waits = False
+        for stream, came in by_stream(found):
+            if stream == self._bell:
+                self._rung_at = came[-1][0].decode()
+            else:
+                self._hand_out(stream, came)
+
+    def _hand_out(self, stream: str, entries: list[Entry]) -> None:
+        for want in self._wants.pop(stream, []):
+            behind = [entry for entry in entries if _place(entry[0].decode()) > want.after]
+            if want.entries.done():
+                continue
+            if behind:
+                want.entries.set_result(behind)
+            else:  # another reads far behind it
+                self._wants.setdefault(stream, []).append(want)
+
+    async def _ring(self) -> None:
+        """Wake the XREAD, so that it waits for the new stream, too."""
+        try:
+            async with self._redis.pipeline(transaction=False) as pipe:
+                pipe.xadd(self._bell, {"ring": 1}, maxlen=1, approximate=False)
+                pipe.pexpire(self._bell, _BELL_MS)
+                await pipe.execute()
+        except AWAY:
+            pass  # then the XREAD has failed as well, and begins anew with all
+        finally:
+            self._ringing = None
+
+    def _fail(self, error: Exception) -> None:
+        for want in [want for wants in self._wants.values() for want in wants]:
+            if not want.entries.done():
+                want.entries.set_exception(error)
+        self._wants.clear()
+
+
+def _place(entry_id: str) -> tuple[int, int]:
+    time_ms, _, number = entry_id.partition("-")
+    return int(time_ms), int(number)
