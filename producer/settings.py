@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from .address import usable
 from .errors import ConfigError, UnknownModel, UnknownTier
 from .job import explain
+from .tenants import Tenant, check, tenant
 
 NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 TIER_NAME = r"^[a-z0-9][a-z0-9_-]{0,31}$"
@@ -60,7 +61,7 @@ class Redis(_Table):
 
 
 class Tier(_Table):
-    """An SLA tier. ``weight`` is the head start; ``target_wait_s`` is how fast waiting makes up for it."""
+    """An SLA tier: ``target_wait_s`` is when a job is due, ``weight`` how much a second counts by which it is late."""
 
     target_wait_s: Seconds
     weight: Annotated[float, Field(gt=0)]
@@ -166,6 +167,7 @@ class Settings(BaseSettings):
     models: dict[Name, Model] = Field(default_factory=dict)
     devices: tuple[DeclaredDevice, ...] = ()
     scaling: Scaling = Scaling()
+    tenants: dict[str, Tenant] = Field(default_factory=dict)
     gateway: Gateway = Gateway()
     simulation: dict[str, Any] = Field(default_factory=dict)
     """What ``stoker simulate`` supposes of devices and models (``simulator/hardware.py``); nothing else reads it."""
@@ -220,12 +222,17 @@ class Settings(BaseSettings):
         return cls.model_construct(state_dir=(file.parent / state_dir).absolute())
 
     @model_validator(mode="after")
-    def _tiers_exist(self) -> Self:
+    def _consistent(self) -> Self:
         for name, model in self.models.items():
             for tier in model.tiers:
                 if tier not in self.tiers:
                     raise ValueError(f"models.{name}.tiers names {tier!r}; allowed: {', '.join(sorted(self.tiers))}")
+        check(self.tenants)
         return self
+
+    def tenant(self, name: str) -> Tenant:
+        """The share and the quotas of a tenant, whether or not it has a table."""
+        return tenant(self.tenants, name)
 
     def model(self, name: str) -> Model:
         """The model of that name.

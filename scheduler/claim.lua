@@ -8,8 +8,7 @@
 --       4 owner token of this claim, 5 whether the worker holds nothing (1 or 0),
 --       6 jobs that make a full batch, 7 seconds until the device is free, 8 seconds that a batch takes,
 --       9 seconds until another job is expected (window.py: Hold), then for each queue:
---       head start, growth per second (priority.py: urgency = head start + growth * seconds that its head has waited),
---       seconds for which its head may be held
+--       head start, growth per second, growth when late (priority.py: Rank), seconds for which its head may be held
 -- Returns {server time, cancelled jobs remembered, suspects waiting, jobs that ever arrived,
 --       seconds until to look again ('' when a batch is due, or nothing waits), lease, losses, message, lease, ...}.
 -- A suspect (reap.lua) goes before everything else, but only to a worker that holds nothing, and alone;
@@ -57,18 +56,15 @@ end
 
 local waiting, tiers = {}, {}
 for i = FIRST, #KEYS do
-  local queue, at = KEYS[i], 10 + (i - FIRST) * 3
+  local queue, at = KEYS[i], 10 + (i - FIRST) * 4
   local length = redis.pcall('LLEN', queue)
   if type(length) ~= 'number' then length = 0 end -- somebody stored something else there
-  local tier = { jobs = length, waited = 0, hold = tonumber(ARGV[at + 2]), deadline = function() return deadline(queue) end }
+  local tier = { jobs = length, waited = 0, hold = tonumber(ARGV[at + 3]), deadline = function() return deadline(queue) end }
   if length > 0 then
     tier.waited = now - since(KEYS[8], queue)
-    waiting[#waiting + 1] = {
-      queue = queue,
-      length = length,
-      urgency = tonumber(ARGV[at]) + tonumber(ARGV[at + 1]) * (now - since(KEYS[4], queue)),
-      place = i,
-    }
+    local urgency = tonumber(ARGV[at]) + tonumber(ARGV[at + 1]) * (now - since(KEYS[4], queue))
+    if urgency > 0 then urgency = urgency * tonumber(ARGV[at + 2]) end
+    waiting[#waiting + 1] = { queue = queue, length = length, urgency = urgency, place = i }
     answer[4] = answer[4] + length
   end
   tiers[#tiers + 1] = tier

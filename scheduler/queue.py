@@ -98,7 +98,7 @@ class Queue:
         tiers = settings.model(model).tiers
         self.queues = [keys.queue(model, tier) for tier in tiers]
         ranks = [rank(settings.tiers[tier]) for tier in tiers]
-        self._ranks = [(each.head_start, each.growth) for each in ranks]
+        self._ranks = [(each.head_start, each.growth, each.late) for each in ranks]
         self._claim_keys = [
             keys.inflight(model),
             keys.leases(model),
@@ -123,8 +123,8 @@ class Queue:
         """
         arguments = [room, CLAIM_BYTES, self.lease_s, owner, int(idle)]
         arguments += (min(room, hold.full), hold.busy_s, hold.run_s, min(hold.per_job_s, NEVER_S))
-        for (head_start, growth), seconds in zip(self._ranks, chain(hold.hold_s, repeat(0.0)), strict=False):
-            arguments += (head_start, growth, seconds)
+        for line, seconds in zip(self._ranks, chain(hold.hold_s, repeat(0.0)), strict=False):
+            arguments += (*line, seconds)
         return ["EVALSHA", CLAIM_SHA, len(self._claim_keys), *self._claim_keys, *arguments]
 
     @staticmethod

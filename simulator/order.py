@@ -24,7 +24,7 @@ class Order:
 
 
 LIVE = Order("ageing", rank)
-"""What the live claim does: weighted priority with ageing."""
+"""What the live claim does: what is due first, by since when its queue was passed over."""
 FIFO = Order("fifo", lambda _: Rank(0.0, 1.0), by_arrival=True)
 STRICT = Order("strict", lambda tier: Rank(tier.weight, 0.0))
 EARLIEST_DEADLINE = Order("edf", lambda tier: Rank(-tier.target_wait_s, 1.0), by_arrival=True)

@@ -29,8 +29,7 @@ class Queues:
         self.arrived = [0] * len(tiers)
         self.waiting = 0
         self._names = [name for name, _ in tiers]
-        ranks = [order.rank(tier) for _, tier in tiers]
-        self._ranks = [(one.head_start, one.growth) for one in ranks]
+        self._ranks = [order.rank(tier) for _, tier in tiers]
         self._since = [0.0] * len(tiers)
         self._arrived_at = arrived_at
         self._by_arrival = order.by_arrival
@@ -67,9 +66,7 @@ class Queues:
     def _urgent_first(self, now: float) -> list[int]:
         found = [tier for tier, queue in enumerate(self.tiers) if queue]
         if len(found) > 1:
-            found.sort(
-                key=lambda tier: self._ranks[tier][0] + self._ranks[tier][1] * self._waited(tier, now), reverse=True
-            )
+            found.sort(key=lambda tier: self._ranks[tier].urgency(self._waited(tier, now)), reverse=True)
         return found
 
     def _waited(self, tier: int, now: float) -> float:

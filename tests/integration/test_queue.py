@@ -11,7 +11,7 @@ from producer import keys
 from producer.job import TASK
 from producer.settings import Redis, Settings
 from scheduler import deadletters
-from scheduler.priority import rank
+from scheduler.priority import longest_wait
 from scheduler.queue import Queue
 from scheduler.queues import observe
 
@@ -67,8 +67,7 @@ def test_a_tier_passed_over_for_long_enough_is_served_first(
     push(redis, "batch", b"b")
     push(redis, "interactive", b"i1", b"i2")
     assert queue.claim(1, "a")[0].message == b"i1"  # starts the clock of batch
-    batch, interactive = (rank(settings.tiers[tier]) for tier in ("batch", "interactive"))
-    passed_over = 2 * (interactive.head_start - batch.head_start) / batch.growth
+    passed_over = 2 * longest_wait(settings.tiers["batch"], settings.tiers["interactive"])
     redis.hincrbyfloat(keys.served(MODEL), keys.queue(MODEL, "batch"), -passed_over)
     assert queue.claim(1, "b")[0].message == b"b"
 

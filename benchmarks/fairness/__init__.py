@@ -1,0 +1,1 @@
+"""What fairness among tenants is worth, and what it costs."""
