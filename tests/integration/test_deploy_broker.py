@@ -6,6 +6,7 @@ import pytest
 import redis as redis_py
 
 from deploy import broker
+from deploy.ports import free_port
 from deploy.server import Server
 from producer import BrokerUnavailable, Settings
 from producer.settings import Redis
@@ -33,7 +34,8 @@ def test_a_wrong_password_and_a_cluster_each_have_their_answer(tmp_path: Path) -
             check(server.url.replace(SECRET, "guess"))
     finally:
         server.stop()
-    cluster = Server(tmp_path / "cluster", **{"cluster-enabled": "yes"})
+    # The port of its bus is by default 10,000 above its own, and from 55,536 on there is none.
+    cluster = Server(tmp_path / "cluster", **{"cluster-enabled": "yes", "cluster-port": str(free_port())})
     cluster.start()
     try:
         with pytest.raises(BrokerUnavailable, match="Redis Cluster"):
