@@ -10,12 +10,14 @@ import logging
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 from producer.connection import connect
 from producer.errors import ConfigError
 
 from .controller import Controller
+from .dry_run import NoLease, Onlooker, Told
 from .fleet_file import FleetFile
 from .launchers.local import LocalLauncher
 from .nvml import choose_probe
@@ -26,9 +28,12 @@ def main() -> int:
     """Run until told to stop."""
     parser = argparse.ArgumentParser(prog="python -m autoscaler", description=__doc__)
     parser.add_argument("--fleet", default=os.environ.get("STOKER_FLEET", "fleet.toml"), help="the fleet file")
+    parser.add_argument("--dry-run", action="store_true", help="tell what would be done, and do and write nothing")
     os.umask(0o077)  # logs and records, its own and its workers'
-    path = Path(parser.parse_args().fleet).absolute()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    options = parser.parse_args()
+    path = Path(options.fleet).absolute()
+    level = logging.WARNING if options.dry_run else logging.INFO
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         fleet = FleetFile(path)
         settings = fleet.settings
@@ -39,10 +44,16 @@ def main() -> int:
         return 2
     # Under both names, so that no worker finds the autoscaler's own in its environment.
     env = {"STOKER_FLEET": str(path), "STOKER_REDIS__URL": url, "REDIS_URL": url}
-    launcher = LocalLauncher(settings.state_dir, env)
     # A server that stops answering must not stop the rounds for longer than the lease can bear.
     redis = connect(settings, socket_timeout=5, socket_connect_timeout=2)
-    controller = Controller(settings, redis, probe, launcher, Sweep(redis), reread=fleet.again)
+    if options.dry_run:
+        print("A dry run: nothing is started, drained or written. Ctrl-C ends it.", flush=True)
+        told, onlooker = Told(redis, partial(print, flush=True)), Onlooker(settings.state_dir, env)
+        lease = NoLease(redis, 0)
+        controller = Controller(settings, redis, probe, onlooker, reread=fleet.again, leader=lease, journal=told)
+    else:
+        launcher = LocalLauncher(settings.state_dir, env)
+        controller = Controller(settings, redis, probe, launcher, Sweep(redis), reread=fleet.again)
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: controller.interrupt())
     controller.run()

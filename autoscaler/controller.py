@@ -20,9 +20,11 @@ from .journal import Journal
 from .launchers.protocol import Launcher, LaunchError, Placement
 from .leader import Leader
 from .observation import Observation
+from .placement import tenants
 from .policy import BACKLOG
 from .reconciler import Reconciler
 from .trouble import AWAY, Troubles
+from .views import sizes_view
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -32,11 +34,10 @@ if TYPE_CHECKING:
 
     from .devices import Probe
     from .policy import Policy
+    from .quarantine import Health
     from .roster import Worker
 
 log = logging.getLogger(__name__)
-
-MEASURES = ["jobs_per_s", "load_s"]
 
 
 class Controller:
@@ -50,6 +51,8 @@ class Controller:
         clock: Unix seconds.
         reread: the settings now; another object than before when they changed.
         policy: how many replicas every model should have.
+        leader: the lease; by default the fleet's.
+        journal: what is told, and to whom; by default to Redis.
     """
 
     def __init__(
@@ -62,6 +65,8 @@ class Controller:
         clock: Callable[[], float] = time.time,
         reread: Callable[[], Settings] | None = None,
         policy: Policy = BACKLOG,
+        leader: Leader | None = None,
+        journal: Journal | None = None,
     ) -> None:
         self.settings = settings
         self.redis = redis
@@ -70,8 +75,8 @@ class Controller:
         self.sweep = sweep
         self.clock = clock
         self.reread = reread
-        self.leader = Leader(redis, self.patience_s)
-        self.journal = Journal(redis)
+        self.leader = leader or Leader(redis, self.patience_s)
+        self.journal = journal or Journal(redis)
         self.host = socket.gethostname()
         self.reconciler = Reconciler(policy)
         self._leads: bool | None = None  # not known before the first round
@@ -133,6 +138,9 @@ class Controller:
             with self._troubles.of(decision.model, "a decision could not be carried out"):
                 self._act(now, decision)
         self.journal.held(now, decisions)
+        with self._troubles.of("what is wanted", "'stoker explain' is not told"):
+            view = sizes_view(self.reconciler.policy.name, seen, self.reconciler.memory, decisions)
+            self.journal.wanted(view, self.patience_s)
 
     def _confirm(self) -> bool:
         leads = self.leader.confirm()
@@ -141,17 +149,26 @@ class Controller:
             log.info("Redis is back")
         if leads != self._leads:
             log.info("leading" if leads else f"waiting: {self.leader.holder()} leads")
-            self.reconciler.forget()
+            self.reconciler.forget(self._recalled() if leads else {})
         self._leads = leads
         return leads
+
+    def _recalled(self) -> dict[str, Health]:
+        with self._troubles.of("the quarantine", "devices that were out for a fault may be used at once"):
+            return self.journal.recall()
+        return {}
 
     def _observe(self, now: float) -> Observation:
         beats = heartbeat.read_all(self.redis)
         with self._troubles.of("forgotten workers", "they are not taken back"):
             self.launcher.adopt(beats)
         workers = roster.call(beats, self.launcher.list(), self.host)
-        devices = self.reconciler.devices(self.probe.devices(), workers)
-        self.journal.show(self.probe.source, devices, workers, self.patience_s)
+        before = self.reconciler.health
+        devices = self.reconciler.devices(now, self.settings, self.probe.devices(), workers)
+        with self._troubles.of("the quarantine", "a successor will not know of it"):
+            self.journal.health(now, devices, before, self.reconciler.health)
+        held = tenants(workers, devices, self.settings.models)
+        self.journal.show(now, self.probe.source, devices, held, self.patience_s)
         return Observation(now, self.settings, self._demands(now, workers), devices, workers)
 
     def _demands(self, now: float, workers: Sequence[Worker]) -> dict[str, Demand]:
@@ -174,8 +191,8 @@ class Controller:
         return found
 
     def _measured(self, model: str) -> dict[str, float]:
-        found = self.redis.hmget(keys.throughput(model), MEASURES)
-        measured = {name: float(value) for name, value in zip(MEASURES, found, strict=True) if value}
+        found = self.redis.hgetall(keys.throughput(model))
+        measured = {heartbeat.text(name): float(value) for name, value in found.items()}
         return {name: value for name, value in measured.items() if math.isfinite(value)}
 
     def _note_ended(self, now: float) -> None:
@@ -196,7 +213,7 @@ class Controller:
             self.journal.decided(now, decision, decision.worker)
             return
         try:
-            name = self.launcher.start(Placement(decision.model, decision.device, decision.kind))
+            name = self.launcher.start(Placement(decision.model, decision.device, decision.kind, decision.type))
         except LaunchError as error:
             self.reconciler.failed(now, decision.model, 0.0, str(error))
             self.journal.failed(now, decision, str(error))

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .grow import grow
+from .inputs import inputs
 from .policy import BACKLOG, Policy
 from .removal import remove
 from .roster import Phase, Worker
@@ -29,7 +30,9 @@ def decide(seen: Observation, memory: Memory, policy: Policy = BACKLOG) -> tuple
     workers = _told(seen.workers, removals)
     drains, memory = shrink(seen, memory, sizes, [worker for worker in workers if worker.serves])
     growth, memory = grow(seen, memory, sizes, _told(workers, drains))
-    return [*removals, *drains, *growth], memory
+    decided = [*removals, *drains, *growth]
+    told = [replace(one, inputs=inputs(seen, sizes, one)) for one in decided]
+    return told, replace(memory, sizes=sizes)
 
 
 def _told(workers: Sequence[Worker], drains: Sequence[Drain]) -> list[Worker]:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+Inputs = Mapping[str, object]
+"""The numbers that a decision was based on, by name; values go into JSON as they are."""
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Start a replica of ``model`` on ``device``, which is of ``kind`` ``cpu`` or ``cuda``."""
+    """Start a replica of ``model`` on ``device``, which is of ``kind`` ``cpu`` or ``cuda``, and of ``type``."""
 
     model: str
     device: str
     kind: str
     reason: str
+    type: str = ""
+    inputs: Inputs = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +30,7 @@ class Drain:
     device: str
     grace_s: float
     reason: str
+    inputs: Inputs = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +41,7 @@ class Hold:
     model: str
     cause: str
     reason: str
+    inputs: Inputs = field(default_factory=dict)
 
 
 Decision = Start | Drain | Hold

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 WINDOW_S = 10.0
 """How far back arrivals are counted."""
+BY_TYPE = "jobs_per_s:"
+"""Before a type of device, in what was measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,8 @@ class Demand:
     phases: Mapping[Phase, int] = field(default_factory=dict)
     suspects: int = 0
     suspects_waited_s: float = 0.0
+    speeds: Mapping[str, float] = field(default_factory=dict)
+    """What one replica was measured to do on each type of device, in jobs per second, as far as it was."""
 
     @property
     def queued(self) -> int:
@@ -61,6 +65,11 @@ class Demand:
     def none(self) -> bool:
         """Whether nobody has asked for the model lately: nothing is queued, running or arriving."""
         return self.queued == 0 and self.running == 0 and self.arrivals_per_s == 0
+
+    @property
+    def pressing(self) -> bool:
+        """Whether jobs wait in a tier that cannot wait, or are to be run alone, which is as urgent."""
+        return self.suspects > 0 or any(tier.queued and tier.target_wait_s <= WINDOW_S for tier in self.tiers)
 
     @property
     def replicas(self) -> int:
@@ -128,9 +137,12 @@ def assess(
 
     Args:
         workers: all there are, of any model.
-        measured: ``jobs_per_s`` and ``load_s`` of a replica, as far as they were ever measured.
+        measured: ``jobs_per_s`` and ``load_s`` of a replica, as far as they were ever measured, and
+            ``jobs_per_s:TYPE`` on each type of device. Where its replicas are of known types, these count.
     """
     own = [worker for worker in workers if worker.model == queues.model]
+    speeds = {name.removeprefix(BY_TYPE): value for name, value in measured.items() if name.startswith(BY_TYPE)}
+    here = _mean([speeds.get(worker.device_type, 0.0) for worker in own])
     phases = {phase: sum(worker.phase is phase for worker in own) for phase in Phase}
     return Demand(
         model=queues.model,
@@ -140,12 +152,13 @@ def assess(
         ),
         running=queues.inflight,
         quiet_s=now - traffic.active_at,
-        jobs_per_s=measured.get("jobs_per_s") or _mean([worker.jobs_per_s for worker in own]),
+        jobs_per_s=here or measured.get("jobs_per_s") or _mean([worker.jobs_per_s for worker in own]),
         load_s=measured.get("load_s") or _mean([worker.load_s for worker in own]),
         free_slots=sum(worker.free_slots for worker in own),
         phases=phases,
         suspects=queues.suspects,
         suspects_waited_s=0.0 if traffic.suspects_since is None else now - traffic.suspects_since,
+        speeds=speeds,
     )
 
 

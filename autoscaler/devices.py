@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from producer.settings import DeclaredDevice
-
-HOT_C = 85.0
-"""Above this a GPU is quarantined: it throttles, and every worker on it misses its targets."""
-COOL_C = 75.0
-"""Below this it is taken back. The gap keeps a GPU near the limit from coming and going."""
 
 
 class DeviceState(StrEnum):
@@ -30,8 +25,8 @@ class DeviceState(StrEnum):
 class Device:
     """One device at one moment. Memory in GB (10^9 bytes), temperature in degrees Celsius.
 
-    ``used_gb`` is what every process there uses together, ``used_by`` each one's share by pid where the
-    driver tells. ``fault`` says why the device must not be used; empty when it may.
+    ``name`` is its type, as the driver calls it. ``used_gb`` is what every process there uses together, ``used_by``
+    each one's share by pid where the driver tells. ``fault`` says why the device must not be used; empty when it may.
     """
 
     id: str
@@ -45,6 +40,29 @@ class Device:
     """Share of the last second in which the device ran something, 0 to 1."""
     fault: str = ""
     state: DeviceState = DeviceState.IDLE
+    uuid: str = ""
+    ecc_errors: int | None = None
+    """Memory errors that could not be corrected since the device was last reset; None where there is no such count."""
+    xids: tuple[int, ...] = ()
+    """Errors of the GPU that the driver has told since the last look, by NVIDIA's numbers."""
+    lost: bool = False
+    """Whether it is gone, and with it everything that ran there."""
+    suspect: bool = False
+    """Whether its ``fault`` may be a slip, seen for the first time: nothing new goes there, who is there stays."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The devices of a node by state, and their memory in GB. ``free_gb`` is what a new worker could have."""
+
+    total: int
+    idle: int
+    reserved: int
+    allocated: int
+    faulty: int
+    memory_gb: float
+    used_gb: float
+    free_gb: float
 
 
 class Probe(Protocol):
@@ -71,25 +89,25 @@ class DeclaredProbe:
         return list(self._devices)
 
 
-def quarantine(devices: Sequence[Device], hot: frozenset[str]) -> tuple[list[Device], frozenset[str]]:
-    """Give the devices that run hot a fault, until they have cooled down.
+def type_of(device: Device) -> str:
+    """What devices of the same speed have in common: ``cpu``, or a GPU's product name."""
+    return device.name if device.kind == "cuda" else device.kind
+
+
+def summarise(devices: Sequence[Device], free_gb: float) -> Summary:
+    """The devices of a node.
 
     Args:
-        hot: ids of those that were hot before.
-
-    Returns:
-        The devices, and the ids of those that are hot now.
+        free_gb: as :func:`~autoscaler.placement.free_gb` tells of those that may be used, together.
     """
-    still = frozenset(
-        device.id
-        for device in devices
-        if (device.temperature_c is None and device.id in hot)
-        or (device.temperature_c is not None and device.temperature_c >= (COOL_C if device.id in hot else HOT_C))
+    states = [device.state for device in devices]
+    return Summary(
+        total=len(devices),
+        idle=states.count(DeviceState.IDLE),
+        reserved=states.count(DeviceState.RESERVED),
+        allocated=states.count(DeviceState.ALLOCATED),
+        faulty=states.count(DeviceState.FAULTY),
+        memory_gb=sum(device.memory_gb for device in devices),
+        used_gb=sum(device.used_gb for device in devices),
+        free_gb=free_gb,
     )
-    return [_heated(device) if device.id in still else device for device in devices], still
-
-
-def _heated(device: Device) -> Device:
-    at = "unknown" if device.temperature_c is None else f"{device.temperature_c:.0f} C"
-    fault = f"hot: {at}, quarantined from {HOT_C:.0f} C until it is below {COOL_C:.0f} C"
-    return replace(device, fault=device.fault or fault)

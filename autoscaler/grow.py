@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .decisions import Decision, Drain, Hold, Start
+from .devices import type_of
 from .placement import Tenant, by_device, obstacle, place, tenants
 from .roster import Phase, Worker
 
 if TYPE_CHECKING:
+    from .devices import Device
     from .observation import Memory, Observation
     from .sizing import Size
 
@@ -33,6 +35,8 @@ def grow(
         workers: every worker; one that was told to drain in this round is in phase ``DRAINING``.
     """
     missing, decisions = _missing(seen, memory, sizes, workers)
+    if not missing:
+        return decisions, memory
     held = tenants(workers, seen.devices, seen.settings.models)
     rooms = Rooms(held, tuple(tenant for tenant in held if tenant.serves))
     started = dict(memory.started_at)
@@ -41,10 +45,10 @@ def grow(
         if name in stuck:
             continue
         replica = Tenant(f"a new {name}", name, "", seen.settings.models[name].memory_gb)
-        if device := place(name, replica.memory_gb, seen.devices, rooms.now):
+        if device := _place(seen, replica, rooms.now):
             placed = replace(replica, device=device.id)
             rooms = Rooms((*rooms.now, placed), (*rooms.later, placed))
-            decisions.append(Start(name, device.id, device.kind, sizes[name].reason))
+            decisions.append(Start(name, device.id, device.kind, sizes[name].reason, type_of(device)))
             started[name] = seen.now
         else:
             stuck.add(name)
@@ -79,22 +83,53 @@ def _make_room(
     """What to do for a replica that fits nowhere: wait for what drains already, or, when its model has jobs
     waiting and no worker at all, drain a worker that nobody needs before its idle time is over."""
     model = replica.model
-    if device := place(model, replica.memory_gb, seen.devices, rooms.later):
+    if device := _place(seen, replica, rooms.later):
         going = [one.name for one in rooms.now if one.device == device.id and one not in rooms.later]
         reserved = Rooms(rooms.now, (*rooms.later, replace(replica, device=device.id)))
         return [Hold(model, "waiting", f"waits for {device.id}: {', '.join(going)} drains")], reserved
     for idle in _dispensable(seen, workers, rooms) if first and seen.demands[model].queued else ():
         later = tuple(one for one in rooms.later if one.name != idle.name)
-        if device := place(model, replica.memory_gb, seen.devices, later):
+        if device := _place(seen, replica, later):
             quiet = seen.demands[idle.model].quiet_s
             why = f"drained early: {model} has jobs waiting and no device, {idle.model} none for {quiet:.0f} s"
             drain = Drain(idle.model, idle.name, idle.device, seen.settings.scaling.drain_s, why)
             hold = Hold(model, "waiting", f"waits for {device.id}: {idle.name} drains")
             # It keeps its device until it is gone, but is nobody's to drain a second time.
             return [drain, hold], Rooms(rooms.now, (*later, replace(replica, device=device.id)))
-    here = by_device(rooms.now)
-    obstacles = [obstacle(model, replica.memory_gb, device, here.get(device.id, ())) for device in seen.devices]
-    return [Hold(model, "no idle device", f"no idle device: {'; '.join(obstacles) or 'there is none'}")], rooms
+    return [hindrance(seen, replica, rooms.now)], rooms
+
+
+def hindrance(seen: Observation, replica: Tenant, held: Sequence[Tenant]) -> Hold:
+    """Why a replica fits nowhere, device by device."""
+    model, needed = replica.model, replica.memory_gb
+    largest = max(seen.devices, key=lambda device: device.memory_gb, default=None)
+    if largest is None:
+        return Hold(model, "no idle device", "no idle device: there is none")
+    if largest.memory_gb < needed:
+        what = f"the largest, {largest.id}, has {largest.memory_gb:g} GB"
+        cure = f"lower models.{model}.memory_gb in fleet.toml if it needs less, or add a larger device"
+        return Hold(model, "too large", f"fits on no device: {needed:g} GB needed, {what}. {cure}")
+    here = by_device(held)
+    found = [
+        obstacle(model, needed, device, here.get(device.id, ())) or f"{device.id} is kept free for bursts"
+        for device in seen.devices
+    ]
+    kept = seen.settings.scaling.headroom_devices
+    note = f" (headroom_devices is {kept})" if any("kept free" in one for one in found) else ""
+    return Hold(model, "no idle device", f"no idle device: {'; '.join(found)}{note}")
+
+
+def _place(seen: Observation, replica: Tenant, held: Sequence[Tenant]) -> Device | None:
+    demand, models = seen.demands[replica.model], seen.settings.models
+    return place(
+        replica.model,
+        replica.memory_gb,
+        seen.devices,
+        held,
+        headroom=0 if demand.pressing else seen.settings.scaling.headroom_devices,
+        others_gb=[model.memory_gb for model in models.values()],
+        speeds=demand.speeds,
+    )
 
 
 def _dispensable(seen: Observation, workers: Sequence[Worker], rooms: Rooms) -> list[Worker]:

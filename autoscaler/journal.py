@@ -1,71 +1,136 @@
-"""The journal: what people and other programs can read about the autoscaler."""
+"""The journal: what people, other programs and the autoscaler's successor can read about it."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Sequence
+import socket
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from producer import keys
+from pydantic import TypeAdapter, ValidationError
 
-from .decisions import Decision, Drain, Hold, Start
+from producer import keys
+from producer.heartbeat import text
+
+from .decisions import Decision, Drain, Hold, Inputs, Start
+from .placement import by_device, summary
+from .quarantine import WELL, Health
+from .views import SIZES, Sizes
 
 if TYPE_CHECKING:
     from redis import Redis
 
     from .devices import Device
     from .launchers.protocol import Ended
-    from .roster import Worker
+    from .placement import Tenant
 
 log = logging.getLogger(__name__)
 
 KEPT = 1000
+HEALTH = TypeAdapter(Health)
 
 
 class Journal:
-    """Writes decisions to a capped stream and the devices to a string that expires.
+    """Writes decisions to a capped stream, its view of devices and sizes to strings that expire, and what it
+    remembers of faulty devices to a hash, so that its successor does not use them at once.
 
-    A stream entry has the fields ``at`` (Unix seconds), ``action`` (start, drain, hold or lost), ``model``,
-    ``worker``, ``device`` and ``reason``; those that do not apply are empty.
+    A stream entry has the fields ``at`` (Unix seconds), ``action`` (start, drain, hold, lost, quarantine or release),
+    ``model``, ``worker``, ``device``, ``reason`` and ``inputs`` (JSON: the numbers that it was based on); those that
+    do not apply are empty.
     """
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, host: str | None = None) -> None:
         self.redis = redis
+        self.host = host or socket.gethostname()
         self._holds: dict[str, str] = {}
 
     def decided(self, now: float, decision: Start | Drain, worker: str) -> None:
         """A decision that was carried out on ``worker``."""
         action = "start" if isinstance(decision, Start) else "drain"
-        self._add(now, action, decision.model, worker, decision.device, decision.reason)
+        self._add(now, action, decision.model, worker, decision.device, decision.reason, decision.inputs)
 
     def lost(self, now: float, ended: Ended) -> None:
         """A worker that ended unasked."""
         reason = f"ended unasked after {ended.lived_s:.0f} s: {ended.cause}"
-        self._add(now, "lost", ended.model, ended.name, "", reason)
+        self._add(now, "lost", ended.model, ended.name, "", reason, {"lived_s": round(ended.lived_s, 1)})
 
     def failed(self, now: float, decision: Start, cause: str) -> None:
         """A start that could not be carried out."""
-        self._add(now, "lost", decision.model, "", decision.device, cause)
+        self._add(now, "lost", decision.model, "", decision.device, cause, decision.inputs)
 
     def held(self, now: float, decisions: Iterable[Decision]) -> None:
         """The hindrances of a round. Each is written when it begins, not every second while it lasts."""
         holds = {one.model: one for one in decisions if isinstance(one, Hold)}
         for model, hold in holds.items():
             if self._holds.get(model) != hold.cause:
-                self._add(now, "hold", model, "", "", hold.reason)
+                self._add(now, "hold", model, "", "", hold.reason, hold.inputs)
         self._holds = {model: hold.cause for model, hold in holds.items()}
 
-    def show(self, source: str, devices: Sequence[Device], workers: Iterable[Worker], ttl_s: float) -> None:
-        """Publish the devices: a JSON list, each with its measures, its state and who holds it."""
-        holders: dict[str, list[str]] = {device.id: [] for device in devices}
-        for worker in workers:
-            holders.get(worker.device, []).append(worker.name)
-        view = [{**asdict(device), "source": source, "workers": holders[device.id]} for device in devices]
-        self.redis.set(keys.devices(), json.dumps(view), px=int(ttl_s * 1000))
+    def health(
+        self, now: float, devices: Iterable[Device], before: Mapping[str, Health], after: Mapping[str, Health]
+    ) -> None:
+        """What became of the devices' health in a round, and what is to be remembered of it."""
+        self._keep(
+            {name: one.lasting for name, one in after.items() if one.lasting != before.get(name, WELL).lasting},
+            before.keys() - after.keys(),
+        )
+        for device in devices:
+            was, is_now = before.get(device.id, WELL), after.get(device.id, WELL)
+            if was.fault is is_now.fault:
+                continue
+            numbers = {"temperature_c": device.temperature_c, "ecc_errors": device.ecc_errors, "xids": device.xids}
+            if is_now.fault is None:
+                reason = f"well again; was out for {now - was.since:.0f} s: {was.reason}"
+                self._add(now, "release", "", "", device.id, reason, numbers)
+            else:
+                held_s = round(is_now.until - now, 1)
+                reason = f"{is_now.reason}; out for {held_s:g} s at least"
+                numbers |= {"strikes": is_now.strikes, "hold_s": held_s}
+                self._add(now, "quarantine", "", "", device.id, reason, numbers)
 
-    def _add(self, now: float, action: str, model: str, worker: str, device: str, reason: str) -> None:
+    def recall(self) -> dict[str, Health]:
+        """What is remembered of the devices of this machine. An entry that cannot be read is passed over."""
+        known = {}
+        for found, told in self.redis.hgetall(keys.quarantine(self.host)).items():
+            name = text(found)
+            try:
+                known[name] = HEALTH.validate_json(told)
+            except ValidationError:
+                log.warning("what is remembered of %s is passed over: it is none of this version", name)
+        return known
+
+    def show(self, now: float, source: str, devices: Sequence[Device], held: Sequence[Tenant], ttl_s: float) -> None:
+        """Publish the node: its host, a summary, and its devices with their measures, states and who holds them."""
+        here = by_device(held)
+        view = {
+            "host": self.host,
+            "at": now,
+            "source": source,
+            **asdict(summary(devices, held)),
+            "devices": [
+                {**asdict(device), "source": source, "workers": [one.name for one in here.get(device.id, ())]}
+                for device in devices
+            ],
+        }
+        self._publish(keys.devices(), json.dumps(view), ttl_s)
+
+    def wanted(self, sizes: Sizes, ttl_s: float) -> None:
+        """Publish what every model should have, and why."""
+        self._publish(keys.sizes(), SIZES.dump_json(sizes).decode(), ttl_s)
+
+    def _publish(self, key: str, view: str, ttl_s: float) -> None:
+        self.redis.set(key, view, px=int(ttl_s * 1000))
+
+    def _keep(self, changed: Mapping[str, Health], gone: Iterable[str]) -> None:
+        key = keys.quarantine(self.host)
+        for name, health in changed.items():
+            self.redis.hset(key, name, HEALTH.dump_json(health).decode())
+        if names := list(gone):
+            self.redis.hdel(key, *names)
+
+    def _add(self, now: float, action: str, model: str, worker: str, device: str, reason: str, inputs: Inputs) -> None:
         log.info("%s %s", action, " ".join(part for part in (model, worker, device, reason) if part))
         entry: dict[Any, Any] = {
             "at": f"{now:.3f}",
@@ -74,5 +139,6 @@ class Journal:
             "worker": worker,
             "device": device,
             "reason": reason,
+            "inputs": json.dumps(inputs) if inputs else "",
         }
         self.redis.xadd(keys.decisions(), entry, maxlen=KEPT, approximate=True)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from producer.errors import ConfigError
 
 from .devices import DeclaredProbe, Device, Probe
+from .xid import XidEvents
 
 if TYPE_CHECKING:
     from producer.settings import Settings
@@ -17,6 +19,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BYTES_PER_GB = 1e9
+LOST_ERRORS = frozenset({6, 15, 16, 28})
+"""NVML_ERROR_NOT_FOUND, _GPU_IS_LOST ("has fallen off the bus or has otherwise become inaccessible"), _RESET_REQUIRED
+and _GPU_NOT_FOUND of ``nvml.h``: nothing runs there any more. Any other error may pass."""
+ANEW_AFTER_LOOKS = 30
+"""Looks with an unreadable GPU after which NVML is opened anew."""
 
 
 class NvmlProbe:
@@ -40,38 +47,74 @@ class NvmlProbe:
             pynvml.NVMLError_NoPermission,
         )
         pynvml.nvmlInit()
-        self._names: dict[int, str] = {}
-        self._memory: dict[int, float] = {}
+        self._last: dict[int, Device] = {}
+        self._unreadable_looks = 0
+        self._events = XidEvents(pynvml)
         self._indices = self._visible(pynvml.nvmlDeviceGetCount(), visible)
 
     def devices(self) -> list[Device]:
-        """Every GPU now; a lost or unreadable one with its fault, and the memory it had."""
-        return [self._device(index) for index in self._indices]
+        """Every GPU now; a lost or unreadable one with its fault, and the name and memory it had."""
+        if self._unreadable_looks >= ANEW_AFTER_LOOKS:
+            self._begin_anew()
+        xids = self._events.read()
+        found = [self._device(index, tuple(xids.get(index, ()))) for index in self._indices]
+        self._unreadable_looks = self._unreadable_looks + 1 if any(device.fault for device in found) else 0
+        return found
 
-    def _device(self, index: int) -> Device:
-        nvml = self._nvml
+    def _device(self, index: int, xids: tuple[int, ...]) -> Device:
         try:
-            handle = nvml.nvmlDeviceGetHandleByIndex(index)
-            memory = self._ask(nvml.nvmlDeviceGetMemoryInfo, handle)
-            self._names[index] = self._ask(nvml.nvmlDeviceGetName, handle) or "GPU"
-            temperature = self._ask(nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU)
-            rates = self._ask(nvml.nvmlDeviceGetUtilizationRates, handle)
-            processes = self._ask(nvml.nvmlDeviceGetComputeRunningProcesses, handle) or []
-        except nvml.NVMLError as error:
-            name, size = self._names.get(index, "GPU"), self._memory.get(index, 0.0)
-            return Device(f"cuda:{index}", "cuda", name, size, fault=f"NVML: {error}")
-        total, used = _memory(memory)
-        self._memory[index] = total
+            device = self._read(index)
+        except self._nvml.NVMLError as error:
+            return self._gone(index, xids, f"NVML: {error}", lost=error.value in LOST_ERRORS)
+        known = self._last.get(index, device)
+        if known.uuid and device.uuid and known.uuid != device.uuid:
+            why = f"{known.uuid} is gone, {device.uuid} in its place: restart the autoscaler"
+            return self._gone(index, xids, why, lost=True)
+        self._last[index] = device
+        return replace(device, xids=xids)
+
+    def _gone(self, index: int, xids: tuple[int, ...], fault: str, *, lost: bool) -> Device:
+        self._events.forget(index)
+        known = self._last.get(index, Device(f"cuda:{index}", "cuda", "GPU", 0.0))
         return Device(
+            known.id, known.kind, known.name, known.memory_gb, fault=fault, uuid=known.uuid, xids=xids, lost=lost
+        )
+
+    def _read(self, index: int) -> Device:
+        nvml = self._nvml
+        handle = nvml.nvmlDeviceGetHandleByIndex(index)
+        total, used = _memory(self._ask(nvml.nvmlDeviceGetMemoryInfo, handle))
+        rates = self._ask(nvml.nvmlDeviceGetUtilizationRates, handle)
+        device = Device(
             f"cuda:{index}",
             "cuda",
-            self._names[index],
+            self._ask(nvml.nvmlDeviceGetName, handle) or "GPU",
             total,
             used_gb=used,
-            used_by=_used_by(processes),
-            temperature_c=temperature,
+            used_by=_used_by(self._ask(nvml.nvmlDeviceGetComputeRunningProcesses, handle) or []),
+            temperature_c=self._ask(nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU),
             utilisation=None if rates is None else rates.gpu / 100,
+            uuid=self._ask(nvml.nvmlDeviceGetUUID, handle) or "",
+            ecc_errors=self._ask(
+                nvml.nvmlDeviceGetTotalEccErrors,
+                handle,
+                nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED,
+                nvml.NVML_VOLATILE_ECC,
+            ),
         )
+        self._events.listen(index, handle)
+        return device
+
+    def _begin_anew(self) -> None:
+        """Open another NVML session: the present one may never see a GPU again that was lost and is back, nor any
+        after the driver was loaded anew."""
+        self._unreadable_looks = 0
+        self._events.close()
+        try:
+            self._nvml.nvmlShutdown()
+            self._nvml.nvmlInit()
+        except self._nvml.NVMLError as error:  # every GPU is then unreadable, and says so
+            log.warning("NVML cannot be opened anew: %s", error)
 
     def _ask(self, call: Callable[..., Any], *arguments: Any) -> Any:
         try:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .demand import Demand
     from .devices import Device
     from .roster import Worker
+    from .sizing import Size
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,8 @@ class Memory:
     surplus: Mapping[str, Surplus] = field(default_factory=dict)
     failures: Mapping[str, Backoff] = field(default_factory=dict)
     silent_since: Mapping[str, float] = field(default_factory=dict)
+    sizes: Mapping[str, Size] = field(default_factory=dict)
+    """What the last round wanted of each model."""
 
     def failed(self, now: float, model: str, lived_s: float, cause: str, served: bool = False) -> Memory:
         """With one more worker of ``model`` that ended unasked, or never served."""

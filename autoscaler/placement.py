@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from .devices import Device, DeviceState
+from .devices import Device, DeviceState, Summary, summarise, type_of
 from .roster import Phase, Worker
 
 if TYPE_CHECKING:
@@ -46,12 +47,54 @@ def tenants(workers: Iterable[Worker], devices: Iterable[Device], models: Mappin
     return tuple(found)
 
 
-def place(model: str, memory_gb: float, devices: Iterable[Device], held: Sequence[Tenant]) -> Device | None:
-    """The device for a replica of ``model`` that needs ``memory_gb``, or None: of those it fits on, the one
-    where least is left over, so that large gaps stay for large models."""
+def place(
+    model: str,
+    memory_gb: float,
+    devices: Sequence[Device],
+    held: Sequence[Tenant],
+    *,
+    headroom: int = 0,
+    others_gb: Sequence[float] = (),
+    speeds: Mapping[str, float] | None = None,
+) -> Device | None:
+    """The device for a replica of ``model`` that needs ``memory_gb``, or None when it fits on none that is left.
+
+    Of those it fits on, the one where it makes least memory useless to the fleet's models; of those, the one with the
+    fewest workers, which would share its speed; then the fastest for the model; then the one with least left over.
+    So small models share a GPU where whole ones are to be kept for large ones, and else have one each.
+
+    Args:
+        headroom: idle devices that must be left idle.
+        others_gb: what replicas of the fleet's models need.
+        speeds: jobs per second of a replica, by type of device. One that was never tried goes first.
+    """
     here = by_device(held)
     fitting = [device for device in devices if not obstacle(model, memory_gb, device, here.get(device.id, ()))]
-    return min(fitting, key=lambda device: (free_gb(device, here.get(device.id, ())), device.id), default=None)
+    if headroom and len(idle(devices, here)) <= headroom:
+        fitting = [device for device in fitting if here.get(device.id)]
+
+    def cost(device: Device) -> tuple[float, int, float, float, str]:
+        tenants = here.get(device.id, ())
+        free = free_gb(device, tenants)
+        speed = speeds.get(type_of(device), math.inf) if speeds else 0.0
+        lost = fragmentation(free - memory_gb, others_gb) - fragmentation(free, others_gb)
+        return lost if device.kind == "cuda" else 0.0, len(tenants), -speed, free, device.id
+
+    return min(fitting, key=cost, default=None)
+
+
+def idle(devices: Iterable[Device], here: Mapping[str, Sequence[Tenant]]) -> list[Device]:
+    """The devices that nobody holds and that may be used."""
+    return [device for device in devices if not device.fault and not here.get(device.id)]
+
+
+def fragmentation(free_gb: float, others_gb: Iterable[float]) -> float:
+    """Memory of a device, in GB, that is of no use to those that need more; summed over them.
+
+    As in Weng et al., "Beware of Fragmentation: Scheduling GPU-Sharing Workloads with Fragmentation Gradient Descent",
+    USENIX ATC 2023, with the fleet's models as the expected workload, each as likely as the others.
+    """
+    return sum(free_gb for needed in others_gb if free_gb < needed)
 
 
 def by_device(held: Iterable[Tenant]) -> Mapping[str, Sequence[Tenant]]:
@@ -66,8 +109,11 @@ def obstacle(model: str, memory_gb: float, device: Device, held: Sequence[Tenant
     """Why a replica cannot go to a device; empty when it can."""
     if device.fault:
         return f"{device.id} is faulty ({device.fault})"
+    if device.memory_gb < memory_gb:
+        return f"{device.id} has {device.memory_gb:g} GB in all of {memory_gb:g} GB needed"
     here = [tenant for tenant in held if tenant.device == device.id]
     if device.kind == "cpu" and here:
+        # It stands for cores, of which nobody says how they would be shared.
         return f"{device.id} is held by {here[0].name}"
     if any(tenant.model == model and tenant.serves for tenant in here):
         # An engine already fills its batches: two of one model on a GPU would only take turns.
@@ -89,6 +135,13 @@ def with_states(devices: Iterable[Device], workers: Sequence[Worker]) -> list[De
     for worker in workers:
         phases.setdefault(worker.device, set()).add(worker.phase)
     return [replace(device, state=_state(device, phases.get(device.id, set()))) for device in devices]
+
+
+def summary(devices: Sequence[Device], held: Iterable[Tenant]) -> Summary:
+    """The node's devices by state, and the memory that is left on those that may be used."""
+    here = by_device(held)
+    free = sum(max(0.0, free_gb(device, here.get(device.id, ()))) for device in devices if not device.fault)
+    return summarise(devices, free)
 
 
 def _state(device: Device, phases: set[Phase]) -> DeviceState:

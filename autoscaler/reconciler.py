@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from .decide import decide
 from .demand import Demand, Traffic, assess, watch
-from .devices import quarantine
 from .observation import Memory, Observation
 from .placement import with_states
+from .quarantine import Health, quarantine
 
 if TYPE_CHECKING:
     from producer.settings import Settings
@@ -31,15 +31,27 @@ class Reconciler:
         self.policy = policy
         self._memory = Memory()
         self._traffic: dict[str, Traffic] = {}
-        self._hot: frozenset[str] = frozenset()
+        self.health: Mapping[str, Health] = {}
+        """Of the devices that have, or had, a fault."""
 
-    def forget(self) -> None:
-        """Begin anew, as after a reign of somebody else: what was remembered says nothing about now."""
-        self._memory, self._traffic = Memory(), {}
+    @property
+    def memory(self) -> Memory:
+        """What the last round left."""
+        return self._memory
 
-    def devices(self, probed: Sequence[Device], workers: Sequence[Worker]) -> list[Device]:
-        """The devices with what they are used for, those that run hot with a fault."""
-        devices, self._hot = quarantine(probed, self._hot)
+    def forget(self, health: Mapping[str, Health]) -> None:
+        """Begin anew, as after a reign of somebody else: what was remembered says nothing about now.
+
+        Args:
+            health: of the devices, as that reign left it.
+        """
+        self._memory, self._traffic, self.health = Memory(), {}, health
+
+    def devices(
+        self, now: float, settings: Settings, probed: Sequence[Device], workers: Sequence[Worker]
+    ) -> list[Device]:
+        """The devices with what they are used for, and those in quarantine with their fault."""
+        devices, self.health = quarantine(now, settings.quarantine, probed, self.health)
         return with_states(devices, workers)
 
     def demand(

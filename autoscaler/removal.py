@@ -12,11 +12,16 @@ from .roster import Phase, Worker
 if TYPE_CHECKING:
     from producer.settings import Scaling
 
+    from .devices import Device
     from .observation import Memory, Observation
 
 
 HAND_BACK_S = 10.0
 """What a worker gets on top of ``drain_s``, at which it begins to hand back what it has not finished."""
+
+
+LAST_WORDS_S = 2.0
+"""What a worker on a lost device gets to hand back what it has not begun, before it is killed for what it has."""
 
 
 def remove(seen: Observation, memory: Memory) -> tuple[list[Drain], Memory]:
@@ -28,10 +33,10 @@ def remove(seen: Observation, memory: Memory) -> tuple[list[Drain], Memory]:
         if worker.phase is Phase.STARTING
     }
     scaling = seen.settings.scaling
-    faults = {device.id: device.fault for device in seen.devices if device.fault}
+    faults = {device.id: device for device in seen.devices if device.fault and not device.suspect}
     drains = []
     for worker in managed:
-        if late := _overdue(seen.now, scaling, worker, silent):
+        if late := _overdue(seen.now, scaling, worker, silent) or _stranded(seen.now, worker, faults):
             drains.append(Drain(worker.model, worker.name, worker.device, 0.0, late))
         elif worker.serves and (why := _unwanted(worker, faults, seen.settings.models)):
             drains.append(Drain(worker.model, worker.name, worker.device, scaling.drain_s, why))
@@ -55,7 +60,16 @@ def _overdue(now: float, scaling: Scaling, worker: Worker, silent: Mapping[str, 
     return f"killed: loading for {waited:.0f} s (start_s {limit:g})" if late else ""
 
 
-def _unwanted(worker: Worker, faults: Mapping[str, str], models: Mapping[str, object]) -> str:
+def _stranded(now: float, worker: Worker, faults: Mapping[str, Device]) -> str:
+    """Why a worker whose device is gone is not waited for; empty when it is not so, or not yet time."""
+    device = faults.get(worker.device)
+    if device is None or not device.lost or worker.draining_since is None:
+        return ""
+    waited = now - worker.draining_since
+    return f"killed: {device.id} is lost, and nothing there can end ({device.fault})" if waited > LAST_WORDS_S else ""
+
+
+def _unwanted(worker: Worker, faults: Mapping[str, Device], models: Mapping[str, object]) -> str:
     if worker.device in faults:
-        return f"{worker.device} is faulty: {faults[worker.device]}"
+        return f"{worker.device} is faulty: {faults[worker.device].fault}"
     return "" if worker.model in models else f"{worker.model} is not in fleet.toml any more"

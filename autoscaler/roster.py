@@ -45,6 +45,7 @@ class Worker:
     free_slots: int = 0
     jobs_per_s: float = 0.0
     load_s: float = 0.0
+    device_type: str = ""
 
     @property
     def serves(self) -> bool:
@@ -92,6 +93,7 @@ def _from(beat: Heartbeat, device: str, *, managed: bool, draining_since: float 
         free_slots=max(0, beat.capacity - len(beat.running)) if beat.state is WorkerState.READY else 0,
         jobs_per_s=beat.jobs_per_s,
         load_s=beat.ready_at - beat.started_at if beat.ready_at is not None else 0.0,
+        device_type=beat.device_type,
     )
 
 

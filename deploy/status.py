@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from autoscaler.launchers import records
@@ -26,12 +26,16 @@ DECISIONS = 8
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One decision of the autoscaler, with its reason. ``at`` is Unix time in seconds."""
+    """One decision of the autoscaler, with its reason and the numbers that it was based on. ``at`` is Unix time in
+    seconds; ``worker`` and ``device`` are empty where it is about none."""
 
     at: float
     model: str
     action: str
     reason: str
+    worker: str = ""
+    device: str = ""
+    inputs: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,8 @@ class Snapshot:
     """The fleet at Unix time ``at``. ``redis`` is the broker's URL without its secrets.
 
     ``flower`` is the monitor's address when it runs here, ``leader`` the autoscaler that leads, each None when
-    there is none; ``devices`` is the leader's last view of them.
+    there is none; ``devices`` is the leader's last view of them, and ``node`` its view of their machine: its host,
+    its devices by state, its memory in GB.
     """
 
     at: float
@@ -48,6 +53,7 @@ class Snapshot:
     leader: str | None
     queues: list[ModelQueues]
     workers: list[Heartbeat]
+    node: dict[str, Any] | None
     devices: list[dict[str, Any]]
     decisions: list[Decision]
     strays: list[Stray]
@@ -64,6 +70,7 @@ def read(redis: Redis, settings: Settings) -> Snapshot:
         pipe.get(keys.devices())
         pipe.xrevrange(keys.decisions(), count=DECISIONS)
         leader, devices, decisions = pipe.execute()
+    node = json.loads(devices) if devices else None
     return Snapshot(
         at=time.time(),
         redis=shown(settings.redis_url),
@@ -71,8 +78,9 @@ def read(redis: Redis, settings: Settings) -> Snapshot:
         leader=leader.decode() if leader else None,
         queues=list(observe(redis, settings).values()),
         workers=heartbeat.read_all(redis),
-        devices=json.loads(devices) if devices else [],
-        decisions=[_decision(fields) for _, fields in decisions],
+        devices=node.pop("devices") if node else [],
+        node=node,
+        decisions=[decision(fields) for _, fields in decisions],
         strays=strays.find(redis, settings),
     )
 
@@ -81,6 +89,15 @@ def _flower_runs(settings: Settings) -> bool:
     return any(record.name == "flower" for record in records.read_all(settings.state_dir / "run"))
 
 
-def _decision(fields: dict[bytes, bytes]) -> Decision:
+def decision(fields: dict[bytes, bytes]) -> Decision:
+    """An entry of the journal."""
     text = {key.decode(): value.decode() for key, value in fields.items()}
-    return Decision(float(text["at"]), text.get("model", ""), text["action"], text["reason"])
+    return Decision(
+        float(text["at"]),
+        text.get("model", ""),
+        text["action"],
+        text["reason"],
+        text.get("worker", ""),
+        text.get("device", ""),
+        json.loads(text.get("inputs") or "{}"),
+    )

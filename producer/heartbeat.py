@@ -42,6 +42,8 @@ class Heartbeat(BaseModel):
     name: str
     model: str
     device: str
+    device_type: str = ""
+    """What devices of the same speed have in common: ``cpu``, or a GPU's product name; empty when not known."""
     host: str
     pid: int
     pid_created_at: float

@@ -112,7 +112,8 @@ def workers() -> str:
 
 
 def throughput(model: str) -> str:
-    """Hash. ``jobs_per_s`` and ``load_s`` last measured by any worker of the model; no expiry."""
+    """Hash. ``jobs_per_s`` and ``load_s`` last measured by any worker of the model, and ``jobs_per_s:TYPE`` by one on
+    a device of that type; no expiry."""
     return f"stoker:throughput:{model}"
 
 
@@ -133,5 +134,17 @@ def decisions() -> str:
 
 
 def devices() -> str:
-    """String. The autoscaler's last view of the devices as JSON; expires after a few missed rounds."""
+    """String. The autoscaler's last view of its node and the devices there as JSON; expires after a few missed
+    rounds."""
     return "stoker:devices"
+
+
+def sizes() -> str:
+    """String. What the autoscaler last wanted of every model, and why, as JSON; expires with ``devices``."""
+    return "stoker:sizes"
+
+
+def quarantine(host: str) -> str:
+    """Hash. Device -> what its faults were and until when it is out of use, as JSON; a field goes when it has long
+    been well."""
+    return f"stoker:quarantine:{host}"

@@ -134,6 +134,19 @@ class Scaling(_Table):
     """How long a draining worker may take before its jobs are handed back."""
     start_s: Seconds = 300.0
     """How long a worker may take to load before it is given up."""
+    headroom_devices: Annotated[int, Field(ge=0)] = 0
+    """Devices that are kept free for bursts: only a model with jobs waiting in a tier that cannot wait gets them."""
+
+
+class Quarantine(_Table):
+    """When a GPU is taken out of use, and how soon it may come back."""
+
+    hot_c: Annotated[float, Field(gt=0)] = 85.0
+    """From this temperature on, in degrees Celsius, a GPU throttles, and every worker on it misses its targets."""
+    hold_s: Seconds = 30.0
+    """How long a GPU that was hot, lost or unreadable stays out at least; twice as long at each repetition."""
+    severe_hold_s: Seconds = 600.0
+    """The same after an uncorrectable memory error or an XID error, unless the GPU was reset meanwhile."""
 
 
 class Gateway(_Table):
@@ -167,6 +180,7 @@ class Settings(BaseSettings):
     models: dict[Name, Model] = Field(default_factory=dict)
     devices: tuple[DeclaredDevice, ...] = ()
     scaling: Scaling = Scaling()
+    quarantine: Quarantine = Quarantine()
     tenants: dict[str, Tenant] = Field(default_factory=dict)
     gateway: Gateway = Gateway()
     simulation: dict[str, Any] = Field(default_factory=dict)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from autoscaler.devices import Device
@@ -27,7 +28,9 @@ class Fleet:
 
     def __init__(self, settings: Settings, hardware: Hardware, trace: Trace, seed: int) -> None:
         self.types: list[DeviceType] = [kind for kind in hardware.devices for _ in range(kind.count)]
-        self.devices = [Device(f"cpu:{n}", "cpu", kind.type, kind.memory_gb) for n, kind in enumerate(self.types)]
+        self.devices = [
+            Device(f"cpu:{n}", "cpu", kind.type, kind.memory_gb, uuid=f"{n}") for n, kind in enumerate(self.types)
+        ]
         self.workers: dict[str, Worker] = {}
         self.held_s = dict.fromkeys((kind.type for kind in hardware.devices), 0.0)
         self.starts = 0
@@ -74,12 +77,13 @@ class Fleet:
         """A device fails. Returns who was on it."""
         device = self.devices[place]
         self._repairs[place] = device
-        self.devices[place] = Device(device.id, device.kind, device.name, device.memory_gb, fault=why)
+        self.devices[place] = replace(device, fault=why)
         return next((worker for worker in self.workers.values() if worker.device == place), None)
 
     def repair(self, place: int) -> None:
-        """A device is back."""
-        self.devices[place] = self._repairs.pop(place)
+        """Another device is in its place: it has no history, and is not kept out for one."""
+        device = self._repairs.pop(place)
+        self.devices[place] = replace(device, uuid=f"{device.uuid}'")
 
     def next_failure(self, rng: random.Random, place: int, now: float) -> float:
         """When a device fails next; infinity when its type never does."""

@@ -70,7 +70,7 @@ class Rounds:
             running = sum(one.running for one in own[name])
             queues = sim.queues[model].observe(name, now, running, sim.dead[model])
             demands[name] = self.reconciler.demand(now, sim.settings, queues, own[name], self._measured[name])
-        return Observation(now, sim.settings, demands, self.reconciler.devices(devices, seen), seen)
+        return Observation(now, sim.settings, demands, self.reconciler.devices(now, sim.settings, devices, seen), seen)
 
     def _act(self, now: float, decision: Decision) -> None:
         sim = self._sim

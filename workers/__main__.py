@@ -45,7 +45,8 @@ def main() -> int:
         logging.critical("%s", error)
         return EXIT_BAD_CONFIG
     ledger = Ledger(Queue(client, settings, options.model), options.name)
-    app = make_app(Assignment(options.name, options.model, options.device, settings, engine, ledger))
+    device_type = options.device_type or options.device.partition(":")[0]
+    app = make_app(Assignment(options.name, options.model, options.device, settings, engine, ledger, device_type))
     return serve(app, client, options.launched_by)
 
 
@@ -92,6 +93,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m workers", description=__doc__)
     parser.add_argument("--model", required=True, help="a model of fleet.toml")
     parser.add_argument("--device", required=True, help="cpu:0, cuda:0, ...")
+    parser.add_argument(
+        "--device-type", help="what devices as fast as this one are called, such as a GPU's product name"
+    )
     parser.add_argument("--name", help="unique in the fleet; by default the model and a random suffix")
     parser.add_argument("--launched-by", default="", help="the launcher that may drain it; empty: nobody's")
     options = parser.parse_args()

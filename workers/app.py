@@ -30,6 +30,7 @@ class Assignment:
     settings: Settings
     engine: Engine
     ledger: Ledger
+    device_type: str = ""
 
 
 class NoBackend(RedisBackend):  # type: ignore[misc]  # Celery has no types

@@ -40,6 +40,8 @@ class Heart:
         measured: dict[str, float] = {}
         if beat.jobs_per_s > 0:
             measured["jobs_per_s"] = round(beat.jobs_per_s, 3)
+            if beat.device_type:
+                measured[f"jobs_per_s:{beat.device_type}"] = measured["jobs_per_s"]
         if beat.ready_at is not None and not self._load_told:
             measured["load_s"] = round(beat.ready_at - beat.started_at, 3)
         if measured:
@@ -60,6 +62,7 @@ class Heart:
             "name": assignment.name,
             "model": assignment.model,
             "device": assignment.device,
+            "device_type": assignment.device_type,
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "pid_created_at": self._created_at,

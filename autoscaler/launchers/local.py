@@ -44,7 +44,7 @@ class LocalLauncher:
     Args:
         state_dir: holds ``logs/NAME.log`` and ``run/NAME.json``.
         env: what workers get on top of this process's own environment.
-        command: the program; ``--model``, ``--device``, ``--name`` and ``--launched-by`` are appended.
+        command: the program; ``--model``, ``--device``, ``--device-type``, ``--name`` and ``--launched-by`` follow.
     """
 
     def __init__(self, state_dir: Path, env: Mapping[str, str], command: Sequence[str] = WORKER) -> None:
@@ -91,6 +91,7 @@ class LocalLauncher:
 
     def _spawn(self, name: str, placement: Placement) -> subprocess.Popen[bytes]:
         arguments = ["--model", placement.model, "--device", placement.device]
+        arguments += ["--device-type", placement.type] if placement.type else []
         arguments += self._marks(name)
         with self._log(name).open("ab") as log:
             return subprocess.Popen(

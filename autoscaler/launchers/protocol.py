@@ -18,11 +18,12 @@ class LaunchError(StokerError):
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A worker to be: a replica of ``model`` on ``device`` (``kind`` is ``cpu`` or ``cuda``)."""
+    """A worker to be: a replica of ``model`` on ``device`` (``kind`` is ``cpu`` or ``cuda``), which is of ``type``."""
 
     model: str
     device: str
     kind: str
+    type: str = ""
 
 
 @dataclass(frozen=True, slots=True)

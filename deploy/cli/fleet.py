@@ -92,15 +92,21 @@ def worker(
     _become("workers", "--model", model, "--device", device, *named)
 
 
-def autoscaler() -> None:
+def autoscaler(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would be done; do and write nothing.")] = False,
+) -> None:
     """Run the autoscaler alone, in this window. 'stoker up' runs one already; a second one waits.
 
-    [bold]Example[/bold]
+    A dry run does not wait: it looks at the same fleet, beside the one that leads, and tells each decision with its
+    reason and its numbers. With another fleet file it shows what that one would change.
+
+    [bold]Examples[/bold]
 
       REDIS_URL=redis://db:6379/0 stoker autoscaler
+      stoker --fleet tomorrow.toml autoscaler --dry-run
     """
     Settings.load()
-    _become("autoscaler")
+    _become("autoscaler", *(["--dry-run"] if dry_run else []))
 
 
 def _become(module: str, *arguments: str) -> None:

@@ -78,6 +78,8 @@ def screen_of(snapshot: Snapshot) -> RenderableType:
     """The snapshot as tables; what needs somebody's attention comes first."""
     parts: list[RenderableType] = [_warning(stray) for stray in snapshot.strays]
     parts += [_queues(snapshot.queues), _workers(snapshot.workers, snapshot.at), _devices(snapshot.devices)]
+    if snapshot.node:
+        parts.append(_node(snapshot.node))
     parts.append(_decisions(snapshot.decisions))
     leads = snapshot.leader or "none leads: nothing is scaled until 'stoker up' or 'stoker autoscaler' runs"
     parts.append(
@@ -153,11 +155,18 @@ def _devices(devices: list[dict[str, Any]]) -> Table:
     return table
 
 
+def _node(node: dict[str, Any]) -> Text:
+    states = ", ".join(f"{node[state]} {state}" for state in ("idle", "reserved", "allocated", "faulty"))
+    memory = f"{node['used_gb']:.0f} of {node['memory_gb']:.0f} GB used, {node['free_gb']:.0f} GB free"
+    count = "1 device" if node["total"] == 1 else f"{node['total']} devices"
+    return Text(f"{node['host']}: {count}: {states}; {memory}", "dim")
+
+
 def _decisions(decisions: list[Decision]) -> Table:
-    table = _table("Last decisions", "at", "action", "model", "reason")
+    table = _table("Last decisions (their numbers: stoker explain)", "at", "action", "of", "reason")
     for decision in decisions:
         at = time.strftime("%H:%M:%S", time.localtime(decision.at))
-        table.add_row(at, decision.action, decision.model, Text(printable(decision.reason)))
+        table.add_row(at, decision.action, decision.model or decision.device, Text(printable(decision.reason)))
     if not decisions:
         table.add_row("[dim]none yet[/dim]")
     return table

@@ -123,7 +123,7 @@ class Rig:
         return [entry["action"] for entry in self.decisions()]
 
     def devices(self) -> list[dict[str, object]]:
-        found: list[dict[str, object]] = json.loads(self.redis.get(keys.devices()) or "[]")
+        found: list[dict[str, object]] = json.loads(self.redis.get(keys.devices()) or "{}")["devices"]
         return found
 
 

@@ -79,7 +79,7 @@ def test_a_busy_fleet_shows_queues_workers_devices_and_reasons(redis: redis_py.R
     journal = Journal(redis)
     journal.decided(time.time(), Start("parrot", "cpu:0", "cpu", "5 queued [batch]"), "parrot-1")
     device = Device("cuda:0", "cuda", "H200", 141.0, used_gb=3.5, fault="hot", state=DeviceState.FAULTY)
-    journal.show("test", [device], [], ttl_s=10)
+    journal.show(time.time(), "test", [device, Device("cuda:1", "cuda", "H200", 141.0)], [], ttl_s=10)
 
     snapshot = read(redis, settings)
     assert [tier.length for tier in snapshot.queues[0].tiers] == [0, 0, 5]
@@ -88,6 +88,7 @@ def test_a_busy_fleet_shows_queues_workers_devices_and_reasons(redis: redis_py.R
     screen = shown(snapshot)
     for words in ("parrot-1", "ready", "12.5", "50%", "H200", "3.5 of 141 GB", "faulty", "hot", "5 queued [batch]"):
         assert words in screen
+    assert "2 devices: 1 idle, 0 reserved, 0 allocated, 1 faulty; 4 of 282 GB used, 141 GB free" in screen
 
 
 def test_jobs_beside_the_queues_are_shown_and_told_to_programs(redis: redis_py.Redis, settings: Settings) -> None:

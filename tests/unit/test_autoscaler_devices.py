@@ -1,33 +1,9 @@
 import pytest
 
-from autoscaler.devices import COOL_C, HOT_C, DeclaredProbe, Device, quarantine
+from autoscaler.devices import DeclaredProbe
 from autoscaler.nvml import choose_probe
 from producer.errors import ConfigError
 from producer.settings import DeclaredDevice, Settings
-
-
-def gpu(temperature: float | None, fault: str = "") -> Device:
-    return Device("cuda:0", "cuda", "GPU", 80, temperature_c=temperature, fault=fault)
-
-
-def test_a_hot_gpu_is_out_until_it_has_cooled_well_below_the_limit() -> None:
-    hot: frozenset[str] = frozenset()
-    seen = []
-    for temperature in (HOT_C - 1, HOT_C, HOT_C - 1, COOL_C, COOL_C - 1, HOT_C - 1):
-        (device,), hot = quarantine([gpu(temperature)], hot)
-        seen.append(bool(device.fault))
-    assert seen == [False, True, True, True, False, False]
-
-
-def test_a_hot_gpu_whose_temperature_cannot_be_read_stays_out() -> None:
-    (device,), hot = quarantine([gpu(None)], frozenset({"cuda:0"}))
-    assert device.fault
-    assert hot == {"cuda:0"}
-
-
-def test_the_first_fault_is_the_one_that_is_told() -> None:
-    (device,), _ = quarantine([gpu(HOT_C, "NVML: GPU is lost")], frozenset())
-    assert device.fault == "NVML: GPU is lost"
 
 
 def test_declared_devices_are_what_the_fleet_file_says() -> None:

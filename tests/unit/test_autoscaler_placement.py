@@ -31,7 +31,7 @@ def test_a_cpu_slot_takes_one_worker() -> None:
 
 def test_a_slot_too_small_is_no_place() -> None:
     assert place("n", 8, [slot(0, 4)], ()) is None
-    assert "4.0 GB free of 8 GB" in obstacle("n", 8, slot(0, 4), ())
+    assert "4 GB in all of 8 GB" in obstacle("n", 8, slot(0, 4), ())
 
 
 def test_the_tightest_gpu_that_fits_is_taken() -> None:
