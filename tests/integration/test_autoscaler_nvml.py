@@ -2,94 +2,150 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from benchmarks.devices.fake_nvml import LOST, UNKNOWN, FakeGpus, NoCompilerError
+
+# Told on stdin when to look again.
 SHOW = """
-import dataclasses, json, os, pathlib
-from autoscaler.devices import quarantine
+import dataclasses, json, sys
 from autoscaler.nvml import choose_probe
 from producer.settings import Settings
 
 probe = choose_probe(Settings())
-rounds = []
-for lost in (False, True, False):
-    file = pathlib.Path(os.environ["FAKE_NVML_LOST"])
-    file.touch() if lost else file.unlink(missing_ok=True)
-    devices, _ = quarantine(probe.devices(), frozenset())
-    rounds.append([dataclasses.asdict(device) for device in devices])
-print(json.dumps({"source": probe.source, "rounds": rounds}))
+for _ in sys.stdin:
+    print(json.dumps([dataclasses.asdict(device) for device in probe.devices()]), flush=True)
 """
 
+Gpu = dict[str, Any]
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
+
+@pytest.fixture
+def gpus(tmp_path: Path) -> FakeGpus:
+    try:
+        return FakeGpus(tmp_path)
+    except NoCompilerError as error:
         if "CI" in os.environ:
-            pytest.fail("no C compiler: install gcc, or the NVML probe goes untested")
-        pytest.skip("no C compiler to build the NVML stand-in with")
-    folder = tmp_path_factory.mktemp("nvml")
-    source = Path(__file__).with_name("fake_nvml.c")
-    target = folder / "libnvidia-ml.so.1"
-    subprocess.run([compiler, "-shared", "-fPIC", "-Wall", "-Werror", "-o", str(target), str(source)], check=True)
-    return folder
+            pytest.fail(f"the NVML probe goes untested: {error}")
+        pytest.skip(str(error))
 
 
-def show(library: Path, tmp_path: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    inherited = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
-    environment = {
-        **inherited,
-        "LD_LIBRARY_PATH": str(library),
-        "FAKE_NVML_LOST": str(tmp_path / "lost"),
-        **env,
-    }
-    return subprocess.run(
-        [sys.executable, "-c", SHOW], env=environment, capture_output=True, text=True, timeout=60, check=False
-    )
+class Probe:
+    """A process with the real probe on the made-up GPUs."""
+
+    def __init__(self, gpus: FakeGpus, **environment: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SHOW],
+            env={**gpus.environment(), **environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def look(self) -> list[Gpu]:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        found: list[Gpu] = json.loads(self.process.stdout.readline())
+        return found
+
+    def __enter__(self) -> "Probe":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
 
 
-def test_gpus_are_measured_and_what_one_does_not_tell_is_left_open(library: Path, tmp_path: Path) -> None:
-    answer = show(library, tmp_path)
-    assert answer.returncode == 0, answer.stderr
-    found = json.loads(answer.stdout)
-    assert found["source"] == "NVML"
-    well, hot, _ = found["rounds"][0]
+def test_gpus_are_measured_and_what_one_does_not_tell_is_left_open(gpus: FakeGpus) -> None:
+    gpus.set(1, temperature=91, mute=1)
+    with Probe(gpus) as probe:
+        well, hot, _ = probe.look()
     expected = {
         "id": "cuda:0",
         "kind": "cuda",
         "name": "Fake GPU 0",
+        "uuid": "GPU-00000000-fake",
         "memory_gb": 80,
         "used_gb": 20,
+        "ecc_errors": 0,
         "fault": "",
     }
     assert expected.items() <= well.items()
     assert (well["used_by"], well["temperature_c"], well["utilisation"]) == ({"4711": 15}, 45, 0.5)
-    assert (hot["name"], hot["used_by"], hot["utilisation"]) == ("GPU", {}, None)
-    assert hot["fault"].startswith("hot: 91 C")
+    assert (hot["name"], hot["used_by"], hot["utilisation"], hot["temperature_c"]) == ("GPU", {}, None, 91)
 
 
-def test_a_lost_gpu_is_faulty_keeps_its_place_and_comes_back(library: Path, tmp_path: Path) -> None:
-    answer = show(library, tmp_path)
-    faults = [devices[2]["fault"] for devices in json.loads(answer.stdout)["rounds"]]
-    assert faults == ["", "NVML: GPU is lost", ""]
-    lost = json.loads(answer.stdout)["rounds"][1][2]
+def test_a_lost_gpu_is_faulty_keeps_its_place_and_comes_back(gpus: FakeGpus) -> None:
+    with Probe(gpus) as probe:
+        probe.look()
+        gpus.set(2, error=LOST)
+        lost = probe.look()[2]
+        gpus.set(2, error=0)
+        back = probe.look()[2]
     assert (lost["id"], lost["name"], lost["memory_gb"]) == ("cuda:2", "Fake GPU 2", 80)
+    assert (lost["fault"], lost["lost"]) == ("NVML: GPU is lost", True)
+    assert (back["fault"], back["lost"]) == ("", False)
+
+
+def test_a_gpu_that_cannot_be_read_is_not_lost(gpus: FakeGpus) -> None:
+    gpus.set(0, error=UNKNOWN)
+    with Probe(gpus) as probe:
+        first = probe.look()[0]
+    assert (first["fault"], first["lost"], first["memory_gb"]) == ("NVML: Unknown Error", False, 0)
+
+
+def test_xid_errors_are_told_once_of_the_gpu_that_had_them(gpus: FakeGpus) -> None:
+    with Probe(gpus) as probe:
+        probe.look()
+        gpus.xid(1, 79)
+        gpus.xid(1, 13)
+        gpus.xid(2, 48)
+        assert [gpu["xids"] for gpu in probe.look()] == [[], [79, 13], [48]]
+        assert [gpu["xids"] for gpu in probe.look()] == [[], [], []]
+
+
+def test_a_gpu_that_was_lost_is_heard_again_when_it_is_back(gpus: FakeGpus) -> None:
+    with Probe(gpus) as probe:
+        gpus.set(1, error=LOST)
+        for _ in range(31):  # so long that NVML is opened anew
+            probe.look()
+        gpus.set(1, error=0)
+        probe.look()
+        gpus.xid(1, 79)
+        assert probe.look()[1]["xids"] == [79]
+
+
+def test_memory_errors_are_counted(gpus: FakeGpus) -> None:
+    gpus.set(2, ecc=3)
+    with Probe(gpus) as probe:
+        assert [gpu["ecc_errors"] for gpu in probe.look()] == [0, 0, 3]
+
+
+def test_another_gpu_in_the_place_of_one_is_not_taken_for_it(gpus: FakeGpus) -> None:
+    with Probe(gpus) as probe:
+        probe.look()
+        gpus.set(1, uuid=2)
+        other = probe.look()[1]
+    assert other["lost"]
+    assert "GPU-20000000-fake in its place: restart the autoscaler" in other["fault"]
 
 
 @pytest.mark.parametrize(("visible", "expected"), [("2,0", ["cuda:0", "cuda:2"]), ("GPU-10000000", ["cuda:1"])])
-def test_only_the_gpus_that_we_were_given_are_used(
-    library: Path, tmp_path: Path, visible: str, expected: list[str]
-) -> None:
-    answer = show(library, tmp_path, CUDA_VISIBLE_DEVICES=visible)
-    assert [device["id"] for device in json.loads(answer.stdout)["rounds"][0]] == expected
+def test_only_the_gpus_that_we_were_given_are_used(gpus: FakeGpus, visible: str, expected: list[str]) -> None:
+    with Probe(gpus, CUDA_VISIBLE_DEVICES=visible) as probe:
+        assert [device["id"] for device in probe.look()] == expected
 
 
-def test_no_gpu_given_and_none_declared_is_an_error(library: Path, tmp_path: Path) -> None:
-    answer = show(library, tmp_path, CUDA_VISIBLE_DEVICES="")
-    assert answer.returncode == 1
-    assert "no device to run on: NVML shows no GPU (CUDA_VISIBLE_DEVICES is '')" in answer.stderr
+def test_no_gpu_given_and_none_declared_is_an_error(gpus: FakeGpus) -> None:
+    with Probe(gpus, CUDA_VISIBLE_DEVICES="") as probe:
+        _, error = probe.process.communicate(timeout=60)
+    assert probe.process.returncode == 1
+    assert "no device to run on: NVML shows no GPU (CUDA_VISIBLE_DEVICES is '')" in error

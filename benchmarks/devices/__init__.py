@@ -1,0 +1,1 @@
+"""Faults of GPUs, made on purpose."""

@@ -1,0 +1,63 @@
+"""``python -m benchmarks.devices``: break GPUs that a stand-in for NVML makes up, and see what the autoscaler does.
+
+The autoscaler, its workers (of the echo engine), pynvml and the server are real. Prints what happens, a table, and,
+as its last line, one JSON object. Exit code 0 when every figure reaches its bar. Takes about a minute.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from producer.errors import StokerError
+
+from . import drill
+
+
+def main() -> int:
+    """Play the drill."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.devices", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="heat, the bus and an XID error, each once")
+    parser.add_argument("--keep", action="store_true", help="keep the logs")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # which leaves nothing behind either
+    folder = Path(tempfile.mkdtemp(prefix="stoker-devices-"))
+    began = time.monotonic()
+    try:
+        bars, _ = drill.run(folder, lambda text: print(text, flush=True), short=options.quick)
+    except StokerError as error:
+        print(f"benchmarks.devices: {error}", file=sys.stderr)
+        return 2
+    except BaseException:
+        print(f"the logs are in {folder}", flush=True)
+        raise
+    well = all(bar.ok for bar in bars)
+    if options.keep or not well:
+        print(f"the logs are in {folder}", flush=True)
+    else:
+        shutil.rmtree(folder)
+    table = Table("figure", "value", "bar", "ok")
+    for bar in bars:
+        sign = ">=" if bar.better == "higher" else "<="
+        table.add_row(bar.name, f"{bar.value:g}", f"{sign} {bar.bar:g}", "yes" if bar.ok else "NO")
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    took_s = round(time.monotonic() - began, 1)
+    line = {"benchmark": "devices", "quick": options.quick, "took_s": took_s, "bars": [bar.line() for bar in bars]}
+    print(json.dumps(line), flush=True)
+    return 0 if well else 1
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
