@@ -45,7 +45,7 @@ def grow(
         if name in stuck:
             continue
         replica = Tenant(f"a new {name}", name, "", seen.settings.models[name].memory_gb)
-        if device := _place(seen, replica, rooms.now):
+        if device := home(seen, replica, rooms.now):
             placed = replace(replica, device=device.id)
             rooms = Rooms((*rooms.now, placed), (*rooms.later, placed))
             decisions.append(Start(name, device.id, device.kind, sizes[name].reason, type_of(device)))
@@ -83,13 +83,13 @@ def _make_room(
     """What to do for a replica that fits nowhere: wait for what drains already, or, when its model has jobs
     waiting and no worker at all, drain a worker that nobody needs before its idle time is over."""
     model = replica.model
-    if device := _place(seen, replica, rooms.later):
+    if device := home(seen, replica, rooms.later):
         going = [one.name for one in rooms.now if one.device == device.id and one not in rooms.later]
         reserved = Rooms(rooms.now, (*rooms.later, replace(replica, device=device.id)))
         return [Hold(model, "waiting", f"waits for {device.id}: {', '.join(going)} drains")], reserved
     for idle in _dispensable(seen, workers, rooms) if first and seen.demands[model].queued else ():
         later = tuple(one for one in rooms.later if one.name != idle.name)
-        if device := _place(seen, replica, later):
+        if device := home(seen, replica, later):
             quiet = seen.demands[idle.model].quiet_s
             why = f"drained early: {model} has jobs waiting and no device, {idle.model} none for {quiet:.0f} s"
             drain = Drain(idle.model, idle.name, idle.device, seen.settings.scaling.drain_s, why)
@@ -119,7 +119,8 @@ def hindrance(seen: Observation, replica: Tenant, held: Sequence[Tenant]) -> Hol
     return Hold(model, "no idle device", f"no idle device: {'; '.join(found)}{note}")
 
 
-def _place(seen: Observation, replica: Tenant, held: Sequence[Tenant]) -> Device | None:
+def home(seen: Observation, replica: Tenant, held: Sequence[Tenant]) -> Device | None:
+    """Where a replica goes, or None when it fits nowhere. The headroom is for those whose jobs cannot wait."""
     demand, models = seen.demands[replica.model], seen.settings.models
     return place(
         replica.model,

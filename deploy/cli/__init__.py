@@ -14,7 +14,7 @@ from producer.errors import StokerError
 from producer.settings import Settings
 from producer.trouble import trouble
 
-from . import acl, batch, dead, fleet, gateway, simulate, status
+from . import acl, batch, dead, explain, fleet, gateway, simulate, status
 
 app = typer.Typer(
     name="stoker",
@@ -30,6 +30,7 @@ for command in (
     fleet.up,
     batch.batch,
     status.status,
+    explain.explain,
     fleet.down,
     fleet.worker,
     fleet.autoscaler,

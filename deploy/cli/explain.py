@@ -1,0 +1,145 @@
+"""``stoker explain``: why the fleet has the workers it has, and what it would need to start one more."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+import typer
+from pydantic import TypeAdapter
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from deploy.explain import Explanation, ModelExplained, read
+from deploy.status import Decision
+from producer.connection import connect
+from producer.settings import Model, Settings
+
+from .printable import printable
+from .status import TIMEOUT_S, duration
+
+console = Console(highlight=False)
+
+
+def explain(
+    model: Annotated[str | None, typer.Argument(help="A model of the fleet file. [dim]Default: all[/dim]")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
+) -> None:
+    """Explain why a model has the workers it has, and what it would need to get one more.
+
+    Shows what the autoscaler wants and from which numbers, what holds it back, why each worker was started,
+    and the last decisions with what they were based on.
+
+    [bold]Examples[/bold]
+
+      stoker explain smollm2
+      stoker explain --json | jq '.models[] | {model, one_more}'
+    """
+    settings = Settings.load()
+    models = [*settings.models] if model is None else [model]
+    for name in models:
+        settings.model(name)
+    client = connect(settings, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
+    with contextlib.closing(client):
+        found = read(client, settings, models)
+    if as_json:
+        print(TypeAdapter(Explanation).dump_json(found, indent=2).decode())
+    else:
+        console.print(screen_of(found, settings))
+
+
+def screen_of(found: Explanation, settings: Settings) -> RenderableType:
+    """The explanation as text and tables."""
+    parts: list[RenderableType] = []
+    if found.sized_at is None:
+        what = "No autoscaler tells what it wants: 'stoker up' or 'stoker autoscaler' starts one, and "
+        parts.append(Text(f"{what}'stoker autoscaler --dry-run' shows what it would do.", "bold yellow"))
+    for one in found.models:
+        parts += [_title(one, found), Padding(_facts(one, settings.models[one.model], found.at), (0, 0, 1, 2))]
+    if found.devices:
+        parts += [Text("devices", "bold"), Padding(_decisions(found.devices), (0, 0, 1, 2))]
+    return Group(*parts)
+
+
+def _title(one: ModelExplained, found: Explanation) -> Text:
+    title = Text(one.model, "bold")
+    if one.wanted is None:
+        return title.append("  not told of", "dim")
+    demand = one.wanted.demand
+    phases = ", ".join(f"{count} {phase}" for phase, count in demand.phases.items() if count) or "none"
+    title.append(f"  {one.wanted.replicas} wanted; there: {phases}", "not bold")
+    return title.append(f"  (policy {found.policy})", "not bold dim")
+
+
+def _facts(one: ModelExplained, model: Model, now: float) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column()
+    if one.wanted is not None:
+        table.add_row("why", Text(printable(one.wanted.reason)))
+        if one.wanted.hold:
+            table.add_row("held back", Text(printable(one.wanted.hold), "yellow"))
+        if since := one.wanted.surplus_since:
+            table.add_row("too many", f"for {duration(now - since)} now")
+        if speeds := one.wanted.demand.speeds:
+            told = ", ".join(f"{kind} {per_s:.3g} jobs/s" for kind, per_s in sorted(speeds.items()))
+            table.add_row("one does", Text(printable(told)))
+    for nth, line in enumerate(one_more_lines(one, model, now)):
+        table.add_row("" if nth else "one more", Text(printable(line)))
+    for nth, served in enumerate(one.workers):
+        beat = served.worker
+        told = f"{beat.name} on {beat.device}, {beat.state.value} for {duration(now - beat.started_at)}"
+        because = f": {served.because}" if served.because else ", whose start is not in the journal"
+        table.add_row("" if nth else "workers", Text(printable(told + because)))
+    table.add_row("decisions", _decisions(one.decisions) if one.decisions else "[dim]none yet[/dim]")
+    return table
+
+
+def one_more_lines(one: ModelExplained, model: Model, now: float) -> list[str]:
+    """What one more replica would need, a line for each condition."""
+    if one.one_more is None or one.wanted is None:
+        return []
+    need = one.one_more
+    if need.present >= model.max_replicas:
+        lines = [f"never: max_replicas is {model.max_replicas}; raise it in fleet.toml"]
+    elif need.queued is None:
+        lines = [f"no number of jobs waiting in {need.tier} asks for it"]
+    else:
+        waiting = next(tier.queued for tier in one.wanted.demand.tiers if tier.tier == need.tier)
+        when = f"from {need.queued} jobs waiting in {need.tier} on ({waiting} now)"
+        lines = ["wanted already" if need.queued <= waiting else when]
+    where = f"room for it on {need.device}: {need.free_gb:.1f} GB free, {model.memory_gb:g} GB needed"
+    lines.append(where if need.device else f"nowhere to go: {need.hindrance}")
+    if (wait := one.wanted.backed_off_until - now) > 0:
+        lines.append(f"not for {duration(wait)}: {one.wanted.backed_off_for}")
+    elif need.present and (wait := one.wanted.cooled_at - now) > 0:
+        lines.append(f"not for {duration(wait)}, after the last start (up_cooldown_s)")
+    return lines
+
+
+def _decisions(decisions: Sequence[Decision]) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for decision in decisions:
+        at = time.strftime("%H:%M:%S", time.localtime(decision.at))
+        what = f"{decision.action} {decision.worker}".strip() + (f" on {decision.device}" if decision.device else "")
+        table.add_row(at, Text(printable(f"{what}: {decision.reason}")))
+        if decision.inputs:
+            table.add_row("", Text(printable(_numbers(decision.inputs)), "dim"))
+    return table
+
+
+def _numbers(inputs: Mapping[str, object]) -> str:
+    """The numbers that say something, on one line."""
+    told = []
+    for name, value in inputs.items():
+        if isinstance(value, Mapping):
+            told += [f"{name}.{part} {number}" for part, number in value.items()]
+        elif value not in (None, 0, []):
+            told.append(f"{name} {value}")
+    return ", ".join(told)
