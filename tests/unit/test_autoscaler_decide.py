@@ -22,6 +22,10 @@ NOW = 10_000.0
 SCALING = Scaling(up_cooldown_s=3, idle_s=30, drain_s=60, start_s=300)
 
 
+def drains(decisions: Sequence[Decision]) -> list[Drain]:
+    return [one for one in decisions if isinstance(one, Drain)]
+
+
 def slots(count: int) -> list[Device]:
     return [Device(f"cpu:{n}", "cpu", "slot", 4) for n in range(count)]
 
@@ -214,6 +218,62 @@ def test_a_worker_on_a_faulty_device_is_drained_and_replaced_elsewhere() -> None
     assert isinstance(start, Start)
     assert "cpu:0 is faulty: hot: 91 C" in drain.reason
     assert start.device == "cpu:1"
+
+
+def test_a_worker_on_a_suspect_device_stays_and_nothing_new_goes_there() -> None:
+    fleet = Fleet(slots(1), [worker("a", "n")], **TWO)
+    fleet.devices[0] = replace(fleet.devices[0], fault="NVML: Unknown Error", suspect=True)
+    fleet.queued["m"] = 1
+    (hold,) = fleet.decide()
+    assert isinstance(hold, Hold)
+    assert "cpu:0 is faulty (NVML: Unknown Error)" in hold.reason
+
+
+def test_a_worker_on_a_lost_device_hands_back_what_it_can_and_is_killed_soon() -> None:
+    lost = replace(slots(1)[0], fault="NVML: GPU is lost", lost=True)
+    drain, *_ = Fleet([lost], [worker("a")]).decide()
+    assert isinstance(drain, Drain)
+    assert drain.grace_s > 0
+    going = worker("a", phase=Phase.DRAINING, draining_since=NOW)
+    fleet = Fleet([lost], [going])
+    assert not drains(fleet.decide(NOW + 1))
+    (kill,) = drains(fleet.decide(NOW + 2.5))
+    assert (kill.grace_s, "cpu:0 is lost" in kill.reason) == (0, True)
+    hot = Fleet([replace(lost, lost=False)], [going])
+    assert not drains(hot.decide(NOW + 2.5)), "one that is only hot is waited for"
+
+
+def test_a_model_that_fits_on_no_device_is_held_back_with_the_cure() -> None:
+    fleet = Fleet(slots(2), [worker("a", "n")], m=Model(engine="echo", memory_gb=9), n=Model(engine="echo"))
+    fleet.queued["m"], fleet.quiet["n"] = 1, 20
+    (hold,) = fleet.decide()
+    assert isinstance(hold, Hold)
+    assert hold.cause == "too large"
+    assert "9 GB needed, the largest, cpu:0, has 4 GB. lower models.m.memory_gb" in hold.reason
+
+
+@pytest.mark.parametrize("tier", ["interactive", "batch"])
+def test_the_headroom_is_for_models_whose_jobs_cannot_wait(tier: str) -> None:
+    scaling = SCALING.model_copy(update={"headroom_devices": 1})
+    settings = Settings(models={"m": Model(engine="echo", max_replicas=4)}, scaling=scaling)
+    target_s = settings.tiers[tier].target_wait_s
+    demand = Demand("m", (TierDemand(tier, target_s, queued=10_000),), jobs_per_s=1.0)
+    decisions, _ = decide(Observation(NOW, settings, {"m": demand}, slots(3), []), Memory())
+    starts = [one for one in decisions if isinstance(one, Start)]
+    holds = [one for one in decisions if isinstance(one, Hold)]
+    if tier == "interactive":
+        assert len(starts) == 3
+    else:
+        assert len(starts) == 2
+        assert "cpu:2 is kept free for bursts (headroom_devices is 1)" in holds[0].reason
+
+
+def test_a_decision_keeps_the_numbers_that_it_was_based_on() -> None:
+    fleet = Fleet(slots(1))
+    fleet.queued["m"] = 7
+    (start, *_) = fleet.decide()
+    told = {"wanted": 4, "queued": {"standard": 7}, "replicas": 0, "jobs_per_s": 1.0, "needs_gb": 1.0, "device_gb": 4}
+    assert told.items() <= start.inputs.items()
 
 
 def test_a_model_taken_out_of_the_fleet_file_loses_its_workers() -> None:

@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoscaler.devices import Device, DeviceState
-from autoscaler.placement import Tenant, free_gb, obstacle, place, tenants, with_states
+from autoscaler.placement import Tenant, free_gb, obstacle, place, summary, tenants, with_states
 from autoscaler.roster import Phase, Worker
 from producer.settings import Model
 
@@ -38,6 +38,72 @@ def test_the_tightest_gpu_that_fits_is_taken() -> None:
     found = place("n", 20, [gpu(0, 80), gpu(1, 24), gpu(2, 16)], ())
     assert found is not None
     assert found.id == "cuda:1"
+
+
+def test_small_models_share_a_gpu_where_whole_ones_are_to_be_kept_for_large_ones() -> None:
+    devices = [gpu(0), gpu(1)]
+    held = (Tenant("a", "m", "cuda:0", 30),)
+    found = place("n", 10, devices, held, others_gb=[10, 70])
+    assert found is not None
+    assert found.id == "cuda:0"
+    assert place("large", 70, devices, (*held, Tenant("b", "n", "cuda:0", 10))) is not None
+
+
+def test_where_no_large_model_needs_it_each_small_one_has_a_gpu_of_its_own() -> None:
+    held = (Tenant("a", "m", "cuda:0", 30),)
+    found = place("n", 10, [gpu(0), gpu(1)], held, others_gb=[10, 30])
+    assert found is not None
+    assert found.id == "cuda:1"
+
+
+def test_a_gap_that_is_kept_for_a_model_is_not_cut_for_a_smaller_one() -> None:
+    # 30 GB are left on the one, which a model of 30 could have; 25 on the other, which none but small ones could.
+    held = (Tenant("a", "x", "cuda:0", 50), Tenant("b", "y", "cuda:1", 55))
+    found = place("n", 10, [gpu(0), gpu(1)], held, others_gb=[10, 30])
+    assert found is not None
+    assert found.id == "cuda:1"
+
+
+def test_several_small_workers_share_a_gpu_up_to_its_memory() -> None:
+    held: tuple[Tenant, ...] = ()
+    for n in range(8):
+        device = place(f"small{n}", 10, [gpu(0)], held)
+        assert device is not None
+        held = (*held, Tenant(f"small{n}", f"small{n}", device.id, 10))
+    assert place("small8", 10, [gpu(0)], held) is None
+
+
+def test_the_faster_type_is_taken_and_one_that_was_never_tried_before_it() -> None:
+    fast = Device("cuda:1", "cuda", "H200", 141)
+    devices = [gpu(0, 80), fast]
+    for speeds, chosen in (
+        ({"GPU": 4.0, "H200": 9.0}, "cuda:1"),
+        ({"GPU": 9.0, "H200": 4.0}, "cuda:0"),
+        ({"GPU": 9.0}, "cuda:1"),
+        ({}, "cuda:0"),  # nothing known: the smaller gap
+    ):
+        found = place("n", 10, devices, (), speeds=speeds)
+        assert found is not None
+        assert found.id == chosen
+
+
+def test_the_headroom_is_left_idle_and_what_is_in_use_may_be_shared() -> None:
+    devices = [gpu(0), gpu(1)]
+    assert place("n", 10, devices, (), headroom=1) is not None
+    held = (Tenant("a", "m", "cuda:0", 10),)
+    found = place("n", 10, devices, held, headroom=1)
+    assert found is not None
+    assert found.id == "cuda:0"
+    assert place("m", 10, devices, held, headroom=1) is None
+    assert place("n", 75, devices, held, headroom=1) is None
+    assert place("n", 10, [gpu(0), gpu(1, fault="hot")], (), headroom=1) is None
+
+
+def test_a_summary_counts_states_and_the_memory_that_is_left() -> None:
+    devices = with_states([gpu(0, used_gb=12), gpu(1), gpu(2, fault="hot"), slot(0)], [worker("a", "cuda:0")])
+    found = summary(devices, tenants([worker("a", "cuda:0")], devices, MODELS))
+    assert (found.total, found.idle, found.allocated, found.reserved, found.faulty) == (4, 2, 1, 0, 1)
+    assert (found.memory_gb, found.used_gb, found.free_gb) == (244, 12, 80 - 12 + 80 + 4)
 
 
 def test_a_faulty_gpu_is_never_taken() -> None:
