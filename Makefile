@@ -67,6 +67,7 @@ bench: bench-setup ## the benchmarks, each beside its baseline; the last line of
 	$(BIN)/python -m benchmarks.queue_tax
 	$(BIN)/python -m benchmarks.generation
 	$(BIN)/python -m benchmarks.chaos
+	$(BIN)/python -m benchmarks.devices
 
 test: setup ## all tests: unit, integration (a real server), acceptance (real processes, real models)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
