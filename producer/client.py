@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -253,6 +253,37 @@ class Client:
             raise unavailable(error, self.settings, "cancelling") from error
         return bool(cancelled)
 
+    def cancel_many(self, job_ids: Sequence[str]) -> None:
+        """Cancel many jobs in one pipelined write; those that had ended stay as they are.
+
+        Raises:
+            BrokerUnavailable: when Redis is away.
+        """
+        ttl_ms = int(self.settings.redis.result_ttl_s * 1000)
+        try:
+            with self._redis.pipeline(transaction=False) as pipe:
+                for job_id in job_ids:
+                    names = [keys.result(job_id), keys.cancelled()]
+                    self._cancel(names, [job_id, envelope.cancelled_meta(job_id), ttl_ms], client=pipe)
+                pipe.execute()
+            if job_ids:
+                revoke(self.settings, list(job_ids))
+        except AWAY as error:
+            raise unavailable(error, self.settings, "cancelling") from error
+
+    def forget(self, job_ids: Iterable[str]) -> None:
+        """Delete the results of jobs that have ended, and with them what their idempotency keys stand for.
+
+        Raises:
+            BrokerUnavailable: when Redis is away.
+        """
+        names = [name for job_id in job_ids for name in (keys.result(job_id), keys.submission(job_id))]
+        try:
+            if names:
+                self._redis.delete(*names)
+        except AWAY as error:
+            raise unavailable(error, self.settings, "forgetting results") from error
+
     def close(self) -> None:
         """Give up the connections."""
         while self._idle:
@@ -289,7 +320,7 @@ def build(
     )
 
 
-def revoke(settings: Settings, job_id: str) -> None:
+def revoke(settings: Settings, job_id: str | list[str]) -> None:
     """Tell running workers through Celery's own remote control, as ``celery control revoke`` does."""
     from celery import Celery  # only who cancels pays for it
 

@@ -101,6 +101,41 @@ def rate(digest: str) -> str:
     return f"stoker:rate:{digest}"
 
 
+def file(file_id: str) -> str:
+    """String. What is known of a file of a batch, but for its content, as JSON; no expiry, goes when it is deleted."""
+    return f"stoker:file:{file_id}"
+
+
+def files(tenant: str) -> str:
+    """Sorted set, by name. Ids of a tenant's files, which sort by their age; no expiry."""
+    return f"stoker:files:{tenant}"
+
+
+def batch(batch_id: str) -> str:
+    """Hash. What was asked of a batch (``asked``, JSON), and what has come of it, a field each; no expiry."""
+    return f"stoker:batch:{batch_id}"
+
+
+def batches(tenant: str) -> str:
+    """Sorted set, by name. Ids of a tenant's batches, which sort by their age; no expiry."""
+    return f"stoker:batches:{tenant}"
+
+
+def open_batches() -> str:
+    """Sorted set, by name. Ids of the batches of all tenants that are not over."""
+    return "stoker:openbatches"
+
+
+def batch_lease(batch_id: str) -> str:
+    """String. Who runs the batch now; expires when it stops renewing."""
+    return f"stoker:batchlease:{batch_id}"
+
+
+def batch_parts(batch_id: str) -> str:
+    """Hash. Part of a batch's output that is written -> ``completed failed``, its lines; goes when the batch ends."""
+    return f"stoker:batchparts:{batch_id}"
+
+
 def worker(name: str) -> str:
     """String. A worker's last heartbeat as JSON; expires after a few missed beats."""
     return f"stoker:worker:{name}"

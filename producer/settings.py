@@ -158,6 +158,13 @@ class Gateway(_Table):
     """The largest request but for uploads, which have a limit of their own."""
     max_tokens: Annotated[int, Field(ge=1)] = 512
     """The longest answer of a chat that does not say ``max_completion_tokens``."""
+    files: str | None = None
+    """Where the files of batches are: a folder, relative to the fleet file, or a URL that fsspec knows, such as
+    ``s3://bucket/batches``. All gateways and batch processes of a fleet need the same. By default in ``state_dir``."""
+    max_file_bytes: Annotated[int, Field(ge=1024)] = 200 * 1024 * 1024
+    """The largest file that can be uploaded."""
+    max_file_lines: Annotated[int, Field(ge=1)] = 1_000_000
+    """The most requests in one batch."""
     webhook_hosts: tuple[str, ...] = ()
     """Hosts that webhooks may go to though they are private, or speak plain HTTP. Others must be public, with TLS."""
 
@@ -221,8 +228,11 @@ class Settings(BaseSettings):
             raise ConfigError(
                 f"the environment: {error}; allowed: JSON, or STOKER_TABLE__KEY for a single key"
             ) from None
-        state_dir = settings.state_dir
-        return settings.model_copy(update={"state_dir": (file.parent / state_dir).absolute()})
+        gateway = settings.gateway
+        if gateway.files and "://" not in gateway.files:
+            gateway = gateway.model_copy(update={"files": str((file.parent / gateway.files).absolute())})
+        state_dir = (file.parent / settings.state_dir).absolute()
+        return settings.model_copy(update={"state_dir": state_dir, "gateway": gateway})
 
     @classmethod
     def load_to_stop(cls, path: Path | str | None = None) -> Settings:

@@ -14,7 +14,7 @@ from producer.errors import StokerError
 from producer.settings import Settings
 from producer.trouble import trouble
 
-from . import acl, batch, dead, explain, fleet, gateway, simulate, status
+from . import acl, batch, batches, dead, explain, fleet, gateway, simulate, status
 
 app = typer.Typer(
     name="stoker",
@@ -35,6 +35,7 @@ for command in (
     fleet.worker,
     fleet.autoscaler,
     gateway.gateway,
+    batches.batches,
     simulate.simulate,
     acl.acl,
 ):

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from producer import Client
-from producer import batch as batches
+from producer.batches import local as batches
 from producer.settings import Settings
 
 from .status import duration
@@ -27,8 +27,8 @@ console = Console(stderr=True, highlight=False)
 
 def batch(
     source: Annotated[Path, typer.Argument(metavar="IN.jsonl", help="Requests, one JSON object to a line.")],
-    model: Annotated[str, typer.Option("--model", "-m", help="A model of the fleet file.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the answers go, one to a line.")],
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Of the lines that name none.")] = None,
     tier: Annotated[str | None, typer.Option(help="[dim]Default: the model's slowest[/dim]")] = None,
     in_flight: Annotated[int, typer.Option(min=1, help="Most lines submitted and not yet answered.")] = 256,
     tenant: Annotated[str, typer.Option(help="On whose account.")] = "default",
@@ -37,11 +37,13 @@ def batch(
     """Run a file of requests through a model; interrupted in any way, the same command goes on.
 
     A line of IN is an object: [bold]input[/bold] (a text, an object, or a list of them), and if you like
-    [bold]custom_id[/bold] (yours to find the answer by; should be unique, which is not checked; by default line-N)
-    and [bold]parameters[/bold]. Blank lines are skipped.
+    [bold]custom_id[/bold] (yours to find the answer by; by default line-N; none may be there twice),
+    [bold]parameters[/bold] and [bold]model[/bold]. Or it is one of OpenAI's: [bold]custom_id[/bold],
+    [bold]method[/bold], [bold]url[/bold] and [bold]body[/bold]. Blank lines are skipped.
 
     For each there is one line in OUT, in the order in which they end: custom_id, line (counted from 1), and output,
-    usage and timing, or else error with its kind and message. A line that is wrong stops no other.
+    usage and timing, or else error with its kind and message; or OpenAI's response. A line that is wrong stops no
+    other.
 
     After Ctrl-C or a kill, nothing that was finished runs again (within redis.result_ttl_s, a day by default).
     Until all is done, OUT.run beside OUT says which batch it is.

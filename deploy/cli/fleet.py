@@ -89,7 +89,7 @@ def worker(
     """
     Settings.load().model(model)  # a typing error is answered here, before torch is loaded
     named = ["--name", name] if name else []
-    _become("workers", "--model", model, "--device", device, *named)
+    become("workers", "--model", model, "--device", device, *named)
 
 
 def autoscaler(
@@ -106,10 +106,10 @@ def autoscaler(
       stoker --fleet tomorrow.toml autoscaler --dry-run
     """
     Settings.load()
-    _become("autoscaler", *(["--dry-run"] if dry_run else []))
+    become("autoscaler", *(["--dry-run"] if dry_run else []))
 
 
-def _become(module: str, *arguments: str) -> None:
+def become(module: str, *arguments: str) -> None:
     """Become that process: signals and the exit code are then its own."""
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-P", "-m", module, *arguments])  # noqa: S606  no shell is wanted

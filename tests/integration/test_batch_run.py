@@ -15,8 +15,8 @@ from batch_consumer import Consumer
 from deploy.server import Server
 from processes import wait_for
 from producer import Client, Settings, keys
-from producer.batch import Batch, Progress
-from producer.batch_resume import sidecar
+from producer.batches.local import Batch, Progress
+from producer.batches.resume import sidecar
 from producer.errors import BatchError, UnknownModel, UnknownTier
 from producer.settings import Limits, Model, Redis
 
@@ -203,7 +203,7 @@ def test_an_output_that_cannot_be_there_is_told_before_it_is_tried(
 def test_when_nothing_is_answered_what_is_missing_is_told(
     client: Client, consume: Consume, redis: redis_py.Redis, source: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("producer.batch.HINT_S", 0.3)
+    monkeypatch.setattr("producer.batches.fly.HINT_S", 0.3)
     steps = Batch(client, source, out, "echo").run()
     assert next(steps).waiting == ""  # not at once: a fleet may need a moment
     missing = "no worker of echo and no autoscaler leads: start the fleet with 'stoker up'"

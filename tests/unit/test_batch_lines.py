@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from producer.batch_lines import parse, read, write
+from producer.batches.lines import Line, parse, read
+from producer.batches.terms import tell_ours
 from producer.errors import InvalidJob, JobCancelled, JobFailed
 from producer.job import Result, Timing
 
@@ -36,7 +37,9 @@ def test_without_a_custom_id_it_is_the_line_number() -> None:
         (b'{"custom_id": "a"}\n', "a", "input is missing"),
         (b'{"custom_id": 4, "input": "x"}\n', "line-3", "custom_id = 4"),
         (b'{"custom_id": "a", "prompt": "x"}\n', "a", "unknown field 'prompt'; allowed: custom_id, input, parameters"),
-        (b'{"custom_id": "a", "input": "x", "model": "m"}\n', "a", "unknown field 'model'"),
+        (b'{"custom_id": "a", "input": "x", "tier": "m"}\n', "a", "unknown field 'tier'"),
+        (b'{"custom_id": "a", "method": "GET", "url": "/v1/x", "body": {}}\n', "a", "allowed: 'POST'"),
+        (b'{"custom_id": "a", "method": "POST", "url": "/v1/x"}\n', "a", "body is missing"),
         (b'{"input": "' + b"x" * LONGEST + b'"}\n', "line-3", "longer than 1000 bytes"),
     ],
 )
@@ -68,7 +71,7 @@ def test_an_output_line_has_what_the_job_has() -> None:
     result = Result(
         id="j", output={"text": "hé\ud800"}, usage={"n": 2}, timing=Timing(ran_s=1.5, batch_size=3, worker="w")
     )
-    raw = write(4, "a", result)
+    raw = tell_ours(Line(4, "a"), None, result)[0]
     assert raw.endswith(b"\n")
     assert raw.count(b"\n") == 1
     assert json.loads(raw) == {
@@ -90,4 +93,4 @@ def test_an_output_line_has_what_the_job_has() -> None:
 )
 def test_an_error_is_a_line_of_its_own(error: JobFailed, kind: str) -> None:
     expected = {"custom_id": "a", "line": 4, "error": {"kind": kind, "message": "no"}}
-    assert json.loads(write(4, "a", error)) == expected
+    assert json.loads(tell_ours(Line(4, "a"), None, error)[0]) == expected

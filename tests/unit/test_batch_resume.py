@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.batch_resume import Asked, LineSet, claim_run, is_complete, opened_alone, sidecar, survey
+from producer.batches.lineset import LineSet
+from producer.batches.resume import Asked, claim_run, is_complete, opened_alone, sidecar, survey
 from producer.errors import BatchError
 
 ASKED = Asked("/in.jsonl", 10, "abc", "m", "batch", "default")

@@ -7,14 +7,16 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from . import batch_lines
-from .errors import BatchError
+from ..errors import BatchError
+from . import lines
+from .lineset import LineSet
 
 HEAD_BYTES = 65_536
 """How much of the input tells it from another one, together with its size."""
@@ -27,42 +29,17 @@ class Asked:
     input: str
     input_bytes: int
     input_head_sha256: str
-    model: str
-    tier: str
+    model: str | None
+    tier: str | None
     tenant: str
 
     @classmethod
-    def about(cls, source: Path, model: str, tier: str, tenant: str) -> Asked:
+    def about(cls, source: Path, model: str | None, tier: str | None, tenant: str) -> Asked:
         """Describe a batch over the file ``source``."""
         with source.open("rb") as file:
             head = hashlib.sha256(file.read(HEAD_BYTES)).hexdigest()
             size = file.seek(0, os.SEEK_END)
         return cls(str(source.absolute()), size, head, model, tier, tenant)
-
-
-class LineSet:
-    """Numbers of lines, one bit each: a hundred million lines take 12 MB."""
-
-    def __init__(self) -> None:
-        self._bits = bytearray()
-        self._count = 0
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __contains__(self, number: int) -> bool:
-        byte = number >> 3
-        return byte < len(self._bits) and bool(self._bits[byte] & (1 << (number & 7)))
-
-    def add(self, number: int) -> None:
-        """Add a line's number; adding it again changes nothing."""
-        if number in self:
-            return
-        byte = number >> 3
-        if byte >= len(self._bits):
-            self._bits.extend(bytes(byte + 1 - len(self._bits)))
-        self._bits[byte] |= 1 << (number & 7)
-        self._count += 1
 
 
 def sidecar(out: Path) -> Path:
@@ -152,11 +129,28 @@ def survey(file: BinaryIO, out: Path) -> tuple[LineSet, int]:
     return finished, errors
 
 
+_ID = re.compile(rb'\{"id": "batch_req_[^"]*-(\d+)"')
+
+
+def number_of(told: bytes) -> int:
+    """Which line of the input an output line in OpenAI's form answers, without reading all of it.
+
+    Raises:
+        ValueError: it is none that we wrote.
+    """
+    if (found := _ID.match(told)) is None:
+        raise ValueError("no output line of a batch")
+    return int(found[1])
+
+
 def _answered(raw: bytes, position: int, out: Path) -> tuple[int, str, bool]:
     """Line number, custom id and whether it is an error, of one output line."""
     try:
-        line = json.loads(raw)
-        return int(line["line"]), str(line["custom_id"]), "error" in line
+        told = json.loads(raw)
+        if "line" in told:
+            return int(told["line"]), str(told["custom_id"]), "error" in told
+        response = told["response"]
+        return number_of(raw), str(told["custom_id"]), response is None or response["status_code"] != 200
     except (ValueError, KeyError, TypeError):
         raise BatchError(
             f"line {position} of {out} is not the output of a batch: repair it, name another --out, or begin "
@@ -166,11 +160,11 @@ def _answered(raw: bytes, position: int, out: Path) -> tuple[int, str, bool]:
 
 def is_complete(source: Path, out: Path, longest: int) -> bool:
     """Whether the output answers every line of the input once, by number and custom id, in any order."""
-    wanted = got = lines = 0
+    wanted = got = count = 0
     with source.open("rb") as file:
-        for number, raw in batch_lines.read(file, longest):
-            lines += 1
-            wanted ^= hash((number, batch_lines.parse(number, raw, longest).custom_id))
+        for number, raw in lines.read(file, longest):
+            count += 1
+            wanted ^= hash((number, lines.parse(number, raw, longest).custom_id))
     answered = LineSet()
     with out.open("rb") as file:
         for position, raw in enumerate(file, 1):
@@ -179,4 +173,4 @@ def is_complete(source: Path, out: Path, longest: int) -> bool:
                 return False
             answered.add(number)
             got ^= hash((number, custom_id))
-    return len(answered) == lines and got == wanted
+    return len(answered) == count and got == wanted

@@ -1,0 +1,294 @@
+"""Batches of the Batch API against a real server: every line once, however they end, whoever runs them."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import pytest
+import redis as redis_py
+
+from batch_consumer import Consumer
+from deploy.server import Server
+from processes import wait_for
+from producer import Client, keys
+from producer.apikey import ApiKey
+from producer.batches.lease import Lease, LeaseLost
+from producer.batches.records import Asked, BatchRecord, FileRecord, new_id
+from producer.batches.registry import Registry
+from producer.batches.run import BatchRun, Stopped
+from producer.batches.runner import Runner
+from producer.batches.store import SOURCE, store_of
+from producer.settings import Gateway, Model, Redis, Settings
+
+Consume = Callable[..., Consumer]
+CALLER = ApiKey(id="k", tenant="ours")
+
+
+class Desk:
+    """Files and batches as the gateway makes them, and runs of them in this process."""
+
+    def __init__(self, url: str, files: str, **redis: Any) -> None:
+        self.settings = Settings(
+            redis=Redis(url=url, **redis),
+            models={"echo": Model(engine="echo", tiers=("interactive", "batch"))},
+            gateway=Gateway(files=files),
+        )
+        self.redis = redis_py.Redis.from_url(url)
+        self.registry = Registry(self.redis)
+        self.store = store_of(self.settings)
+
+    def upload(self, lines: list[dict[str, Any] | str]) -> str:
+        text = "".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines).encode()
+        record = FileRecord(
+            id=new_id("file-"), tenant="ours", filename="in", purpose="batch", size=len(text), created_at=0
+        )
+        with self.store.writing(f"{SOURCE}/{record.id}") as file:
+            file.write(text)
+        self.registry.add_file(record)
+        return record.id
+
+    def create(self, lines: list[dict[str, Any] | str], window_s: int = 3600, endpoint: str = "/v1/jobs") -> str:
+        now = int(time.time())
+        asked = Asked(
+            caller=CALLER,
+            endpoint=endpoint,
+            input_file_id=self.upload(lines),
+            completion_window=f"{window_s}s",
+            created_at=now,
+            expires_at=now + window_s,
+            model="echo",
+        )
+        return self.registry.add_batch(new_id("batch_"), asked).id
+
+    def claim(self, batch_id: str, lease_s: float = 30.0) -> Lease:
+        lease = Lease(self.redis, batch_id, lease_s, "test")
+        assert lease.claim()
+        return lease
+
+    def run(self, lease: Lease, stop: Event | None = None) -> str:
+        with Client(self.settings) as client:
+            return BatchRun(self.redis, client, self.store, lease, stop or Event()).run()
+
+    def batch(self, batch_id: str) -> BatchRecord:
+        return self.registry.batch("ours", batch_id)
+
+    def lines(self, file_id: str | None) -> list[dict[str, Any]]:
+        if file_id is None:
+            return []
+        with self.store.open(f"{SOURCE}/{self.registry.file('ours', file_id).id}") as file:
+            return [json.loads(line) for line in file]
+
+    def answers(self, batch_id: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        record = self.batch(batch_id)
+        output, errors = self.lines(record.output_file_id), self.lines(record.error_file_id)
+        assert (record.completed, record.failed) == (len(output), len(errors))
+        return output, errors
+
+
+@pytest.fixture
+def desk(server: Server, redis: redis_py.Redis, tmp_path: Path) -> Desk:
+    return Desk(server.url, str(tmp_path / "files"))
+
+
+@pytest.fixture
+def consume() -> Iterator[Consume]:
+    started = []
+
+    def start(settings: Settings, **options: Any) -> Consumer:
+        started.append(Consumer(settings, "echo", **options))
+        started[-1].start()
+        return started[-1]
+
+    yield start
+    for consumer in started:
+        consumer.end()
+
+
+def requests(count: int) -> list[dict[str, Any] | str]:
+    return [{"custom_id": f"c{n}", "input": f"text {n}"} for n in range(1, count + 1)]
+
+
+def assert_each_once(output: list[dict[str, Any]], errors: list[dict[str, Any]], count: int) -> None:
+    assert sorted(line["custom_id"] for line in output + errors) == sorted(f"c{n}" for n in range(1, count + 1))
+    for line in output:
+        assert line["error"] is None
+        assert line["response"]["status_code"] == 200
+        assert line["response"]["body"]["output"] == f"text {line['custom_id'][1:]}"
+
+
+def assert_nothing_left(desk: Desk, tmp_path: Path, batch_id: str) -> None:
+    assert not desk.redis.exists(keys.batch_parts(batch_id), keys.batch_lease(batch_id), keys.open_batches())
+    assert not list((tmp_path / "files" / "parts").iterdir())
+    assert not list((tmp_path / "files" / "files").glob("*.new"))
+
+
+def test_a_batch_ends_with_a_file_of_answers_and_one_of_errors(desk: Desk, consume: Consume, tmp_path: Path) -> None:
+    consumer = consume(desk.settings)
+    batch_id = desk.create([*requests(200), {"custom_id": "c201", "input": "refuse"}])
+    assert desk.run(desk.claim(batch_id)) == "completed"
+    output, errors = desk.answers(batch_id)
+    assert_each_once(output, errors, 201)
+    assert [line["response"]["status_code"] for line in errors] == [400]
+    assert errors[0]["response"]["body"]["error"]["message"] == "refused"
+    record = desk.batch(batch_id).public()
+    assert record["request_counts"] == {"total": 201, "completed": 200, "failed": 1}
+    assert None not in (record["in_progress_at"], record["finalizing_at"], record["completed_at"])
+    assert sorted(map(int, consumer.ran)) == list(range(1, 202))
+    assert_nothing_left(desk, tmp_path, batch_id)
+    assert not desk.redis.keys("celery-task-meta-*"), "results that are in the output are deleted"
+    assert not desk.redis.keys("stoker:submission:*")
+
+
+def test_every_mistake_is_told_with_its_line_and_nothing_runs(desk: Desk, consume: Consume) -> None:
+    consumer = consume(desk.settings)
+    lines: list[dict[str, Any] | str] = [
+        {"custom_id": "a", "input": "good"},
+        "nonsense",
+        "",
+        {"custom_id": "a", "input": "again"},
+        {"custom_id": "b"},
+        {"custom_id": "c", "input": []},
+        {"custom_id": "d", "input": "x", "model": "gpt-5"},
+        {"custom_id": "e", "method": "POST", "url": "/v1/embeddings", "body": {}},
+        '["no", "object"]',
+    ]
+    batch_id = desk.create(lines)
+    assert desk.run(desk.claim(batch_id)) == "failed"
+    told = desk.batch(batch_id).public()["errors"]["data"]
+    assert [(each["line"], each["code"]) for each in told] == [
+        (2, "invalid_json_line"),
+        (4, "duplicate_custom_id"),
+        (5, "invalid_request"),
+        (6, "invalid_job"),
+        (7, "model_not_found"),
+        (8, "invalid_url"),
+        (9, "invalid_json_line"),
+    ]
+    assert "was given on line 1 already" in told[1]["message"]
+    assert not consumer.ran
+
+
+def test_an_empty_file_is_a_mistake_and_so_is_one_that_is_gone(desk: Desk) -> None:
+    empty, gone = desk.create(["", " "]), desk.create(requests(1))
+    desk.store.delete(f"{SOURCE}/{desk.batch(gone).asked.input_file_id}")
+    for batch_id, code in ((empty, "empty_file"), (gone, "file_not_found")):
+        assert desk.run(desk.claim(batch_id)) == "failed"
+        assert [mistake.code for mistake in desk.batch(batch_id).mistakes] == [code]
+
+
+def test_another_process_goes_on_where_one_stopped_and_nothing_runs_twice(
+    desk: Desk, consume: Consume, tmp_path: Path
+) -> None:
+    consumer = consume(desk.settings, limit=70)
+    batch_id = desk.create(requests(200))
+    stop = Event()
+    first = desk.claim(batch_id)
+
+    def stopped() -> None:
+        with pytest.raises(Stopped):
+            desk.run(first, stop)
+
+    runner = Thread(target=stopped)
+    runner.start()
+    wait_for(lambda: desk.batch(batch_id).completed >= 60, "the first lines to be counted")
+    stop.set()
+    runner.join()
+    assert not desk.redis.exists(keys.batch_lease(batch_id)), "given up, so that nobody has to wait for it"
+    consumer.limit = float("inf")
+    assert desk.run(desk.claim(batch_id)) == "completed"
+    assert_each_once(*desk.answers(batch_id), 200)
+    assert sorted(map(int, consumer.ran)) == list(range(1, 201))
+    assert_nothing_left(desk, tmp_path, batch_id)
+
+
+def test_who_lost_the_lease_cannot_add_a_line(desk: Desk, consume: Consume) -> None:
+    consumer = consume(desk.settings, limit=50)
+    batch_id = desk.create(requests(200))
+    asleep = desk.claim(batch_id)
+    lost: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            desk.run(asleep)
+        except LeaseLost as error:
+            lost.append(error)
+
+    runner = Thread(target=run)
+    runner.start()
+    wait_for(lambda: desk.batch(batch_id).completed >= 40, "the first lines to be counted")
+    desk.redis.delete(keys.batch_lease(batch_id))  # as if it had slept for too long
+    taken = desk.claim(batch_id)
+    consumer.limit = float("inf")
+    assert desk.run(taken) == "completed"
+    runner.join()
+    assert lost
+    assert_each_once(*desk.answers(batch_id), 200)
+    assert sorted(map(int, consumer.ran)) == list(range(1, 201))
+
+
+def test_cancelled_it_keeps_what_is_done_and_tells_of_the_rest(desk: Desk, consume: Consume, tmp_path: Path) -> None:
+    consumer = consume(desk.settings, limit=80)
+    batch_id = desk.create(requests(1000))
+    runner = Thread(target=desk.run, args=[desk.claim(batch_id)])
+    runner.start()
+    wait_for(lambda: desk.batch(batch_id).completed == 80, "the first lines to be counted")
+    assert desk.registry.cancel("ours", batch_id).public()["status"] == "cancelling"
+    runner.join()
+    assert desk.batch(batch_id).status == "cancelled"
+    output, errors = desk.answers(batch_id)
+    assert_each_once(output, errors, 1000)
+    assert len(output) == 80
+    assert {line["error"]["code"] for line in errors} == {"batch_cancelled"}
+    assert len(consumer.ran) == 80
+    assert_nothing_left(desk, tmp_path, batch_id)
+
+
+def test_expired_it_delivers_what_is_done_and_tells_of_the_rest(desk: Desk, consume: Consume) -> None:
+    consume(desk.settings, limit=80)
+    batch_id = desk.create(requests(600), window_s=4)
+    assert desk.run(desk.claim(batch_id)) == "expired"
+    output, errors = desk.answers(batch_id)
+    assert_each_once(output, errors, 600)
+    assert len(output) == 80
+    assert {line["error"]["code"] for line in errors} == {"batch_expired"}
+
+
+def test_an_estimate_while_it_runs(desk: Desk, consume: Consume) -> None:
+    consume(desk.settings, limit=150)
+    batch_id = desk.create(requests(300))
+    stop = Event()
+
+    def run() -> None:
+        with pytest.raises(Stopped):
+            desk.run(desk.claim(batch_id), stop)
+
+    runner = Thread(target=run)
+    runner.start()
+    record = wait_for(lambda: (r := desk.batch(batch_id)).completed and r.finish_at and r, "an estimate")
+    stop.set()
+    runner.join()
+    assert record.public()["estimated_finish_at"] >= int(record.told_at)
+
+
+def test_files_may_be_anywhere_that_fsspec_knows(server: Server, redis: redis_py.Redis, consume: Consume) -> None:
+    desk = Desk(server.url, "memory://batches")
+    consume(desk.settings)
+    batch_id = desk.create(requests(100))
+    assert desk.run(desk.claim(batch_id)) == "completed"
+    assert_each_once(*desk.answers(batch_id), 100)
+
+
+def test_the_process_takes_on_what_there_is_and_stops_when_told(desk: Desk, consume: Consume) -> None:
+    consume(desk.settings)
+    batches = [desk.create(requests(50)) for _ in range(3)]
+    process = Runner(desk.settings)
+    thread = Thread(target=process.run)
+    thread.start()
+    wait_for(lambda: {desk.batch(each).status for each in batches} == {"completed"}, "the batches")
+    process.stop()
+    thread.join()
+    for each in batches:
+        assert_each_once(*desk.answers(each), 50)
