@@ -9,10 +9,11 @@ from fastapi import APIRouter, FastAPI
 
 from ..async_client import AsyncClient
 from ..settings import Settings
-from . import departure, errors, inference, operations
+from . import batches, departure, errors, files, inference, operations
 from .body_limit import BodyLimit
+from .desk import Desk
 
-ROUTERS: list[APIRouter] = [inference.router, operations.router]
+ROUTERS: list[APIRouter] = [inference.router, files.router, batches.router, operations.router]
 
 
 def create_app(settings: Settings, loopback: bool = True) -> FastAPI:
@@ -26,7 +27,8 @@ def create_app(settings: Settings, loopback: bool = True) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncClient(settings) as client:
             app.state.client = client
-            yield
+            with Desk(settings) as app.state.desk:
+                yield
 
     app = FastAPI(title="Stoker", summary="The OpenAI API in front of a fleet of workers", lifespan=lifespan)
     app.state.loopback = loopback
