@@ -109,6 +109,20 @@ def producer(fleet: Fleet) -> list[Grant]:
     ]
 
 
+def gateway(fleet: Fleet) -> list[Grant]:
+    """The gateway: a producer that looks up API keys, and keeps whose the jobs are that were left with it."""
+    return [
+        *producer(fleet),
+        Grant(["evalsha"], [keys.api_keys(), keys.rate("*"), keys.webhooks()]),
+        Grant(["hget", "hlen"], [keys.api_keys()]),
+        Grant(["get", "set"], [keys.rate("*"), keys.idempotency("*")]),
+        Grant(["get", "mget", "set", "del"], [keys.job_record("*")]),
+        Grant(["mget"], [keys.job_record("*"), RESULT]),
+        Grant(["zadd", "zrem", "zrangebyscore"], [keys.webhooks()]),
+        Grant(["hget"], [name(model) for model in fleet.models for name in (keys.served, keys.waiting)]),
+    ]
+
+
 def stock(fleet: Fleet) -> list[Grant]:
     """A Celery application that knows nothing of Stoker: ``send_task``, ``AsyncResult``, ``revoke``."""
     # Celery also asks how long the lists beside a queue are that its priorities would go to.
@@ -178,7 +192,7 @@ def monitor(fleet: Fleet) -> list[Grant]:
 
 
 def operator(fleet: Fleet) -> list[Grant]:
-    """Who decides on dead letters: sees them, requeues and purges them. Sees what a monitor sees."""
+    """Who decides on dead letters (sees, requeues, purges them) and on API keys. Sees what a monitor sees."""
     dead = [keys.dead(model) for model in fleet.models]
     return [
         *monitor(fleet),
@@ -187,6 +201,7 @@ def operator(fleet: Fleet) -> list[Grant]:
         Grant(["hdel", "zrem"], fleet.state),
         Grant(["lpush"], fleet.queues),
         Grant(["get", "del"], [RESULT]),
+        Grant(["hset", "hgetall"], [keys.api_keys()]),
     ]
 
 
@@ -213,7 +228,7 @@ def _tables(exchanges: Iterable[str]) -> list[str]:
 
 
 ROLES: dict[str, Callable[[Fleet], list[Grant]]] = {
-    role.__name__: role for role in (producer, stock, worker, autoscaler, monitor, operator)
+    role.__name__: role for role in (producer, gateway, stock, worker, autoscaler, monitor, operator)
 }
 
 

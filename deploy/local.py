@@ -1,4 +1,4 @@
-"""The fleet of one machine: a server if there is none, the autoscaler and Flower, kept running."""
+"""The fleet of one machine: a server if there is none, the autoscaler, Flower and a gateway, kept running."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -23,7 +24,7 @@ from producer.connection import connect
 from producer.errors import StokerError
 from producer.settings import Settings
 
-from . import broker, flower, private, teardown
+from . import broker, flower, gateway, private, teardown
 from .ports import kept_port
 from .server import Server
 from .supervise import Child
@@ -32,6 +33,27 @@ TEND_S = 0.2
 READY_TIMEOUT_S = 90.0
 
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Besides:
+    """What runs beside the queues and the autoscaler."""
+
+    flower: bool = True
+    gateway: bool = True
+
+    @property
+    def options(self) -> list[str]:
+        """For the command line."""
+        return [f"--no-{name}" for name in ("flower", "gateway") if not getattr(self, name)]
+
+    @property
+    def roles(self) -> set[str]:
+        """As their processes are recorded."""
+        return {name for name in ("flower", "gateway") if getattr(self, name)}
+
+
+ALL = Besides()
 
 
 class AlreadyRunningError(StokerError):
@@ -66,7 +88,7 @@ def embedded_server(settings: Settings) -> Server | None:
     return Server(home, port, requirepass=private.kept_password(home / "password"))
 
 
-def unready(settings: Settings, with_flower: bool) -> str:
+def unready(settings: Settings, besides: Besides) -> str:
     """What is still missing before the fleet can be used; empty when nothing is."""
     try:
         client = connect(settings, socket_timeout=2, socket_connect_timeout=2)
@@ -75,10 +97,12 @@ def unready(settings: Settings, with_flower: bool) -> str:
                 return "no autoscaler leads yet"
     except (redis.RedisError, StokerError) as error:
         return f"the server does not answer: {error}"
-    return "Flower does not answer yet" if with_flower and not flower.answers(settings) else ""
+    if besides.gateway and not gateway.answers(settings):
+        return "the gateway does not answer yet"
+    return "Flower does not answer yet" if besides.flower and not flower.answers(settings) else ""
 
 
-def where(settings: Settings, with_flower: bool) -> list[str]:
+def where(settings: Settings, besides: Besides) -> list[str]:
     """Where everything is, one line each, without a secret."""
     own = settings.url_file.exists()
     full = f"; for a program: REDIS_URL=$(cat {_near(settings.url_file)})" if own else ""
@@ -86,7 +110,8 @@ def where(settings: Settings, with_flower: bool) -> list[str]:
     monitor = f"Flower   {flower.url(settings)}; user {flower.USER}, password in {password}"
     return [
         f"Redis    {shown(settings.redis_url)}{full}",
-        *([monitor] if with_flower else []),
+        *([f"OpenAI   {gateway.url(settings)}/v1"] if besides.gateway else []),
+        *([monitor] if besides.flower else []),
         f"Logs     {_near(settings.state_dir / 'logs')}",
         "Look     stoker status",
         "Stop     stoker down",
@@ -99,7 +124,7 @@ def _near(path: Path) -> str:
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
-def up(settings: Settings, say: Say, with_flower: bool = True) -> None:
+def up(settings: Settings, say: Say, besides: Besides = ALL) -> None:
     """Run the fleet until SIGINT or SIGTERM, then stop all of it. A second signal waits for nothing.
 
     Raises:
@@ -118,7 +143,7 @@ def up(settings: Settings, say: Say, with_flower: bool = True) -> None:
         run_dir = settings.state_dir / "run"
         records.write(run_dir, records.of_process(os.getpid(), "supervisor", "supervisor"))
         try:
-            _run(settings, say, stop, with_flower)
+            _run(settings, say, stop, besides)
         finally:
             _stop(settings, say)
             records.remove(run_dir, "supervisor")
@@ -131,7 +156,7 @@ def _on_signal(handler: Callable[[int, FrameType | None], None]) -> None:
         signal.signal(signum, handler)
 
 
-def _run(settings: Settings, say: Say, stop: threading.Event, with_flower: bool) -> None:
+def _run(settings: Settings, say: Say, stop: threading.Event, besides: Besides) -> None:
     run_dir, log_dir = settings.state_dir / "run", settings.state_dir / "logs"
     log_dir.mkdir(parents=True, exist_ok=True)
     children: list[Child] = []
@@ -148,18 +173,20 @@ def _run(settings: Settings, say: Say, stop: threading.Event, with_flower: bool)
     else:
         settings.url_file.unlink(missing_ok=True)
     broker.check(settings)
-    autoscaler_log, flower_log = log_dir / "autoscaler.log", log_dir / "flower.log"
+    autoscaler_log, flower_log, gateway_log = (log_dir / f"{name}.log" for name in ("autoscaler", "flower", "gateway"))
     keep("autoscaler", lambda: _spawn_autoscaler(autoscaler_log), autoscaler_log)
-    if with_flower:
+    if besides.flower:
         keep("flower", lambda: flower.spawn(settings, flower_log), flower_log)
+    if besides.gateway:
+        keep("gateway", lambda: gateway.spawn(settings, gateway_log), gateway_log)
 
     announced = False
     while not stop.is_set():
         for child in children:
             child.tend(time.monotonic())
-        if not announced and not unready(settings, with_flower):
+        if not announced and not unready(settings, besides):
             announced = True
-            say("the fleet is up\n" + "\n".join(f"  {line}" for line in where(settings, with_flower)))
+            say("the fleet is up\n" + "\n".join(f"  {line}" for line in where(settings, besides)))
         stop.wait(TEND_S)
 
 
@@ -186,7 +213,7 @@ def _stop(settings: Settings, say: Say) -> None:
         teardown.stop_all(settings, say, dict.fromkeys(others, 0.0), others)
 
 
-def up_detached(settings: Settings, say: Say, with_flower: bool = True) -> None:
+def up_detached(settings: Settings, say: Say, besides: Besides = ALL) -> None:
     """Run ``up`` in the background, and return once the server, the autoscaler and Flower do their work.
 
     Raises:
@@ -200,7 +227,7 @@ def up_detached(settings: Settings, say: Say, with_flower: bool = True) -> None:
     begin = log.stat().st_size if log.exists() else 0
     with log.open("ab") as output:
         supervisor = subprocess.Popen(
-            [sys.executable, "-P", "-m", "deploy.cli", "up", *([] if with_flower else ["--no-flower"])],
+            [sys.executable, "-P", "-m", "deploy.cli", "up", *besides.options],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -212,10 +239,8 @@ def up_detached(settings: Settings, say: Say, with_flower: bool = True) -> None:
         if (code := supervisor.poll()) is not None:
             said = log.read_bytes()[begin:].decode(errors="replace").strip()
             raise StokerError(f"the fleet did not start (exit code {code}):\n{said}")
-        if not (missing := _detached_unready(settings, supervisor.pid, with_flower)):
-            say(
-                "the fleet is up, in the background\n" + "\n".join(f"  {line}" for line in where(settings, with_flower))
-            )
+        if not (missing := _detached_unready(settings, supervisor.pid, besides)):
+            say("the fleet is up, in the background\n" + "\n".join(f"  {line}" for line in where(settings, besides)))
             return
         time.sleep(TEND_S)
     raise StokerError(
@@ -223,11 +248,11 @@ def up_detached(settings: Settings, say: Say, with_flower: bool = True) -> None:
     )
 
 
-def _detached_unready(settings: Settings, pid: int, with_flower: bool) -> str:
+def _detached_unready(settings: Settings, pid: int, besides: Besides) -> str:
     """As ``unready``, for this very supervisor: an earlier one's url file may still lie there."""
     roles = {record.role: record for record in records.read_all(settings.state_dir / "run")}
     if "supervisor" not in roles or roles["supervisor"].pid != pid:
         return "the supervisor has not begun"
-    if not roles.keys() >= ({"autoscaler", "flower"} if with_flower else {"autoscaler"}):
-        return "the autoscaler and Flower are not started yet"
-    return unready(settings, with_flower)
+    if missing := {"autoscaler", *besides.roles} - roles.keys():
+        return f"not started yet: {', '.join(sorted(missing))}"
+    return unready(settings, besides)

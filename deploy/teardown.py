@@ -1,8 +1,9 @@
 """Stopping what runs here, from the process records alone: no parent, no Redis and no supervisor is needed.
 
-The order. The autoscaler goes first, or it would start the workers again that are drained after it. Workers
-go while the server still serves, so that they can finish, store results and hand back what they hold.
-Flower watches until the workers are gone. The server goes last, with its append-only file written.
+The order. The gateway goes first, while there is somebody to cancel what its clients wait for. Then the autoscaler, or it
+would start the workers again that are drained after it. Workers go while the server still serves, so that they can
+finish, store results and hand back what they hold. Flower watches until the workers are gone. The server goes last,
+with its append-only file written.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from autoscaler.launchers import records
 from producer.settings import Settings
 
-ORDER = ("supervisor", "autoscaler", "worker", "flower", "server")
+ORDER = ("supervisor", "gateway", "autoscaler", "worker", "flower", "server")
 POLL_S = 0.05
 KILLED_S = 10.0
 """How long a process that got SIGKILL is waited for."""
@@ -24,7 +25,13 @@ KILLED_S = 10.0
 
 def graces(settings: Settings) -> dict[str, float]:
     """Seconds that each role gets between SIGTERM and SIGKILL."""
-    others = {"autoscaler": 10.0, "worker": settings.scaling.drain_s + 5.0, "flower": 5.0, "server": 15.0}
+    others = {
+        "gateway": 15.0,
+        "autoscaler": 10.0,
+        "worker": settings.scaling.drain_s + 5.0,
+        "flower": 5.0,
+        "server": 15.0,
+    }
     # The supervisor stops all the others itself when it is told to, and so needs the time of all of them.
     return {"supervisor": sum(others.values()) + 5.0, **others}
 

@@ -91,6 +91,22 @@ def bell(reader: str) -> str:
     return f"stoker:bell:{reader}"
 
 
+def job_record(job_id: str) -> str:
+    """String. Whose a job is that was left with a gateway, and its webhook, as JSON; expires after its result."""
+    return f"stoker:job:{job_id}"
+
+
+def idempotency(name: str) -> str:
+    """String. The job that a tenant's idempotency key stands for, as JSON; expires with its record.
+    ``name`` is the SHA-256 of both."""
+    return f"stoker:idempotency:{name}"
+
+
+def webhooks() -> str:
+    """Sorted set. Job id -> server time in seconds at which a gateway is to look after its webhook; no expiry."""
+    return "stoker:webhooks"
+
+
 def api_keys() -> str:
     """Hash. SHA-256 of an API key in hex -> everything else about it as JSON; no expiry, revoked ones stay."""
     return "stoker:apikeys"

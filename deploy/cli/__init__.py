@@ -14,7 +14,7 @@ from producer.errors import StokerError
 from producer.settings import Settings
 from producer.trouble import trouble
 
-from . import acl, batch, batches, dead, explain, fleet, gateway, simulate, status
+from . import acl, batch, batches, dead, explain, fleet, gateway, keys, simulate, status
 
 app = typer.Typer(
     name="stoker",
@@ -41,6 +41,7 @@ for command in (
 ):
     app.command()(command)
 app.add_typer(dead.app)
+app.add_typer(keys.app)
 
 
 @app.callback()

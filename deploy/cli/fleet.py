@@ -26,10 +26,11 @@ def _say(message: str) -> None:
 def up(
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once all of it runs.")] = False,
     flower: Annotated[bool, typer.Option(help="Run the monitor, too.")] = True,
+    gateway: Annotated[bool, typer.Option(help="Serve the OpenAI API, too, on this machine.")] = True,
 ) -> None:
     """Start the fleet of this machine, and keep it running.
 
-    That is a Redis, unless one is configured; Flower; and the autoscaler,
+    That is a Redis, unless one is configured; Flower; a gateway; and the autoscaler,
     which starts workers when there are jobs. Ctrl-C stops all of it.
     What is queued then stays for the next time.
 
@@ -41,7 +42,7 @@ def up(
     """
     settings = Settings.load()
     try:
-        (local.up_detached if detach else local.up)(settings, _say, flower)
+        (local.up_detached if detach else local.up)(settings, _say, local.Besides(flower, gateway))
     except local.AlreadyRunningError as running:
         _say(str(running))  # what was asked for is the case
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -9,11 +10,13 @@ from fastapi import APIRouter, FastAPI
 
 from ..async_client import AsyncClient
 from ..settings import Settings
-from . import batches, departure, errors, files, inference, operations
+from . import batches, departure, errors, files, inference, jobs, operations
 from .body_limit import BodyLimit
 from .desk import Desk
+from .metrics import Measured, Metrics
+from .webhook_delivery import Delivery
 
-ROUTERS: list[APIRouter] = [inference.router, files.router, batches.router, operations.router]
+ROUTERS: list[APIRouter] = [inference.router, jobs.router, files.router, batches.router, operations.router]
 
 
 def create_app(settings: Settings, loopback: bool = True) -> FastAPI:
@@ -27,14 +30,19 @@ def create_app(settings: Settings, loopback: bool = True) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncClient(settings) as client:
             app.state.client = client
+            delivery = asyncio.create_task(Delivery(client).run())
             with Desk(settings) as app.state.desk:
                 yield
+            delivery.cancel()
+            await asyncio.gather(delivery, return_exceptions=True)
 
     app = FastAPI(title="Stoker", summary="The OpenAI API in front of a fleet of workers", lifespan=lifespan)
     app.state.loopback = loopback
+    app.state.metrics = Metrics()
     errors.install(app)
     departure.install(app)
     for router in ROUTERS:
         app.include_router(router)
     app.add_middleware(BodyLimit, most=settings.gateway.max_body_bytes)
+    app.add_middleware(Measured, metrics=app.state.metrics)
     return app

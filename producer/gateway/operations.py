@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from ..connection import AWAY
 from ..openai.problem import Problem
+from .errors import RESPONSES
 from .state import Client
 
-router = APIRouter(tags=["operations"])
+router = APIRouter(tags=["operations"], responses=RESPONSES)
 
 
 @router.get("/healthz")
@@ -25,3 +27,9 @@ async def readyz(client: Client) -> dict[str, str]:
     except AWAY:
         raise Problem(503, "the queue does not answer", code="broker_unavailable", retry_after_s=1) from None
     return {"status": "ready"}
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(request: Request, client: Client) -> Response:
+    """For Prometheus: requests and latencies of this gateway, lengths and oldest ages of all queues."""
+    return Response(await request.app.state.metrics.told(client), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,125 @@
+"""Commands for the API keys of gateways."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator
+from typing import Annotated
+
+import redis
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from producer import apikeys
+from producer.apikey import ApiKey
+from producer.connection import close, connect
+from producer.errors import ConfigError, UnknownTier
+from producer.settings import Settings
+
+from .printable import printable
+
+app = typer.Typer(
+    name="keys",
+    no_args_is_help=True,
+    help="Make, list and revoke the API keys of gateways.",
+    epilog="Redis knows a key by its SHA-256 only: what is lost cannot be shown again, make another.",
+)
+console = Console(highlight=False, markup=False)  # tenants and names may hold [brackets]
+
+
+@contextlib.contextmanager
+def _redis(settings: Settings) -> Iterator[redis.Redis]:
+    client = connect(settings)
+    try:
+        yield client
+    finally:
+        close(client)
+
+
+@app.command()
+def create(
+    tenant: Annotated[str, typer.Option(help="Whose jobs are made with it; tenants cannot see each other's.")],
+    name: Annotated[str, typer.Option(help="What you know it by.")] = "",
+    model: Annotated[
+        list[str] | None, typer.Option(help="A model that it is for; repeat for more. [dim]Default: all[/dim]")
+    ] = None,
+    tier: Annotated[
+        list[str] | None, typer.Option(help="A tier that it is for; repeat for more. [dim]Default: all[/dim]")
+    ] = None,
+    requests_per_minute: Annotated[
+        int | None, typer.Option("--rpm", min=1, help="Requests that it may make a minute. [dim]Default: any[/dim]")
+    ] = None,
+) -> None:
+    """Make a key, and print it: the only time that it is shown.
+
+    [bold]Examples[/bold]
+
+      stoker keys create --tenant search
+      stoker keys create --tenant intern --model smollm2 --tier batch --rpm 60
+    """
+    settings = Settings.load()
+    for each in model or ():
+        settings.model(each)
+    for each in tier or ():
+        if each not in settings.tiers:
+            raise UnknownTier(f"no tier {each!r} in the fleet; allowed: {', '.join(settings.tiers)}")
+    if not 1 <= len(tenant) <= 128:
+        raise ConfigError(f"--tenant has {len(tenant)} characters; allowed: 1 to 128")
+    secret, key = ApiKey.new(
+        tenant,
+        name=name,
+        models=tuple(model) if model else None,
+        tiers=tuple(tier) if tier else None,
+        requests_per_minute=requests_per_minute,
+    )
+    with _redis(settings) as client:
+        apikeys.add(client, secret, key)
+    print(f"{key.id}, for tenant {printable(key.tenant)}; keep it now:", file=sys.stderr)
+    print(secret)
+
+
+@app.command("list")
+def list_keys(
+    as_json: Annotated[bool, typer.Option("--json", help="For a program.")] = False,
+) -> None:
+    """List all keys ever made, without themselves."""
+    with _redis(Settings.load()) as client:
+        found = apikeys.read_all(client)
+    if as_json:
+        print(json.dumps([key.model_dump() for key in found]))
+        return
+    if not found:
+        console.print("no API keys: gateways serve anybody on 127.0.0.1, and nobody beyond")
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("ID", "TENANT", "NAME", "MODELS", "TIERS", "PER MINUTE", "MADE", "STATE"):
+        table.add_column(column)
+    for key in found:
+        table.add_row(
+            key.id,
+            printable(key.tenant),
+            printable(key.name),
+            ", ".join(key.models or ("all",)),
+            ", ".join(key.tiers or ("all",)),
+            str(key.requests_per_minute or "any"),
+            time.strftime("%Y-%m-%d", time.gmtime(key.created_at)),
+            "revoked" if key.revoked_at else "active",
+        )
+    console.print(table)
+
+
+@app.command()
+def revoke(key_id: Annotated[str, typer.Argument(metavar="ID", help="As 'stoker keys list' shows it.")]) -> None:
+    """Turn a key away, from its next request on. Jobs that it has left go on.
+
+    [bold]Example[/bold]
+
+      stoker keys revoke key_3f9c2a71b0de
+    """
+    with _redis(Settings.load()) as client:
+        key = apikeys.revoke(client, key_id)
+    console.print(f"{key.id}, of tenant {printable(key.tenant)}, is revoked")

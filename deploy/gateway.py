@@ -1,0 +1,53 @@
+"""The gateway of one machine, beside its fleet: on loopback, on a port that stays the same."""
+
+from __future__ import annotations
+
+import http.client
+import subprocess
+import sys
+from pathlib import Path
+
+from producer.settings import Settings
+
+from .ports import kept_port
+
+
+def port_file(settings: Settings) -> Path:
+    """Where its port is noted, so that its address stays the same from run to run."""
+    return settings.state_dir / "gateway.port"
+
+
+def url(settings: Settings) -> str | None:
+    """Its address; None when it never ran here."""
+    try:
+        return f"http://127.0.0.1:{int(port_file(settings).read_text())}"
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def spawn(settings: Settings, log: Path) -> subprocess.Popen[bytes]:
+    """Start it on the port it last had, if that is free. Returns at once."""
+    port = str(kept_port(port_file(settings)))
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "deploy.cli", "gateway", "--port", port],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+
+
+def answers(settings: Settings) -> bool:
+    """Whether it can serve now."""
+    address = url(settings)
+    if address is None:
+        return False
+    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=2)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
