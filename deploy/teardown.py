@@ -1,7 +1,7 @@
 """Stopping what runs here, from the process records alone: no parent, no Redis and no supervisor is needed.
 
-The order. The gateway goes first, while there is somebody to cancel what its clients wait for. Then the autoscaler, or it
-would start the workers again that are drained after it. Workers go while the server still serves, so that they can
+The order. The gateway goes first, while there is somebody to cancel what its clients wait for. Then the autoscaler, or
+it would start the workers again that are drained after it. Workers go while the server still serves, so that they can
 finish, store results and hand back what they hold. Flower watches until the workers are gone. The server goes last,
 with its append-only file written.
 """

@@ -1,0 +1,167 @@
+"""Who may do what through a gateway: nobody without a key, and nobody with what is another tenant's."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from deploy.server import Server
+from gatewayed import Gatewayed
+from producer import Settings, apikeys, keys
+from producer.gateway.app import create_app
+
+OPEN = {"/healthz", "/readyz", "/metrics"}
+"""Paths that say nothing of anybody's."""
+
+CHAT = {"model": "talk", "messages": [{"role": "user", "content": "hello"}]}
+BODIES: dict[str, Any] = {
+    "/v1/chat/completions": CHAT,
+    "/v1/completions": {"model": "talk", "prompt": "hello"},
+    "/v1/embeddings": {"model": "vectors", "input": "hello"},
+    "/v1/jobs": {"model": "asleep", "input": "hello"},
+}
+
+
+@dataclass
+class Place:
+    """A gateway with a key, a revoked one, and that of another tenant."""
+
+    fleet: Gatewayed
+    url: str
+    mine: str
+    revoked: str
+    others: str
+
+    def ask(self, method: str, path: str, key: str | None, body: Any = None) -> httpx2.Response:
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        return httpx2.request(method, self.url + path, headers=headers, json=body, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    folder: Path = tmp_path_factory.mktemp("access")
+    server = Server(folder / "server")
+    server.start()
+    fleet = Gatewayed(folder, server.url)
+    revoked = fleet.key("mine")
+    (known,) = apikeys.read_all(fleet.redis)
+    apikeys.revoke(fleet.redis, known.id)
+    yield Place(fleet, fleet.gateway(), fleet.key("mine"), revoked, fleet.key("others"))
+    fleet.close()
+    server.stop()
+
+
+def endpoints() -> list[tuple[str, str]]:
+    """Every endpoint that there is."""
+    described = create_app(Settings()).openapi()["paths"]
+    return sorted((method.upper(), path) for path, methods in described.items() for method in methods)
+
+
+OURS = [(method, path) for method, path in endpoints() if path not in OPEN and path.startswith("/v1/")]
+
+
+def test_there_are_endpoints_to_try() -> None:
+    assert len(OURS) >= 9
+
+
+@pytest.mark.parametrize(("method", "path"), OURS)
+def test_nobody_gets_in_without_a_key_or_with_a_revoked_one(place: Place, method: str, path: str) -> None:
+    at = path.format(model="talk", job_id="x", file_id="x", batch_id="x")
+    for key, code in ((None, "missing_api_key"), (place.revoked, "invalid_api_key"), ("sk-made-up", "invalid_api_key")):
+        answer = place.ask(method, at, key, BODIES.get(path))
+        assert (answer.status_code, answer.json()["error"]["code"]) == (401, code)
+        assert answer.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize(("method", "path"), [each for each in OURS if "{job_id}" in each[1]])
+def test_a_job_of_another_tenant_is_not_there(place: Place, method: str, path: str) -> None:
+    place.fleet.redis.delete(keys.queue("asleep", "interactive"))
+    job = place.ask("POST", "/v1/jobs", place.others, BODIES["/v1/jobs"]).json()["id"]
+    answer = place.ask(method, path.format(job_id=job), place.mine)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "job_not_found")
+    assert place.ask("GET", f"/v1/jobs/{job}", place.others).json()["status"] == "queued"  # nor was it cancelled
+
+
+def test_a_key_is_for_its_models_and_tiers(place: Place) -> None:
+    key = place.fleet.key("mine", models=("talk", "asleep"), tiers=("batch",))
+    assert [each["id"] for each in place.ask("GET", "/v1/models", key).json()["data"]] == ["talk", "asleep"]
+    assert place.ask("GET", "/v1/models/vectors", key).status_code == 404
+    assert place.ask("POST", "/v1/embeddings", key, BODIES["/v1/embeddings"]).status_code == 404
+    refused = place.ask("POST", "/v1/chat/completions", key, {**CHAT, "service_tier": "interactive"})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "tier_not_allowed")
+    place.fleet.redis.delete(keys.queue("asleep", "batch"))
+    assert place.ask("POST", "/v1/jobs", key, BODIES["/v1/jobs"]).json()["tier"] == "batch"
+
+
+def test_a_key_may_ask_so_often(place: Place) -> None:
+    key = place.fleet.key("mine", requests_per_minute=3)
+    answers = [place.ask("GET", "/v1/models", key) for _ in range(4)]
+    assert [answer.status_code for answer in answers[:3]] == [200, 200, 200]
+    assert answers[3].status_code in (200, 429)  # 200 where a third of a minute has gone by meanwhile
+    while (answer := place.ask("GET", "/v1/models", key)).status_code == 200:
+        pass
+    assert answer.json()["error"]["type"] == "rate_limit_error"
+    assert 1 <= int(answer.headers["retry-after"]) <= 21
+
+
+def test_redis_knows_keys_only_by_their_hash(place: Place) -> None:
+    dump = json.dumps({str(k): str(v) for k, v in place.fleet.redis.hgetall(keys.api_keys()).items()})
+    assert place.mine not in dump
+    assert place.mine.removeprefix("sk-stoker-") not in dump
+
+
+def test_the_commands_make_list_and_revoke_keys(place: Place) -> None:
+    def stoker(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "deploy.cli", *arguments],
+            env={**os.environ, "STOKER_FLEET": str(place.fleet.file)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    made = stoker("keys", "create", "--tenant", "by [hand]", "--model", "talk", "--rpm", "100")
+    secret = made.stdout.strip()
+    assert place.ask("GET", "/v1/models", secret).status_code == 200
+    listed = json.loads(stoker("keys", "list", "--json").stdout)
+    (key,) = [key for key in listed if key["tenant"] == "by [hand]"]
+    assert (key["models"], key["requests_per_minute"]) == (["talk"], 100)
+    assert "by [hand]" in stoker("keys", "list").stdout
+    assert stoker("keys", "revoke", key["id"]).returncode == 0
+    assert place.ask("GET", "/v1/models", secret).status_code == 401
+    wrong = stoker("keys", "revoke", "key_none")
+    assert (wrong.returncode, "no API key has the id" in wrong.stderr) == (2, True)
+
+
+def test_a_gateway_listens_beyond_loopback_only_when_there_is_a_key(
+    own_server: Server, make_fleet: Any, tmp_path: Path
+) -> None:
+    fleet = Gatewayed(tmp_path / "open", own_server.url)
+    try:
+        refused = subprocess.run(
+            [sys.executable, "-m", "deploy.cli", "gateway", "--host", "0.0.0.0"],  # noqa: S104  that is the point
+            env={**os.environ, "STOKER_FLEET": str(fleet.file)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert refused.returncode == 2
+        assert "stoker keys create" in refused.stderr
+        secret = fleet.key()
+        url = fleet.gateway("--host", "0.0.0.0")  # noqa: S104
+        assert httpx2.get(f"{url}/v1/models").status_code == 401
+        assert httpx2.get(f"{url}/v1/models", headers={"Authorization": f"Bearer {secret}"}).status_code == 200
+        fleet.redis.delete(keys.api_keys())  # whatever becomes of the keys, it does not open
+        assert httpx2.get(f"{url}/v1/models").status_code == 401
+    finally:
+        fleet.close()
