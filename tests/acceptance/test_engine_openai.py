@@ -1,5 +1,6 @@
 """The openai engine with a server that does not always behave: ``tests/openai_stub.py``, over real HTTP."""
 
+import json
 import os
 import signal
 import subprocess
@@ -13,9 +14,11 @@ import httpx2
 import psutil
 import pytest
 
-from processes import wait_for
+import deploy.server
+from processes import Fleet, wait_for
 from producer.errors import ConfigError, EngineError, InvalidJob, JobCancelled, JobExpired
 from producer.settings import Model
+from workers.device import EXIT_ENGINE_LOST
 from workers.engines.openai import client
 from workers.engines.openai.client import ServerLost
 from workers.engines.openai.engine import OpenAIEngine
@@ -124,6 +127,33 @@ def test_the_inputs_of_a_job_are_asked_for_together_and_answered_in_order(engine
     assert [seeds[prompt] for prompt in prompts] == list(range(7, 16))
 
 
+def test_who_has_inputs_enough_wants_no_more(engine: OpenAIEngine) -> None:
+    assert engine.capacity == 4
+    engine.submit(Request("three", ["!hang"] * 3))
+    step_until(engine, lambda told: told["running"] == 3)
+    assert engine.capacity == 2
+    engine.submit(Request("many", ["!hang"] * 3000))
+    step_until(engine, lambda told: told["running"] == 4)
+    assert engine.capacity == 2
+    engine.cancel("many")
+    engine.cancel("three")
+    reports_of(engine, 2)
+    assert engine.capacity == 4
+
+
+def test_a_request_that_cannot_even_be_sent_has_an_outcome(
+    engine: OpenAIEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any, **options: Any) -> Any:
+        raise RuntimeError("a defect of the HTTP client")
+
+    assert engine._client is not None
+    monkeypatch.setattr(engine._client._http, "stream", fail)
+    error = run(engine, Request("a", ["x", "y"]))["a"].error
+    assert type(error) is EngineError
+    assert "could not be asked for: RuntimeError('a defect of the HTTP client')" in str(error)
+
+
 def test_connections_are_used_again(engine: OpenAIEngine) -> None:
     client = psutil.Process()
     for name in "abc":
@@ -172,7 +202,9 @@ def test_what_hangs_can_be_cancelled(engine: OpenAIEngine) -> None:
     engine.submit(Request("a", ["!hang"]))
     step_until(engine, lambda told: told["running"] == 1)
     engine.cancel("a")
-    assert isinstance(run(engine, Request("b", ["x"]))["b"].error, JobCancelled | None)
+    [outcome] = reports_of(engine, 1)
+    assert isinstance(outcome, Outcome)
+    assert isinstance(outcome.error, JobCancelled)
     wait_for(lambda: seen(engine)["hung_up_on"] == 1, "the server to notice")
 
 
@@ -377,3 +409,23 @@ def running(process: psutil.Process) -> bool:
         return process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def test_a_server_that_dies_loses_its_worker_and_the_job_runs_on_the_next(
+    redis: object, server: deploy.server.Server, make_fleet: Callable[[str, str], Fleet]
+) -> None:
+    """The autoscaler, here this test, starts another one."""
+    command = json.dumps(list(settings("--token-s", "0.05").options["command"]))
+    fleet = make_fleet(server.url, f'[models.m]\nengine = "openai"\noptions = {{ command = {command} }}')
+    worker = fleet.worker("m", "first")
+    job = fleet.client.submit("m", "some words", parameters={"max_new_tokens": 40}, stream=True)
+    told = fleet.client.stream(job, timeout=DEADLINE_S)
+    first = next(told)
+    stub = next(one for one in psutil.Process(worker.pid).children(recursive=True) if not one.children())
+    stub.kill()
+    assert worker.wait(DEADLINE_S) == EXIT_ENGINE_LOST
+    assert "the engine of model m is lost" in fleet.log("first").read_text()
+    fleet.worker("m", "second")
+    whole = "".join(f" w{number}" for number in range(40))
+    assert fleet.client.result(job, timeout=DEADLINE_S).output == {"text": whole, "finish_reason": "length"}
+    assert first.text + "".join(piece.text for piece in told) == whole  # no word twice

@@ -65,8 +65,10 @@ class OpenAIEngine:
 
     @property
     def capacity(self) -> int:
-        """One request for each place at the server: a place is free again as soon as an answer ends."""
-        return self._settings.max_concurrency
+        """A job for each place at the server that nothing it holds will take: a job may bring many inputs, and a
+        place is free again as soon as one is answered."""
+        taken = len(self._waiting) + len(self._running)
+        return len(self._jobs) + max(0, self._settings.max_concurrency - taken)
 
     @property
     def progress(self) -> int:
@@ -205,6 +207,9 @@ class OpenAIEngine:
             self._lost = self._lost or error  # its job has no outcome: whether it is the cause, nobody knows
         except StokerError as error:
             self._fail(ask.job, error)
+        except Exception as error:
+            logger.exception("input %d of job %s could not be asked for", ask.index, ask.job.request.id)
+            self._fail(ask.job, EngineError(f"input {ask.index} could not be asked for: {error!r}"))
         else:
             self._take(ask, outputs, usage)
 
@@ -246,10 +251,10 @@ class OpenAIEngine:
     def _end(self, job: Job, outcome: Outcome) -> None:
         """Forget a job and hang up on whatever of it still runs; this is its one outcome."""
         del self._jobs[job.request.id]
+        if job.asks:
+            self._waiting = deque(ask for ask in self._waiting if ask.job is not job)
         for ask in job.asks:
-            if ask.task is None:
-                self._waiting.remove(ask)
-            elif ask.task is not asyncio.current_task() and not ask.task.done():
+            if ask.task is not None and ask.task is not asyncio.current_task() and not ask.task.done():
                 ask.task.cancel()
                 self._hanging_up.add(ask.task)
         self._reports.append(outcome)
