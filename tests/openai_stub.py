@@ -29,6 +29,7 @@ MISDEEDS = {
     "!end": "ends the stream in the middle, as if that were all",
     "!garbage": "sends an event that is no JSON",
     "!error": "'!error 400': reports an error in the middle of the stream",
+    "!dying": "reports an error in the middle of the stream, and is not healthy from then on",
     "!abort": "says at the end that it aborted the request",
     "!sick": "is not healthy from now on, and answers 500",
     "!wide": "answers with a character that some take for the end of a line",
@@ -183,6 +184,9 @@ class Handler(BaseHTTPRequestHandler):
             case "!error":
                 code = int(numbers[0])
                 self._data(json.dumps({"error": {"message": "broken in the middle", "code": code}}))
+            case "!dying":
+                self.server.seen.sick = True
+                self._data(json.dumps({"error": {"message": "the engine core has ended", "code": 500}}))
             case "!end":
                 self._data("[DONE]")
             case _:

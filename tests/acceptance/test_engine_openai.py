@@ -281,6 +281,12 @@ def test_a_server_that_is_not_well_is_the_end_of_the_engine(engine: OpenAIEngine
     assert "the engine is dead; and it does not say at /health that it is well" in step_until_lost(engine)
 
 
+def test_the_last_words_of_a_dying_server_cost_no_job_a_retry(engine: OpenAIEngine) -> None:
+    """vLLM tells all that ran of its end, each in its stream."""
+    engine.submit(Request("a", ["!dying", "x"], {"max_new_tokens": 9}))
+    assert "the engine core has ended; and it does not say at /health that it is well" in step_until_lost(engine)
+
+
 def test_a_server_that_ends_while_it_loads_is_told_with_its_last_words() -> None:
     engine = OpenAIEngine(settings("--fail", "3"), "cpu:0")
     with pytest.raises(

@@ -99,8 +99,10 @@ class Client:
                     if data == b"[DONE]":
                         continue  # to the very end, or the connection could not be used again
                     event = wire.read_event(data)
-                    if event.error is not None:
+                    if isinstance(event.error, InvalidJob):
                         raise event.error
+                    if event.error is not None:  # the last thing that a dying server says, too
+                        await self._failed(str(event.error))
                     hear(event)
                     text.append(event.text)
                     usage.update(event.usage)
