@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import tiny_models
-from producer.errors import InvalidJob, JobCancelled, Preempted
+from producer.errors import InvalidJob, JobCancelled, JobExpired, Preempted
 from producer.job import Item
 from producer.settings import Model
 from workers.engines.protocol import Engine, Outcome, Request
@@ -183,6 +183,26 @@ def test_cancelled_at_any_moment(engine: Engine, case: Case, steps: int) -> None
     if outcomes["a"].error is None:
         assert_done(outcomes["a"], case.long[0])
     assert engine.step(0.3) == [], "a second outcome"
+
+
+def test_what_is_too_late_does_not_run_and_harms_no_neighbour(engine: Engine, case: Case) -> None:
+    now = time.monotonic()
+    engine.submit(Request("late", *case.good, deadline=now - 1.0))
+    engine.submit(Request("early", *case.good, deadline=now + 1000.0))
+    outcomes = drive(engine, 2)
+    assert isinstance(outcomes["late"].error, JobExpired)
+    assert_done(outcomes["early"], case.good[0])
+
+
+def test_what_is_not_done_by_its_deadline_ends_within_a_step(engine: Engine, case: Case) -> None:
+    due = time.monotonic() + 0.01
+    engine.submit(Request("a", *case.long, deadline=due))
+    outcomes: list[Outcome] = []
+    while not outcomes:
+        late = time.monotonic() >= due  # when the step begins
+        outcomes = outcomes_of(engine, DEADLINE_S)
+        assert outcomes or not late
+    assert isinstance(outcomes[0].error, JobExpired)
 
 
 def test_what_has_not_begun_is_given_back_and_the_rest_finishes(engine: Engine, case: Case) -> None:

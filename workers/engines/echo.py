@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from producer.errors import ConfigError, EngineError, InvalidJob, JobCancelled, Preempted
+from producer.errors import ConfigError, EngineError, InvalidJob, JobCancelled, JobExpired, Preempted
 from producer.job import explain
 from producer.settings import Model
 
@@ -95,7 +95,7 @@ class EchoEngine:
             threading.Event().wait()
         if batch and self._delay_s:
             time.sleep(self._delay_s)
-            self._read_mail(0)  # what was cancelled while it ran
+            self._read_mail(0)  # what was cancelled, or was due, while it ran
         reports: list[Report] = [*self._given_up]
         self._given_up = []
         for request in batch:
@@ -114,8 +114,11 @@ class EchoEngine:
                     self._give_up(request_id, Preempted(f"job {request_id} was given back"))
             elif message.request_id in self._waiting:
                 self._give_up(message.request_id, JobCancelled(f"job {message.request_id} was cancelled"))
+        now = time.monotonic()
+        for request in [each for each in self._waiting.values() if each.deadline is not None and each.deadline <= now]:
+            self._give_up(request.id, JobExpired(f"job {request.id} was not done by its deadline"))
 
-    def _give_up(self, request_id: str, error: JobCancelled | Preempted) -> None:
+    def _give_up(self, request_id: str, error: JobCancelled | JobExpired | Preempted) -> None:
         del self._waiting[request_id]
         self._speeches.pop(request_id, None)
         self._given_up.append(Outcome(request_id, error=error))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+from collections import deque
 from typing import Annotated, Any, Literal
 
 import torch
@@ -39,6 +40,9 @@ _PAGE_TOKENS = 256
 _AHEAD = 8
 """For each so many places in the batch, one request is held ahead: late binding, but no place stays empty."""
 
+_SLICE = 64
+"""Inputs encoded in one step: a job may bring thousands, and meanwhile the others want to hear of theirs."""
+
 
 class Options(BaseModel):
     """What ``options`` of a generate model may hold.
@@ -71,6 +75,8 @@ class GenerateEngine:
         self._mailbox: Mailbox[list[GenerationOutput]] = Mailbox()
         self._generations: dict[str, Generation] = {}
         self._admission = Admission(settings.max_concurrency)
+        self._unread: deque[Generation] = deque()
+        self._unread_inputs = 0
         self._reports: list[Report] = []
         self._progress = 0
 
@@ -81,7 +87,7 @@ class GenerateEngine:
         While the inputs of those it has are more than that, it has no use for others.
         """
         places = self._settings.max_concurrency
-        if len(self._admission.waiting) >= places:
+        if len(self._admission.waiting) + self._unread_inputs >= places:
             return len(self._generations)
         return places + max(1, places // _AHEAD)
 
@@ -138,7 +144,7 @@ class GenerateEngine:
 
     def step(self, timeout: float) -> list[Report]:
         """Take what one decode step brought. See ``protocol``."""
-        messages = self._mailbox.take(self._patience(timeout))
+        messages = self._mailbox.take(0.0 if self._unread else self._patience(timeout))
         for message in messages:
             if isinstance(message, Request):
                 self._accept(message)
@@ -153,6 +159,7 @@ class GenerateEngine:
                 for output in message:
                     self._read(output)
         self._expire()
+        self._encode()
         if not messages and self._admission.running and not self._batch.alive:
             self._restart()  # it died without a word
         self._admit()
@@ -165,6 +172,7 @@ class GenerateEngine:
             self._batch.stop()
             del self._batch, self._start
         self._generations.clear()
+        self._unread.clear()
         self._admission.clear()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
@@ -176,7 +184,26 @@ class GenerateEngine:
             self._reports.append(Outcome(request.id, error=error))
             return
         self._generations[request.id] = generation
-        self._admission.wait(generation.sequences)
+        self._unread.append(generation)
+
+    def _encode(self) -> None:
+        """Encode a slice of what has come, in turns, so that a small job does not wait for a large one."""
+        room = _SLICE
+        while self._unread and room > 0:
+            generation = self._unread.popleft()
+            if self._generations.get(generation.request.id) is not generation:
+                continue  # it was given up meanwhile
+            room -= generation.unread
+            try:
+                generation.encode(_SLICE)
+            except InvalidJob as error:
+                self._end(generation, error)
+                continue
+            if generation.unread:
+                self._unread.append(generation)
+            else:
+                self._admission.wait(generation.sequences)
+        self._unread_inputs = sum(generation.unread for generation in self._unread)
 
     def _patience(self, timeout: float) -> float:
         """How long to wait: no longer than until the next deadline."""

@@ -24,15 +24,17 @@ class Generation:
     request: Request
     parameters: Parameters
     prompts: Prompts
+    size: CacheSize
     sequences: list[Sequence] = field(default_factory=list)
     outputs: list[dict[str, str] | None] = field(default_factory=list)
     usage: dict[str, int] = field(default_factory=dict)
+    encoded: int = 0
     started_at: float = 0.0
     batch_size: int = 1
 
     @classmethod
     def of(cls, request: Request, prompts: Prompts, size: CacheSize) -> Generation:
-        """Check a request and encode its inputs.
+        """A request whose inputs are still to be encoded.
 
         Raises:
             InvalidJob: naming what is wrong with it.
@@ -42,14 +44,27 @@ class Generation:
             raise InvalidJob("input = []: give at least one")
         if parameters.seed is None:  # whoever has to run again draws the same: some of it may have been told
             parameters = parameters.model_copy(update={"seed": random.getrandbits(62)})
-        asked = parameters.max_new_tokens
-        encoded = [prompts.encode(item, index, asked) for index, item in enumerate(request.inputs)]
-        generation = cls(request, parameters, prompts, outputs=[None] * len(encoded))
-        generation.usage = {"input_tokens": sum(map(len, encoded)), "output_tokens": 0}
-        generation.sequences = [
-            Sequence(generation, index, ids, size.blocks_for(len(ids) + asked)) for index, ids in enumerate(encoded)
-        ]
+        generation = cls(request, parameters, prompts, size, outputs=[None] * len(request.inputs))
+        generation.usage = {"input_tokens": 0, "output_tokens": 0}
         return generation
+
+    @property
+    def unread(self) -> int:
+        """How many of its inputs are still to be encoded. None of it runs before all are, and found to be right."""
+        return len(self.outputs) - self.encoded
+
+    def encode(self, count: int) -> None:
+        """Encode so many inputs more.
+
+        Raises:
+            InvalidJob: naming the input, and what is wrong with it.
+        """
+        asked = self.parameters.max_new_tokens
+        for index, item in enumerate(self.request.inputs[self.encoded : self.encoded + count], self.encoded):
+            ids = self.prompts.encode(item, index, asked)
+            self.usage["input_tokens"] += len(ids)
+            self.sequences.append(Sequence(self, index, ids, self.size.blocks_for(len(ids) + asked)))
+            self.encoded += 1
 
     @property
     def followed(self) -> bool:
