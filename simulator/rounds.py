@@ -14,6 +14,7 @@ from .events import What
 from .outcome import Sample
 
 if TYPE_CHECKING:
+    from autoscaler.demand import Demand
     from autoscaler.reconciler import Reconciler
 
     from .run import Simulation
@@ -30,6 +31,8 @@ class Rounds:
         self._sim = simulation
         self._measured: dict[str, dict[str, float]] = {name: {} for name in simulation.trace.models}
         self.decisions: list[tuple[float, Decision]] = []
+        self.demands: dict[str, Demand] = {}
+        """As the last round saw them."""
 
     def round(self, now: float) -> None:
         """Observe, decide, act."""
@@ -65,7 +68,7 @@ class Rounds:
                 self._measured[worker.model]["jobs_per_s"] = worker.jobs_per_s
             if worker.load_s:
                 self._measured[worker.model]["load_s"] = worker.load_s
-        demands = {}
+        demands = self.demands = {}
         for model, name in enumerate(models):
             running = sum(one.running for one in own[name])
             queues = sim.queues[model].observe(name, now, running, sim.dead[model])

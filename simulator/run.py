@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from autoscaler.policy import Policy
     from producer.settings import Settings
 
+    from .foresight import Foresight
     from .hardware import Hardware
     from .trace import Trace
     from .worker import Worker
@@ -36,6 +37,7 @@ class Simulation:
         settings: the fleet file: tiers, models with their bounds and concurrency, the pace of scaling.
         trace: with models and tiers assigned.
         sample_s: how often the fleet is looked at for the picture.
+        foresight: estimates for those that wait.
         patience_s: how long after the last arrival nothing may happen before the rest is given up as ``OPEN``.
     """
 
@@ -49,9 +51,10 @@ class Simulation:
         seed: int = 0,
         sample_s: float = 5.0,
         patience_s: float = 3600.0,
+        foresight: Foresight | None = None,
     ) -> None:
         self.settings, self.trace = settings, trace
-        self.sample_s, self.patience_s = sample_s, patience_s
+        self.sample_s, self.patience_s, self.foresight = sample_s, patience_s, foresight
         self.fleet = Fleet(settings, hardware, trace, seed)
         tiers = [(name, settings.tiers[name]) for name in trace.tiers]
         self.queues = [Queues(tiers, order, trace.at) for _ in trace.models]
@@ -133,12 +136,16 @@ class Simulation:
             self.end(request, Fate.REFUSED, now)
         else:
             queues.push(tier, request, now)
+            if self.foresight is not None:
+                self.foresight.queued(self, request, now)
 
     def _admit(self, worker: Worker, requests: list[int], now: float) -> None:
         started = self.outcome.started
         for request in requests:
             if started[request] != started[request]:
                 started[request] = now
+                if self.foresight is not None:
+                    self.foresight.started(self, request, now)
         due = worker.admit(requests, now)
         if due < worker.due:  # a later one is looked at again when the earlier comes
             worker.due = due

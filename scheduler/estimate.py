@@ -1,0 +1,191 @@
+"""When a queued job will probably start, with an interval, and why it waits.
+
+The queue is taken for a fluid: so many jobs are before this one, those that arrive meanwhile in more urgent tiers go
+before it, too, and each replica takes one as often as it ends one. A replica that becomes ready takes as many at once as
+it has places. What this leaves out (lengths that differ, replicas that come or go) is learned: from what became of
+earlier estimates, for each reason apart, follow the quantiles of the ratio of the time that it took to the time that
+was foretold, and with them the interval. That is split conformal prediction (Vovk et al., Algorithmic Learning in a
+Random World, 2005), over the latest errors and not over all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+COVERED = 0.9
+"""Share of jobs that shall start within their interval."""
+LATEST = 200
+"""Errors that are remembered of each reason."""
+ENOUGH = 20
+"""Errors from which on they count."""
+BLUR_S = 0.05
+"""Added to both sides of a ratio: of a wait of milliseconds nobody wants to know the ratio."""
+LEFT_OVER = 0.1
+"""Share of the replicas' rate that a tier gets at least: if more urgent ones took all, new replicas would come."""
+
+
+class Why(StrEnum):
+    """Why a job waits."""
+
+    NO_WORKER = "no worker"
+    LOADING = "model loading"
+    BEHIND = "behind others"
+    FULL = "workers are full"
+    SHARE = "tenant over its share"
+    BATCH = "waiting for a batch"
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """A tier: how many of its jobs go before this one (of its own tier: those before it in the queue), and how many
+    more come per second."""
+
+    tier: str
+    target_wait_s: float
+    jobs: int
+    arrivals_per_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What a job of ``tier`` finds.
+
+    ``ready_in_s`` has an entry for each replica, 0 for one that serves; ``free`` places are free at those that serve,
+    of ``places`` that each has. ``jobs_per_s`` is what one replica was measured to do and ``load_s`` how long it took
+    to come up, 0 when not measured; ``run_s`` how long a job runs once it was taken. ``hindrance`` is what keeps the
+    autoscaler from starting a replica, ``over_share`` whether the tenant has had more than its share.
+    """
+
+    tier: str
+    tiers: Sequence[Ahead]
+    ready_in_s: Sequence[float]
+    places: int
+    free: int = 0
+    jobs_per_s: float = 0.0
+    load_s: float = 0.0
+    run_s: float = 0.0
+    hindrance: str = ""
+    over_share: bool = False
+    batches: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """Seconds from now: expected, and between which the truth lies with a probability of ``COVERED``. Infinite where
+    nothing is known."""
+
+    expected: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """When a job starts and ends, why it waits, and that in words."""
+
+    starts: Interval
+    ends: Interval
+    why: Why
+    reason: str
+
+
+@dataclass(slots=True)
+class Errors:
+    """What became of earlier estimates: of each reason the latest ratios of what it took to what was foretold."""
+
+    ratios: dict[Why, deque[float]] = field(default_factory=dict)
+
+    def learn(self, why: Why, foretold_s: float, took_s: float) -> None:
+        """An estimate came true, or not. One that told nothing teaches nothing."""
+        if math.isfinite(foretold_s):
+            ratio = (took_s + BLUR_S) / (foretold_s + BLUR_S)
+            self.ratios.setdefault(why, deque(maxlen=LATEST)).append(ratio)
+
+    def quantiles(self) -> dict[Why, tuple[float, float]]:
+        """Between which the ratio lies, of each reason that has been seen often enough."""
+        return {why: _quantiles(found) for why, found in self.ratios.items() if len(found) >= ENOUGH}
+
+
+UNTAUGHT: Mapping[Why, tuple[float, float]] = {
+    Why.NO_WORKER: (0.5, 3.0),
+    Why.LOADING: (0.5, 2.0),
+    Why.BEHIND: (0.3, 2.0),
+    Why.FULL: (0.1, 3.0),
+    Why.SHARE: (0.3, 3.0),
+    Why.BATCH: (0.0, 2.0),
+}
+"""Before anything was learned."""
+
+
+def estimate(of: Situation, spread: Mapping[Why, tuple[float, float]] | None = None) -> Estimate:
+    """The estimate for one job.
+
+    Args:
+        spread: what :meth:`Errors.quantiles` has learned.
+    """
+    why, reason = _why(of)
+    starts_s = _starts_s(of)
+    low, high = {**UNTAUGHT, **(spread or {})}[why]
+    starts = Interval(starts_s, *(max(0.0, (starts_s + BLUR_S) * ratio - BLUR_S) for ratio in (low, high)))
+    # A job runs for about as long as others did; what is known of the spread of waits serves for that, too.
+    ends = Interval(starts.expected + of.run_s, starts.low + of.run_s / 2, starts.high + 2 * of.run_s)
+    return Estimate(starts, ends, why, reason)
+
+
+def _starts_s(of: Situation) -> float:
+    """Seconds until as many places came free as there are jobs before this one, and one more."""
+    urgent = _urgent(of)
+    left = 1.0 + sum(tier.jobs for tier in urgent) - of.free
+    if of.free and left <= 0:
+        return 0.0
+    joining = sum(tier.arrivals_per_s for tier in urgent if tier.tier != of.tier)
+    coming = sorted(of.ready_in_s) or [of.load_s or math.inf]
+    now, serving = 0.0, 0
+    for nth, ready_in_s in enumerate([*coming, math.inf]):
+        rate = max(of.jobs_per_s * serving - joining, LEFT_OVER * of.jobs_per_s * serving)
+        if rate > 0 and now + left / rate <= ready_in_s:
+            return now + left / rate
+        if nth == len(coming) or ready_in_s == math.inf:
+            break
+        left -= rate * (ready_in_s - now)
+        now, serving = ready_in_s, serving + 1
+        if ready_in_s > 0:
+            left -= of.places
+            if left <= 0:
+                return now
+    return math.inf
+
+
+def _urgent(of: Situation) -> list[Ahead]:
+    """The tiers whose jobs go first: its own, and those that may wait for less."""
+    target_s = next(tier.target_wait_s for tier in of.tiers if tier.tier == of.tier)
+    return [tier for tier in of.tiers if tier.tier == of.tier or tier.target_wait_s < target_s]
+
+
+def _why(of: Situation) -> tuple[Why, str]:
+    serving = sum(ready_in_s <= 0 for ready_in_s in of.ready_in_s)
+    if not of.ready_in_s:
+        return Why.NO_WORKER, of.hindrance or "no worker of the model runs yet; the autoscaler starts one"
+    if not serving:
+        return Why.LOADING, f"the model is loading, for about {max(0.0, min(of.ready_in_s)):.0f} s more"
+    before = [tier for tier in _urgent(of) if tier.jobs]
+    if before:
+        jobs = " and ".join(f"{tier.jobs} {'job' if tier.jobs == 1 else 'jobs'} of tier {tier.tier}" for tier in before)
+        if of.over_share:
+            return Why.SHARE, f"its tenant has had more than its share; behind {jobs}"
+        return Why.BEHIND, f"behind {jobs}"
+    if of.free and of.batches:
+        return Why.BATCH, "the next, as soon as its batch is worth running"
+    full = f"{'the worker is' if serving == 1 else f'all {serving} workers are'} full"
+    return Why.FULL, f"the next to start: {full}"
+
+
+def _quantiles(ratios: Iterable[float]) -> tuple[float, float]:
+    """As of n errors, n + 1 places that the next may take, each as likely as the others."""
+    found = sorted(ratios)
+    outside = (1 - COVERED) / 2 * (len(found) + 1)
+    return found[max(0, round(outside) - 1)], found[min(len(found) - 1, len(found) - round(outside))]
