@@ -1,11 +1,11 @@
-"""When a queued job will probably start, with an interval, and why it waits.
+"""When a queued job will probably start and end, each with an interval, and why it waits.
 
 The queue is taken for a fluid: so many jobs are before this one, those that arrive meanwhile in more urgent tiers go
-before it, too, and each replica takes one as often as it ends one. A replica that becomes ready takes as many at once as
-it has places. What this leaves out (lengths that differ, replicas that come or go) is learned: from what became of
+before it, too, and each replica takes one as often as it ends one. A replica that becomes ready takes as many at once
+as it has places. What this leaves out (lengths that differ, replicas that come or go) is learned: from what became of
 earlier estimates, for each reason apart, follow the quantiles of the ratio of the time that it took to the time that
-was foretold, and with them the interval. That is split conformal prediction (Vovk et al., Algorithmic Learning in a
-Random World, 2005), over the latest errors and not over all.
+was foretold, and with them the interval. That is conformal prediction (Vovk et al., Algorithmic Learning in a Random
+World, 2005) by category, over the latest errors and not over all.
 """
 
 from __future__ import annotations
@@ -17,15 +17,22 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 COVERED = 0.9
-"""Share of jobs that shall start within their interval."""
+"""Share of jobs that shall start, and end, within their intervals."""
 LATEST = 200
-"""Errors that are remembered of each reason."""
+"""Errors that are remembered of each kind."""
 ENOUGH = 20
 """Errors from which on they count."""
+SPACING_S = 5.0
+"""One estimate in this time is learned from: jobs that wait at the same time are wrong together."""
+UNTAUGHT = (0.2, 5.0)
+"""The ratios before that."""
 BLUR_S = 0.05
 """Added to both sides of a ratio: of a wait of milliseconds nobody wants to know the ratio."""
 LEFT_OVER = 0.1
 """Share of the replicas' rate that a tier gets at least: if more urgent ones took all, new replicas would come."""
+
+Ratios = tuple[float, float]
+"""Between which what it takes lies, in terms of what was foretold."""
 
 
 class Why(StrEnum):
@@ -95,45 +102,63 @@ class Estimate:
 
 @dataclass(slots=True)
 class Errors:
-    """What became of earlier estimates: of each reason the latest ratios of what it took to what was foretold."""
+    """What became of earlier estimates: by reason, and apart for starts and ends, the latest ratios of what it took to
+    what was foretold."""
 
-    ratios: dict[Why, deque[float]] = field(default_factory=dict)
+    ratios: dict[str, deque[float]] = field(default_factory=dict)
+    _told_at: dict[str, float] = field(default_factory=dict)
 
-    def learn(self, why: Why, foretold_s: float, took_s: float) -> None:
-        """An estimate came true, or not. One that told nothing teaches nothing."""
+    def wants(self, why: Why, now: float) -> bool:
+        """Whether what becomes of an estimate that is made now, in seconds by any clock, shall be learned."""
+        before = self._told_at.get(why, -math.inf)
+        due = now - before >= SPACING_S or now < before  # another clock, as after a restart
+        if due:
+            self._told_at[why] = now
+        return due
+
+    def started(self, told: Estimate, took_s: float) -> None:
+        """A job was taken so many seconds after its estimate."""
+        self._learn(told.why, told.starts.expected, took_s)
+
+    def ended(self, told: Estimate, took_s: float) -> None:
+        """A job was done so many seconds after its estimate."""
+        self._learn(_end(told.why), told.ends.expected, took_s)
+
+    def quantiles(self) -> dict[str, Ratios]:
+        """Of each kind that has been seen often enough."""
+        return {kind: _quantiles(found) for kind, found in self.ratios.items() if len(found) >= ENOUGH}
+
+    def _learn(self, kind: str, foretold_s: float, took_s: float) -> None:
         if math.isfinite(foretold_s):
             ratio = (took_s + BLUR_S) / (foretold_s + BLUR_S)
-            self.ratios.setdefault(why, deque(maxlen=LATEST)).append(ratio)
-
-    def quantiles(self) -> dict[Why, tuple[float, float]]:
-        """Between which the ratio lies, of each reason that has been seen often enough."""
-        return {why: _quantiles(found) for why, found in self.ratios.items() if len(found) >= ENOUGH}
+            self.ratios.setdefault(kind, deque(maxlen=LATEST)).append(ratio)
 
 
-UNTAUGHT: Mapping[Why, tuple[float, float]] = {
-    Why.NO_WORKER: (0.5, 3.0),
-    Why.LOADING: (0.5, 2.0),
-    Why.BEHIND: (0.3, 2.0),
-    Why.FULL: (0.1, 3.0),
-    Why.SHARE: (0.3, 3.0),
-    Why.BATCH: (0.0, 2.0),
-}
-"""Before anything was learned."""
-
-
-def estimate(of: Situation, spread: Mapping[Why, tuple[float, float]] | None = None) -> Estimate:
+def estimate(of: Situation, learned: Mapping[str, Ratios] | None = None) -> Estimate:
     """The estimate for one job.
 
     Args:
-        spread: what :meth:`Errors.quantiles` has learned.
+        learned: what :meth:`Errors.quantiles` says of the model.
     """
+    learned = learned or {}
     why, reason = _why(of)
     starts_s = _starts_s(of)
-    low, high = {**UNTAUGHT, **(spread or {})}[why]
-    starts = Interval(starts_s, *(max(0.0, (starts_s + BLUR_S) * ratio - BLUR_S) for ratio in (low, high)))
-    # A job runs for about as long as others did; what is known of the spread of waits serves for that, too.
-    ends = Interval(starts.expected + of.run_s, starts.low + of.run_s / 2, starts.high + 2 * of.run_s)
+    # With no rate known, it is not before a replica is ready, and nobody knows by when.
+    soonest_s = starts_s if math.isfinite(starts_s) else min(of.ready_in_s, default=of.load_s)
+    starts = _interval(starts_s, soonest_s, learned.get(why, UNTAUGHT))
+    ends = _interval(starts_s + of.run_s, soonest_s + of.run_s, learned.get(_end(why), UNTAUGHT))
     return Estimate(starts, ends, why, reason)
+
+
+def _end(why: Why) -> str:
+    return f"{why}: end"
+
+
+def _interval(expected: float, soonest: float, ratios: Ratios) -> Interval:
+    low, high = (
+        (seconds + BLUR_S) * ratio - BLUR_S for seconds, ratio in zip((soonest, expected), ratios, strict=True)
+    )
+    return Interval(expected, max(0.0, low), max(0.0, high))
 
 
 def _starts_s(of: Situation) -> float:
@@ -184,8 +209,8 @@ def _why(of: Situation) -> tuple[Why, str]:
     return Why.FULL, f"the next to start: {full}"
 
 
-def _quantiles(ratios: Iterable[float]) -> tuple[float, float]:
+def _quantiles(ratios: Iterable[float]) -> Ratios:
     """As of n errors, n + 1 places that the next may take, each as likely as the others."""
     found = sorted(ratios)
-    outside = (1 - COVERED) / 2 * (len(found) + 1)
-    return found[max(0, round(outside) - 1)], found[min(len(found) - 1, len(found) - round(outside))]
+    outside = round((1 - COVERED) / 2 * (len(found) + 1))
+    return found[max(0, outside - 1)], found[min(len(found) - 1, len(found) - outside)]

@@ -23,35 +23,42 @@ class Told:
 
 
 class Foresight:
-    """Estimates for every ``every``-th request that has to wait, at the moment when it is queued.
+    """Estimates for the requests that have to wait, at the moment when they are queued.
 
     It knows what a reader of the live fleet knows: lengths of queues, the workers' phases and places, and the rates
-    that the autoscaler last measured. Errors are learned from requests as they start, so an estimate stands on earlier
+    that the autoscaler last measured. Errors are learned when requests start and end, so an estimate stands on earlier
     ones only.
+
+    Args:
+        errors: by model, what was learned in an earlier run; as in the live fleet, where it outlives everybody.
     """
 
-    def __init__(self, every: int = 1) -> None:
+    def __init__(self, errors: dict[str, Errors] | None = None) -> None:
         self.told: list[Told] = []
-        self._every, self._nth = every, 0
-        self._open: dict[int, Told] = {}
-        self._errors: dict[int, Errors] = {}
+        self.errors = {} if errors is None else errors
+        self._learning: dict[int, Told] = {}
 
     def queued(self, sim: Simulation, request: int, now: float) -> None:
         """A request was queued."""
-        self._nth += 1
-        if self._nth % self._every:
-            return
-        model = sim.trace.model[request]
-        errors = self._errors.setdefault(model, Errors())
-        found = estimate(situation(sim, request, now), errors.quantiles())
-        self._open[request] = Told(request, now, found)
-        self.told.append(self._open[request])
+        errors = self.errors.setdefault(_model(sim, request), Errors())
+        told = Told(request, now, estimate(situation(sim, request, now), errors.quantiles()))
+        self.told.append(told)
+        if errors.wants(told.estimate.why, now):
+            self._learning[request] = told
 
     def started(self, sim: Simulation, request: int, now: float) -> None:
         """A request was taken."""
-        if told := self._open.pop(request, None):
-            errors = self._errors[sim.trace.model[request]]
-            errors.learn(told.estimate.why, told.estimate.starts.expected, now - told.at)
+        if told := self._learning.get(request):
+            self.errors[_model(sim, request)].started(told.estimate, now - told.at)
+
+    def ended(self, sim: Simulation, request: int, now: float) -> None:
+        """A request was done."""
+        if told := self._learning.pop(request, None):
+            self.errors[_model(sim, request)].ended(told.estimate, now - told.at)
+
+
+def _model(sim: Simulation, request: int) -> str:
+    return sim.trace.models[sim.trace.model[request]]
 
 
 def situation(sim: Simulation, request: int, now: float) -> Situation:
@@ -60,9 +67,9 @@ def situation(sim: Simulation, request: int, now: float) -> Situation:
     name = trace.models[model]
     demand: Demand | None = sim.rounds.demands.get(name)
     rates = {tier.tier: tier.arrivals_per_s for tier in demand.tiers} if demand else {}
-    own: list[Worker] = [
-        one for one in sim.fleet.workers.values() if one.model == model and one.draining_since > now
-    ]
+    own: list[Worker] = [one for one in sim.fleet.workers.values() if one.model == model and one.draining_since > now]
+    serving = [one for one in own if one.ready_at <= now]
+    rate = demand.jobs_per_s if demand else 0.0
     load_s = (demand.load_s if demand else 0.0) or sim.fleet.load_s(name)
     queues = sim.queues[model]
     tier = trace.tier[request]
@@ -79,7 +86,9 @@ def situation(sim: Simulation, request: int, now: float) -> Situation:
         ],
         ready_in_s=[0.0 if one.ready_at <= now else max(0.1, one.started_at + load_s - now) for one in own],
         places=sim.settings.models[name].max_concurrency,
-        free=sum(one.room for one in own if one.ready_at <= now),
-        jobs_per_s=demand.jobs_per_s if demand else 0.0,
+        free=sum(one.room for one in serving),
+        jobs_per_s=rate,
         load_s=load_s + sim.settings.scaling.interval_s,
+        # Little's law: as long as those that run share a replica's rate.
+        run_s=max(1.0, sum(one.running for one in serving) / max(1, len(serving))) / rate if rate else 0.0,
     )

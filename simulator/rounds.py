@@ -29,7 +29,8 @@ class Rounds:
     def __init__(self, simulation: Simulation, reconciler: Reconciler) -> None:
         self.reconciler = reconciler
         self._sim = simulation
-        self._measured: dict[str, dict[str, float]] = {name: {} for name in simulation.trace.models}
+        self.measured: dict[str, dict[str, float]] = {name: {} for name in simulation.trace.models}
+        """What workers were measured to do, of each model; in the live fleet it outlives them, in Redis."""
         self.decisions: list[tuple[float, Decision]] = []
         self.demands: dict[str, Demand] = {}
         """As the last round saw them."""
@@ -65,14 +66,14 @@ class Rounds:
         for worker in seen:
             own[worker.model].append(worker)
             if worker.jobs_per_s:
-                self._measured[worker.model]["jobs_per_s"] = worker.jobs_per_s
+                self.measured[worker.model]["jobs_per_s"] = worker.jobs_per_s
             if worker.load_s:
-                self._measured[worker.model]["load_s"] = worker.load_s
+                self.measured[worker.model]["load_s"] = worker.load_s
         demands = self.demands = {}
         for model, name in enumerate(models):
             running = sum(one.running for one in own[name])
             queues = sim.queues[model].observe(name, now, running, sim.dead[model])
-            demands[name] = self.reconciler.demand(now, sim.settings, queues, own[name], self._measured[name])
+            demands[name] = self.reconciler.demand(now, sim.settings, queues, own[name], self.measured[name])
         return Observation(now, sim.settings, demands, self.reconciler.devices(now, sim.settings, devices, seen), seen)
 
     def _act(self, now: float, decision: Decision) -> None:

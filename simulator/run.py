@@ -171,6 +171,8 @@ class Simulation:
             return
         for request in worker.finish(now):
             self.end(request, Fate.DONE, now)
+            if self.foresight is not None:
+                self.foresight.ended(self, request, now)
         worker.due = math.inf
         if worker.accepts:
             self._feed(worker, now)

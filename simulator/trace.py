@@ -90,11 +90,18 @@ def _draw(rng: random.Random, weights: Sequence[float], count: int) -> list[int]
 
 def until(trace: Trace, seconds: float) -> Trace:
     """What arrives before that many seconds."""
-    end = bisect.bisect_left(trace.at, seconds)
-    cut = {
-        name: getattr(trace, name)[:end] for name in ("at", "input_tokens", "output_tokens", "tenant", "model", "tier")
-    }
-    return replace(trace, **cut)
+    return _cut(trace, slice(0, bisect.bisect_left(trace.at, seconds)))
+
+
+def since(trace: Trace, seconds: float) -> Trace:
+    """What arrives from that many seconds on, which is its new beginning."""
+    rest = _cut(trace, slice(bisect.bisect_left(trace.at, seconds), None))
+    return replace(rest, at=[at - seconds for at in rest.at])
+
+
+def _cut(trace: Trace, part: slice) -> Trace:
+    fields = ("at", "input_tokens", "output_tokens", "tenant", "model", "tier")
+    return replace(trace, **{name: getattr(trace, name)[part] for name in fields})
 
 
 def faster(trace: Trace, times: float) -> Trace:
