@@ -64,8 +64,9 @@ def _missing(
     others. In the order of their claim: every model's first before anybody's second, the latest first."""
     missing: list[tuple[int, float, str]] = []
     holds: list[Decision] = []
+    serving = Counter(worker.model for worker in workers if worker.serves)
     for name, wanted in sizes.items():
-        present = sum(worker.model == name and worker.serves for worker in workers)
+        present = serving[name]
         if present >= wanted.replicas:
             continue
         failure = memory.failures.get(name)
@@ -87,8 +88,11 @@ def _make_room(
         going = [one.name for one in rooms.now if one.device == device.id and one not in rooms.later]
         reserved = Rooms(rooms.now, (*rooms.later, replace(replica, device=device.id)))
         return [Hold(model, "waiting", f"waits for {device.id}: {', '.join(going)} drains")], reserved
+    devices = {device.id: device for device in seen.devices}
     for idle in _dispensable(seen, workers, rooms) if first and seen.demands[model].queued else ():
         later = tuple(one for one in rooms.later if one.name != idle.name)
+        if idle.device not in devices or obstacle(model, replica.memory_gb, devices[idle.device], later):
+            continue  # without it the replica fits no better
         if device := home(seen, replica, later):
             quiet = seen.demands[idle.model].quiet_s
             why = f"drained early: {model} has jobs waiting and no device, {idle.model} none for {quiet:.0f} s"
@@ -135,6 +139,8 @@ def home(seen: Observation, replica: Tenant, held: Sequence[Tenant]) -> Device |
 
 def _dispensable(seen: Observation, workers: Sequence[Worker], rooms: Rooms) -> list[Worker]:
     """Idle workers of models that nobody asks for and that may have fewer, the longest unneeded first."""
+    if not any(worker.phase is Phase.READY and not worker.running for worker in workers):
+        return []
     going = {one.name for one in rooms.now} - {one.name for one in rooms.later}
     staying = [worker for worker in workers if worker.serves and worker.name not in going]
     present = Counter(worker.model for worker in staying)

@@ -69,7 +69,8 @@ def place(
         speeds: jobs per second of a replica, by type of device. One that was never tried goes first.
     """
     here = by_device(held)
-    fitting = [device for device in devices if not obstacle(model, memory_gb, device, here.get(device.id, ()))]
+    open_ = [device for device in devices if device.kind != "cpu" or device.id not in here]
+    fitting = [device for device in open_ if not obstacle(model, memory_gb, device, here.get(device.id, ()))]
     if headroom and len(idle(devices, here)) <= headroom:
         fitting = [device for device in fitting if here.get(device.id)]
 
@@ -134,7 +135,11 @@ def with_states(devices: Iterable[Device], workers: Sequence[Worker]) -> list[De
     phases: dict[str, set[Phase]] = {}
     for worker in workers:
         phases.setdefault(worker.device, set()).add(worker.phase)
-    return [replace(device, state=_state(device, phases.get(device.id, set()))) for device in devices]
+    states = [_state(device, phases.get(device.id)) for device in devices]
+    return [
+        device if device.state is state else replace(device, state=state)
+        for device, state in zip(devices, states, strict=True)
+    ]
 
 
 def summary(devices: Sequence[Device], held: Iterable[Tenant]) -> Summary:
@@ -144,7 +149,7 @@ def summary(devices: Sequence[Device], held: Iterable[Tenant]) -> Summary:
     return summarise(devices, free)
 
 
-def _state(device: Device, phases: set[Phase]) -> DeviceState:
+def _state(device: Device, phases: set[Phase] | None) -> DeviceState:
     if device.fault:
         return DeviceState.FAULTY
     if not phases:

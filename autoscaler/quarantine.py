@@ -87,7 +87,7 @@ def quarantine(
     seen, health = [], dict(known)
     for device in devices:
         after = examine(now, limits, device, known.get(device.id, WELL))
-        if after == WELL:
+        if after is WELL or after == WELL:
             health.pop(device.id, None)
         else:
             health[device.id] = after

@@ -24,8 +24,11 @@ def shrink(
     scaling = seen.settings.scaling
     drains: list[Drain] = []
     remembered: dict[str, Surplus] = {}
+    by_model: dict[str, list[Worker]] = {name: [] for name in sizes}
+    for worker in staying:
+        by_model.setdefault(worker.model, []).append(worker)
     for name, wanted in sizes.items():
-        own = [worker for worker in staying if worker.model == name]
+        own = by_model[name]
         if wanted.replicas >= len(own):
             continue
         surplus = _surplus(seen, memory, name, wanted.replicas)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from autoscaler.devices import Device
+from autoscaler.devices import Device, DeviceState
 
 from .worker import Worker
 
@@ -54,6 +53,7 @@ class Fleet:
             self._settings.models[model].max_concurrency, self._trace, now,
         )  # fmt: skip
         self.workers[worker.name] = worker
+        self._use(place, DeviceState.RESERVED)
         load_s = (
             service.load_s * math.exp(self._rng.gauss(0.0, service.load_sigma))
             if service.load_sigma
@@ -68,7 +68,13 @@ class Fleet:
     def end(self, worker: Worker, now: float) -> None:
         """The worker is gone, and its device free."""
         del self.workers[worker.name]
+        self._use(worker.device, DeviceState.IDLE)
         self.held_s[self.types[worker.device].type] += now - worker.started_at
+
+    def ready(self, worker: Worker, now: float) -> None:
+        """The worker has loaded, and serves."""
+        worker.ready(now)
+        self._use(worker.device, DeviceState.ALLOCATED)
 
     def settle(self, now: float) -> dict[str, float]:
         """Device seconds by type, of workers that are still there up to now."""
@@ -94,6 +100,6 @@ class Fleet:
         per_s = self.types[place].failures_per_day / 86_400
         return now + rng.expovariate(per_s) if per_s else math.inf
 
-    def models(self) -> Sequence[str]:
-        """The models of the trace."""
-        return self._trace.models
+    def _use(self, place: int, state: DeviceState) -> None:
+        """Show a device as the autoscaler would find that it is used: it then need not make it anew in every round."""
+        self.devices[place] = replace(self.devices[place], state=state)

@@ -187,7 +187,7 @@ class Simulation:
     def _ready(self, whom: object, now: float) -> None:
         worker: Worker = whom  # type: ignore[assignment]
         if worker.name in self.fleet.workers and worker.draining_since == math.inf:
-            worker.ready(now)
+            self.fleet.ready(worker, now)
             self._feed(worker, now)
 
     def _round(self, _: object, now: float) -> None:

@@ -30,19 +30,8 @@ SETTINGS = Settings(
     models={"m": Model(engine="echo", max_replicas=2), "n": Model(engine="echo")},
     scaling=Scaling(interval_s=1, up_cooldown_s=0, idle_s=0),
 )
-DECIDING = {
-    "decide",
-    "demand",
-    "grow",
-    "observation",
-    "placement",
-    "policy",
-    "reconciler",
-    "removal",
-    "shrink",
-    "sizing",
-}
-"""Modules of the autoscaler whose functions make up a decision."""
+DECIDES = {Reconciler.decide.__code__, Reconciler.demand.__code__, Reconciler.devices.__code__}
+"""What either of them asks the reconciler."""
 
 
 class Slots:
@@ -87,13 +76,17 @@ def redis(server: Server) -> Iterator[redis_py.Redis]:
 
 
 def deciding(run: Callable[[], object]) -> set[CodeType]:
-    """The functions of the deciding modules that are called meanwhile."""
+    """The autoscaler's functions that are called meanwhile, from within the reconciler."""
     found: set[CodeType] = set()
     folder = str(Path(autoscaler.__file__).parent)
 
-    def note(frame: FrameType, event: str, _: object) -> None:
+    def note(frame: FrameType | None, event: str, _: object) -> None:
+        if event != "call" or frame is None or not frame.f_code.co_filename.startswith(folder):
+            return
         code = frame.f_code
-        if event == "call" and code.co_filename.startswith(folder) and Path(code.co_filename).stem in DECIDING:
+        while frame is not None and frame.f_code not in DECIDES:
+            frame = frame.f_back
+        if frame is not None:
             found.add(code)
 
     before = sys.getprofile()
