@@ -1,4 +1,5 @@
-"""A dry run: the autoscaler decides as ever, and tells what it would do. Nothing is started, drained or written.
+"""A dry run: the autoscaler decides as ever, and tells what it would do. Nothing is started, drained or written, but
+for the note since when a queue waits, which everybody leaves who looks at it first.
 
 It needs no lease: with one, it would keep the fleet's own autoscaler from its work. Both then see the same fleet,
 and a dry run with another ``fleet.toml`` shows what that one would change.

@@ -78,8 +78,10 @@ def place(
         tenants = here.get(device.id, ())
         free = free_gb(device, tenants)
         speed = speeds.get(type_of(device), math.inf) if speeds else 0.0
-        lost = fragmentation(free - memory_gb, others_gb) - fragmentation(free, others_gb)
-        return lost if device.kind == "cuda" else 0.0, len(tenants), -speed, free, device.id
+        lost = 0.0
+        if device.kind == "cuda":  # a CPU slot is taken as a whole
+            lost = fragmentation(free - memory_gb, others_gb) - fragmentation(free, others_gb)
+        return lost, len(tenants), -speed, free, device.id
 
     return min(fitting, key=cost, default=None)
 

@@ -18,13 +18,13 @@ from autoscaler.views import SIZES, Sizes, Wanted
 from autoscaler.whatif import OneMore, one_more
 from producer import heartbeat, keys
 from producer.errors import ConfigError
+from producer.heartbeat import Heartbeat
 
 from .status import Decision, decision
 
 if TYPE_CHECKING:
     from redis import Redis
 
-    from producer.heartbeat import Heartbeat
     from producer.settings import Settings
 
 LOOKED_THROUGH = 1000

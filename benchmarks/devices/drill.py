@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from autoscaler.launchers import records
-from benchmarks.chaos.arena import OUTAGE, Arena, wait_for
+from benchmarks.chaos.arena import MODEL, OUTAGE, Arena, wait_for
 from benchmarks.chaos.bars import Bar
 from producer import keys
 
@@ -60,6 +60,8 @@ class Findings:
     claims: Mapping[str, tuple[str, float]] = field(default_factory=dict)
     """By lease: the device that the job was placed on, and when that was first seen."""
     unanswered: int = 0
+    speeds: Mapping[str, float] = field(default_factory=dict)
+    """What the workers measured, by the name of the measure."""
 
     def out(self) -> list[tuple[str, float, float]]:
         """Each quarantine: the device, and from when to when it lasted."""
@@ -234,6 +236,8 @@ def run(folder: Path, say: Say, *, short: bool = False) -> tuple[list[Bar], Find
         found = drill.findings
         found.unanswered = _unanswered(arena, load.ids)
         found.events, found.claims = drill.events(), load.claims
+        measured = arena.redis.hgetall(keys.throughput(MODEL))
+        found.speeds = {name.decode(): float(value) for name, value in measured.items()}
         say(f"   {len(load.ids)} jobs meanwhile, {found.unanswered} of them without an answer")
         return figures(found), found
 

@@ -5,6 +5,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 import redis as redis_py
@@ -160,6 +161,52 @@ def test_from_zero_to_one_and_back_to_zero_with_reasons_and_devices_to_be_read(r
     assert "1 queued: standard 1" in start["reason"]
     assert (drain["action"], drain["worker"]) == ("drain", "m-1")
     assert "nothing queued, running or arriving for 31 s" in drain["reason"]
+
+
+def test_a_faulty_device_is_left_and_a_successor_does_not_use_it_before_its_time(rig: Rig) -> None:
+    rig.probe.found = [Device("cuda:0", "cuda", "GPU", 80, temperature_c=91), Device("cuda:1", "cuda", "GPU", 80)]
+    rig.push()
+    rig.controller.round()
+    assert [one.device for one in rig.launcher.list()] == ["cuda:1"]
+    assert rig.devices()[0]["state"] == "faulty"
+    rig.probe.found[0] = replace(rig.probe.found[0], temperature_c=50)
+    rig.redis.delete(keys.leader())  # as if the first had fallen silent
+    second = rig.another()
+    rig.push("n")
+    rig.probe.found.pop()
+    for _ in range(15):
+        rig.now += 1
+        second.round()
+    assert [one.device for one in rig.launcher.list()] == ["cuda:1"]
+    assert "cuda:0 is faulty (hot: 91 C; out for" in next(e["reason"] for e in rig.decisions() if e["action"] == "hold")
+    rig.now += SETTINGS.quarantine.hold_s
+    second.round()
+    assert [one.device for one in rig.launcher.list()] == ["cuda:1", "cuda:0"]
+    told = [entry for entry in rig.decisions() if entry["device"] == "cuda:0"]
+    assert [entry["action"] for entry in told] == ["quarantine", "release", "start"]
+    assert json.loads(told[0]["inputs"])["temperature_c"] == 91
+    assert "well again; was out for" in told[1]["reason"]
+
+
+def test_what_is_remembered_of_devices_goes_when_it_is_long_over(rig: Rig) -> None:
+    rig.probe.found = [Device("cuda:0", "cuda", "GPU", 80, temperature_c=91)]
+    rig.controller.round()
+    (kept,) = rig.redis.hgetall(keys.quarantine(socket.gethostname()))
+    assert kept == b"cuda:0"
+    rig.redis.hset(keys.quarantine(socket.gethostname()), "cuda:7", "of another version")
+    assert list(rig.controller.journal.recall()) == ["cuda:0"]
+    rig.probe.found = [replace(rig.probe.found[0], temperature_c=50)]
+    for passed in (0, *[10] * 20, 4000):
+        rig.now += passed
+        rig.controller.round()
+    assert list(rig.redis.hkeys(keys.quarantine(socket.gethostname()))) == [b"cuda:7"]
+
+
+def test_the_node_has_a_summary(rig: Rig) -> None:
+    rig.controller.round()
+    node = json.loads(rig.redis.get(keys.devices()) or "{}")
+    expected = {"host": socket.gethostname(), "total": 1, "idle": 1, "faulty": 0, "memory_gb": 4, "free_gb": 4}
+    assert expected.items() <= node.items()
 
 
 def test_the_devices_view_expires_with_its_writer(rig: Rig) -> None:

@@ -123,11 +123,30 @@ def test_the_whole_fleet_runs_under_its_rules_and_is_refused_nothing(guarded: Gu
     assert guarded.refused() == []
 
 
+def test_a_dry_run_has_a_monitors_rights_and_tells_what_would_be_done_and_does_nothing(guarded: Guarded) -> None:
+    with Client(guarded.settings(guarded.as_("producer"))) as client:
+        client.submit("echo", "a")
+    before = sorted(guarded.admin.keys())
+    dry = guarded.start("dry", guarded.as_("monitor"), "autoscaler", "--dry-run")
+    wait_for(lambda: "would start a new echo on cpu:0: 1 queued" in guarded.log("dry").read_text(), "a decision")
+    wait_for(lambda: '"queued": {"interactive": 1}' in guarded.log("dry").read_text(), "its numbers")
+    dry.terminate()
+    assert dry.wait(DEADLINE_S) == 0
+    assert guarded.log("dry").read_text().count("would start") == 1  # not in every round
+    assert list(guarded.workers()) == []
+    assert sorted(guarded.admin.keys()) == before
+    # Who looks at a queue first may note since when it waits. A monitor may not, and need not.
+    assert {what for _, _, what in guarded.refused()} <= {"hsetnx"}
+
+
 def _monitored(guarded: Guarded) -> None:
     told = json.loads(guarded.run(guarded.as_("monitor"), "deploy.cli", "status", "--json").stdout)
     assert {model["model"] for model in told["queues"]} == {"echo", "other", "slow"}
     assert {worker["model"] for worker in told["workers"]} >= {"echo"}
     assert told["decisions"]
+    assert told["node"]["total"] == len(told["devices"]) == 2
+    why = json.loads(guarded.run(guarded.as_("monitor"), "deploy.cli", "explain", "echo", "--json").stdout)
+    assert why["models"][0]["wanted"]["reason"]
     guarded.flower(guarded.as_("monitor"))
     guarded.until_flower_knows("echo", "slow")
     for path in ("/api/queues/length", "/api/tasks", "/broker"):

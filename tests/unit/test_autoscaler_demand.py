@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from autoscaler.demand import WINDOW_S, Traffic, assess, watch
@@ -68,8 +70,8 @@ def test_the_first_look_counts_as_activity() -> None:
     assert assess(50, SETTINGS, queues(), watch(None, 50, queues()), [], {}).quiet_s == 0
 
 
-def worker(name: str, phase: Phase, **more: float) -> Worker:
-    return Worker(name, "m", "cpu:0", phase, True, 0.0, **more)  # type: ignore[arg-type]  # floats by name
+def worker(name: str, phase: Phase, **more: Any) -> Worker:
+    return Worker(name, "m", "cpu:0", phase, True, 0.0, **more)
 
 
 def test_what_was_ever_measured_wins_over_the_heartbeats_of_now() -> None:
@@ -79,6 +81,24 @@ def test_what_was_ever_measured_wins_over_the_heartbeats_of_now() -> None:
     assert (by_beats.jobs_per_s, by_beats.load_s) == (5, 2)
     measured = assess(0, SETTINGS, queues(), traffic, workers, {"jobs_per_s": 8, "load_s": 3})
     assert (measured.jobs_per_s, measured.load_s) == (8, 3)
+
+
+def test_where_its_replicas_types_are_known_a_replica_is_as_fast_as_those() -> None:
+    traffic = watch(None, 0, queues())
+    measured = {"jobs_per_s": 8, "load_s": 3, "jobs_per_s:H200": 12, "jobs_per_s:L4": 2}
+    here = [worker("a", Phase.READY, device_type="H200"), worker("b", Phase.LOADING, device_type="L4")]
+    found = assess(0, SETTINGS, queues(), traffic, here, measured)
+    assert (found.jobs_per_s, found.speeds) == (7, {"H200": 12, "L4": 2})
+    assert assess(0, SETTINGS, queues(), traffic, [], measured).jobs_per_s == 8
+
+
+def test_jobs_press_in_a_tier_that_cannot_wait_and_when_they_must_run_alone() -> None:
+    def pressing(waiting: ModelQueues) -> bool:
+        return assess(0, SETTINGS, waiting, watch(None, 0, waiting), [], {}).pressing
+
+    assert [pressing(one) for one in (queues(), queues(slow=9), queues(fast=1), queues(suspects=1))] == [
+        False, False, True, True,
+    ]  # fmt: skip
 
 
 def test_workers_are_counted_by_phase_and_those_that_drain_are_no_replicas() -> None:
