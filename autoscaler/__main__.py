@@ -36,29 +36,32 @@ def main() -> int:
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         fleet = FleetFile(path)
-        settings = fleet.settings
-        url = settings.worker_redis_url
-        probe = choose_probe(settings)
+        controller = _controller(fleet, path, dry=options.dry_run)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: controller.interrupt())
+    controller.run()
+    controller.redis.close()
+    return 0
+
+
+def _controller(fleet: FleetFile, path: Path, *, dry: bool) -> Controller:
+    settings = fleet.settings
+    url = settings.worker_redis_url
+    probe = choose_probe(settings)
     # Under both names, so that no worker finds the autoscaler's own in its environment.
     env = {"STOKER_FLEET": str(path), "STOKER_REDIS__URL": url, "REDIS_URL": url}
     # A server that stops answering must not stop the rounds for longer than the lease can bear.
     redis = connect(settings, socket_timeout=5, socket_connect_timeout=2)
-    if options.dry_run:
-        print("A dry run: nothing is started, drained or written. Ctrl-C ends it.", flush=True)
-        told, onlooker = Told(redis, partial(print, flush=True)), Onlooker(settings.state_dir, env)
-        lease = NoLease(redis, 0)
-        controller = Controller(settings, redis, probe, onlooker, reread=fleet.again, leader=lease, journal=told)
-    else:
+    if not dry:
         launcher = LocalLauncher(settings.state_dir, env)
-        controller = Controller(settings, redis, probe, launcher, Sweep(redis), reread=fleet.again)
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, lambda *_: controller.interrupt())
-    controller.run()
-    redis.close()
-    return 0
+        return Controller(settings, redis, probe, launcher, Sweep(redis), reread=fleet.again)
+    print("A dry run: nothing is started, drained or written. Ctrl-C ends it.", flush=True)
+    told = Told(redis, partial(print, flush=True))
+    onlooker, lease = Onlooker(settings.state_dir, env), NoLease(redis, 0)
+    return Controller(settings, redis, probe, onlooker, reread=fleet.again, leader=lease, journal=told)
 
 
 if __name__ == "__main__":

@@ -163,10 +163,9 @@ class Controller:
         with self._troubles.of("forgotten workers", "they are not taken back"):
             self.launcher.adopt(beats)
         workers = roster.call(beats, self.launcher.list(), self.host)
-        before = self.reconciler.health
         devices = self.reconciler.devices(now, self.settings, self.probe.devices(), workers)
         with self._troubles.of("the quarantine", "a successor will not know of it"):
-            self.journal.health(now, devices, before, self.reconciler.health)
+            self.journal.health(now, devices, self.reconciler.health)
         held = tenants(workers, devices, self.settings.models)
         self.journal.show(now, self.probe.source, devices, held, self.patience_s)
         return Observation(now, self.settings, self._demands(now, workers), devices, workers)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from .journal import Journal
@@ -87,7 +87,7 @@ class Told(Journal):
     def _publish(self, key: str, view: str, ttl_s: float) -> None:
         pass
 
-    def _keep(self, changed: Mapping[str, Health], gone: Iterable[str]) -> None:
+    def _keep(self, device: str, health: Health) -> None:
         pass
 
     def _add(self, now: float, action: str, model: str, worker: str, device: str, reason: str, inputs: Inputs) -> None:

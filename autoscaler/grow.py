@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from .sizing import Size
 
 
+DEVICES_TOLD = 16
+"""Devices whose obstacles a hindrance names: nobody reads those of a thousand."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rooms:
     """Who holds the devices now, and who will when all that drains is gone and all that waits has come."""
@@ -114,13 +118,14 @@ def hindrance(seen: Observation, replica: Tenant, held: Sequence[Tenant]) -> Hol
         cure = f"lower models.{model}.memory_gb in fleet.toml if it needs less, or add a larger device"
         return Hold(model, "too large", f"fits on no device: {needed:g} GB needed, {what}. {cure}")
     here = by_device(held)
+    free = f"is kept free for bursts (headroom_devices is {seen.settings.scaling.headroom_devices})"
     found = [
-        obstacle(model, needed, device, here.get(device.id, ())) or f"{device.id} is kept free for bursts"
-        for device in seen.devices
+        obstacle(model, needed, device, here.get(device.id, ())) or f"{device.id} {free}"
+        for device in seen.devices[:DEVICES_TOLD]
     ]
-    kept = seen.settings.scaling.headroom_devices
-    note = f" (headroom_devices is {kept})" if any("kept free" in one for one in found) else ""
-    return Hold(model, "no idle device", f"no idle device: {'; '.join(found)}{note}")
+    if more := len(seen.devices) - len(found):
+        found.append(f"and {more} more")
+    return Hold(model, "no idle device", f"no idle device: {'; '.join(found)}")
 
 
 def home(seen: Observation, replica: Tenant, held: Sequence[Tenant]) -> Device | None:

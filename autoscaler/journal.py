@@ -45,6 +45,7 @@ class Journal:
         self.redis = redis
         self.host = host or socket.gethostname()
         self._holds: dict[str, str] = {}
+        self._kept: dict[str, Health] = {}  # as it is written down: what could not be is written later
 
     def decided(self, now: float, decision: Start | Drain, worker: str) -> None:
         """A decision that was carried out on ``worker``."""
@@ -68,27 +69,27 @@ class Journal:
                 self._add(now, "hold", model, "", "", hold.reason, hold.inputs)
         self._holds = {model: hold.cause for model, hold in holds.items()}
 
-    def health(
-        self, now: float, devices: Iterable[Device], before: Mapping[str, Health], after: Mapping[str, Health]
-    ) -> None:
-        """What became of the devices' health in a round, and what is to be remembered of it."""
-        self._keep(
-            {name: one.lasting for name, one in after.items() if one.lasting != before.get(name, WELL).lasting},
-            before.keys() - after.keys(),
-        )
+    def health(self, now: float, devices: Iterable[Device], health: Mapping[str, Health]) -> None:
+        """What became of the devices' health since it was last written, and what is to be remembered of it."""
         for device in devices:
-            was, is_now = before.get(device.id, WELL), after.get(device.id, WELL)
-            if was.fault is is_now.fault:
+            was, is_now = self._kept.get(device.id, WELL), health.get(device.id, WELL).lasting
+            if was == is_now:
                 continue
-            numbers = {"temperature_c": device.temperature_c, "ecc_errors": device.ecc_errors, "xids": device.xids}
-            if is_now.fault is None:
-                reason = f"well again; was out for {now - was.since:.0f} s: {was.reason}"
-                self._add(now, "release", "", "", device.id, reason, numbers)
-            else:
-                held_s = round(is_now.until - now, 1)
-                reason = f"{is_now.reason}; out for {held_s:g} s at least"
-                numbers |= {"strikes": is_now.strikes, "hold_s": held_s}
-                self._add(now, "quarantine", "", "", device.id, reason, numbers)
+            if was.fault is not is_now.fault:
+                self._told(now, device, was, is_now)
+            self._keep(device.id, is_now)
+            self._kept[device.id] = is_now
+
+    def _told(self, now: float, device: Device, was: Health, is_now: Health) -> None:
+        numbers = {"temperature_c": device.temperature_c, "ecc_errors": device.ecc_errors, "xids": device.xids}
+        if is_now.fault is None:
+            reason = f"well again; was out for {now - was.since:.0f} s: {was.reason}"
+            self._add(now, "release", "", "", device.id, reason, numbers)
+        else:
+            held_s = round(is_now.until - now, 1)
+            reason = f"{is_now.reason}; out for {held_s:g} s at least"
+            numbers |= {"strikes": is_now.strikes, "hold_s": held_s}
+            self._add(now, "quarantine", "", "", device.id, reason, numbers)
 
     def recall(self) -> dict[str, Health]:
         """What is remembered of the devices of this machine. An entry that cannot be read is passed over."""
@@ -99,6 +100,7 @@ class Journal:
                 known[name] = HEALTH.validate_json(told)
             except ValidationError:
                 log.warning("what is remembered of %s is passed over: it is none of this version", name)
+        self._kept = dict(known)
         return known
 
     def show(self, now: float, source: str, devices: Sequence[Device], held: Sequence[Tenant], ttl_s: float) -> None:
@@ -123,12 +125,12 @@ class Journal:
     def _publish(self, key: str, view: str, ttl_s: float) -> None:
         self.redis.set(key, view, px=int(ttl_s * 1000))
 
-    def _keep(self, changed: Mapping[str, Health], gone: Iterable[str]) -> None:
+    def _keep(self, device: str, health: Health) -> None:
         key = keys.quarantine(self.host)
-        for name, health in changed.items():
-            self.redis.hset(key, name, HEALTH.dump_json(health).decode())
-        if names := list(gone):
-            self.redis.hdel(key, *names)
+        if health == WELL:
+            self.redis.hdel(key, device)
+        else:
+            self.redis.hset(key, device, HEALTH.dump_json(health).decode())
 
     def _add(self, now: float, action: str, model: str, worker: str, device: str, reason: str, inputs: Inputs) -> None:
         log.info("%s %s", action, " ".join(part for part in (model, worker, device, reason) if part))

@@ -31,9 +31,9 @@ class Holding:
     waiting: nothing is held for it.
     """
 
-    def __init__(self, settings: Settings, model: str, device: str) -> None:
+    def __init__(self, settings: Settings, model: str, kind: str) -> None:
         self._model = model
-        self._kind = device.partition(":")[0]
+        self._kind = kind  # of device: others of it learn the same costs
         self._targets_s = [settings.tiers[tier].target_wait_s for tier in settings.model(model).tiers]
         self._rows = settings.model(model).max_concurrency
         self._lock = threading.Lock()  # around what is known of the cost

@@ -60,7 +60,8 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
         self.meter = Meter()
         self.draining = False
         self._limits = self.assignment.settings.model(self.assignment.model).limits
-        self.holding = Holding(self.assignment.settings, self.assignment.model, self.assignment.device)
+        kind = self.assignment.device_type or self.assignment.device.partition(":")[0]
+        self.holding = Holding(self.assignment.settings, self.assignment.model, kind)
         self._monitor = Monitor(app)
         self._streams = Streams(self.ledger.queue, self.assignment.settings.redis.result_ttl_s)
         self._hub: Any = None

@@ -202,6 +202,22 @@ def test_what_is_remembered_of_devices_goes_when_it_is_long_over(rig: Rig) -> No
     assert list(rig.redis.hkeys(keys.quarantine(socket.gethostname()))) == [b"cuda:7"]
 
 
+def test_a_quarantine_that_could_not_be_written_down_is_written_later(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.probe.found = [Device("cuda:0", "cuda", "GPU", 80, temperature_c=91)]
+
+    def away(*_: object) -> None:
+        raise redis_py.ConnectionError("away")
+
+    with monkeypatch.context() as outage:
+        outage.setattr(rig.redis, "hset", away)
+        with pytest.raises(redis_py.ConnectionError):
+            rig.controller.round()
+    rig.controller.round()
+    assert list(rig.controller.journal.recall()) == ["cuda:0"]
+
+
 def test_the_node_has_a_summary(rig: Rig) -> None:
     rig.controller.round()
     node = json.loads(rig.redis.get(keys.devices()) or "{}")
