@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from .decisions import Decision, Drain, Hold, Start
 from .devices import type_of
-from .placement import Tenant, by_device, obstacle, place, tenants
+from .placement import ByDevice, Tenant, by_device, obstacle, place, tenants
 from .roster import Phase, Worker
 
 if TYPE_CHECKING:
@@ -26,8 +26,31 @@ DEVICES_TOLD = 16
 class Rooms:
     """Who holds the devices now, and who will when all that drains is gone and all that waits has come."""
 
-    now: tuple[Tenant, ...]
-    later: tuple[Tenant, ...]
+    now: ByDevice
+    later: ByDevice
+
+    def started(self, replica: Tenant) -> Rooms:
+        """With one more."""
+        return Rooms(_with(self.now, replica), _with(self.later, replica))
+
+    def promised(self, replica: Tenant) -> Rooms:
+        """With one that will come."""
+        return Rooms(self.now, _with(self.later, replica))
+
+    def without(self, worker: Worker) -> Rooms:
+        """When that worker will be gone."""
+        here = tuple(one for one in self.later.get(worker.device, ()) if one.name != worker.name)
+        others = {device: held for device, held in self.later.items() if device != worker.device}
+        return Rooms(self.now, {**others, worker.device: here} if here else others)
+
+    def leaving(self, device: str) -> list[str]:
+        """Who holds a device and will not."""
+        later = self.later.get(device, ())
+        return [one.name for one in self.now.get(device, ()) if one not in later]
+
+
+def _with(here: ByDevice, replica: Tenant) -> ByDevice:
+    return {**here, replica.device: (*here.get(replica.device, ()), replica)}
 
 
 def grow(
@@ -42,7 +65,7 @@ def grow(
     if not missing:
         return decisions, memory
     held = tenants(workers, seen.devices, seen.settings.models)
-    rooms = Rooms(held, tuple(tenant for tenant in held if tenant.serves))
+    rooms = Rooms(by_device(held), by_device(tenant for tenant in held if tenant.serves))
     started = dict(memory.started_at)
     stuck: set[str] = set()
     for nth, _, name in missing:
@@ -50,8 +73,7 @@ def grow(
             continue
         replica = Tenant(f"a new {name}", name, "", seen.settings.models[name].memory_gb)
         if device := home(seen, replica, rooms.now):
-            placed = replace(replica, device=device.id)
-            rooms = Rooms((*rooms.now, placed), (*rooms.later, placed))
+            rooms = rooms.started(replace(replica, device=device.id))
             decisions.append(Start(name, device.id, device.kind, sizes[name].reason, type_of(device)))
             started[name] = seen.now
         else:
@@ -89,25 +111,25 @@ def _make_room(
     waiting and no worker at all, drain a worker that nobody needs before its idle time is over."""
     model = replica.model
     if device := home(seen, replica, rooms.later):
-        going = [one.name for one in rooms.now if one.device == device.id and one not in rooms.later]
-        reserved = Rooms(rooms.now, (*rooms.later, replace(replica, device=device.id)))
-        return [Hold(model, "waiting", f"waits for {device.id}: {', '.join(going)} drains")], reserved
+        hold = Hold(model, "waiting", f"waits for {device.id}: {', '.join(rooms.leaving(device.id))} drains")
+        return [hold], rooms.promised(replace(replica, device=device.id))
     devices = {device.id: device for device in seen.devices}
     for idle in _dispensable(seen, workers, rooms) if first and seen.demands[model].queued else ():
-        later = tuple(one for one in rooms.later if one.name != idle.name)
-        if idle.device not in devices or obstacle(model, replica.memory_gb, devices[idle.device], later):
+        after = rooms.without(idle)
+        left = after.later.get(idle.device, ())
+        if idle.device not in devices or obstacle(model, replica.memory_gb, devices[idle.device], left):
             continue  # without it the replica fits no better
-        if device := home(seen, replica, later):
+        if device := home(seen, replica, after.later):
             quiet = seen.demands[idle.model].quiet_s
             why = f"drained early: {model} has jobs waiting and no device, {idle.model} none for {quiet:.0f} s"
             drain = Drain(idle.model, idle.name, idle.device, seen.settings.scaling.drain_s, why)
             hold = Hold(model, "waiting", f"waits for {device.id}: {idle.name} drains")
             # It keeps its device until it is gone, but is nobody's to drain a second time.
-            return [drain, hold], Rooms(rooms.now, (*later, replace(replica, device=device.id)))
+            return [drain, hold], after.promised(replace(replica, device=device.id))
     return [hindrance(seen, replica, rooms.now)], rooms
 
 
-def hindrance(seen: Observation, replica: Tenant, held: Sequence[Tenant]) -> Hold:
+def hindrance(seen: Observation, replica: Tenant, here: ByDevice) -> Hold:
     """Why a replica fits nowhere, device by device."""
     model, needed = replica.model, replica.memory_gb
     largest = max(seen.devices, key=lambda device: device.memory_gb, default=None)
@@ -117,7 +139,6 @@ def hindrance(seen: Observation, replica: Tenant, held: Sequence[Tenant]) -> Hol
         what = f"the largest, {largest.id}, has {largest.memory_gb:g} GB"
         cure = f"lower models.{model}.memory_gb in fleet.toml if it needs less, or add a larger device"
         return Hold(model, "too large", f"fits on no device: {needed:g} GB needed, {what}. {cure}")
-    here = by_device(held)
     free = f"is kept free for bursts (headroom_devices is {seen.settings.scaling.headroom_devices})"
     found = [
         obstacle(model, needed, device, here.get(device.id, ())) or f"{device.id} {free}"
@@ -128,14 +149,14 @@ def hindrance(seen: Observation, replica: Tenant, held: Sequence[Tenant]) -> Hol
     return Hold(model, "no idle device", f"no idle device: {'; '.join(found)}")
 
 
-def home(seen: Observation, replica: Tenant, held: Sequence[Tenant]) -> Device | None:
+def home(seen: Observation, replica: Tenant, here: ByDevice) -> Device | None:
     """Where a replica goes, or None when it fits nowhere. The headroom is for those whose jobs cannot wait."""
     demand, models = seen.demands[replica.model], seen.settings.models
     return place(
         replica.model,
         replica.memory_gb,
         seen.devices,
-        held,
+        here,
         headroom=0 if demand.pressing else seen.settings.scaling.headroom_devices,
         others_gb=[model.memory_gb for model in models.values()],
         speeds=demand.speeds,
@@ -146,8 +167,7 @@ def _dispensable(seen: Observation, workers: Sequence[Worker], rooms: Rooms) -> 
     """Idle workers of models that nobody asks for and that may have fewer, the longest unneeded first."""
     if not any(worker.phase is Phase.READY and not worker.running for worker in workers):
         return []
-    going = {one.name for one in rooms.now} - {one.name for one in rooms.later}
-    staying = [worker for worker in workers if worker.serves and worker.name not in going]
+    staying = [worker for worker in workers if worker.serves and worker.name not in rooms.leaving(worker.device)]
     present = Counter(worker.model for worker in staying)
 
     def may_go(worker: Worker) -> bool:

@@ -29,6 +29,10 @@ class Tenant:
     serves: bool = True
 
 
+ByDevice = Mapping[str, Sequence[Tenant]]
+"""The tenants of each device that has any."""
+
+
 def tenants(workers: Iterable[Worker], devices: Iterable[Device], models: Mapping[str, Model]) -> tuple[Tenant, ...]:
     """The tenants of this machine's devices. One that drains keeps its device until it is gone."""
     by_id = {device.id: device for device in devices}
@@ -51,7 +55,7 @@ def place(
     model: str,
     memory_gb: float,
     devices: Sequence[Device],
-    held: Sequence[Tenant],
+    here: ByDevice,
     *,
     headroom: int = 0,
     others_gb: Sequence[float] = (),
@@ -64,11 +68,11 @@ def place(
     So small models share a GPU where whole ones are to be kept for large ones, and else have one each.
 
     Args:
+        here: who holds the devices.
         headroom: idle devices that must be left idle.
         others_gb: what replicas of the fleet's models need.
         speeds: jobs per second of a replica, by type of device. One that was never tried goes first.
     """
-    here = by_device(held)
     open_ = [device for device in devices if device.kind != "cpu" or device.id not in here]
     fitting = [device for device in open_ if not obstacle(model, memory_gb, device, here.get(device.id, ()))]
     if headroom and len(idle(devices, here)) <= headroom:
@@ -86,7 +90,7 @@ def place(
     return min(fitting, key=cost, default=None)
 
 
-def idle(devices: Iterable[Device], here: Mapping[str, Sequence[Tenant]]) -> list[Device]:
+def idle(devices: Iterable[Device], here: ByDevice) -> list[Device]:
     """The devices that nobody holds and that may be used."""
     return [device for device in devices if not device.fault and not here.get(device.id)]
 
@@ -100,11 +104,11 @@ def fragmentation(free_gb: float, others_gb: Iterable[float]) -> float:
     return sum(free_gb for needed in others_gb if free_gb < needed)
 
 
-def by_device(held: Iterable[Tenant]) -> Mapping[str, Sequence[Tenant]]:
+def by_device(held: Iterable[Tenant]) -> dict[str, tuple[Tenant, ...]]:
     """The tenants of each device that has any: with a thousand devices, nobody can look through all for each."""
-    found: dict[str, list[Tenant]] = {}
+    found: dict[str, tuple[Tenant, ...]] = {}
     for tenant in held:
-        found.setdefault(tenant.device, []).append(tenant)
+        found[tenant.device] = (*found.get(tenant.device, ()), tenant)
     return found
 
 

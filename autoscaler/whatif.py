@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from .grow import hindrance, home
 from .observation import Memory, Observation
-from .placement import Tenant, free_gb, tenants
+from .placement import Tenant, by_device, free_gb, tenants
 
 if TYPE_CHECKING:
     from .policy import Policy
@@ -75,9 +75,8 @@ def _least(low: int, wanted: Callable[[int], bool]) -> int | None:
 
 
 def _where(seen: Observation, model: str) -> OneMore:
-    held = tenants(seen.workers, seen.devices, seen.settings.models)
+    here = by_device(tenants(seen.workers, seen.devices, seen.settings.models))
     replica = Tenant(f"a new {model}", model, "", seen.settings.models[model].memory_gb)
-    if device := home(seen, replica, held):
-        here = [tenant for tenant in held if tenant.device == device.id]
-        return OneMore(0, "", None, device.id, free_gb(device, here))
-    return OneMore(0, "", None, hindrance=hindrance(seen, replica, held).reason)
+    if device := home(seen, replica, here):
+        return OneMore(0, "", None, device.id, free_gb(device, here.get(device.id, ())))
+    return OneMore(0, "", None, hindrance=hindrance(seen, replica, here).reason)

@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoscaler.devices import Device, DeviceState
-from autoscaler.placement import Tenant, free_gb, obstacle, place, summary, tenants, with_states
+from autoscaler.placement import Tenant, by_device, free_gb, obstacle, place, summary, tenants, with_states
 from autoscaler.roster import Phase, Worker
 from producer.settings import Model
 
@@ -23,19 +23,19 @@ def worker(name: str, device: str, phase: Phase = Phase.READY, model: str = "m",
 
 def test_a_cpu_slot_takes_one_worker() -> None:
     held = tenants([worker("a", "cpu:0")], [slot(0), slot(1)], MODELS)
-    found = place("n", 1, [slot(0), slot(1)], held)
+    found = place("n", 1, [slot(0), slot(1)], by_device(held))
     assert found is not None
     assert found.id == "cpu:1"
-    assert place("n", 1, [slot(0)], held) is None
+    assert place("n", 1, [slot(0)], by_device(held)) is None
 
 
 def test_a_slot_too_small_is_no_place() -> None:
-    assert place("n", 8, [slot(0, 4)], ()) is None
+    assert place("n", 8, [slot(0, 4)], {}) is None
     assert "4 GB in all of 8 GB" in obstacle("n", 8, slot(0, 4), ())
 
 
 def test_the_tightest_gpu_that_fits_is_taken() -> None:
-    found = place("n", 20, [gpu(0, 80), gpu(1, 24), gpu(2, 16)], ())
+    found = place("n", 20, [gpu(0, 80), gpu(1, 24), gpu(2, 16)], {})
     assert found is not None
     assert found.id == "cuda:1"
 
@@ -43,15 +43,15 @@ def test_the_tightest_gpu_that_fits_is_taken() -> None:
 def test_small_models_share_a_gpu_where_whole_ones_are_to_be_kept_for_large_ones() -> None:
     devices = [gpu(0), gpu(1)]
     held = (Tenant("a", "m", "cuda:0", 30),)
-    found = place("n", 10, devices, held, others_gb=[10, 70])
+    found = place("n", 10, devices, by_device(held), others_gb=[10, 70])
     assert found is not None
     assert found.id == "cuda:0"
-    assert place("large", 70, devices, (*held, Tenant("b", "n", "cuda:0", 10))) is not None
+    assert place("large", 70, devices, by_device((*held, Tenant("b", "n", "cuda:0", 10)))) is not None
 
 
 def test_where_no_large_model_needs_it_each_small_one_has_a_gpu_of_its_own() -> None:
     held = (Tenant("a", "m", "cuda:0", 30),)
-    found = place("n", 10, [gpu(0), gpu(1)], held, others_gb=[10, 30])
+    found = place("n", 10, [gpu(0), gpu(1)], by_device(held), others_gb=[10, 30])
     assert found is not None
     assert found.id == "cuda:1"
 
@@ -59,7 +59,7 @@ def test_where_no_large_model_needs_it_each_small_one_has_a_gpu_of_its_own() -> 
 def test_a_gap_that_is_kept_for_a_model_is_not_cut_for_a_smaller_one() -> None:
     # 30 GB are left on the one, which a model of 30 could have; 25 on the other, which none but small ones could.
     held = (Tenant("a", "x", "cuda:0", 50), Tenant("b", "y", "cuda:1", 55))
-    found = place("n", 10, [gpu(0), gpu(1)], held, others_gb=[10, 30])
+    found = place("n", 10, [gpu(0), gpu(1)], by_device(held), others_gb=[10, 30])
     assert found is not None
     assert found.id == "cuda:1"
 
@@ -67,10 +67,10 @@ def test_a_gap_that_is_kept_for_a_model_is_not_cut_for_a_smaller_one() -> None:
 def test_several_small_workers_share_a_gpu_up_to_its_memory() -> None:
     held: tuple[Tenant, ...] = ()
     for n in range(8):
-        device = place(f"small{n}", 10, [gpu(0)], held)
+        device = place(f"small{n}", 10, [gpu(0)], by_device(held))
         assert device is not None
         held = (*held, Tenant(f"small{n}", f"small{n}", device.id, 10))
-    assert place("small8", 10, [gpu(0)], held) is None
+    assert place("small8", 10, [gpu(0)], by_device(held)) is None
 
 
 def test_the_faster_type_is_taken_and_one_that_was_never_tried_before_it() -> None:
@@ -82,21 +82,21 @@ def test_the_faster_type_is_taken_and_one_that_was_never_tried_before_it() -> No
         ({"GPU": 9.0}, "cuda:1"),
         ({}, "cuda:0"),  # nothing known: the smaller gap
     ):
-        found = place("n", 10, devices, (), speeds=speeds)
+        found = place("n", 10, devices, {}, speeds=speeds)
         assert found is not None
         assert found.id == chosen
 
 
 def test_the_headroom_is_left_idle_and_what_is_in_use_may_be_shared() -> None:
     devices = [gpu(0), gpu(1)]
-    assert place("n", 10, devices, (), headroom=1) is not None
+    assert place("n", 10, devices, {}, headroom=1) is not None
     held = (Tenant("a", "m", "cuda:0", 10),)
-    found = place("n", 10, devices, held, headroom=1)
+    found = place("n", 10, devices, by_device(held), headroom=1)
     assert found is not None
     assert found.id == "cuda:0"
-    assert place("m", 10, devices, held, headroom=1) is None
-    assert place("n", 75, devices, held, headroom=1) is None
-    assert place("n", 10, [gpu(0), gpu(1, fault="hot")], (), headroom=1) is None
+    assert place("m", 10, devices, by_device(held), headroom=1) is None
+    assert place("n", 75, devices, by_device(held), headroom=1) is None
+    assert place("n", 10, [gpu(0), gpu(1, fault="hot")], {}, headroom=1) is None
 
 
 def test_a_summary_counts_states_and_the_memory_that_is_left() -> None:
@@ -107,13 +107,13 @@ def test_a_summary_counts_states_and_the_memory_that_is_left() -> None:
 
 
 def test_a_faulty_gpu_is_never_taken() -> None:
-    assert place("n", 1, [gpu(0, fault="lost")], ()) is None
+    assert place("n", 1, [gpu(0, fault="lost")], {}) is None
 
 
 def test_two_models_share_a_gpu_and_two_replicas_of_one_do_not() -> None:
     held = tenants([worker("a", "cuda:0")], [gpu(0)], MODELS)
-    assert place("n", 10, [gpu(0)], held) is not None
-    assert place("m", 10, [gpu(0)], held) is None
+    assert place("n", 10, [gpu(0)], by_device(held)) is not None
+    assert place("m", 10, [gpu(0)], by_device(held)) is None
 
 
 def test_memory_that_others_use_is_not_ours() -> None:
@@ -141,7 +141,7 @@ def test_a_worker_that_uses_more_than_it_declared_is_debited_what_it_uses() -> N
 
 def test_a_draining_worker_holds_its_slot() -> None:
     held = tenants([worker("a", "cpu:0", Phase.DRAINING)], [slot(0)], MODELS)
-    assert place("n", 1, [slot(0)], held) is None
+    assert place("n", 1, [slot(0)], by_device(held)) is None
 
 
 def test_states_follow_the_workers() -> None:
@@ -164,7 +164,7 @@ def test_memory_is_never_oversubscribed(sizes: list[float], used: list[float], w
     devices = [gpu(n, size, used_gb=min(size, used[n])) for n, size in enumerate(sizes)]
     held: tuple[Tenant, ...] = ()
     for n, (name, memory) in enumerate(wanted):
-        if device := place(name, memory, devices, held):
+        if device := place(name, memory, devices, by_device(held)):
             held = (*held, Tenant(f"{name}{n}", name, device.id, memory))
     for device in devices:
         taken = sum(tenant.memory_gb for tenant in held if tenant.device == device.id)
