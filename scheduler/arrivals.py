@@ -8,10 +8,13 @@ arrivals that end an idle time are left out, as each of them begins an occupied 
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass
 
 MEMORY_S = 10.0
 """What is longer ago than this counts for little."""
+LATEST = 4096
+"""Arrivals whose instants are kept."""
 CAUTION_S = 0.1
 """Empty time that each sum starts with: a job in the first millisecond is no rate of a thousand."""
 
@@ -31,6 +34,7 @@ class Arrivals:
         self._seen: tuple[float, int] | None = None
         self._jobs = self._seconds = 0.0
         self._joined = self._occupied_s = 0.0
+        self._latest: deque[float] = deque(maxlen=LATEST)
 
     def see(self, now: float, arrived: int, *, occupied: bool) -> None:
         """Take a look.
@@ -44,11 +48,23 @@ class Arrivals:
         if before is None or now < before[0] or arrived < before[1]:
             return
         passed, came = now - before[0], arrived - before[1]
+        # While there was nothing, whoever looks looks as soon as there is something.
+        gap = passed / came if occupied and came else 0.0
+        self._latest.extend(now - gap * later for later in range(min(came, LATEST) - 1, -1, -1))
         keep = math.exp(-passed / MEMORY_S)
         self._jobs = self._jobs * keep + came
         self._seconds = self._seconds * keep + passed
         self._joined = self._joined * keep + (came if occupied else 0)
         self._occupied_s = self._occupied_s * keep + (passed if occupied else 0)
+
+    def take(self) -> list[float]:
+        """When the latest jobs came, as far as the looks tell, oldest first; each is told once."""
+        latest = list(self._latest)
+        self._latest.clear()
+        return latest
+
+    def __len__(self) -> int:
+        return len(self._latest)
 
     @property
     def rate(self) -> Rate:

@@ -17,9 +17,10 @@ local function look_again(window, tiers)
   end
   left = math.max(left, window.busy)
   if left <= 0 then return 0 end
-  local unseen = left
+  local unseen, waited = left, 0
   for _, tier in ipairs(tiers) do
-    if tier.jobs == 0 then unseen = math.min(unseen, tier.hold / 2) end
+    if tier.jobs == 0 then unseen = math.min(unseen, tier.hold / 2) else waited = math.max(waited, tier.waited) end
   end
-  return math.min(left, math.max(LOOK_S, math.min(math.max(unseen, window.busy), (window.full - jobs) * window.per_job)))
+  local filled = (window.full - jobs) * window.per_job
+  return math.min(left, math.max(LOOK_S, math.min(waited, math.max(unseen, window.busy), filled)))
 end

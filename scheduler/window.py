@@ -10,8 +10,9 @@ spent on waiting, ``h / slack``; all of it is as dear as ``WORTH`` of a device. 
 a square-root law as of lot sizes (F. W. Harris, How many parts to make at once, 1913). So few arrivals, cheap batches
 and near deadlines mean no wait, and nobody has a window to tune.
 
-``hold`` is what a worker computes before it claims; ``look_again`` is the rule that it stands for, which
-``claim.lua`` evaluates by the server's clock on the queues themselves: what is held stays in Redis, for whoever comes.
+``law`` is that; how much of it the target bears is seen in hindsight (``hindsight.py``), and ``learned_window.py``
+puts both together. ``look_again`` is the rule that a ``Hold`` stands for, which ``claim.lua`` evaluates by the server's
+clock on the queues themselves: what is held stays in Redis, for whoever comes.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from .cost import Cost
 WORTH = 0.25
 """A whole target spent on waiting is as dear as this share of a device."""
 SCARCE = 0.1
-"""Below this share of busy time, one job at a time, the device is there for who comes: nobody is held."""
+"""Below this share of busy time, one job at a time, the device is there for whoever comes, and is not spared."""
 LOOK_S = 0.001
 """Nobody looks again sooner than this, except at what is due."""
 
@@ -63,41 +64,44 @@ def no_hold(tiers: int) -> Hold:
     return Hold(full=1, hold_s=(0.0,) * tiers)
 
 
-def hold(cost: Cost, rate: Rate, targets_s: Sequence[float], full: int, busy_s: float = 0.0) -> Hold:
-    """How long jobs may be held now.
+def hold(cost: Cost, hold_s: Sequence[float], full: int, rate: Rate, busy_s: float = 0.0) -> Hold:
+    """The hold of a model whose tiers may be held for so long; of any of them, none is worth more than it costs.
 
     Args:
-        cost: of a batch; before anything is known of it, nobody is held.
+        cost: of a batch.
+        hold_s: for how long the head of each tier may wait.
+        full: how many jobs run at once, without a hold.
         rate: of all arrivals of the model.
-        targets_s: in how many seconds each tier wants its answer.
-        full: how many jobs fill a batch.
         busy_s: in how many seconds the device becomes free, 0 when it is.
     """
-    if full < 1 or not targets_s:
-        raise ValueError(f"full = {full}, targets_s = {targets_s}: at least one each")
-    full = _in_time(cost, min(targets_s), full)
-    run_s = cost.safe(full)
-    hold_s = tuple(_worth(cost, rate, target - run_s) for target in targets_s)
     if min(hold_s) <= 0:  # whoever cannot be held must not find the worker asleep over others either
-        hold_s = (0.0,) * len(targets_s)
+        hold_s = [0.0] * len(hold_s)
     per_job_s = 1 / rate.joining_per_s if rate.joining_per_s > 0 else math.inf
-    return Hold(full, hold_s, busy_s, run_s, per_job_s)
+    return Hold(full, tuple(hold_s), busy_s, cost.safe(full), per_job_s)
 
 
-def _in_time(cost: Cost, target_s: float, full: int) -> int:
-    """The largest batch that may run in front of another: both fit into the target."""
-    left = target_s / 2 / cost.spread - cost.fixed
-    if left >= cost.per_job * full:
-        return full
-    return max(1, int(left / cost.per_job)) if left > 0 else 1
+def slack(cost: Cost, rate: Rate, target_s: float, full: int) -> float:
+    """For how long a head can be held and still be answered within its target, with all who join it: in seconds."""
+    with_company = (target_s - cost.safe(1)) / (1 + cost.spread * cost.per_job * rate.joining_per_s)
+    return max(0.0, with_company, target_s - cost.safe(full))
 
 
-def _worth(cost: Cost, rate: Rate, slack_s: float) -> float:
-    """For how long a head is best held, in seconds."""
-    if slack_s <= 0 or rate.joining_per_s <= 0 or rate.per_s * cost.expected(1) < SCARCE:
+def law(cost: Cost, rate: Rate, slack_s: float, full: int) -> float:
+    """For how long a head is best held, in seconds, where devices are dear; 0 when nothing is known.
+
+    From half load on it becomes less, down to nothing at full load: batches fill by themselves then, and what a device
+    spends waiting is missing in the next burst.
+    """
+    if slack_s <= 0 or rate.joining_per_s <= 0:
         return 0.0
     best = math.sqrt(slack_s * cost.fixed * rate.per_s / rate.joining_per_s / WORTH) - 1 / rate.joining_per_s
-    return min(max(best, 0.0), slack_s)
+    spare = 1 - rate.per_s * cost.expected(full) / full
+    return min(max(best, 0.0), slack_s) * min(max(2 * spare, 0.0), 1.0)
+
+
+def scarce(cost: Cost, rate: Rate) -> bool:
+    """Whether so little is asked for that a device is there for whoever comes."""
+    return rate.per_s * cost.expected(1) < SCARCE
 
 
 def look_again(hold: Hold, waiting: Sequence[Waiting]) -> float:
@@ -118,6 +122,8 @@ def look_again(hold: Hold, waiting: Sequence[Waiting]) -> float:
     left = max(left, hold.busy_s)
     if left <= 0:
         return 0.0
-    # A batch may be full before that, and the head of a tier of which none waits yet may be held for less.
+    # A batch may be full before that, and the head of a tier of which none waits yet may be held for less. To look when
+    # twice as much time has passed costs little, and tells in hindsight how the arrivals lay.
     unseen = min((hold_s / 2 for hold_s, tier in zip(hold.hold_s, waiting, strict=True) if not tier.jobs), default=left)
-    return min(left, max(LOOK_S, min(max(unseen, hold.busy_s), (hold.full - jobs) * hold.per_job_s)))
+    waited = max(tier.waited_s for tier in waiting if tier.jobs)
+    return min(left, max(LOOK_S, min(waited, max(unseen, hold.busy_s), (hold.full - jobs) * hold.per_job_s)))

@@ -1,4 +1,4 @@
-"""How long jobs may wait for a fuller batch, from what this worker has learned: the inputs of ``scheduler.window``."""
+"""How long jobs may wait for a fuller batch, from what this worker sees: the inputs of ``scheduler.learned_window``."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import time
 from typing import TYPE_CHECKING
 
 from producer import keys
-from scheduler.arrivals import Arrivals
 from scheduler.cost import LearnedCost
-from scheduler.window import Hold, hold
+from scheduler.learned_window import LearnedWindow
+from scheduler.window import Hold
 
 from .engines.protocol import Batch
 
@@ -34,11 +34,9 @@ class Holding:
     def __init__(self, settings: Settings, model: str, kind: str) -> None:
         self._model = model
         self._kind = kind  # of device: others of it learn the same costs
-        self._targets_s = [settings.tiers[tier].target_wait_s for tier in settings.model(model).tiers]
-        self._rows = settings.model(model).max_concurrency
+        targets_s = [settings.tiers[tier].target_wait_s for tier in settings.model(model).tiers]
+        self._window = LearnedWindow(targets_s, settings.model(model).max_concurrency)
         self._lock = threading.Lock()  # around what is known of the cost
-        self._cost = LearnedCost()
-        self._arrivals = Arrivals()
         self._occupied = False
         self._ran_at = 0.0  # when the device last had nothing, or ended a batch; on the monotonic clock
 
@@ -46,21 +44,21 @@ class Holding:
         """A claim was answered; ``held`` jobs are in the worker's hands by then."""
         if held == len(claim.jobs):  # there were none before
             self._ran_at = time.monotonic()
-        self._arrivals.see(claim.now, claim.arrived, occupied=self._occupied)
+        self._window.see(claim.now, claim.arrived, occupied=self._occupied)
         self._occupied = held > 0 or claim.look_again_s is not None
 
     def learn(self, batch: Batch) -> None:
         """The device ran a batch."""
         self._ran_at = time.monotonic()
         with self._lock:
-            self._cost.learn(batch.requests, batch.rows, batch.ran_s)
+            self._window.cost.learn(batch.requests, batch.rows, batch.ran_s)
 
     def hold(self, held: int) -> Hold:
         """What may be held now that the worker holds so many jobs."""
-        cost = self._cost.cost
-        busy_s = self._ran_at + cost.expected(held) - time.monotonic() if held else 0.0
-        full = max(1, round(self._rows / self._cost.rows_per_job))
-        return hold(cost, self._arrivals.rate, self._targets_s, full, max(0.0, busy_s))
+        if not held:
+            return self._window.hold()
+        ends_at = self._ran_at + self._window.cost.cost.expected(held)
+        return self._window.hold(max(0.0, ends_at - time.monotonic()))
 
     def load(self, redis: Redis) -> None:
         """Start with what others have learned of the model on this kind of device."""
@@ -68,12 +66,12 @@ class Holding:
         try:
             known = LearnedCost(json.loads(told) if told else None)
             with self._lock:
-                self._cost = known
+                self._window.cost = known
         except (ValueError, TypeError, AttributeError) as error:
             logger.warning("what is kept in %s cannot be read, and is learned anew: %s", keys.costs(self._model), error)
 
     def save(self, redis: Redis) -> None:
         """Leave what was learned to others."""
         with self._lock:
-            fields = self._cost.fields
+            fields = self._window.cost.fields
         redis.hset(keys.costs(self._model), self._kind, json.dumps(fields))

@@ -1,0 +1,83 @@
+"""One worker and its queue: arrivals in, batches out, on whatever clock the device has."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from .policies import Policy, View
+
+EPSILON_S = 1e-9
+
+
+class Device(Protocol):
+    """Runs batches, and tells the time; virtual or real. Seconds since the start."""
+
+    def sleep(self, until: float) -> float:
+        """Do nothing until then; returns the time after it."""
+
+    def run(self, first: int, last: int) -> float:
+        """Run the jobs from ``first`` to before ``last`` as one batch; returns the time after it."""
+
+
+@dataclass(slots=True)
+class Played:
+    """What became of the jobs: how long each took from its arrival, and the device's time in batches, in seconds."""
+
+    latencies: list[float] = field(default_factory=list)
+    device_s: float = 0.0
+    batches: int = 0
+
+    def attained(self, target_s: float) -> float:
+        """Share of the jobs that were answered in time."""
+        return sum(latency <= target_s for latency in self.latencies) / len(self.latencies)
+
+
+def play(arrivals: Sequence[float], policy: Policy, device: Device) -> Played:
+    """Serve jobs that arrive at these times, oldest first."""
+    played = Played()
+    now, taken, seen, busy = device.sleep(0.0), 0, 0.0, False
+    while taken < len(arrivals):
+        idle = arrivals[taken] > now
+        if idle:
+            now = seen = device.sleep(arrivals[taken])
+        arrived = bisect_right(arrivals, now)
+        occupied, busy = busy and not idle, True
+        wait = policy.wait(View(now, arrived - taken, arrivals[taken], seen, arrived, occupied))
+        if wait > EPSILON_S:
+            until = now + wait
+            if policy.watches and taken + policy.most <= len(arrivals):
+                until = min(until, arrivals[taken + policy.most - 1])
+            now = device.sleep(until)
+            continue
+        last = min(arrived, taken + policy.most)
+        begun, now = now, device.run(taken, last)
+        if not policy.watches:
+            _look(arrivals, policy, taken, last, begun, now)
+        policy.ran(last - taken, now - begun)
+        played.device_s += now - begun
+        played.batches += 1
+        played.latencies += [now - arrival for arrival in arrivals[taken:last]]
+        # What was left behind counts from now on; a push into an empty queue is seen at once.
+        seen = begun if last < arrived else arrivals[last] if last < len(arrivals) else now
+        taken = last
+    return played
+
+
+def _look(arrivals: Sequence[float], policy: Policy, taken: int, last: int, begun: float, ended: float) -> None:
+    """The looks of a worker while its device is busy: at the first that comes, and then as its window says. What is
+    due by then it claims ahead, as long as it has room for a batch, and looks at the next that comes."""
+    running, room, looked = last - taken, last + policy.most, begun
+    while last < min(room, len(arrivals)):
+        now = seen = max(looked, arrivals[last])
+        while True:
+            if now >= ended:
+                return
+            arrived = bisect_right(arrivals, now)
+            wait = policy.wait(View(now, arrived - last, arrivals[last], seen, arrived, True, running, begun))
+            if wait <= EPSILON_S:
+                break
+            now += wait
+        last, looked = arrived, now
