@@ -1,0 +1,80 @@
+"""``python -m benchmarks.batches``: a million lines through the Batch API, and 20,000 while everything is killed.
+
+Prints its progress, a table, and, as its last line, one JSON object. Exit code 0 when every figure reaches its bar.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.chaos.bars import Bar
+
+from . import kills, million
+
+
+def main() -> int:
+    """Run what is asked for."""
+    options = _options()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a SIGTERM leaves nothing behind either
+    folder = Path(tempfile.mkdtemp(prefix="stoker-batches-"))
+    began = time.monotonic()
+    bars: list[Bar] = []
+    try:
+        if "memory" in options.only:
+            _say(f"{options.lines} lines through gateway, batch process and one worker of the echo engine")
+            bars += million.run(folder / "memory", options.lines, _say)
+        if "kills" in options.only:
+            _say(f"{options.killed_lines} lines, and {options.kills} kills")
+            bars += kills.run(folder / "kills", options.seed, options.killed_lines, options.kills, _say)
+    except BaseException:
+        _say(f"the logs are in {folder}")
+        raise
+    if options.keep:
+        _say(f"the logs are in {folder}")
+    else:
+        shutil.rmtree(folder)
+    _show(bars)
+    took = round(time.monotonic() - began, 1)
+    print(json.dumps({"benchmark": "batches", "took_s": took, "bars": [bar.line() for bar in bars]}), flush=True)
+    return 0 if all(bar.ok for bar in bars) else 1
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.batches", description=__doc__)
+    parser.add_argument("--only", choices=("memory", "kills"), nargs="+", default=["memory", "kills"])
+    parser.add_argument("--lines", type=int, default=1_000_000, help="of the measurement of memory")
+    parser.add_argument("--killed-lines", type=int, default=20_000, help="of the batch under fire")
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=1, help="of the kills")
+    parser.add_argument("--keep", action="store_true", help="keep the logs and files")
+    return parser.parse_args()
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _show(bars: list[Bar]) -> None:
+    table = Table("figure", "value", "bar", "ok", "note")
+    for bar in bars:
+        sign = ">=" if bar.better == "higher" else "<="
+        value = "not measured" if bar.value is None else f"{bar.value:g}"
+        table.add_row(bar.name, value, f"{sign} {bar.bar:g}", "yes" if bar.ok else "NO", bar.note)
+    Console(width=None if sys.stdout.isatty() else 150).print(table)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
