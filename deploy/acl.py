@@ -120,6 +120,34 @@ def gateway(fleet: Fleet) -> list[Grant]:
         Grant(["mget"], [keys.job_record("*"), RESULT]),
         Grant(["zadd", "zrem", "zrangebyscore"], [keys.webhooks()]),
         Grant(["hget"], [name(model) for model in fleet.models for name in (keys.served, keys.waiting)]),
+        *_registry(),
+        Grant(["evalsha", "hset", "hget", "hsetnx"], [keys.batch("*")]),
+        Grant(["zadd"], [keys.batches("*"), keys.open_batches()]),
+        Grant(["zrevrangebylex"], [keys.batches("*")]),
+    ]
+
+
+def batches(fleet: Fleet) -> list[Grant]:
+    """The batch process: a producer that takes on batches, and deletes what their output has made superfluous."""
+    batch = [keys.batch("*"), keys.batch_lease("*"), keys.batch_parts("*"), keys.open_batches()]
+    return [
+        *producer(fleet),
+        *_registry(),
+        Grant(["evalsha"], batch),
+        Grant(["hset", "hget", "hincrby"], [keys.batch("*")]),
+        Grant(["hsetnx", "hgetall", "del"], [keys.batch_parts("*")]),
+        Grant(["set", "get", "pexpire", "del"], [keys.batch_lease("*")]),
+        Grant(["zrangebylex", "zrem"], [keys.open_batches()]),
+        Grant(["del"], [keys.submission("*"), RESULT]),
+    ]
+
+
+def _registry() -> list[Grant]:
+    """Records of batches and their files."""
+    return [
+        Grant(["get", "mget", "set", "del"], [keys.file("*")]),
+        Grant(["zadd", "zrem", "zrangebylex", "zrevrangebylex"], [keys.files("*")]),
+        Grant(["hgetall"], [keys.batch("*")]),
     ]
 
 
@@ -228,7 +256,7 @@ def _tables(exchanges: Iterable[str]) -> list[str]:
 
 
 ROLES: dict[str, Callable[[Fleet], list[Grant]]] = {
-    role.__name__: role for role in (producer, gateway, stock, worker, autoscaler, monitor, operator)
+    role.__name__: role for role in (producer, gateway, batches, stock, worker, autoscaler, monitor, operator)
 }
 
 

@@ -173,12 +173,15 @@ def _run(settings: Settings, say: Say, stop: threading.Event, besides: Besides) 
     else:
         settings.url_file.unlink(missing_ok=True)
     broker.check(settings)
-    autoscaler_log, flower_log, gateway_log = (log_dir / f"{name}.log" for name in ("autoscaler", "flower", "gateway"))
-    keep("autoscaler", lambda: _spawn_autoscaler(autoscaler_log), autoscaler_log)
+    autoscaler_log, flower_log, gateway_log, batches_log = (
+        log_dir / f"{name}.log" for name in ("autoscaler", "flower", "gateway", "batches")
+    )
+    keep("autoscaler", lambda: _spawn("autoscaler", autoscaler_log), autoscaler_log)
     if besides.flower:
         keep("flower", lambda: flower.spawn(settings, flower_log), flower_log)
     if besides.gateway:
         keep("gateway", lambda: gateway.spawn(settings, gateway_log), gateway_log)
+        keep("batches", lambda: _spawn("producer.batches", batches_log), batches_log)
 
     announced = False
     while not stop.is_set():
@@ -190,11 +193,11 @@ def _run(settings: Settings, say: Say, stop: threading.Event, besides: Besides) 
         stop.wait(TEND_S)
 
 
-def _spawn_autoscaler(log: Path) -> subprocess.Popen[bytes]:
+def _spawn(module: str, log: Path) -> subprocess.Popen[bytes]:
     with log.open("ab") as output:
         return subprocess.Popen(
             # -P: a folder named like one of ours, where the user happens to be, must not be taken for it.
-            [sys.executable, "-P", "-m", "autoscaler"],
+            [sys.executable, "-P", "-m", module],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

@@ -1,9 +1,9 @@
 """Stopping what runs here, from the process records alone: no parent, no Redis and no supervisor is needed.
 
-The order. The gateway goes first, while there is somebody to cancel what its clients wait for. Then the autoscaler, or
-it would start the workers again that are drained after it. Workers go while the server still serves, so that they can
-finish, store results and hand back what they hold. Flower watches until the workers are gone. The server goes last,
-with its append-only file written.
+The order. The gateway goes first, while there is somebody to cancel what its clients wait for. The batch process goes
+while it can still write down what has come. Then the autoscaler, or it would start the workers again that are drained
+after it. Workers go while the server still serves, so that they can finish, store results and hand back what they
+hold. Flower watches until the workers are gone. The server goes last, with its append-only file written.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from autoscaler.launchers import records
 from producer.settings import Settings
 
-ORDER = ("supervisor", "gateway", "autoscaler", "worker", "flower", "server")
+ORDER = ("supervisor", "gateway", "batches", "autoscaler", "worker", "flower", "server")
 POLL_S = 0.05
 KILLED_S = 10.0
 """How long a process that got SIGKILL is waited for."""
@@ -27,6 +27,7 @@ def graces(settings: Settings) -> dict[str, float]:
     """Seconds that each role gets between SIGTERM and SIGKILL."""
     others = {
         "gateway": 15.0,
+        "batches": 15.0,
         "autoscaler": 10.0,
         "worker": settings.scaling.drain_s + 5.0,
         "flower": 5.0,

@@ -123,8 +123,9 @@ def file(file_id: str) -> str:
 
 
 def files(tenant: str) -> str:
-    """Sorted set, by name. Ids of a tenant's files, which sort by their age; no expiry."""
-    return f"stoker:files:{tenant}"
+    """Sorted set, by name. Ids of a tenant's files, which sort by their age; no expiry. (A tenant may be named like a
+    model, and no pattern for the keys of that model shall match: hence the slash, which no model has.)"""
+    return f"stoker:files:{tenant}/"
 
 
 def batch(batch_id: str) -> str:
@@ -134,7 +135,7 @@ def batch(batch_id: str) -> str:
 
 def batches(tenant: str) -> str:
     """Sorted set, by name. Ids of a tenant's batches, which sort by their age; no expiry."""
-    return f"stoker:batches:{tenant}"
+    return f"stoker:batches:{tenant}/"
 
 
 def open_batches() -> str:

@@ -1,4 +1,4 @@
-"""The measurements of ``python -m benchmarks.batches``, small: nothing lost, nothing twice, and no memory to speak of."""
+"""The measurements of ``python -m benchmarks.batches``, small: nothing lost, nothing twice, and not much memory."""
 
 from pathlib import Path
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import redis as redis_py
 from celery import Celery
+from fastapi.testclient import TestClient
 
 from autoscaler.launchers import records
 from deploy import acl
@@ -20,6 +21,7 @@ from deploy.server import Server
 from machine import Machine
 from processes import DEADLINE_S, wait_for
 from producer import AsyncClient, Client, Settings, Status, heartbeat, keys
+from producer.gateway.app import create_app
 from producer.job import TASK
 from scheduler import deadletters
 from scheduler.queue import CLAIM_SHA, Queue
@@ -114,6 +116,7 @@ def test_the_whole_fleet_runs_under_its_rules_and_is_refused_nothing(guarded: Gu
         assert answer.get(timeout=DEADLINE_S)["output"] == "stock"
         answer.forget()
         app.send_task(TASK, kwargs={"input": "x"}, queue="slow.batch").revoke(terminate=True)
+    _batched(guarded)
     _monitored(guarded)
     _dead_letters_decided(guarded)
     workers = list(guarded.workers())
@@ -137,6 +140,31 @@ def test_a_dry_run_has_a_monitors_rights_and_tells_what_would_be_done_and_does_n
     assert sorted(guarded.admin.keys()) == before
     # Who looks at a queue first may note since when it waits. A monitor may not, and need not.
     assert {what for _, _, what in guarded.refused()} <= {"hsetnx"}
+
+
+def _batched(guarded: Guarded) -> None:
+    """A batch, made by a gateway and run by a batch process."""
+    guarded.start("batches", guarded.as_("batches"), "producer.batches")
+    settings = guarded.settings(guarded.as_("gateway"))
+    with TestClient(create_app(settings)) as http:
+        lines = b'{"custom_id": "a", "input": "x"}\n{"custom_id": "b", "input": "y", "parameters": {"fail": "no"}}\n'
+        file = http.post("/v1/files", data={"purpose": "batch"}, files={"file": lines}).json()
+        asked = {
+            "input_file_id": file["id"],
+            "endpoint": "/v1/jobs",
+            "completion_window": "24h",
+            "model": "echo",
+        }
+        made = [http.post("/v1/batches", json={**asked, "model": model}).json()["id"] for model in ("echo", "slow")]
+        wait_for(lambda: http.get(f"/v1/batches/{made[1]}").json()["status"] == "in_progress", "the slow one to run")
+        assert http.post(f"/v1/batches/{made[1]}/cancel").json()["status"] == "cancelling"
+        for batch_id, end in zip(made, ("completed", "cancelled"), strict=True):
+            wait_for(lambda: http.get(f"/v1/batches/{batch_id}").json()["status"] == end, end)  # noqa: B023  at once
+        output = http.get(f"/v1/batches/{made[0]}").json()["output_file_id"]
+        assert http.get(f"/v1/files/{output}/content").text
+        assert len(http.get("/v1/batches").json()["data"]) == 2
+        assert http.get("/v1/files", params={"order": "asc"}).json()["data"][0]["id"] == file["id"]
+        assert http.delete(f"/v1/files/{file['id']}").is_success
 
 
 def _monitored(guarded: Guarded) -> None:
