@@ -118,6 +118,15 @@ def test_ten_thousand_inputs_do_not_hold_up_the_batch_before_them(engine: MicroB
     assert counter.encoded[1:] == [ROWS]  # from now on, so many as have run
 
 
+def test_a_small_job_does_not_wait_until_a_large_one_has_run(engine: MicroBatchEngine, counter: Counter) -> None:
+    engine.submit(Request("large", words(*[3] * 5000)))
+    engine.submit(Request("small", words(3)))
+    while "small" not in ended(engine):
+        pass
+    assert sum(map(len, counter.ran)) < 200
+    assert len(engine._backlog) > 4000
+
+
 def test_long_texts_are_encoded_a_few_at_a_time(engine: MicroBatchEngine, counter: Counter) -> None:
     outcomes = run(engine, Request("a", ["x" * SLICE_CHARS] * 3))
     assert outcomes["a"].outputs == [SLICE_CHARS] * 3

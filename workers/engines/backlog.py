@@ -1,7 +1,7 @@
 """What waits for the device: the inputs of many jobs, oldest first, of which only the nearest are encoded.
 
 A job may bring thousands of inputs. They are encoded a slice at a time, between batches, so that whoever came before
-does not wait until all of them are.
+does not wait until all of them are; and in turns, so that a small job does not wait until all of them have run.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from .protocol import Request
 
 SLICE_CHARS = 2**18
 """Characters after which a slice ends: encoding them takes about a tenth of a second."""
+TURN = 64
+"""Texts of one job that are encoded before it is another one's turn."""
 LATEST = 15
 """Jobs by which the usual one is told."""
 
@@ -131,11 +133,13 @@ class Backlog:
         places: list[tuple[Job, int]] = []
         chars = 0
         while self._unread and len(places) < count and chars < SLICE_CHARS:
-            job = self._unread[0]
-            places.append((job, job.encoded))
-            chars += job.chars(job.encoded)
-            job.encoded += 1
-            if job.encoded == len(job.texts):
-                self._unread.popleft()
+            job = self._unread.popleft()
+            end = min(len(job.texts), job.encoded + TURN)
+            while job.encoded < end and len(places) < count and chars < SLICE_CHARS:
+                places.append((job, job.encoded))
+                chars += job.chars(job.encoded)
+                job.encoded += 1
+            if job.encoded < len(job.texts):
+                self._unread.append(job)
         self._unread_texts -= len(places)
         return places
