@@ -92,7 +92,7 @@ class Model(_Table):
     tiers: tuple[TierName, ...] = ("interactive", "standard", "batch")
     memory_gb: Gigabytes = 1.0
     max_concurrency: Annotated[int, Field(ge=1, le=4096)] = 32
-    """Requests one worker runs at the same time."""
+    """Inputs that one worker has on its device at the same time."""
     min_replicas: Annotated[int, Field(ge=0)] = 0
     max_replicas: Annotated[int, Field(ge=1)] = 1
     limits: Limits = Limits()

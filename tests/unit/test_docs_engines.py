@@ -1,0 +1,39 @@
+"""``docs/engines.md``, kept true: every option and parameter is named there, and what it shows can be configured."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from producer.settings import Model
+from workers.engines import classify, generate, parameters, pretrained, rerank
+from workers.engines.openai.options import Options as ServerOptions
+
+TEXT = (Path(__file__).parents[2] / "docs" / "engines.md").read_text()
+SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL))
+EXAMPLES = tomllib.loads("\n".join(re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)))["models"]
+
+
+@pytest.mark.parametrize(
+    ("section", "kind"),
+    [
+        ("embed, classify, rerank", pretrained.Options),
+        ("embed, classify, rerank", classify.Parameters),
+        ("embed, classify, rerank", rerank.Parameters),
+        ("generate", generate.Options),
+        ("generate", parameters.Parameters),
+        ("openai", ServerOptions),
+    ],
+)
+def test_every_option_and_parameter_is_there(section: str, kind: type[BaseModel]) -> None:
+    named = set(re.findall(r"`(\w+)`", SECTIONS[section])) | set(re.findall(r"`(\w+)[ ,]", SECTIONS[section]))
+    assert kind.model_fields.keys() <= named
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_what_it_shows_can_be_configured(name: str) -> None:
+    model = Model.model_validate(EXAMPLES[name])
+    kind = ServerOptions if model.engine == "openai" else pretrained.Options
+    kind.model_validate(model.options)
