@@ -21,7 +21,7 @@ from .launchers.protocol import Launcher, LaunchError, Placement
 from .leader import Leader
 from .observation import Observation
 from .placement import tenants
-from .policy import BACKLOG
+from .policy import named
 from .reconciler import Reconciler
 from .trouble import AWAY, Troubles
 from .views import sizes_view
@@ -50,7 +50,7 @@ class Controller:
         sweep: called first in every round of the leader, to hand back the jobs of lost workers.
         clock: Unix seconds.
         reread: the settings now; another object than before when they changed.
-        policy: how many replicas every model should have.
+        policy: how many replicas every model should have; by default the one that the settings name.
         leader: the lease; by default the fleet's.
         journal: what is told, and to whom; by default to Redis.
     """
@@ -64,7 +64,7 @@ class Controller:
         sweep: Callable[[Settings], None] | None = None,
         clock: Callable[[], float] = time.time,
         reread: Callable[[], Settings] | None = None,
-        policy: Policy = BACKLOG,
+        policy: Policy | None = None,
         leader: Leader | None = None,
         journal: Journal | None = None,
     ) -> None:
@@ -78,7 +78,8 @@ class Controller:
         self.leader = leader or Leader(redis, self.patience_s)
         self.journal = journal or Journal(redis)
         self.host = socket.gethostname()
-        self.reconciler = Reconciler(policy)
+        self.policy = policy
+        self.reconciler = Reconciler(policy or named(settings.scaling.policy))
         self._leads: bool | None = None  # not known before the first round
         self._reachable = True
         self._troubles = Troubles(log)
@@ -124,6 +125,7 @@ class Controller:
         if self.reread is not None:
             self.settings = self.reread()
             self.leader.ttl_s = self.patience_s
+            self.reconciler.policy = self.policy or named(self.settings.scaling.policy)
         if not self._confirm():
             return
         if self.sweep is not None:

@@ -29,6 +29,8 @@ class TierDemand:
     queued: int = 0
     waited_s: float = 0.0
     arrivals_per_s: float = 0.0
+    arrived: int = 0
+    """Jobs, ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,11 @@ class Demand:
     def replicas(self) -> int:
         """Workers that serve or will, not those that drain."""
         return sum(count for phase, count in self.phases.items() if phase is not Phase.DRAINING)
+
+    @property
+    def ready(self) -> int:
+        """Workers that serve now."""
+        return self.phases.get(Phase.READY, 0)
 
     @property
     def urgency(self) -> float:
@@ -147,7 +154,9 @@ def assess(
     return Demand(
         model=queues.model,
         tiers=tuple(
-            TierDemand(tier.tier, settings.tiers[tier.tier].target_wait_s, tier.length, tier.waited_s, rate)
+            TierDemand(
+                tier.tier, settings.tiers[tier.tier].target_wait_s, tier.length, tier.waited_s, rate, tier.arrived
+            )
             for tier, rate in zip(queues.tiers, traffic.per_s(), strict=True)
         ),
         running=queues.inflight,

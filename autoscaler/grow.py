@@ -100,7 +100,8 @@ def _missing(
         if failure is not None and seen.now < failure.until:
             holds.append(Hold(name, f"back-off {failure.failures}", failure.reason))
         elif present == 0 or cooled:
-            missing += [(nth, -seen.demands[name].urgency, name) for nth in range(present, wanted.replicas)]
+            upto = min(wanted.replicas, present + seen.settings.scaling.max_step)
+            missing += [(nth, -seen.demands[name].urgency, name) for nth in range(present, upto)]
     return sorted(missing), holds
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .backoff import Backoff
     from .demand import Demand
     from .devices import Device
+    from .history import History
     from .roster import Worker
     from .sizing import Size
 
@@ -51,6 +52,10 @@ class Memory:
     silent_since: Mapping[str, float] = field(default_factory=dict)
     sizes: Mapping[str, Size] = field(default_factory=dict)
     """What the last round wanted of each model."""
+    histories: Mapping[str, History] = field(default_factory=dict)
+    """By model, for a policy that looks ahead."""
+    resized_at: Mapping[str, float] = field(default_factory=dict)
+    """By model, when a policy with cooldowns last changed its size."""
 
     def failed(self, now: float, model: str, lived_s: float, cause: str, served: bool = False) -> Memory:
         """With one more worker of ``model`` that ended unasked, or never served."""

@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from producer.errors import ConfigError
 
-from .sizing import size
+from .policies.backlog import Backlog
+from .policies.forecast import Forecast
+from .policies.slack import Slack
+from .policies.target_tracking import TargetTracking
+from .policies.threshold import Threshold
 
 if TYPE_CHECKING:
     from .observation import Memory, Observation
@@ -29,17 +33,6 @@ class Policy(Protocol):
         """The replicas wanted of every model whose demand could be told, and what to remember."""
 
 
-class Backlog:
-    """Backlog and arrivals against a replica's capacity at each tier's target (``sizing.py``)."""
-
-    name = "backlog"
-
-    def sizes(self, seen: Observation, memory: Memory) -> tuple[Mapping[str, Size], Memory]:
-        """By queueing alone; nothing is remembered."""
-        idle_s = seen.settings.scaling.idle_s
-        return {name: size(seen.settings.models[name], one, idle_s) for name, one in seen.demands.items()}, memory
-
-
 def named(name: str) -> Policy:
     """The policy of that name.
 
@@ -52,5 +45,7 @@ def named(name: str) -> Policy:
         raise ConfigError(f"no scaling policy {name!r}; allowed: {', '.join(POLICIES)}") from None
 
 
-BACKLOG = Backlog()
-POLICIES: dict[str, Policy] = {policy.name: policy for policy in (BACKLOG,)}
+BACKLOG, SLACK = Backlog(), Slack()
+POLICIES: dict[str, Policy] = {
+    policy.name: policy for policy in (SLACK, BACKLOG, Forecast(), TargetTracking(), Threshold())
+}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -45,12 +46,22 @@ class Worker:
     free_slots: int = 0
     jobs_per_s: float = 0.0
     load_s: float = 0.0
+    batch_size: float = 0.0
+    """How many jobs shared the device, on average, while it was as fast as that."""
     device_type: str = ""
 
     @property
     def serves(self) -> bool:
         """Whether it is, or will be, there for new jobs."""
         return self.phase is not Phase.DRAINING
+
+
+def by_model(workers: Iterable[Worker]) -> Mapping[str, Sequence[Worker]]:
+    """The workers of each model; of one that has none, none."""
+    found: defaultdict[str, list[Worker]] = defaultdict(list)
+    for worker in workers:
+        found[worker.model].append(worker)
+    return found
 
 
 def call(beats: Iterable[Heartbeat], launched: Iterable[Launched], host: str) -> list[Worker]:
@@ -92,6 +103,7 @@ def _from(beat: Heartbeat, device: str, *, managed: bool, draining_since: float 
         running=len(beat.running),
         free_slots=max(0, beat.capacity - len(beat.running)) if beat.state is WorkerState.READY else 0,
         jobs_per_s=beat.jobs_per_s,
+        batch_size=beat.batch_size,
         load_s=beat.ready_at - beat.started_at if beat.ready_at is not None else 0.0,
         device_type=beat.device_type,
     )

@@ -43,8 +43,10 @@ def shrink(
         why = f"{len(own)} replicas, at most {surplus.needed} needed for {lasted:.0f} s; {wanted.reason}"
         drains += [
             Drain(name, worker.name, worker.device, scaling.drain_s, why)
-            for worker in victims[: len(own) - surplus.needed]
+            for worker in victims[: min(len(own) - surplus.needed, scaling.max_step)]
         ]
+        if len(own) - surplus.needed > scaling.max_step:
+            remembered[name] = surplus
     return drains, replace(memory, surplus=remembered)
 
 

@@ -36,31 +36,46 @@ def size(model: Model, demand: Demand, idle_s: float) -> Size:
     Zero (or the minimum) when nothing was queued, running or arriving for ``idle_s`` seconds; at least one as
     soon as anything is.
     """
-    wanted, reason = _wanted(demand, idle_s)
-    bounded = min(max(wanted, model.min_replicas), model.max_replicas)
-    if bounded > wanted:
-        reason = f"min_replicas is {bounded}; {reason}"
-    elif bounded < wanted:
-        reason = f"{reason}; max_replicas is {bounded}"
-    return Size(bounded, reason)
-
-
-def _wanted(demand: Demand, idle_s: float) -> tuple[int, str]:
-    if demand.queued == 0 and demand.running == 0:
-        if demand.replicas == 0:
-            return 0, "nothing queued or running"
-        if demand.quiet_s >= idle_s:
-            return 0, f"nothing queued, running or arriving for {demand.quiet_s:.0f} s (idle_s {idle_s:g})"
-    facts = _facts(demand)
+    if (nothing := idle(demand, idle_s)) is not None:
+        return bounded(model, 0, nothing)
+    told = facts(demand)
     if demand.jobs_per_s < SLOWEST_PER_S:
-        return max(1, demand.replicas), f"{facts}; a replica's capacity is not measured yet"
+        return bounded(model, max(1, demand.replicas), f"{told}; a replica's capacity is not measured yet")
     required = _required_per_s(demand)
     replicas = max(1, math.ceil(required / demand.jobs_per_s - 1e-9))
-    reason = f"{facts}; {required:.2f} jobs/s needed, a replica does {demand.jobs_per_s:.2f}"
+    reason = f"{told}; {required:.2f} jobs/s needed, a replica does {demand.jobs_per_s:.2f}"
     if replicas > demand.replicas > 0 and demand.queued <= demand.free_slots:
         # Nothing waits for a worker. A rate measured on half-empty batches understates the replicas.
-        return demand.replicas, f"{facts}; {demand.free_slots} free slots take it"
-    return replicas, reason
+        replicas, reason = demand.replicas, f"{told}; {demand.free_slots} free slots take it"
+    return bounded(model, replicas, reason)
+
+
+def bounded(model: Model, wanted: int, reason: str, spare_s: float | None = None) -> Size:
+    """Within the model's minimum and maximum, saying so where they bind."""
+    replicas = min(max(wanted, model.min_replicas), model.max_replicas)
+    if replicas > wanted:
+        reason = f"min_replicas is {replicas}; {reason}"
+    elif replicas < wanted:
+        reason = f"{reason}; max_replicas is {replicas}"
+    return Size(replicas, reason, spare_s)
+
+
+def idle(demand: Demand, idle_s: float) -> str | None:
+    """Why no replica is needed at all; None when one is."""
+    if demand.queued == 0 and demand.running == 0:
+        if demand.replicas == 0:
+            return "nothing queued or running"
+        if demand.quiet_s >= idle_s:
+            return f"nothing queued, running or arriving for {demand.quiet_s:.0f} s (idle_s {idle_s:g})"
+    return None
+
+
+def utilisation(demand: Demand, *, waiting: bool = False) -> float:
+    """Share of the slots of all that serve that hold a job; with ``waiting``, jobs that wait count as if they did. With
+    no slot at all it is 1 when a job waits."""
+    jobs = demand.running + (demand.queued if waiting else 0)
+    slots = demand.running + demand.free_slots
+    return jobs / slots if slots else float(demand.queued > 0)
 
 
 def _required_per_s(demand: Demand) -> float:
@@ -82,7 +97,8 @@ def _required_per_s(demand: Demand) -> float:
     return backlog + urgent / UTILISATION
 
 
-def _facts(demand: Demand) -> str:
+def facts(demand: Demand) -> str:
+    """What a size is about, for its reason."""
     waiting = [
         f"{tier.tier} {tier.queued} (waiting {tier.waited_s:.1f} s, target {tier.target_wait_s:g} s)"
         for tier in demand.tiers

@@ -38,6 +38,9 @@ Seconds = Annotated[float, Field(gt=0)]
 Gigabytes = Annotated[float, Field(ge=0)]
 
 
+PolicyName = Literal["slack", "backlog", "forecast", "target-tracking", "threshold"]
+"""The scaling policies (``autoscaler/policy.py``)."""
+
 URL_VARIABLE = "STOKER_REDIS__URL"
 
 
@@ -123,6 +126,30 @@ class DeclaredDevice(_Table):
     memory_gb: Gigabytes = 4.0
 
 
+class Threshold(_Table):
+    """The policy ``threshold``: shares of the slots in use beyond which one replica comes or goes, and how long ago the
+    last such step must be."""
+
+    up: Annotated[float, Field(gt=0, le=1)] = 0.8
+    down: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    up_cooldown_s: Annotated[float, Field(ge=0)] = 60.0
+    down_cooldown_s: Annotated[float, Field(ge=0)] = 300.0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.down >= self.up:
+            raise ValueError(f"down is {self.down}, allowed: below up ({self.up})")
+        return self
+
+
+class TargetTracking(_Table):
+    """The policy ``target-tracking``: the share of the slots in use that is aimed at, and for how long fewer replicas
+    must have been enough."""
+
+    utilisation: Annotated[float, Field(gt=0, le=1)] = 0.7
+    down_s: Annotated[float, Field(ge=0)] = 300.0
+
+
 class Scaling(_Table):
     """How the autoscaler moves. Up is fast, down is slow."""
 
@@ -136,6 +163,16 @@ class Scaling(_Table):
     """How long a worker may take to load before it is given up."""
     headroom_devices: Annotated[int, Field(ge=0)] = 0
     """Devices that are kept free for bursts: only a model with jobs waiting in a tier that cannot wait gets them."""
+    policy: PolicyName = "slack"
+    """Who says how many replicas a model should have."""
+    max_step: Annotated[int, Field(ge=1)] = 16
+    """How many replicas of a model are started, or drained, at once at most."""
+    headroom: Annotated[float, Field(ge=0, le=10)] = 1.0
+    """Of ``slack``: how many standard deviations of its forecast's error are kept free for bursts."""
+    keep_loads: Annotated[float, Field(ge=0, le=100)] = 4.0
+    """Of ``slack``: for how many times as long as a replica loads a superfluous one is kept; ``idle_s`` at least."""
+    threshold: Threshold = Threshold()
+    target_tracking: TargetTracking = TargetTracking()
 
 
 class Quarantine(_Table):

@@ -132,6 +132,7 @@ class Worker:
             free_slots=max(0, self.capacity - len(self._ends)) if phase is Phase.READY else 0,
             jobs_per_s=self._jobs / self._busy_s if self._busy_s > 0 else 0.0,
             load_s=self.load_s,
+            batch_size=self._occupancy / self._jobs if self._jobs > 0 else 0.0,
         )  # fmt: skip
 
     def _advance(self, now: float) -> None:
