@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoscaler.policy import BACKLOG
+from autoscaler.policy import named
 from benchmarks.chaos.arena import wait_for
 from benchmarks.chaos.bars import Bar, percentile
 from deploy.demo_work import PROMPTS
@@ -179,7 +179,7 @@ def _simulate(settings: Settings, service: ServiceModel, real: Sequence[Served])
         settings,
     )
     hardware = Hardware((DeviceType(type="cpu", count=1),), {MODEL: service})
-    outcome = Simulation(settings, hardware, trace, BACKLOG).run()
+    outcome = Simulation(settings, hardware, trace, named(settings.scaling.policy)).run()
     return [
         Served(one.at, started - LEAD_S, ended - LEAD_S, one.input_tokens, one.output_tokens)
         for one, started, ended in zip(real, outcome.started, outcome.ended, strict=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import time
 
-from autoscaler.policy import BACKLOG
+from autoscaler.policy import SLACK
 from benchmarks.chaos.bars import Bar
 from simulator import synthetic
 from simulator.outcome import Fate
@@ -28,11 +28,11 @@ def run(options: argparse.Namespace) -> list[Bar]:
     shares = dict(zip(settings.models, synthetic.popularity(MODELS), strict=True))
     per_s = synthetic.rate(BUSY, settings, hardware, shares)
     trace = assign(synthetic.generate(count, per_s, options.seed), settings, options.seed, shares)
-    simulation = Simulation(settings, hardware, trace, BACKLOG, seed=options.seed)
+    simulation = Simulation(settings, hardware, trace, SLACK, seed=options.seed)
     began = time.process_time()
     outcome = simulation.run()
     took_s = time.process_time() - began
-    found = report(BACKLOG.name, settings, hardware, outcome)
+    found = report(SLACK.name, settings, hardware, outcome)
     most = max(sum(sample.held) for sample in outcome.samples)
     print(
         f"  {count:,} requests over {hardware.count:,} devices, of which {most:,} were held at most, and "

@@ -47,7 +47,10 @@ def simulate(
         str | None,
         typer.Option(help="The fleet file, or [bold]synthetic[/bold]. [dim]Default: fleet.toml here[/dim]"),
     ] = None,
-    policy: Annotated[str, typer.Option("--policy", "-p", help="Who sizes the models.")] = policies.BACKLOG.name,
+    policy: Annotated[
+        str | None,
+        typer.Option("--policy", "-p", help="Who sizes the models. [dim]Default: the fleet file's[/dim]"),
+    ] = None,
     compare: Annotated[str, typer.Option(help="Several policies, side by side: a,b,c.")] = "",
     order: Annotated[str, typer.Option(help="Which queue is served first.")] = orders.LIVE.name,
     assigned: Annotated[
@@ -90,10 +93,10 @@ def simulate(
 
       stoker simulate --trace azure_conv.csv.gz --fleet fleet.toml --assign tiers=interactive:4,batch:1
 
-      stoker simulate --trace clients.tgz --for 7200 --compare backlog,threshold
+      stoker simulate --trace clients.tgz --for 7200 --compare slack,threshold
     """
     settings, hardware = _fleet(fleet)
-    chosen = [policies.named(name) for name in (compare.split(",") if compare else [policy])]
+    chosen = [policies.named(name) for name in (compare.split(",") if compare else [policy or settings.scaling.policy])]
     found_order = orders.named(order)
     shares = dict(_shares(one) for one in assigned or ())
     requests = _requests(trace, settings, hardware, shares, seed, lasts_s, times, busy)
