@@ -108,7 +108,7 @@ def test_the_same_seed_is_the_same_report_and_faster_arrivals_are_more_load(flee
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--policy", "wishful"], "allowed: backlog"),
+        (["--policy", "wishful"], "allowed: slack, backlog"),
         (["--compare", "backlog,wishful"], "no scaling policy 'wishful'"),
         (["--order", "wishful"], "no queue order"),
         (["--assign", "colours=red"], "allowed are models=NAME:WEIGHT"),
