@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..openai.problem import Problem
-from .errors import answer
+from .errors import TOO_LARGE, answer
 
 UPLOADS: Collection[str] = ("/v1/files",)
 """Paths with a limit of their own, which count what they read themselves."""
-
-
-class BodyTooLarge(Exception):
-    """More came than may. Raised where the body is read."""
 
 
 class BodyLimit:
@@ -29,30 +26,21 @@ class BodyLimit:
         if scope["type"] != "http" or scope["path"] in UPLOADS:
             await self._app(scope, receive, send)
             return
-        came, begun = 0, False
+        message = f"the body is larger than the {self._most} bytes allowed (gateway.max_body_bytes)"
+        if _announced(scope) > self._most:
+            await answer(Problem(413, message, code=TOO_LARGE))(scope, receive, send)
+            return
+        came = 0
 
         async def counted() -> Message:
             nonlocal came
-            message = await receive()
-            came += len(message.get("body", b""))
+            part = await receive()
+            came += len(part.get("body", b""))
             if came > self._most:
-                raise BodyTooLarge
-            return message
+                raise HTTPException(413, message)  # what FastAPI lets pass while it reads a body
+            return part
 
-        async def noted(message: Message) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
-        try:
-            if _announced(scope) > self._most:
-                raise BodyTooLarge
-            await self._app(scope, counted, noted)
-        except BodyTooLarge:
-            if begun:
-                raise
-            message = f"the body is larger than the {self._most} bytes allowed (gateway.max_body_bytes)"
-            await answer(Problem(413, message, code="request_too_large"))(scope, receive, send)
+        await self._app(scope, counted, send)
 
 
 def _announced(scope: Scope) -> int:

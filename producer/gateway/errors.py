@@ -23,6 +23,9 @@ from ..openai.reading import mistake
 logger = logging.getLogger(__name__)
 
 
+TOO_LARGE = "request_too_large"
+
+
 class Json(JSONResponse):
     """JSON in ASCII: what clients sent may hold half of a surrogate pair, which UTF-8 has no form for."""
 
@@ -80,7 +83,8 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
         message = f"there is nothing at {request.url.path}; see /docs for what there is"
     elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         message = f"{request.url.path} does not take {request.method}"
-    response = answer(Problem(error.status_code, message))
+    code = TOO_LARGE if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE else None
+    response = answer(Problem(error.status_code, message, code=code))
     response.headers.update(error.headers or {})
     return response
 

@@ -66,7 +66,9 @@ class EventStream(Response):
             await unless_gone(request, self._wait())
             if self._next.done():
                 self._next.result()
-        except (ClientGone, asyncio.CancelledError):
+            elif self._overdue:
+                raise _too_late()
+        except (ClientGone, JobExpired, asyncio.CancelledError):
             await self._end(whole=False)
             raise
         return self
@@ -100,13 +102,17 @@ class EventStream(Response):
     async def _event(self) -> bytes | None:
         """The next event, or a comment when it does not come; None after the last."""
         if not await self._wait():
-            if self._deadline is not None and asyncio.get_running_loop().time() >= self._deadline:
-                raise JobExpired("the answer did not end in the time that requests may take (gateway.timeout_s)")
+            if self._overdue:
+                raise _too_late()
             return SILENT
         event = self._next.result()
         if event is not None:
             self._next = self._ask()
         return event
+
+    @property
+    def _overdue(self) -> bool:
+        return self._deadline is not None and asyncio.get_running_loop().time() >= self._deadline
 
     async def _wait(self) -> bool:
         wait_s = SILENCE_S
@@ -127,6 +133,10 @@ class EventStream(Response):
         await self._events.aclose()
         if self._cancels and not whole:
             await give_up(self._client, self._job_id)
+
+
+def _too_late() -> JobExpired:
+    return JobExpired("the answer did not end in the time that requests may take (gateway.timeout_s)")
 
 
 async def _send(send: Send, body: bytes, more: bool = True) -> Any:

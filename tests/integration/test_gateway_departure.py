@@ -1,0 +1,157 @@
+"""Clients that go away, that send too much, and that wait for too long; and a queue that is away."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from deploy.server import Server
+from gatewayed import Gatewayed
+from processes import wait_for
+from producer import Status, keys
+
+TABLES = """
+[gateway]
+timeout_s = 3.0
+max_body_bytes = 20000
+
+[models.slow]
+engine = "echo"
+options = { task = "generate", delay_s = 0.02 }
+
+[models.asleep]
+engine = "echo"
+options = { task = "generate" }
+"""
+
+ENDLESS = "word " * 3000
+"""At 20 ms a word this takes a minute."""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("departure-server"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Iterator[Gatewayed]:
+    folder: Path = tmp_path_factory.mktemp("departure")
+    fleet = Gatewayed(folder, server.url, TABLES)
+    fleet.worker("slow", "slow")
+    yield fleet
+    fleet.close()
+
+
+@pytest.fixture(scope="module")
+def http(fleet: Gatewayed) -> Iterator[httpx2.Client]:
+    with httpx2.Client(base_url=fleet.gateway(), timeout=60) as client:
+        yield client
+
+
+def body(model: str = "slow", **more: Any) -> dict[str, Any]:
+    return {"model": model, "prompt": ENDLESS, "max_tokens": 3000, **more}
+
+
+def test_a_reader_that_goes_away_cancels_what_it_read(fleet: Gatewayed, http: httpx2.Client) -> None:
+    with http.stream("POST", "/v1/completions", json=body(stream=True)) as answer:
+        assert answer.status_code == 200
+        next(answer.iter_lines())
+        job = answer.headers["x-stoker-job"]
+        assert fleet.redis.hlen(keys.inflight("slow")) == 1
+    wait_for(lambda: fleet.client.status(job) is Status.CANCELLED, "its cancellation")
+    wait_for(lambda: not fleet.redis.hlen(keys.inflight("slow")), "the worker to stop it")
+
+
+def test_a_client_that_hangs_up_while_it_waits_cancels_its_job(fleet: Gatewayed, http: httpx2.Client) -> None:
+    content = json.dumps(body("asleep")).encode()
+    with socket.create_connection((http.base_url.host, http.base_url.port or 0)) as connection:
+        head = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        connection.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
+        queue = keys.queue("asleep", "interactive")
+        wait_for(lambda: fleet.redis.llen(queue), "the job to be queued")
+        job = json.loads(fleet.redis.lindex(queue, 0))["headers"]["id"]
+    wait_for(lambda: fleet.client.status(job) is Status.CANCELLED, "its cancellation")
+    wait_for(lambda: 'status="499"' in http.get("/metrics").text, "the metrics to tell")
+
+
+@pytest.mark.parametrize("more", [{}, {"stream": True}])
+def test_what_takes_too_long_is_answered_with_504_and_cancelled(
+    fleet: Gatewayed, http: httpx2.Client, more: dict[str, Any]
+) -> None:
+    fleet.redis.delete(keys.queue("asleep", "interactive"))
+    answer = http.post("/v1/completions", json=body("asleep", **more))
+    job = json.loads(fleet.redis.lindex(keys.queue("asleep", "interactive"), 0))["headers"]["id"]
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
+    wait_for(lambda: fleet.client.status(job) is Status.CANCELLED, "its cancellation")
+
+
+def test_a_stream_that_takes_too_long_ends_with_an_error(http: httpx2.Client) -> None:
+    told = http.post("/v1/completions", json=body(stream=True)).text.strip().split("\n\n")
+    assert told[-1] == "data: [DONE]"
+    assert json.loads(told[-2].removeprefix("data: "))["error"]["code"] == "timeout"
+
+
+def test_a_body_may_be_so_large(http: httpx2.Client) -> None:
+    def pieces() -> Iterator[bytes]:
+        for _ in range(30):
+            yield b"x" * 1000
+
+    for content in (b"x" * 30_000, pieces()):
+        answer = http.post("/v1/completions", content=content)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'"x"', b"{}", b"\xff\xfe", b"null", b'{"model": NaN}', b"[" * 9000]
+)
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/jobs"])
+def test_a_malformed_body_is_answered_with_what_is_wrong(http: httpx2.Client, path: str, content: bytes) -> None:
+    answer = http.post(path, content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert error["type"] == "invalid_request_error"
+    assert error["message"]
+
+
+def test_the_metrics_tell_of_requests_and_queues(fleet: Gatewayed, http: httpx2.Client) -> None:
+    fleet.redis.delete(keys.queue("asleep", "batch"))
+    fleet.client.submit("asleep", "x", tier="batch")
+    http.get("/v1/models")
+    told = http.get("/metrics").text
+    assert 'stoker_queue_length{model="asleep",tier="batch"} 1.0' in told
+    assert 'stoker_gateway_requests_total{method="GET",path="/v1/models",status="200"}' in told
+    line = next(
+        line
+        for line in told.splitlines()
+        if line.startswith('stoker_queue_oldest_age_seconds{model="asleep",tier="batch"')
+    )
+    assert float(line.rpartition(" ")[2]) > 0
+
+
+def test_a_gateway_outlives_its_queue(own_server: Server, tmp_path: Path) -> None:
+    fleet = Gatewayed(tmp_path / "outage", own_server.url, TABLES)
+    try:
+        with httpx2.Client(base_url=fleet.gateway(), timeout=60) as http:
+            own_server.stop()
+            assert http.get("/healthz").status_code == 200
+            for path in ("/readyz", "/metrics", "/v1/models"):
+                answer = http.get(path)
+                assert (answer.status_code, answer.json()["error"]["code"]) == (503, "broker_unavailable")
+                assert int(answer.headers["retry-after"]) >= 1
+            own_server.start()
+            wait_for(lambda: http.get("/readyz").status_code == 200, "it to serve again")
+            fleet.start("slow", "slow")
+            assert (
+                http.post("/v1/completions", json={"model": "slow", "prompt": "a"}).json()["choices"][0]["text"] == "a"
+            )
+    finally:
+        fleet.close()

@@ -1,0 +1,178 @@
+"""What OpenAI's requests mean: each parameter is supported, refused or ignored, as one table says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from producer import Settings
+from producer.apikey import ANYBODY, ApiKey
+from producer.openai.chunks import Chunks
+from producer.openai.endpoints import ENDPOINTS
+from producer.openai.parameters import TABLE, Parameter
+from producer.openai.problem import Problem
+
+SETTINGS = Settings(
+    models={  # type: ignore[arg-type]  # pydantic reads tables
+        "talk": {"engine": "echo", "options": {"task": "generate"}},
+        "vectors": {"engine": "echo", "options": {"task": "embeddings"}},
+    }
+)
+ASKED: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"model": "talk", "messages": [{"role": "user", "content": "hi"}]},
+    "/v1/completions": {"model": "talk", "prompt": "hi"},
+    "/v1/embeddings": {"model": "vectors", "input": "hi"},
+}
+EVERY = [(path, parameter) for path, parameters in TABLE.items() for parameter in parameters]
+
+
+def of(*treatments: str) -> list[Any]:
+    return [pytest.param(p, each, id=f"{p}:{each.name}") for p, each in EVERY if each.treatment in treatments]
+
+
+@pytest.mark.parametrize("path", TABLE)
+def test_the_fields_of_a_request_are_what_the_table_supports(path: str) -> None:
+    supported = {parameter.name for parameter in TABLE[path] if parameter.treatment == "supported"}
+    assert ENDPOINTS[path].request.model_fields.keys() == supported
+    assert len({parameter.name for parameter in TABLE[path]}) == len(TABLE[path])
+
+
+@pytest.mark.parametrize(("path", "parameter"), of("refused"))
+def test_what_is_refused_is_an_error_that_names_it(path: str, parameter: Parameter) -> None:
+    with pytest.raises(Problem) as error:
+        ENDPOINTS[path].read({**ASKED[path], parameter.name: ["something"]}, SETTINGS, ANYBODY)
+    assert (error.value.status, error.value.param, error.value.code) == (400, parameter.name, "unsupported_parameter")
+    for neutral in (None, *parameter.neutral):
+        assert ENDPOINTS[path].read({**ASKED[path], parameter.name: neutral}, SETTINGS, ANYBODY).ignored == ()
+
+
+@pytest.mark.parametrize(("path", "parameter"), of("ignored"))
+def test_what_is_ignored_is_named_and_changes_nothing(path: str, parameter: Parameter) -> None:
+    seed = {} if path == "/v1/embeddings" else {"seed": 1}
+    plain = ENDPOINTS[path].read({**ASKED[path], **seed}, SETTINGS, ANYBODY)
+    order = ENDPOINTS[path].read({**ASKED[path], **seed, parameter.name: "something"}, SETTINGS, ANYBODY)
+    assert order.ignored == (parameter.name,)
+    assert order.job == plain.job
+
+
+@pytest.mark.parametrize("path", TABLE)
+def test_what_is_unknown_is_an_error(path: str) -> None:
+    with pytest.raises(Problem, match="'tmperature' is no parameter of this endpoint") as error:
+        ENDPOINTS[path].read({**ASKED[path], "tmperature": 1}, SETTINGS, ANYBODY)
+    assert error.value.code == "unknown_parameter"
+
+
+def test_zero_is_neutral_as_a_float_and_false_is_not_zero() -> None:
+    chat = ENDPOINTS["/v1/chat/completions"]
+    assert chat.read({**ASKED[chat.path], "presence_penalty": 0.0}, SETTINGS, ANYBODY)
+    with pytest.raises(Problem):
+        chat.read({**ASKED[chat.path], "presence_penalty": False}, SETTINGS, ANYBODY)
+
+
+def parameters_of(**asked: Any) -> dict[str, Any]:
+    job = ENDPOINTS["/v1/chat/completions"].read({**ASKED["/v1/chat/completions"], **asked}, SETTINGS, ANYBODY).job
+    return {name: value for name, value in job.parameters.items() if name != "seed" or "seed" in asked}
+
+
+@pytest.mark.parametrize(
+    ("asked", "parameters"),
+    [
+        ({}, {"max_new_tokens": 512, "temperature": 1.0}),
+        ({"max_tokens": 7}, {"max_new_tokens": 7, "temperature": 1.0}),
+        ({"max_tokens": 7, "max_completion_tokens": 9}, {"max_new_tokens": 9, "temperature": 1.0}),
+        ({"temperature": 0}, {"max_new_tokens": 512, "temperature": 0}),
+        ({"top_p": 0.5, "top_k": 5}, {"max_new_tokens": 512, "temperature": 1.0, "top_p": 0.5, "top_k": 5}),
+        ({"top_p": 0, "top_k": -1}, {"max_new_tokens": 512, "temperature": 0.0}),
+        ({"stop": "\n"}, {"max_new_tokens": 512, "temperature": 1.0, "stop": "\n"}),
+        ({"seed": -1}, {"max_new_tokens": 512, "temperature": 1.0, "seed": 2**63 - 1}),
+    ],
+)
+def test_sampling_is_asked_for_in_the_engines_terms(asked: dict[str, Any], parameters: dict[str, Any]) -> None:
+    from workers.engines.parameters import Parameters
+
+    assert parameters_of(**asked) == parameters
+    assert Parameters.parse(parameters)
+
+
+def test_every_generation_has_a_seed_so_that_a_second_run_says_the_same() -> None:
+    chat = ENDPOINTS["/v1/chat/completions"]
+    seeds = [chat.read(ASKED[chat.path], SETTINGS, ANYBODY).job.parameters["seed"] for _ in range(2)]
+    assert seeds[0] != seeds[1]
+
+
+def test_messages_become_what_chat_templates_take() -> None:
+    parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
+    messages = [{"role": "developer", "content": "Be kind."}, {"role": "user", "content": parts, "name": "me"}]
+    path = "/v1/chat/completions"
+    job = ENDPOINTS[path].read({"model": "talk", "messages": messages, "n": 2}, SETTINGS, ANYBODY).job
+    taken = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "one\ntwo"}]
+    assert job.items == [{"messages": taken}, {"messages": taken}]
+
+
+@pytest.mark.parametrize(
+    ("path", "asked", "param", "code"),
+    [
+        ("/v1/completions", {"prompt": [1, 2]}, "prompt", "tokens_not_supported"),
+        ("/v1/completions", {"prompt": [[1], [2]]}, "prompt", "tokens_not_supported"),
+        ("/v1/embeddings", {"input": [1]}, "input", "tokens_not_supported"),
+        ("/v1/embeddings", {"input": []}, "input", "invalid_value"),
+        ("/v1/embeddings", {"input": ["a", ""]}, "input", "invalid_value"),
+        (
+            "/v1/chat/completions",
+            {"messages": [{"role": "tool", "content": "x"}]},
+            "messages.0.role",
+            "unsupported_parameter",
+        ),
+        (
+            "/v1/chat/completions",
+            {"stream_options": {"include_usage": True}},
+            "stream_options",
+            "invalid_stream_options",
+        ),
+        ("/v1/chat/completions", {"model": 5}, "model", "invalid_value"),
+        ("/v1/chat/completions", {"temperature": "hot"}, "temperature", "invalid_value"),
+    ],
+)
+def test_a_mistake_is_named(path: str, asked: dict[str, Any], param: str, code: str) -> None:
+    with pytest.raises(Problem) as error:
+        ENDPOINTS[path].read({**ASKED[path], **asked}, SETTINGS, ANYBODY)
+    assert (error.value.status, error.value.param, error.value.code) == (400, param, code)
+
+
+@pytest.mark.parametrize(
+    ("asked", "may", "tier"),
+    [
+        (None, None, "interactive"),
+        ("auto", None, "interactive"),
+        ("default", ("batch", "standard"), "standard"),
+        ("flex", None, "batch"),
+        ("flex", ("standard",), "standard"),
+        ("standard", None, "standard"),
+    ],
+)
+def test_the_service_tier_is_one_that_the_caller_may_use(
+    asked: str | None, may: tuple[str, ...] | None, tier: str
+) -> None:
+    caller = ApiKey(id="k", tiers=may)
+    body = {**ASKED["/v1/embeddings"], "service_tier": asked}
+    assert ENDPOINTS["/v1/embeddings"].read(body, SETTINGS, caller).job.tier == tier
+
+
+def test_a_stream_does_not_take_back_what_it_told() -> None:
+    order = ENDPOINTS["/v1/completions"].read({**ASKED["/v1/completions"], "stream": True}, SETTINGS, ANYBODY)
+    chunks = Chunks(order, "id", 0)
+    told = json.loads(chunks.piece(0, 0, "ab").removeprefix(b"data: "))
+    assert told["choices"][0]["text"] == "ab"
+    assert chunks.piece(0, 2, "c")
+    with pytest.raises(Problem, match="became another"):
+        chunks.piece(0, 1, "x")
+
+
+def test_the_page_lists_every_parameter() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "openai.md").read_text()
+    for path, parameters in TABLE.items():
+        rows = [f"| `{each.name}` | {each.treatment} | {each.note} |" for each in parameters]
+        assert "\n".join(rows) in page, f"docs/openai.md is to hold, under {path}:\n" + "\n".join(rows)
