@@ -66,6 +66,8 @@ bench-setup: setup $(PEERS:%=.venv-peers/%/.stamp) ## the peers of benchmarks.qu
 bench: bench-setup ## the benchmarks, each beside its baseline; the last line of each is JSON
 	$(BIN)/python -m benchmarks.queue_path
 	$(BIN)/python -m benchmarks.queue_tax
+	$(BIN)/python -m benchmarks.window
+	$(BIN)/python -m benchmarks.embeddings
 	$(BIN)/python -m benchmarks.generation
 	$(BIN)/python -m benchmarks.gateway
 	$(BIN)/python -m benchmarks.chaos

@@ -7,8 +7,8 @@ import time
 from statistics import median
 
 from producer.settings import Model
-from workers.engines.embed import EmbedEngine
 from workers.engines.protocol import Outcome, Request
+from workers.engines.registry import create
 
 from .grid import MOST, Line
 
@@ -39,7 +39,7 @@ class Real:
     """The embed engine on the CPU. Each job is a sentence of twelve words; the clock begins with ``begin``."""
 
     def __init__(self) -> None:
-        self._engine = EmbedEngine(MODEL, "cpu:0")
+        self._engine = create(MODEL, "cpu:0")
         self._engine.load()
         self._begun = 0.0
         chance = random.Random(1)
