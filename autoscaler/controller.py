@@ -165,6 +165,8 @@ class Controller:
         with self._troubles.of("forgotten workers", "they are not taken back"):
             self.launcher.adopt(beats)
         workers = roster.call(beats, self.launcher.list(), self.host)
+        with self._troubles.of("released devices", "they stay in quarantine"):
+            self.reconciler.pardon(self.journal.pardons())
         devices = self.reconciler.devices(now, self.settings, self.probe.devices(), workers)
         with self._troubles.of("the quarantine", "a successor will not know of it"):
             self.journal.health(now, devices, self.reconciler.health)

@@ -114,11 +114,11 @@ def _make_room(
     if device := home(seen, replica, rooms.later):
         hold = Hold(model, "waiting", f"waits for {device.id}: {', '.join(rooms.leaving(device.id))} drains")
         return [hold], rooms.promised(replace(replica, device=device.id))
-    devices = {device.id: device for device in seen.devices}
+    devices, per_gpu = {device.id: device for device in seen.devices}, seen.settings.models[model].replicas_per_gpu
     for idle in _dispensable(seen, workers, rooms) if first and seen.demands[model].queued else ():
         after = rooms.without(idle)
         left = after.later.get(idle.device, ())
-        if idle.device not in devices or obstacle(model, replica.memory_gb, devices[idle.device], left):
+        if idle.device not in devices or obstacle(model, replica.memory_gb, devices[idle.device], left, per_gpu):
             continue  # without it the replica fits no better
         if device := home(seen, replica, after.later):
             quiet = seen.demands[idle.model].quiet_s
@@ -140,9 +140,10 @@ def hindrance(seen: Observation, replica: Tenant, here: ByDevice) -> Hold:
         what = f"the largest, {largest.id}, has {largest.memory_gb:g} GB"
         cure = f"lower models.{model}.memory_gb in fleet.toml if it needs less, or add a larger device"
         return Hold(model, "too large", f"fits on no device: {needed:g} GB needed, {what}. {cure}")
+    per_gpu = seen.settings.models[model].replicas_per_gpu
     free = f"is kept free for bursts (headroom_devices is {seen.settings.scaling.headroom_devices})"
     found = [
-        obstacle(model, needed, device, here.get(device.id, ())) or f"{device.id} {free}"
+        obstacle(model, needed, device, here.get(device.id, ()), per_gpu) or f"{device.id} {free}"
         for device in seen.devices[:DEVICES_TOLD]
     ]
     if more := len(seen.devices) - len(found):
@@ -158,6 +159,7 @@ def home(seen: Observation, replica: Tenant, here: ByDevice) -> Device | None:
         replica.memory_gb,
         seen.devices,
         here,
+        per_gpu=models[replica.model].replicas_per_gpu,
         headroom=0 if demand.pressing else seen.settings.scaling.headroom_devices,
         others_gb=[model.memory_gb for model in models.values()],
         speeds=demand.speeds,

@@ -9,11 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from producer import keys
-from producer.heartbeat import text
 
+from . import medical_record
 from .decisions import Decision, Drain, Hold, Inputs, Start
 from .placement import by_device, summary
 from .quarantine import WELL, Health
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 KEPT = 1000
-HEALTH = TypeAdapter(Health)
 
 
 class Journal:
@@ -83,7 +80,8 @@ class Journal:
     def _told(self, now: float, device: Device, was: Health, is_now: Health) -> None:
         numbers = {"temperature_c": device.temperature_c, "ecc_errors": device.ecc_errors, "xids": device.xids}
         if is_now.fault is None:
-            reason = f"well again; was out for {now - was.since:.0f} s: {was.reason}"
+            why = "well again" if is_now.released_at else "taken back, as somebody asked for"
+            reason = f"{why}; was out for {now - was.since:.0f} s: {was.reason}"
             self._add(now, "release", "", "", device.id, reason, numbers)
         else:
             held_s = round(is_now.until - now, 1)
@@ -92,16 +90,16 @@ class Journal:
             self._add(now, "quarantine", "", "", device.id, reason, numbers)
 
     def recall(self) -> dict[str, Health]:
-        """What is remembered of the devices of this machine. An entry that cannot be read is passed over."""
-        known = {}
-        for found, told in self.redis.hgetall(keys.quarantine(self.host)).items():
-            name = text(found)
-            try:
-                known[name] = HEALTH.validate_json(told)
-            except ValidationError:
-                log.warning("what is remembered of %s is passed over: it is none of this version", name)
+        """What is remembered of the devices of this machine."""
+        known = medical_record.read(self.redis, self.host)
         self._kept = dict(known)
         return known
+
+    def pardons(self) -> dict[str, Health]:
+        """The devices in quarantine that somebody has released (``stoker release``), as they are to be remembered."""
+        out = {name for name, one in self._kept.items() if one.fault is not None}
+        written = medical_record.read(self.redis, self.host) if out else {}
+        return {name: one for name, one in written.items() if name in out and one.fault is None}
 
     def show(self, now: float, source: str, devices: Sequence[Device], held: Sequence[Tenant], ttl_s: float) -> None:
         """Publish the node: its host, a summary, and its devices with their measures, states and who holds them."""
@@ -126,11 +124,7 @@ class Journal:
         self.redis.set(key, view, px=int(ttl_s * 1000))
 
     def _keep(self, device: str, health: Health) -> None:
-        key = keys.quarantine(self.host)
-        if health == WELL:
-            self.redis.hdel(key, device)
-        else:
-            self.redis.hset(key, device, HEALTH.dump_json(health).decode())
+        medical_record.write(self.redis, self.host, device, health)
 
     def _add(self, now: float, action: str, model: str, worker: str, device: str, reason: str, inputs: Inputs) -> None:
         log.info("%s %s", action, " ".join(part for part in (model, worker, device, reason) if part))

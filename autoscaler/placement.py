@@ -57,6 +57,7 @@ def place(
     devices: Sequence[Device],
     here: ByDevice,
     *,
+    per_gpu: int = 1,
     headroom: int = 0,
     others_gb: Sequence[float] = (),
     speeds: Mapping[str, float] | None = None,
@@ -69,12 +70,13 @@ def place(
 
     Args:
         here: who holds the devices.
+        per_gpu: replicas of the model that may share a GPU.
         headroom: idle devices that must be left idle.
         others_gb: what replicas of the fleet's models need.
         speeds: jobs per second of a replica, by type of device. One that was never tried goes first.
     """
     open_ = [device for device in devices if device.kind != "cpu" or device.id not in here]
-    fitting = [device for device in open_ if not obstacle(model, memory_gb, device, here.get(device.id, ()))]
+    fitting = [one for one in open_ if not obstacle(model, memory_gb, one, here.get(one.id, ()), per_gpu)]
     if headroom and len(idle(devices, here)) <= headroom:
         fitting = [device for device in fitting if here.get(device.id)]
 
@@ -112,8 +114,8 @@ def by_device(held: Iterable[Tenant]) -> dict[str, tuple[Tenant, ...]]:
     return found
 
 
-def obstacle(model: str, memory_gb: float, device: Device, held: Sequence[Tenant]) -> str:
-    """Why a replica cannot go to a device; empty when it can."""
+def obstacle(model: str, memory_gb: float, device: Device, held: Sequence[Tenant], per_gpu: int = 1) -> str:
+    """Why a replica cannot go to a device, of which the model may have so many on a GPU; empty when it can."""
     if device.fault:
         return f"{device.id} is faulty ({device.fault})"
     if device.memory_gb < memory_gb:
@@ -122,9 +124,10 @@ def obstacle(model: str, memory_gb: float, device: Device, held: Sequence[Tenant
     if device.kind == "cpu" and here:
         # It stands for cores, of which nobody says how they would be shared.
         return f"{device.id} is held by {here[0].name}"
-    if any(tenant.model == model and tenant.serves for tenant in here):
-        # An engine already fills its batches: two of one model on a GPU would only take turns.
-        return f"{device.id} has a replica already"
+    present = sum(tenant.model == model and tenant.serves for tenant in here)
+    if present >= per_gpu:
+        # An engine already fills its batches: two of one model on a GPU would mostly take turns.
+        return f"{device.id} has {'a replica' if present == 1 else f'{present} replicas'} already"
     free = free_gb(device, held)
     return f"{device.id} has {max(free, 0):.1f} GB free of {memory_gb:g} GB needed" if free < memory_gb else ""
 

@@ -69,6 +69,12 @@ class Health:
         """Without what changes from look to look: what is to be written down."""
         return replace(self, failed=0, well=0)
 
+    @property
+    def pardoned(self) -> Health:
+        """As of a device that somebody says is well, who has repaired it perhaps: only what is counted already stays
+        so. If it is not well, the next look finds out."""
+        return Health(ecc_errors=self.ecc_errors, uuid=self.uuid)
+
 
 WELL = Health()
 
@@ -126,12 +132,9 @@ def _in_use(now: float, limits: Quarantine, device: Device, before: Health, faul
     if fault is None:
         # A reset sets the count back: what comes after it is new.
         known = before.ecc_errors if device.ecc_errors is None else min(before.ecc_errors, device.ecc_errors)
-        forgiven = before.strikes > 0 and now - before.released_at >= FORGET_S
-        if not forgiven:
-            return (
-                replace(before, failed=0, ecc_errors=known) if before.failed or known != before.ecc_errors else before
-            )
-        return replace(WELL, ecc_errors=known, uuid=before.uuid) if known else WELL
+        if before.strikes and now - before.released_at < FORGET_S:
+            return replace(before, failed=0, ecc_errors=known)
+        return Health(ecc_errors=known, uuid=before.uuid) if known else WELL
     if fault is Fault.UNREADABLE and before.failed + 1 < FAILED_LOOKS:
         return replace(before, failed=before.failed + 1)
     strikes = 1 if now - before.released_at >= FORGET_S else before.strikes + 1

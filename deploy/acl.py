@@ -220,7 +220,8 @@ def monitor(fleet: Fleet) -> list[Grant]:
 
 
 def operator(fleet: Fleet) -> list[Grant]:
-    """Who decides on dead letters (sees, requeues, purges them) and on API keys. Sees what a monitor sees."""
+    """Who decides on dead letters (sees, requeues, purges them), on API keys and on repaired devices. Sees what a
+    monitor sees."""
     dead = [keys.dead(model) for model in fleet.models]
     return [
         *monitor(fleet),
@@ -230,6 +231,7 @@ def operator(fleet: Fleet) -> list[Grant]:
         Grant(["lpush"], fleet.queues),
         Grant(["get", "del"], [RESULT]),
         Grant(["hset", "hgetall"], [keys.api_keys()]),
+        Grant(["hset"], [keys.quarantine("*")]),
     ]
 
 

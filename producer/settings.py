@@ -98,6 +98,9 @@ class Model(_Table):
     """Inputs that one worker has on its device at the same time."""
     min_replicas: Annotated[int, Field(ge=0)] = 0
     max_replicas: Annotated[int, Field(ge=1)] = 1
+    replicas_per_gpu: Annotated[int, Field(ge=1)] = 1
+    """Its workers that may share one GPU. An engine fills its batches, so that two of them only take turns, unless what
+    they do beside the GPU takes long, as reading text into tokens does."""
     limits: Limits = Limits()
     options: dict[str, Any] = Field(default_factory=dict)
     """Handed to the engine as they are; each engine documents its own."""

@@ -32,7 +32,7 @@ drain_s = 3
 hold_s = {HOLD_S}
 severe_hold_s = {SEVERE_HOLD_S}
 """
-SETTLED_S = 2.0
+SETTLED_S = 3.0
 """A worker that is told to drain takes nothing new after so long: its signal, its loop, our looking."""
 
 Say = Callable[[str], None]

@@ -14,7 +14,7 @@ from producer.errors import StokerError
 from producer.settings import Settings
 from producer.trouble import trouble
 
-from . import acl, batch, batches, dead, explain, fleet, gateway, keys, simulate, status
+from . import acl, batch, batches, dead, explain, fleet, gateway, keys, release, simulate, status
 
 app = typer.Typer(
     name="stoker",
@@ -31,6 +31,7 @@ for command in (
     batch.batch,
     status.status,
     explain.explain,
+    release.release,
     fleet.down,
     fleet.worker,
     fleet.autoscaler,

@@ -33,7 +33,7 @@ def test_what_must_not_happen_would_be_counted() -> None:
         made={"cuda:0": 1}, events=out, claims={"a": ("cuda:0", 1.5), "b": ("cuda:1", 3), "c": ("cuda:0", 6)}
     )
     assert (found.starts_there(), found.jobs_there(), found.flaps()) == (0, 0, 0)
-    found.claims = {"a": ("cuda:0", 3.5)}
+    found.claims = {"a": ("cuda:0", 4.5)}
     found.events = [*out[:1], event(2, "start"), event(2, "start", "cuda:1"), *out[1:], event(6, "quarantine")]
     assert (found.starts_there(), found.jobs_there(), found.flaps()) == (1, 1, 1)
     found.events = out[:1]  # never taken back

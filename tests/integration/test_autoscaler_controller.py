@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 import redis as redis_py
 
+from autoscaler import medical_record
 from autoscaler.controller import Controller
 from autoscaler.devices import Device
 from autoscaler.launchers.protocol import Ended, Launched, LaunchError, Placement
@@ -216,6 +217,27 @@ def test_a_quarantine_that_could_not_be_written_down_is_written_later(
             rig.controller.round()
     rig.controller.round()
     assert list(rig.controller.journal.recall()) == ["cuda:0"]
+
+
+def test_a_released_device_is_taken_back_at_once_unless_it_is_still_not_well(rig: Rig) -> None:
+    host = socket.gethostname()
+    rig.probe.found = [
+        Device("cuda:0", "cuda", "GPU", 80, xids=(79,), ecc_errors=2),
+        Device("cuda:1", "cuda", "GPU", 80, temperature_c=91),
+    ]
+    rig.controller.round()
+    rig.probe.found[0] = replace(rig.probe.found[0], xids=())
+    assert "XID 79" in medical_record.release(rig.redis, host, "cuda:0").reason
+    medical_record.release(rig.redis, host, "cuda:1")
+    rig.now += 1
+    rig.controller.round()
+    assert [device["state"] for device in rig.devices()] == ["idle", "faulty"]
+    assert rig.actions() == ["quarantine", "quarantine", "release"]
+    assert "taken back, as somebody asked for; was out for 1 s: XID 79" in rig.decisions()[-1]["reason"]
+    rig.controller.round()
+    assert [device["state"] for device in rig.devices()] == ["idle", "faulty"]  # its old memory errors are known
+    with pytest.raises(medical_record.NotInQuarantine, match=r"cuda:0 of .* those that are: cuda:1"):
+        medical_record.release(rig.redis, host, "cuda:0")
 
 
 def test_the_node_has_a_summary(rig: Rig) -> None:

@@ -7,6 +7,7 @@ import http.client
 import json
 import re
 import shlex
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -119,6 +120,7 @@ def test_the_whole_fleet_runs_under_its_rules_and_is_refused_nothing(guarded: Gu
     _batched(guarded)
     _monitored(guarded)
     _dead_letters_decided(guarded)
+    _device_released(guarded)
     workers = list(guarded.workers())
     assert workers
     for record in workers:
@@ -191,6 +193,16 @@ def _dead_letters_decided(guarded: Guarded) -> None:
     wait_for(lambda: list(deadletters.letters(operator, "echo")), "it to come back")
     assert deadletters.purge(operator, "echo") == 1
     operator.close()
+
+
+def _device_released(guarded: Guarded) -> None:
+    where = keys.quarantine(socket.gethostname())
+    guarded.admin.hset(where, "cuda:9", '{"fault": "xid", "reason": "XID 79"}')
+    done = guarded.run(guarded.as_("operator"), "deploy.cli", "release", "cuda:9")
+    assert "cuda:9 is released; it was out for: XID 79" in done.stdout, done.stderr
+    again = guarded.run(guarded.as_("operator"), "deploy.cli", "release", "cuda:9")
+    assert (again.returncode, "cuda:9 of" in again.stderr) == (2, True)
+    guarded.admin.delete(where)
 
 
 ALL = list(acl.ROLES)

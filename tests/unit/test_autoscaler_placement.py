@@ -73,6 +73,18 @@ def test_several_small_workers_share_a_gpu_up_to_its_memory() -> None:
     assert place("small8", 10, [gpu(0)], by_device(held)) is None
 
 
+def test_of_one_model_as_many_share_a_gpu_as_it_says() -> None:
+    held: tuple[Tenant, ...] = ()
+    for n in range(3):
+        assert place("m", 10, [gpu(0)], by_device(held), per_gpu=3) is not None
+        held = (*held, Tenant(f"m{n}", "m", "cuda:0", 10))
+    assert place("m", 10, [gpu(0)], by_device(held), per_gpu=3) is None
+    assert obstacle("m", 10, gpu(0), held, 3) == "cuda:0 has 3 replicas already"
+    spread = place("m", 10, [gpu(0), gpu(1)], by_device(held[:1]), per_gpu=3)
+    assert spread is not None
+    assert spread.id == "cuda:1"
+
+
 def test_the_faster_type_is_taken_and_one_that_was_never_tried_before_it() -> None:
     fast = Device("cuda:1", "cuda", "H200", 141)
     devices = [gpu(0, 80), fast]
