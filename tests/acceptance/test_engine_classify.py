@@ -103,6 +103,20 @@ def test_scores_suit_the_kind_of_problem(labels: int, problem_type: str | None, 
     engine.close()
 
 
+def test_positions_that_do_not_count_from_zero_are_not_overrun() -> None:
+    """RoBERTa has two positions more than it reads tokens; the tokenizer here would let more pass."""
+    source = tiny_models.roberta(3, 30)
+    engine = loaded(source)
+    outcome = run(engine, Request("a", ["word " * 100, "word"]))["a"]
+    assert outcome.usage == {"input_tokens": 33}
+    for output, text in zip(told(outcome), ["word " * 100, "word"], strict=True):
+        expected = tiny_models.logits_alone(source, text, max_length=30).softmax(-1)
+        found = {entry["label"]: entry["score"] for entry in output}
+        found_in_order = torch.tensor([found[f"LABEL_{number}"] for number in range(3)])
+        torch.testing.assert_close(found_in_order, expected, atol=1e-5, rtol=0)
+    engine.close()
+
+
 @pytest.mark.parametrize(
     ("inputs", "parameters", "said"),
     [

@@ -146,6 +146,22 @@ def test_capacity_is_counted_in_inputs(engine: MicroBatchEngine) -> None:
     assert engine.capacity == 1  # the usual job fills more than two batches by itself
 
 
+def test_what_is_being_encoded_counts_too(
+    engine: MicroBatchEngine, counter: Counter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread asks, and would find room for jobs that have to wait."""
+    seen: list[int] = []
+    encode = counter.encode
+
+    def look(texts: list[Text]) -> list[Features]:
+        seen.append(engine.capacity)
+        return encode(texts)
+
+    monkeypatch.setattr(counter, "encode", look)
+    run(engine, Request("a", words(*[3] * 100)))
+    assert seen[0] == 0
+
+
 def test_a_large_job_now_and_then_is_not_the_usual(engine: MicroBatchEngine) -> None:
     for number in range(30):
         run(engine, Request(str(number), words(*[3] * (500 if number % 3 == 0 else 1))))

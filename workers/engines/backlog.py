@@ -106,6 +106,7 @@ class Backlog:
                 row = Row(job, index, features)
                 job.input_tokens += row.tokens
                 self._rows.append(row)
+            self._unread_texts -= len(places)  # after: whoever asks for the length meanwhile must not find room
         return self._rows[:count]
 
     def take(self, positions: Sequence[int]) -> list[Row]:
@@ -141,5 +142,4 @@ class Backlog:
                 job.encoded += 1
             if job.encoded < len(job.texts):
                 self._unread.append(job)
-        self._unread_texts -= len(places)
         return places

@@ -128,8 +128,11 @@ class PretrainedEncoder(ABC):
             torch.cuda.empty_cache()
 
     def _known_length(self) -> int:
-        """Tokens that it can read, as far as tokenizer and configuration say."""
+        """Tokens that it can read, as far as tokenizer, configuration and weights say."""
         positions: int = getattr(self._model.config, "max_position_embeddings", None) or _NO_LIMIT
+        for name, module in self._model.named_modules():
+            if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+                positions -= module.padding_idx + 1  # RoBERTa and its kin count positions from there
         limit: int = self._tokenizer.model_max_length
         return min(limit, positions) if limit < _NO_LIMIT else min(positions, _MAX_LENGTH_UNKNOWN)
 
