@@ -141,7 +141,8 @@ class Controller:
                 self._act(now, decision)
         self.journal.held(now, decisions)
         with self._troubles.of("what is wanted", "'stoker explain' is not told"):
-            view = sizes_view(self.reconciler.policy.name, seen, self.reconciler.memory, decisions)
+            mind = self.reconciler
+            view = sizes_view(mind.policy, seen, mind.before, mind.memory, decisions)
             self.journal.wanted(view, self.patience_s)
 
     def _confirm(self) -> bool:

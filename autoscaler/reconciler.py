@@ -31,6 +31,8 @@ class Reconciler:
         self.policy = policy
         self._memory = Memory()
         self._traffic: dict[str, Traffic] = {}
+        self.before = self._memory
+        """What the last round began with."""
         self.health: Mapping[str, Health] = {}
         """Of the devices that have, or had, a fault."""
 
@@ -73,6 +75,7 @@ class Reconciler:
 
     def decide(self, seen: Observation) -> list[Decision]:
         """What to do in this round."""
+        self.before = self._memory
         decisions, self._memory = decide(seen, self._memory, self.policy)
         return decisions
 

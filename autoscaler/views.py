@@ -10,10 +10,12 @@ from pydantic import TypeAdapter
 
 from .decisions import Hold
 from .demand import Demand
+from .whatif import OneMore, one_more
 
 if TYPE_CHECKING:
     from .decisions import Decision
     from .observation import Memory, Observation
+    from .policy import Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,7 @@ class Wanted:
     replicas: int
     reason: str
     demand: Demand
+    one_more: OneMore
     hold: str = ""
     cooled_at: float = 0.0
     backed_off_until: float = 0.0
@@ -46,11 +49,13 @@ class Sizes:
 SIZES = TypeAdapter(Sizes)
 
 
-def sizes_view(policy: str, seen: Observation, memory: Memory, decisions: Sequence[Decision]) -> Sizes:
+def sizes_view(
+    policy: Policy, seen: Observation, before: Memory, memory: Memory, decisions: Sequence[Decision]
+) -> Sizes:
     """What a round leaves to be read.
 
     Args:
-        memory: after the round.
+        before: the memory that the round began with; ``memory`` is what it left.
     """
     holds = {one.model: one.reason for one in decisions if isinstance(one, Hold)}
     found = {}
@@ -60,10 +65,11 @@ def sizes_view(policy: str, seen: Observation, memory: Memory, decisions: Sequen
             size.replicas,
             size.reason,
             seen.demands[name],
+            one_more(seen, policy, before, name),
             holds.get(name, ""),
             memory.started_at.get(name, 0.0) + seen.settings.scaling.up_cooldown_s,
             failure.until if failure else 0.0,
             failure.reason if failure else "",
             surplus.since if surplus else None,
         )
-    return Sizes(seen.now, policy, found)
+    return Sizes(seen.now, policy.name, found)

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .grow import hindrance, home
-from .observation import Memory, Observation
 from .placement import Tenant, by_device, free_gb, tenants
 
 if TYPE_CHECKING:
+    from .observation import Memory, Observation
     from .policy import Policy
 
 MOST_JOBS = 1_000_000
@@ -34,11 +34,13 @@ class OneMore:
     hindrance: str = ""
 
 
-def one_more(seen: Observation, policy: Policy, model: str) -> OneMore:
+def one_more(seen: Observation, policy: Policy, memory: Memory, model: str) -> OneMore:
     """What a model would need that one more replica of it were started.
 
-    The policy itself is asked, about demands that are not there. One that decides by what it remembers is asked as
-    if it had just begun, so its answer may differ a little from what will happen.
+    The policy itself is asked, about demands that are not there.
+
+    Args:
+        memory: with which the policy decided in this round.
     """
     demand = seen.demands[model]
     fastest = min(range(len(demand.tiers)), key=lambda nth: demand.tiers[nth].target_wait_s)
@@ -47,10 +49,10 @@ def one_more(seen: Observation, policy: Policy, model: str) -> OneMore:
     def with_queued(jobs: int) -> Observation:
         tiers = list(demand.tiers)
         tiers[fastest] = replace(tiers[fastest], queued=jobs)
-        return replace(seen, demands={**seen.demands, model: replace(demand, tiers=tuple(tiers))})
+        return replace(seen, demands={model: replace(demand, tiers=tuple(tiers))})
 
     def wanted(jobs: int) -> bool:
-        sizes, _ = policy.sizes(with_queued(jobs), Memory())
+        sizes, _ = policy.sizes(with_queued(jobs), memory)
         return sizes[model].replicas > present
 
     now, tier = demand.tiers[fastest].queued, demand.tiers[fastest].tier

@@ -37,7 +37,7 @@ def explain(
     [bold]Examples[/bold]
 
       stoker explain smollm2
-      stoker explain --json | jq '.models[] | {model, one_more}'
+      stoker explain --json | jq '.models[] | {model, one_more: .wanted.one_more}'
     """
     settings = Settings.load()
     models = [*settings.models] if model is None else [model]
@@ -45,7 +45,7 @@ def explain(
         settings.model(name)
     client = connect(settings, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
     with contextlib.closing(client):
-        found = read(client, settings, models)
+        found = read(client, models)
     if as_json:
         print(TypeAdapter(Explanation).dump_json(found, indent=2).decode())
     else:
@@ -101,9 +101,9 @@ def _facts(one: ModelExplained, model: Model, now: float) -> Table:
 
 def one_more_lines(one: ModelExplained, model: Model, now: float) -> list[str]:
     """What one more replica would need, a line for each condition."""
-    if one.one_more is None or one.wanted is None:
+    if one.wanted is None:
         return []
-    need = one.one_more
+    need = one.wanted.one_more
     if need.present >= model.max_replicas:
         lines = [f"never: max_replicas is {model.max_replicas}; raise it in fleet.toml"]
     elif need.queued is None:

@@ -95,15 +95,16 @@ def screen(found: Explanation, settings: Settings) -> str:
 def test_it_tells_what_is_wanted_why_it_is_there_and_what_one_more_would_take(
     rounds: Controller, redis: redis_py.Redis, settings: Settings
 ) -> None:
-    found = read(redis, settings, ["parrot"])
+    found = read(redis, ["parrot"])
     (parrot,) = found.models
-    assert parrot.one_more is not None
-    assert (parrot.one_more.device, parrot.one_more.free_gb) == ("cpu:1", 4)
+    assert parrot.wanted is not None
+    need = parrot.wanted.one_more
+    assert (need.device, need.free_gb) == ("cpu:1", 4)
     shown = screen(found, settings)
     for words in (
-        "parrot  1 wanted; there: 1 ready  (policy backlog)",
+        "parrot  1 wanted; there: 1 ready  (policy slack)",
         "cpu 10 jobs/s",
-        f"from {parrot.one_more.queued} jobs waiting in interactive on (0 now)",
+        f"from {need.queued} jobs waiting in interactive on (0 now)",
         "room for it on cpu:1: 4.0 GB free, 1 GB needed",
         "after the last start (up_cooldown_s)",
         "parrot-0 on cpu:0, ready for",
@@ -114,16 +115,17 @@ def test_it_tells_what_is_wanted_why_it_is_there_and_what_one_more_would_take(
 
 
 def test_what_it_says_of_one_more_comes_true(rounds: Controller, redis: redis_py.Redis, settings: Settings) -> None:
-    (parrot,) = read(redis, settings, ["parrot"]).models
-    assert parrot.one_more is not None
-    assert parrot.one_more.queued is not None
+    (parrot,) = read(redis, ["parrot"]).models
+    assert parrot.wanted is not None
+    told = parrot.wanted.one_more.queued
+    assert told is not None
     rounds.settings = settings.model_copy(update={"scaling": Scaling(up_cooldown_s=0)})
-    few = parrot.one_more.queued // 2
+    few = told // 2
     redis.lpush(keys.queue("parrot", "interactive"), *([b"{}"] * few))
     rounds.round()
     assert len(rounds.launcher.list()) == 1
     # As many again as told: what came in meanwhile counts as arrivals, which only makes it sooner.
-    redis.lpush(keys.queue("parrot", "interactive"), *([b"{}"] * (parrot.one_more.queued - few)))
+    redis.lpush(keys.queue("parrot", "interactive"), *([b"{}"] * (told - few)))
     rounds.round()
     assert [(one.model, one.device) for one in rounds.launcher.list()][1:] == [("parrot", "cpu:1")]
 
@@ -131,21 +133,21 @@ def test_what_it_says_of_one_more_comes_true(rounds: Controller, redis: redis_py
 def test_a_model_that_fits_nowhere_and_one_at_its_maximum_say_so(
     rounds: Controller, redis: redis_py.Redis, settings: Settings
 ) -> None:
-    shown = screen(read(redis, settings, ["whale"]), settings)
+    shown = screen(read(redis, ["whale"]), settings)
     assert "held back  fits on no device: 100 GB needed, the largest, cpu:0, has 4 GB" in shown
     assert "wanted already" in shown
     one = settings.models["parrot"].model_copy(update={"max_replicas": 1})
     most = settings.model_copy(update={"models": {**settings.models, "parrot": one}})
-    assert "never: max_replicas is 1" in screen(read(redis, most, ["parrot"]), most)
+    assert "never: max_replicas is 1" in screen(read(redis, ["parrot"]), most)
 
 
 def test_without_an_autoscaler_it_says_how_to_get_an_answer(redis: redis_py.Redis, settings: Settings) -> None:
-    found = read(redis, settings, ["crow"])
-    assert (found.sized_at, found.models[0].wanted, found.models[0].one_more) == (None, None, None)
+    found = read(redis, ["crow"])
+    assert (found.sized_at, found.models[0].wanted) == (None, None)
     shown = screen(found, settings)
     assert "'stoker autoscaler --dry-run' shows what it would do" in shown
     redis.set(keys.sizes(), b'{"of": "another version"}')
-    assert read(redis, settings, ["crow"]).sized_at is None
+    assert read(redis, ["crow"]).sized_at is None
 
 
 def test_json_is_for_programs_and_an_unknown_model_is_answered(
