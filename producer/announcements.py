@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from . import envelope, keys
 from .collect import AT_ONCE, RECHECK_S
 from .connection import AWAY
+from .ending import end
 from .errors import BrokerUnavailable
 from .outage import Outage
 from .settings import Settings
@@ -55,8 +56,7 @@ class Announcements:
     async def aclose(self) -> None:
         """Wait for nothing any more."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end([self._task])
             self._task = None
         for future in [future for futures in self._waiting.values() for future in futures]:
             future.cancel()
@@ -96,9 +96,7 @@ class Announcements:
             for task in done:
                 task.result()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end(tasks)
 
     async def _hear(self, pubsub: PubSub) -> None:
         while True:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import keys
 from .connection import AWAY
+from .ending import end
 from .errors import BrokerUnavailable
 from .outage import RETRY_S, Outage
 from .settings import Settings
@@ -80,10 +81,7 @@ class Multiplex:
 
     async def aclose(self) -> None:
         """Read no more."""
-        tasks = [task for task in (self._task, self._ringing) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(task for task in (self._task, self._ringing) if task is not None)
         self._task = self._ringing = None
 
     async def _run(self) -> None:
