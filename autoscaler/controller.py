@@ -16,6 +16,7 @@ from scheduler.queues import observe
 from . import roster
 from .decisions import Decision, Hold, Start
 from .demand import Demand
+from .foresights import Foresights
 from .journal import Journal
 from .launchers.protocol import Launcher, LaunchError, Placement
 from .leader import Leader
@@ -80,6 +81,7 @@ class Controller:
         self.host = socket.gethostname()
         self.policy = policy
         self.reconciler = Reconciler(policy or named(settings.scaling.policy))
+        self.foresights = Foresights(redis)
         self._leads: bool | None = None  # not known before the first round
         self._reachable = True
         self._troubles = Troubles(log)
@@ -153,6 +155,7 @@ class Controller:
         if leads != self._leads:
             log.info("leading" if leads else f"waiting: {self.leader.holder()} leads")
             self.reconciler.forget(self._recalled() if leads else {})
+            self.foresights.forget()
         self._leads = leads
         return leads
 
@@ -181,6 +184,9 @@ class Controller:
         for name, found in self._queues().items():
             with self._troubles.of(f"{name}'s demand", "it cannot be told: its replicas stay as they are"):
                 demands[name] = self.reconciler.demand(now, self.settings, found, workers, self._measured(name))
+            with self._troubles.of(f"{name}'s estimates", "what becomes of them is not learned"):
+                if name in demands:
+                    self.foresights.look(now, self.settings, found, demands[name], workers)
         return demands
 
     def _queues(self) -> dict[str, ModelQueues]:

@@ -77,6 +77,11 @@ class Fleet:
         return [keys.waiting(model) for model in self.models]
 
     @property
+    def forecasts(self) -> list[str]:
+        """What estimates for queued jobs are made of: numbers, and no job."""
+        return [keys.sizes(), *(keys.estimates(model) for model in self.models)]
+
+    @property
     def events(self) -> str:
         """Channels of Celery's events."""
         return f"/{self.db}.{EVENTS}/*"
@@ -104,6 +109,7 @@ def producer(fleet: Fleet) -> list[Grant]:
         Grant(["get", "mget"], [keys.worker("*")]),
         Grant(["zrange", "zrangebyscore"], [keys.workers()]),
         Grant(["exists"], [keys.leader()]),
+        Grant(["get"], fleet.forecasts),
         # To publish there is all: who may also listen hears of everybody's jobs.
         Grant(["publish"], channels=[fleet.pidbox]),
     ]
@@ -202,7 +208,7 @@ def monitor(fleet: Fleet) -> list[Grant]:
         Grant(["llen", "lindex"], [*fleet.queues, *priorities]),
         Grant(["hlen", "xlen", "llen", "zcard"], fleet.state),
         Grant(["hgetall", "hmget"], [name(model) for model in fleet.models for name in (keys.served, keys.taken)]),
-        Grant(["get", "mget"], [keys.worker("*"), keys.leader(), keys.devices(), keys.sizes()]),
+        Grant(["get", "mget"], [keys.worker("*"), keys.leader(), keys.devices(), *fleet.forecasts]),
         # What a dry run of the autoscaler looks at besides.
         Grant(["hgetall"], [keys.quarantine("*"), *(keys.throughput(model) for model in fleet.models)]),
         Grant(["exists"], [keys.leader()]),

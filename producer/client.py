@@ -9,18 +9,20 @@ from types import TracebackType
 from typing import Any, Self
 
 from redis.backoff import NoBackoff
+from redis.exceptions import NoPermissionError
 from redis.retry import Retry
 
 from . import envelope, heartbeat, keys
 from .collect import RECHECK_S, Collector
 from .connection import AWAY, close, connect, transport_options
-from .errors import ResultTimeout, StokerError
+from .errors import BrokerUnavailable, ResultTimeout, StokerError
 from .job import Item, Job, Result, Status
 from .obstacle import obstacle
 from .outage import Outage
 from .settings import Settings
 from .stream import AT_ONCE, Piece, Reading, entries
 from .submission import CANCEL_LUA, SUBMIT_LUA, Deadline, arguments, confirm, instant, plan, unavailable
+from .waiting import Waiting, look
 
 
 class Client:
@@ -223,6 +225,27 @@ class Client:
         except AWAY as error:
             raise unavailable(error, self.settings, "asking for a status") from error
         return Status.RUNNING if running else Status.QUEUED
+
+    def waiting(self, job_id: str, model: str | None = None, tier: str | None = None) -> Waiting:
+        """Where the job is, and while it is queued: how many are before it, why it waits, and when it will probably
+        start and end, with intervals that hold for nine of ten jobs.
+
+        Args:
+            model: of the job, if it is known; else it is looked for at all.
+            tier: of the job, if it is known. Whose rights are limited cannot look into queues and must give model and
+                tier: it then learns what holds for the last of the queue.
+
+        Raises:
+            UnknownModel, UnknownTier: naming what there is.
+            BrokerUnavailable: when Redis is away, or does not let us look.
+        """
+        try:
+            return look(self._redis, self.settings, job_id, model, tier)
+        except NoPermissionError as error:
+            cure = "give model and tier to hear of the end of the queue, or ask as a user without limits"
+            raise BrokerUnavailable(f"this Redis user may not look into queues: {cure} ({error})") from error
+        except AWAY as error:
+            raise unavailable(error, self.settings, "asking for an estimate") from error
 
     def obstacle(self, model: str) -> str:
         """What keeps jobs of the model from being answered, and the cure; empty when a worker of it is ready.

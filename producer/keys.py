@@ -191,6 +191,11 @@ def devices() -> str:
     return "stoker:devices"
 
 
+def estimates(model: str) -> str:
+    """String. How far the autoscaler's latest estimates for the model's jobs were off, as JSON; no expiry."""
+    return f"stoker:estimates:{model}"
+
+
 def sizes() -> str:
     """String. What the autoscaler last wanted of every model, and why, as JSON; expires with ``devices``."""
     return "stoker:sizes"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from autoscaler.demand import Demand
-from scheduler.estimate import Ahead, Errors, Estimate, Situation, estimate
+from producer.estimate import Ahead, Errors, Estimate, Situation, estimate
 
 if TYPE_CHECKING:
     from .run import Simulation

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from autoscaler.policy import BACKLOG
 from benchmarks.chaos.bars import Bar
+from producer.estimate import Interval, Why
 from producer.settings import Model, Scaling, Settings
-from scheduler.estimate import Interval, Why
 from simulator import readers
 from simulator.foresight import Foresight, Told
 from simulator.hardware import DeviceType, Hardware

@@ -16,7 +16,7 @@ from producer import Client
 from producer.batches import local as batches
 from producer.settings import Settings
 
-from .status import duration
+from .duration import duration
 
 LOG_EVERY_S = 5.0
 EXIT_ERRORS = 1

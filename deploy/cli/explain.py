@@ -19,8 +19,9 @@ from deploy.status import Decision
 from producer.connection import connect
 from producer.settings import Model, Settings
 
+from .duration import duration
 from .printable import printable
-from .status import TIMEOUT_S, duration
+from .status import TIMEOUT_S
 
 console = Console(highlight=False)
 

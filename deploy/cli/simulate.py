@@ -24,7 +24,7 @@ from simulator.report import Report, report
 from simulator.run import Simulation
 from simulator.trace import Trace, assign, faster
 
-from .status import duration
+from .duration import duration
 
 if TYPE_CHECKING:
     from simulator.hardware import Hardware

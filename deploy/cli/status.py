@@ -16,11 +16,14 @@ from rich.text import Text
 
 from deploy.status import Decision, Snapshot, read
 from deploy.strays import Stray
+from producer.client import Client
 from producer.connection import connect
 from producer.heartbeat import Heartbeat, WorkerState
 from producer.settings import Settings
 from scheduler.queues import ModelQueues
 
+from . import job as jobs
+from .duration import duration
 from .printable import printable
 
 REFRESH_S = 2.0
@@ -32,6 +35,10 @@ console = Console(highlight=False)
 def status(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Again every two seconds, until Ctrl-C.")] = False,
+    job: Annotated[str | None, typer.Option(help="One job: why it waits, when it starts and ends.")] = None,
+    queue: Annotated[
+        str | None, typer.Option(help="With --job: its queue, MODEL.TIER, if we may not look for it.")
+    ] = None,
 ) -> None:
     """Show queues, workers, devices and the last scaling decisions with their reasons.
 
@@ -40,8 +47,12 @@ def status(
       stoker status
       stoker status --watch
       stoker status --json | jq '.queues[] | {model, inflight}'
+      stoker status --job 0f3c6a52-9d1e-4a57-8a3b-2f8f6f1f5d10
     """
     settings = Settings.load()
+    if job is not None:
+        _job(settings, job, queue, as_json)
+        return
     client = connect(settings, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
     with contextlib.closing(client):
         if watch:
@@ -49,6 +60,13 @@ def status(
                 _watch(client, settings, as_json)
         else:
             _print(read(client, settings), as_json)
+
+
+def _job(settings: Settings, job_id: str, queue: str | None, as_json: bool) -> None:
+    model, _, tier = queue.rpartition(".") if queue else ("", "", "")
+    with Client(settings) as client:
+        found = client.waiting(job_id, model or None, tier or None)
+    print(jobs.json_of(job_id, found) if as_json else jobs.text_of(job_id, found))
 
 
 def _watch(client: redis.Redis, settings: Settings, as_json: bool) -> None:
@@ -170,12 +188,3 @@ def _decisions(decisions: list[Decision]) -> Table:
     if not decisions:
         table.add_row("[dim]none yet[/dim]")
     return table
-
-
-def duration(seconds: float) -> str:
-    """A duration to look at, not to reckon with: ``0.4 s``, ``59 s``, ``12 min``, ``3.5 h``."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

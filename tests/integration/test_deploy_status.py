@@ -21,7 +21,8 @@ from autoscaler.devices import Device, DeviceState
 from autoscaler.journal import Journal
 from autoscaler.leader import Leader
 from deploy import health, strays
-from deploy.cli.status import duration, json_of, screen_of
+from deploy.cli.duration import duration
+from deploy.cli.status import json_of, screen_of
 from deploy.server import Server
 from deploy.status import Snapshot, read
 from producer import Client, heartbeat, keys

@@ -124,6 +124,12 @@ class Errors:
         """A job was done so many seconds after its estimate."""
         self._learn(_end(told.why), told.ends.expected, took_s)
 
+    def merge(self, told: Mapping[str, Sequence[float]]) -> None:
+        """Go on from what an earlier one had learned: its ``ratios``. What is no ratio is passed over."""
+        for kind, found in told.items():
+            sound = (ratio for ratio in found if 0 < ratio < math.inf)
+            self.ratios.setdefault(kind, deque(maxlen=LATEST)).extend(sound)
+
     def quantiles(self) -> dict[str, Ratios]:
         """Of each kind that has been seen often enough."""
         return {kind: _quantiles(found) for kind, found in self.ratios.items() if len(found) >= ENOUGH}
@@ -146,7 +152,7 @@ def estimate(of: Situation, learned: Mapping[str, Ratios] | None = None) -> Esti
     # With no rate known, it is not before a replica is ready, and nobody knows by when.
     soonest_s = starts_s if math.isfinite(starts_s) else min(of.ready_in_s, default=of.load_s)
     starts = _interval(starts_s, soonest_s, learned.get(why, UNTAUGHT))
-    ends = _interval(starts_s + of.run_s, soonest_s + of.run_s, learned.get(_end(why), UNTAUGHT))
+    ends = _interval(starts_s + of.run_s, soonest_s + of.run_s, learned.get(_end(why), learned.get(why, UNTAUGHT)))
     return Estimate(starts, ends, why, reason)
 
 

@@ -1,0 +1,48 @@
+"""Estimates of every model, and their errors in Redis, where readers find them and where they outlive us."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from producer import keys
+from producer.waiting import recall
+
+from .foresight import Foresight
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from producer.settings import Settings
+    from scheduler.queues import ModelQueues
+
+    from .demand import Demand
+    from .roster import Worker
+
+
+class Foresights:
+    """A foresight for each model; it goes on from what was learned before."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._own: dict[str, Foresight] = {}
+
+    def forget(self) -> None:
+        """Begin anew, from what is in Redis: somebody else has led meanwhile."""
+        self._own.clear()
+
+    def look(
+        self, now: float, settings: Settings, queues: ModelQueues, demand: Demand, workers: Sequence[Worker]
+    ) -> None:
+        """Another look at a model's queues.
+
+        Raises:
+            redis.RedisError: what was learned could not be read or written.
+        """
+        own = self._own.get(queues.model)
+        if own is None:
+            own = self._own[queues.model] = Foresight(recall(self._redis, queues.model))
+        if own.look(now, settings, queues, demand, workers):
+            told = {kind: [round(ratio, 4) for ratio in ratios] for kind, ratios in own.errors.ratios.items()}
+            self._redis.set(keys.estimates(queues.model), json.dumps(told))
