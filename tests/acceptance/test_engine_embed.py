@@ -1,7 +1,6 @@
 """Embeddings of the real model: true, the same alone and in company, and unharmed by bad neighbours."""
 
 import functools
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +8,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
+from encoding import run
 from producer.errors import EngineError, InvalidJob
 from producer.settings import Model
 from workers.engines import sources
@@ -33,22 +33,6 @@ def loaded() -> Iterator[MicroBatchEngine]:
 def engine(loaded: MicroBatchEngine) -> Iterator[MicroBatchEngine]:
     yield loaded
     assert loaded.step(0.0) == []
-
-
-def ended(engine: MicroBatchEngine) -> list[Outcome]:
-    """What one step made final."""
-    return [report for report in engine.step(0.1) if isinstance(report, Outcome)]
-
-
-def run(engine: MicroBatchEngine, *requests: Request) -> dict[str, Outcome]:
-    for request in requests:
-        engine.submit(request)
-    outcomes: dict[str, Outcome] = {}
-    deadline = time.monotonic() + 60
-    while len(outcomes) < len(requests):
-        assert time.monotonic() < deadline
-        outcomes.update({outcome.id: outcome for outcome in ended(engine)})
-    return outcomes
 
 
 def vectors(outcome: Outcome) -> torch.Tensor:

@@ -1,8 +1,7 @@
 """Reranking with a cross-encoder that is built here: its own scores, in the order and number that was asked for."""
 
 import json
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +9,19 @@ import pytest
 import torch
 
 import tiny_models
+from deploy.server import Server
+from encoding import loaded, run, told
+from processes import Fleet
 from producer.errors import InvalidJob, ModelNotFound
-from producer.settings import Model
-from workers.engines.protocol import Engine, Outcome, Request
-from workers.engines.registry import create
+from workers.engines.protocol import Engine, Request
 
 QUERY = "Which animal jumps?"
 DOCUMENTS = [" ".join(["The quick brown fox", *["jumps over"] * words]) for words in (0, 30, 1, 45, 3, 29, 200, 7)]
 IDENTITY = "torch.nn.modules.linear.Identity"
 
 
-def loaded(source: str) -> Engine:
-    engine = create(Model(engine="rerank", source=source, max_concurrency=4), "cpu:0")
-    engine.load()
-    return engine
+def load(source: str) -> Engine:
+    return loaded("rerank", source)
 
 
 @pytest.fixture(scope="module")
@@ -33,26 +31,9 @@ def source() -> str:
 
 @pytest.fixture(scope="module")
 def engine(source: str) -> Iterator[Engine]:
-    engine = loaded(source)
+    engine = load(source)
     yield engine
     engine.close()
-
-
-def run(engine: Engine, *requests: Request) -> dict[str, Outcome]:
-    for request in requests:
-        engine.submit(request)
-    outcomes: dict[str, Outcome] = {}
-    deadline = time.monotonic() + 60
-    while len(outcomes) < len(requests):
-        assert time.monotonic() < deadline
-        outcomes |= {report.id: report for report in engine.step(0.1) if isinstance(report, Outcome)}
-    return outcomes
-
-
-def told(outcome: Outcome) -> list[Any]:
-    assert outcome.error is None
-    assert outcome.outputs is not None
-    return outcome.outputs
 
 
 def alone(source: str, query: str, documents: list[str]) -> torch.Tensor:
@@ -109,7 +90,7 @@ def test_the_activation_that_the_models_files_name(where: str, tmp_path: Path) -
         else:
             config["sbert_ce_default_activation_function"] = IDENTITY
         (tmp_path / "config.json").write_text(json.dumps(config))
-    engine = loaded(str(tmp_path))
+    engine = load(str(tmp_path))
     assert_ranked(
         told(run(engine, Request("a", [{"query": QUERY, "documents": DOCUMENTS}]))["a"])[0],
         alone(str(plain), QUERY, DOCUMENTS),
@@ -143,9 +124,23 @@ def test_parameters_that_are_wrong_are_named(engine: Engine) -> None:
 
 def test_a_model_that_tells_labels_apart_ranks_nothing() -> None:
     with pytest.raises(ModelNotFound, match=r"tells 3 labels apart.*use engine = 'classify'"):
-        loaded(tiny_models.sequence_classifier(3))
+        load(tiny_models.sequence_classifier(3))
 
 
 def test_an_activation_that_is_not_known_is_named() -> None:
     with pytest.raises(ModelNotFound, match=r"puts its scores through torch\.nn\.Tanh; allowed: Sigmoid, Identity"):
-        loaded(tiny_models.sequence_classifier(1, activation="torch.nn.Tanh"))
+        load(tiny_models.sequence_classifier(1, activation="torch.nn.Tanh"))
+
+
+def test_through_a_worker(redis: object, server: Server, make_fleet: Callable[[str, str], Fleet], source: str) -> None:
+    fleet = make_fleet(server.url, f'[models.m]\nengine = "rerank"\nsource = "{source}"')
+    fleet.worker("m", "w")
+    item: Any = {"query": QUERY, "documents": DOCUMENTS}
+    one = fleet.client.submit("m", item, parameters={"top_n": 2})
+    many = fleet.client.submit("m", [item, {"query": QUERY, "document": DOCUMENTS[0]}])
+    expected = alone(source, QUERY, DOCUMENTS).sigmoid()
+    best = fleet.client.result(one, timeout=60).output["results"]
+    assert [result["index"] for result in best] == expected.argsort(descending=True).tolist()[:2]
+    outputs = fleet.client.result(many, timeout=60).output
+    assert_ranked(outputs[0], expected)
+    assert outputs[1]["relevance_score"] == pytest.approx(float(expected[0]), abs=1e-5)

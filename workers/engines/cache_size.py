@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil
+from typing import Any
 
 from producer.errors import ConfigError
+from producer.settings import Model
 
 _SHARE = 0.5
 """Of the memory that the weights leave: the rest is for activations, logits and the runtime itself."""
 _MARGIN = 0.15
 """Of the blocks: the batcher admits nothing new while fewer are free, so reservations stop short of it."""
+_PAGE_TOKENS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,25 @@ class CacheSize:
     def blocks_for(self, tokens: int) -> int:
         """Blocks that a sequence of that many tokens takes."""
         return ceil(tokens / self.page_tokens)
+
+    @classmethod
+    def of(cls, model: Any, settings: Model, context: int) -> CacheSize:
+        """The cache for a model that is loaded, of ``context`` tokens at most.
+
+        Raises:
+            ConfigError: when ``memory_gb`` does not hold the model.
+        """
+        config = model.config.get_text_config()
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return cls.fit(
+            memory_bytes=settings.memory_gb * 1e9,
+            weight_bytes=sum(p.numel() * p.element_size() for p in model.parameters()),
+            token_bytes=2 * config.num_hidden_layers * heads * head_dim * model.dtype.itemsize,
+            page_tokens=_PAGE_TOKENS,
+            sequences=settings.max_concurrency,
+            context=context,
+        )
 
     @classmethod
     def fit(

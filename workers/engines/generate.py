@@ -35,8 +35,6 @@ from .prompt import Prompts
 from .protocol import Outcome, Report, Request
 from .torch_device import torch_device
 
-_PAGE_TOKENS = 256
-
 _AHEAD = 8
 """For each so many places in the batch, one request is held ahead: late binding, but no place stays empty."""
 
@@ -113,7 +111,7 @@ class GenerateEngine:
             raise ModelNotFound(f"source = {self._settings.source!r}: {model_dir} cannot be loaded: {error}") from error
         model = model.to(self._device).eval()
         context = model.config.get_text_config().max_position_embeddings
-        self._size = cache_size(model, self._settings, context)
+        self._size = CacheSize.of(model, self._settings, context)
         self._prompts = Prompts(
             tokenizer, model.get_input_embeddings().weight.shape[0], min(context, self._size.tokens)
         )
@@ -280,25 +278,6 @@ class GenerateEngine:
             self._leave(sequence, cancel=True)
         self._admission.drop(generation)
         self._reports.append(Outcome(generation.request.id, error=error))
-
-
-def cache_size(model: Any, settings: Model, context: int) -> CacheSize:
-    """The cache for a model that is loaded, of ``context`` tokens at most.
-
-    Raises:
-        ConfigError: when ``memory_gb`` does not hold the model.
-    """
-    config = model.config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return CacheSize.fit(
-        memory_bytes=settings.memory_gb * 1e9,
-        weight_bytes=sum(p.numel() * p.element_size() for p in model.parameters()),
-        token_bytes=2 * config.num_hidden_layers * heads * head_dim * model.dtype.itemsize,
-        page_tokens=_PAGE_TOKENS,
-        sequences=settings.max_concurrency,
-        context=context,
-    )
 
 
 def _eos_ids(model: Any) -> set[int]:
