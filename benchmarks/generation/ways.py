@@ -21,6 +21,7 @@ from workers.engines.cache_size import CacheSize
 from workers.engines.continuous import configuration
 from workers.engines.generate import GenerateEngine, Options
 from workers.engines.protocol import Outcome, Request
+from workers.engines.torch_device import torch_device
 
 from .workload import Ask, Run
 
@@ -36,13 +37,14 @@ class Peer:
     tokenizer: Any
 
     @classmethod
-    def load(cls, settings: Model) -> Peer:
-        """In float32 on the CPU, with the attention that the engine uses."""
+    def load(cls, settings: Model, device: str) -> Peer:
+        """With the precision and the attention that the engine uses."""
         folder = sources.resolve(settings.source)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
+        dtype = Options.model_validate(settings.options).dtype
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
         tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-        return cls(model.eval(), tokenizer)
+        return cls(model.to(torch_device(device)).eval(), tokenizer)
 
     def alone(self, ask: Ask) -> list[int]:
         """The tokens of ``generate`` for one prompt by itself, greedily."""
@@ -66,7 +68,10 @@ class Peer:
     def _generate(self, features: Any, max_new_tokens: int) -> torch.Tensor:
         with torch.inference_mode():
             answer: torch.Tensor = self.model.generate(
-                **features, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=self.tokenizer.pad_token_id
+                **features.to(self.model.device),
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                pad_token_id=self.tokenizer.pad_token_id,
             )
         return answer
 

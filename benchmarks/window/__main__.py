@@ -12,15 +12,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import Progress, track
+from rich.progress import track
 
-from .cell import Measured, measure
+from .cell import Measured, measure, measure_all
 from .devices import Real
 from .grid import Cell, cells, few
 from .report import bars, draw, table
@@ -29,23 +28,10 @@ PARTS = ("virtual", "real")
 say = Console(stderr=True)
 
 
-def virtual(grid: Sequence[Cell], jobs: int, seed: int, workers: int) -> list[Measured]:
-    """All cells on virtual clocks."""
-    found: dict[int, Measured] = {}
-    with ProcessPoolExecutor(workers) as pool, Progress(console=say) as progress:
-        task = progress.add_task(f"{len(grid)} cells of {jobs:,} jobs", total=len(grid))
-
-        running = {pool.submit(measure, cell, jobs, seed): n for n, cell in enumerate(grid)}
-        for done in as_completed(running):
-            found[running[done]] = done.result()
-            progress.advance(task)
-    return [found[n] for n in sorted(found)]
-
-
 def real(seconds: float, seed: int) -> list[Measured]:
     """A few cells on the embed engine, each for so long with each policy; its line is measured first."""
     device = Real()
-    line = device.line()
+    line = device.line("minilm")
     say.print(f"a batch of n takes {1000 * line.per_job:.2f} n + {1000 * line.fixed:.2f} ms")
 
     def begun() -> Real:
@@ -76,7 +62,7 @@ def main() -> int:
     found: dict[str, list[Measured]] = {}
     if "virtual" in parts:
         jobs = 2000 if options.quick else options.jobs
-        found["virtual"] = virtual(list(cells()), jobs, options.seed, options.workers)
+        found["virtual"] = measure_all(list(cells()), jobs, options.seed, options.workers, say)
         if options.plot:
             draw(found["virtual"], options.plot)
     if "real" in parts:

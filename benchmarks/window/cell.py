@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
 
 from benchmarks.chaos.bars import percentile
 
@@ -86,3 +90,16 @@ def measure(cell: Cell, jobs: int, seed: int, device: Callable[[], Device] | Non
     last = came[-FORESEEN:]
     figures[BEST] = Figure.of(clairvoyant(last, cell.line, cell.target_s), cell.target_s)
     return Measured(cell, figures)
+
+
+def measure_all(grid: Sequence[Cell], jobs: int, seed: int, workers: int, say: Console) -> list[Measured]:
+    """Cells on virtual clocks, in so many processes."""
+    found: dict[int, Measured] = {}
+    with ProcessPoolExecutor(workers) as pool, Progress(console=say) as progress:
+        task = progress.add_task(f"{len(grid)} cells of {jobs:,} jobs", total=len(grid))
+
+        running = {pool.submit(measure, cell, jobs, seed): n for n, cell in enumerate(grid)}
+        for done in as_completed(running):
+            found[running[done]] = done.result()
+            progress.advance(task)
+    return [found[n] for n in sorted(found)]

