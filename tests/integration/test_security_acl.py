@@ -11,6 +11,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
 import redis as redis_py
 from celery import Celery
@@ -18,10 +19,12 @@ from fastapi.testclient import TestClient
 
 from autoscaler.launchers import records
 from deploy import acl
+from deploy.ports import free_port
 from deploy.server import Server
 from machine import Machine
 from processes import DEADLINE_S, wait_for
-from producer import AsyncClient, Client, Settings, Status, heartbeat, keys
+from producer import AsyncClient, Client, Settings, Status, apikeys, heartbeat, keys
+from producer.apikey import ApiKey
 from producer.gateway.app import create_app
 from producer.job import TASK
 from scheduler import deadletters
@@ -101,6 +104,34 @@ async def _through_asyncio(settings: Settings) -> None:
         assert await client.cancel(waits)
 
 
+def _through_a_gateway(guarded: Guarded) -> None:
+    port = str(free_port())
+    guarded.start("gateway", guarded.as_("gateway"), "deploy.cli", "gateway", "--port", port)
+    with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=DEADLINE_S) as http:
+
+        def ready() -> bool:
+            try:
+                return http.get("/readyz").is_success
+            except httpx2.TransportError:
+                return False
+
+        wait_for(ready, "the gateway")
+        secret, key = ApiKey.new("tenant", requests_per_minute=100)
+        with guarded.client("operator") as operator:
+            apikeys.add(operator, secret, key)
+            assert [each.id for each in apikeys.read_all(operator)] == [key.id]
+        http.headers["Authorization"] = f"Bearer {secret}"
+        webhook = {"url": "https://192.0.2.1/", "secret": "whsec_" + "a" * 43 + "="}
+        left = {"model": "echo", "input": "x", "stream": True, "webhook": webhook}
+        assert http.post("/v1/jobs", json=left).status_code == 400  # no public address
+        webhook["url"] = "https://localhost/"  # found out when it is called, and given up then
+        job = http.post("/v1/jobs", json=left, headers={"Idempotency-Key": "once"}).json()["id"]
+        assert http.get(f"/v1/jobs/{job}/stream").text.startswith("event: result")
+        wait_for(lambda: http.get(f"/v1/jobs/{job}").json()["webhook"]["given_up_at"], "the webhook to be given up")
+        assert http.delete(f"/v1/jobs/{job}").json()["status"] == "succeeded"
+        assert "stoker_queue_length" in http.get("/metrics").text
+
+
 def test_the_whole_fleet_runs_under_its_rules_and_is_refused_nothing(guarded: Guarded) -> None:
     guarded.start("autoscaler", guarded.as_("autoscaler"), "autoscaler", STOKER_REDIS__WORKER_URL=guarded.as_("worker"))
     with Client(guarded.settings(guarded.as_("producer"))) as client:
@@ -118,6 +149,7 @@ def test_the_whole_fleet_runs_under_its_rules_and_is_refused_nothing(guarded: Gu
         answer.forget()
         app.send_task(TASK, kwargs={"input": "x"}, queue="slow.batch").revoke(terminate=True)
     _batched(guarded)
+    _through_a_gateway(guarded)  # which needs a key from then on
     _monitored(guarded)
     _dead_letters_decided(guarded)
     _device_released(guarded)
