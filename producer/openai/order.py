@@ -86,7 +86,7 @@ def job_of(
     """
     model = settings.model(permitted(asked.model, settings, caller))
     if model.task != task:
-        does = f"serves {model.task}" if model.task else "has no task: give it options.task"
+        does = f"serves {model.task}" if model.task else "is served by /v1/jobs"
         raise Problem(
             400, f"the model {asked.model!r} {does}, not {task}", param="model", code="model_does_not_serve_this"
         )
