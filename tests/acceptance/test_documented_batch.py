@@ -1,6 +1,7 @@
 """Every example of docs/batch.md and docs/celery.md, as it stands there. Echoes stand for the models."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from deploy.server import Server
-from documented import examples
+from documented import examples, install_node_client
 from gatewayed import Gatewayed
 from processes import DEADLINE_S
 from producer.settings import Settings
@@ -87,6 +88,18 @@ def test_a_shell_example_runs(fleet: Documented, tmp_path: Path, example: str) -
     run(fleet, tmp_path, "bash", "-euo", "pipefail", "-c", addressed(fleet, example))
     if "--out" in example:
         assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.skipif(not shutil.which("npm") and not os.environ.get("CI"), reason="npm is not installed")
+def test_the_node_example_runs(fleet: Documented, tmp_path: Path) -> None:
+    """Without npm this is left out, as dclint is in ``make lint``; with ``CI`` set, that is a failure."""
+    (example,) = examples("batch.md", "javascript")
+    install_node_client(tmp_path)
+    script = tmp_path / "example.mjs"
+    script.write_text(addressed(fleet, example))
+    told = run(fleet, tmp_path, "node", str(script))
+    assert "completed" in told
+    assert told.count('"custom_id": "city-') == 2
 
 
 def test_the_settings_are_settings() -> None:

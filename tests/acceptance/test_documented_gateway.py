@@ -13,7 +13,7 @@ import openai
 import pytest
 
 from deploy.server import Server
-from documented import examples
+from documented import examples, install_node_client
 from gatewayed import Gatewayed
 from processes import DEADLINE_S
 
@@ -31,8 +31,6 @@ memory_gb = 0.5
 """
 PUBLISHED = "http://127.0.0.1:8000"
 """The address in the examples."""
-
-NODE_CLIENT = "openai@7.57.0"
 
 
 @pytest.fixture(scope="module")
@@ -108,17 +106,7 @@ def test_the_example_that_verifies_a_webhook_does() -> None:
 def test_the_node_example_runs(url: str, tmp_path: Path) -> None:
     """Without npm this is left out, as dclint is in ``make lint``; with ``CI`` set, that is a failure."""
     (example,) = examples("openai.md", "javascript")
-    run(
-        "npm",
-        "install",
-        "--no-audit",
-        "--no-fund",
-        "--prefix",
-        str(tmp_path),
-        NODE_CLIENT,
-        folder=tmp_path,
-        timeout_s=150,
-    )
+    install_node_client(tmp_path)
     script = tmp_path / "example.mjs"
     script.write_text(example.replace(PUBLISHED, url))
     assert "Paris" in run("node", str(script), folder=tmp_path)
