@@ -37,6 +37,8 @@ LOOK_S = 5.0
 CANCEL_S = 30.0
 """How long cancelled jobs may take to say that they are, before that is taken for granted."""
 
+DELETED = Mistake(code="file_not_found", message="the input file was deleted")
+
 _CHECKING = threading.Lock()
 """Of the batches of one process one is checked at a time: the table of custom_ids takes memory."""
 
@@ -126,15 +128,14 @@ class BatchRun:
                     if self._lease.cancelling:
                         break
         except FileNotFoundError:
-            checked.mistakes.append(Mistake(code="file_not_found", message="the input file was deleted"))
+            checked.mistakes.append(DELETED)
         finally:
             _CHECKING.release()
         now = int(time.time())
         if self._lease.cancelling:
             self._commit({"status": "cancelled", "cancelled_at": now})
         elif checked.mistakes:
-            told = json.dumps([mistake.model_dump() for mistake in checked.mistakes])
-            self._commit({"status": "failed", "failed_at": now, "mistakes": told})
+            self._commit({"status": "failed", "failed_at": now, "mistakes": _told(checked.mistakes)})
         else:
             self._commit({"status": "in_progress", "in_progress_at": now, "total": checked.total})
 
@@ -144,7 +145,12 @@ class BatchRun:
         longest = lines.longest(self._client.settings)
         tell = tell_openai(record.id, self._why)
         fresh = Flight(self._client, self._terms(record), tell, self._parts, finished, self._chunk())
-        with self._input(record) as file, closing(fresh) as flight:
+        try:
+            source = self._input(record)
+        except FileNotFoundError:  # nobody knows any more what was asked; what was answered is not lost
+            self._finish("failed", mistakes=_told([DELETED]))
+            return
+        with source as file, closing(fresh) as flight:
             left = _lines(file, longest, finished)
             pace = Pace(time.time(), len(finished))
 
@@ -159,11 +165,15 @@ class BatchRun:
             if self._stop.is_set():
                 raise Stopped("the process is to end")
             ending = self._answer_the_rest(left, flight)
-        self._commit({"status": "finalizing", "finalizing_at": int(time.time()), "ending": ending})
+        self._finish(ending)
+
+    def _finish(self, ending: Status, **besides: Field) -> None:
+        """Step 6 of ``parts``."""
+        self._commit({"status": "finalizing", "finalizing_at": int(time.time()), "ending": ending, **besides})
 
     def _chunk(self) -> int:
         # A queue takes a chunk whole or not at all, so a larger one than it may hold would wait for ever.
-        return min(CHUNK, *(model.limits.max_queued for model in self._client.settings.models.values()))
+        return min([CHUNK, *(model.limits.max_queued for model in self._client.settings.models.values())])
 
     def _width(self, flight: Flight) -> Callable[[], int]:
         now, look_at = width([], ()), 0.0
@@ -236,6 +246,10 @@ class BatchRun:
         self._parts.delete()
         self._commit(over=True)
         return record.status
+
+
+def _told(mistakes: list[Mistake]) -> str:
+    return json.dumps([mistake.model_dump() for mistake in mistakes])
 
 
 def _lines(file: BinaryIO, longest: int, finished: LineSet) -> Iterator[Line]:

@@ -53,6 +53,7 @@ class Runner:
 
     def run(self) -> None:
         """Take on what there is, until stopped."""
+        self._store.tidy()
         while not self._stop.wait(POLL_S):
             self._running = {each: it for each, it in self._running.items() if it[1].is_alive()}
             with suppress(*AWAY):

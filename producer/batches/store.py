@@ -10,6 +10,7 @@ import io
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
@@ -36,6 +37,9 @@ class Store(Protocol):
     def delete(self, name: str) -> None:
         """Delete a file, or a folder with all that is in it; none is none."""
 
+    def tidy(self) -> None:
+        """Delete what was begun and never ended, because its writer was killed."""
+
 
 def store_of(settings: Settings) -> Store:
     """The store that the fleet file names; a folder of the state directory by default.
@@ -53,6 +57,10 @@ def store_of(settings: Settings) -> Store:
     except (ImportError, ValueError) as error:
         raise ConfigError(f"gateway.files = {where!r}: {error}") from None
     return Elsewhere(system, root)
+
+
+UPLOAD_S = 86_400.0
+"""A file that was begun so long ago, in seconds, is nobody's any more."""
 
 
 class Folder:
@@ -95,6 +103,13 @@ class Folder:
         else:
             path.unlink(missing_ok=True)
 
+    def tidy(self) -> None:
+        """See ``Store``."""
+        for path in self._root.rglob("*.new"):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > UPLOAD_S:
+                    path.unlink()
+
 
 class Elsewhere:
     """A file system of fsspec's (https://filesystem-spec.readthedocs.io); object stores show only whole objects."""
@@ -125,3 +140,6 @@ class Elsewhere:
         """See ``Store``."""
         with contextlib.suppress(FileNotFoundError):
             self._system.rm(f"{self._root}/{name}", recursive=True)
+
+    def tidy(self) -> None:
+        """Nothing: what was not completed is not there, or the object store's own to expire."""

@@ -1,6 +1,7 @@
 """Batches of the Batch API against a real server: every line once, however they end, whoever runs them."""
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -202,6 +203,36 @@ def test_another_process_goes_on_where_one_stopped_and_nothing_runs_twice(
     assert_each_once(*desk.answers(batch_id), 200)
     assert sorted(map(int, consumer.ran)) == list(range(1, 201))
     assert_nothing_left(desk, tmp_path, batch_id)
+
+
+def test_an_input_deleted_halfway_ends_the_batch_and_keeps_what_is_done(desk: Desk, consume: Consume) -> None:
+    consume(desk.settings, limit=70)
+    batch_id = desk.create(requests(200))
+    stop = Event()
+
+    def run() -> None:
+        with pytest.raises(Stopped):
+            desk.run(desk.claim(batch_id), stop)
+
+    runner = Thread(target=run)
+    runner.start()
+    wait_for(lambda: desk.batch(batch_id).completed == 70, "the first lines to be counted")
+    stop.set()
+    runner.join()
+    desk.store.delete(f"{SOURCE}/{desk.batch(batch_id).asked.input_file_id}")
+    assert desk.run(desk.claim(batch_id)) == "failed"
+    assert [mistake.code for mistake in desk.batch(batch_id).mistakes] == ["file_not_found"]
+    assert len(desk.answers(batch_id)[0]) == 70
+
+
+def test_what_a_killed_writer_left_is_tidied_up_once_it_is_old(desk: Desk, tmp_path: Path) -> None:
+    folder = tmp_path / "files" / "files"
+    folder.mkdir(parents=True)
+    for name, age_s in (("old.1.new", 90_000), ("young.2.new", 60), ("old", 90_000)):
+        (folder / name).touch()
+        os.utime(folder / name, (time.time() - age_s,) * 2)
+    desk.store.tidy()
+    assert sorted(file.name for file in folder.iterdir()) == ["old", "young.2.new"]
 
 
 def test_who_lost_the_lease_cannot_add_a_line(desk: Desk, consume: Consume) -> None:
