@@ -97,9 +97,11 @@ RESULT = keys.result("*")
 
 def producer(fleet: Fleet) -> list[Grant]:
     """:class:`producer.Client`: submit, collect, cancel. It cannot see what is queued."""
+    lanes = [keys.lanes(model) for model in fleet.models]
     return [
-        Grant(["evalsha"], [*fleet.queues, *fleet.waiting, keys.submission("*"), RESULT, keys.cancelled()]),
+        Grant(["evalsha"], [*fleet.queues, *fleet.waiting, *lanes, keys.submission("*"), RESULT, keys.cancelled()]),
         Grant(["lpush", "llen"], fleet.queues),
+        *_lanes(fleet),
         Grant(["hset"], fleet.waiting),
         Grant(["xread", "xrange"], [keys.stream("*"), keys.bell("*")]),
         Grant(["xadd", "pexpire"], [keys.bell("*")]),
@@ -157,6 +159,22 @@ def _registry() -> list[Grant]:
     ]
 
 
+def _lanes(fleet: Fleet) -> list[Grant]:
+    """What ``submit.lua`` does to the lanes of tenants. Of those jobs it sees none but the next of a lane."""
+    models = fleet.models
+    return [
+        Grant(["lpush", "llen", "lindex"], [f"stoker:lane:*:{model}" for model in models]),
+        Grant(["zadd", "zcard"], [f"stoker:dated:*:{model}" for model in models]),
+        Grant(["zadd"], [f"stoker:due:*:{model}" for model in models]),
+        Grant(
+            ["zadd", "zscore", "zrange", "zrem", "zcard", "zremrangebyscore"],
+            [f"stoker:{kind}:*:{model}" for kind in ("counters", "departed") for model in models],
+        ),
+        Grant(["hget", "hincrby"], [keys.lanes(model) for model in models]),
+        Grant(["exists", "lpush"], [keys.wake(model) for model in models]),
+    ]
+
+
 def stock(fleet: Fleet) -> list[Grant]:
     """A Celery application that knows nothing of Stoker: ``send_task``, ``AsyncResult``, ``revoke``."""
     # Celery also asks how long the lists beside a queue are that its priorities would go to.
@@ -207,7 +225,10 @@ def monitor(fleet: Fleet) -> list[Grant]:
     return [
         Grant(["llen", "lindex"], [*fleet.queues, *priorities]),
         Grant(["hlen", "xlen", "llen", "zcard"], fleet.state),
-        Grant(["hgetall", "hmget"], [name(model) for model in fleet.models for name in (keys.served, keys.taken)]),
+        Grant(
+            ["hgetall", "hmget"],
+            [name(model) for model in fleet.models for name in (keys.served, keys.taken, keys.lanes)],
+        ),
         Grant(["get", "mget"], [keys.worker("*"), keys.leader(), keys.devices(), *fleet.forecasts]),
         # What a dry run of the autoscaler looks at besides.
         Grant(["hgetall"], [keys.quarantine("*"), *(keys.throughput(model) for model in fleet.models)]),

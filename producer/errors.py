@@ -43,6 +43,10 @@ class QueueFull(StokerError):
         self.refused = list(refused)
 
 
+class QuotaExceeded(QueueFull):
+    """A tenant has as many jobs waiting as it may (``tenants.NAME.max_queued``); others' are still taken."""
+
+
 class BatchError(StokerError):
     """The files of a batch cannot be used as asked."""
 

@@ -4,10 +4,60 @@ Queue names are shared with stock Celery and carry no prefix. Everything else is
 ``stoker:*`` so that a stock worker's own sweep of ``unacked`` can never touch it.
 """
 
+from . import tenants
+
 
 def queue(model: str, tier: str) -> str:
     """List. Jobs of one model and tier, newest on the left; no expiry. Any Celery producer may push."""
     return f"{model}.{tier}"
+
+
+def lane(model: str, tier: str, tenant: str) -> str:
+    """List. ``due|message`` of a named tenant's jobs, newest on the left; no expiry. ``due`` is the server's time in
+    seconds at which the job came, plus the tier's target. The lane of ``default`` is the queue itself."""
+    return f"stoker:lane:{tier}:{tenants.quoted(tenant)}:{model}"
+
+
+def dated(model: str, tier: str, tenant: str) -> str:
+    """Sorted set. ``due!message`` of a tenant's jobs with a deadline of their own -> the same ``due``; no expiry."""
+    return f"stoker:dated:{tier}:{tenants.quoted(tenant)}:{model}"
+
+
+def due(model: str, tier: str) -> str:
+    """Sorted set. Tenant that has such jobs -> its earliest deadline in Unix seconds; no expiry."""
+    return f"stoker:due:{tier}:{model}"
+
+
+def counters(model: str, tier: str) -> str:
+    """Sorted set. Tenant with jobs waiting -> the tokens it was served, over its weight; no expiry."""
+    return f"stoker:counters:{tier}:{model}"
+
+
+def departed(model: str, tier: str) -> str:
+    """Sorted set. The same of tenants that have none waiting, as long as it matters; no expiry."""
+    return f"stoker:departed:{tier}:{model}"
+
+
+def lanes(model: str) -> str:
+    """Hash. ``jobs:QUEUE``: jobs in its lanes; ``dated:QUEUE``: of these, those with a deadline of their own;
+    ``left:QUEUE``: counter of the tenant that left it last; ``output``: tokens that a job makes on average; no expiry.
+    A queue of which it says nothing never had a lane."""
+    return f"stoker:lanes:{model}"
+
+
+def wake(model: str) -> str:
+    """List of one element, there while a worker would find a job in a lane; what workers block on; no expiry."""
+    return f"stoker:wake:{model}"
+
+
+def held(model: str) -> str:
+    """Hash. Tenant with a quota for it -> jobs in flight; no expiry."""
+    return f"stoker:held:{model}"
+
+
+def spent(model: str) -> str:
+    """Hash. Tenant with a quota for it -> ``tokens@instant``: a leaky bucket, as it was then; no expiry."""
+    return f"stoker:spent:{model}"
 
 
 def inflight(model: str) -> str:

@@ -6,17 +6,18 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from importlib.resources import files
 from typing import Any
 
 from . import envelope, keys
-from .errors import BrokerUnavailable, QueueFull
+from .errors import BrokerUnavailable, QueueFull, QuotaExceeded
 from .job import Job
+from .scripts import script
 from .settings import Settings
+from .tenants import DEFAULT, quoted
 from .trouble import trouble
 
-SUBMIT_LUA = files(__package__).joinpath("submit.lua").read_text()
-CANCEL_LUA = files(__package__).joinpath("cancel.lua").read_text()
+SUBMIT_LUA = script(__package__, "submit.lua")
+CANCEL_LUA = script(__package__, "cancel.lua")
 
 Deadline = datetime | timedelta | float
 """An instant with a time zone, or how long from now (as a timedelta, or in seconds)."""
@@ -26,25 +27,48 @@ CHUNK = 1000
 """Most messages in one call of ``submit.lua``: Redis serves nobody else while it runs."""
 
 
+FULL, OVER_QUOTA = -1, -2
+"""What ``submit.lua`` says when it has queued nothing."""
+RETRY_S = 1.0
+LONGEST_RETRY_S = 60.0
+"""When to come back: as fast as the tenant's oldest job got this far, others will make room; within these bounds."""
+
+
 @dataclass(slots=True)
 class Push:
     """What one call of ``submit.lua`` takes: up to ``CHUNK`` messages for one queue, queued all or none."""
 
-    queue: str
-    waiting: str
+    model: str
+    tier: str
+    tenant: str
+    """Whose lane they go to; empty for the plain list, where stock producers push as well."""
     most: int
+    most_of_tenant: int | None
+    target_s: float
     ids: list[str] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
     args: list[Any] = field(default_factory=list)
 
-    def add(self, job_id: str, message: bytes, marker: str | None) -> None:
+    @classmethod
+    def of(cls, job: Job, lane: str, settings: Settings) -> Push:
+        """An empty one for jobs like this."""
+        most, of_tenant = settings.model(job.model).limits.max_queued, settings.tenant(job.tenant).max_queued
+        return cls(job.model, job.tier, lane, most, of_tenant, settings.tiers[job.tier].target_wait_s)
+
+    @property
+    def queue(self) -> str:
+        """The queue's name."""
+        return keys.queue(self.model, self.tier)
+
+    def add(self, job_id: str, message: bytes, marker: str | None, deadline: datetime | None) -> None:
         """Add a message, and the key that marks it as submitted if it may be submitted again."""
         self.ids.append(job_id)
+        due = f"{max(0.0, deadline.timestamp()):017.6f}" if deadline else ""  # as wide as any of our time
         if marker is None:
-            self.args += (0, message)
+            self.args += (0, due, message)
         else:
             self.keys.append(marker)
-            self.args += (len(self.keys) + 2, message)
+            self.args += (len(self.keys) + 3, due, message)
 
 
 def plan(jobs: Iterable[Job], settings: Settings) -> tuple[list[str], list[Push]]:
@@ -54,47 +78,66 @@ def plan(jobs: Iterable[Job], settings: Settings) -> tuple[list[str], list[Push]
         InvalidJob: for the first job that is wrong; then nothing is queued.
     """
     ids: list[str] = []
-    pushes: defaultdict[tuple[str, str], list[Push]] = defaultdict(list)
+    pushes: defaultdict[tuple[str, str, str], list[Push]] = defaultdict(list)
     for job in jobs:
         envelope.check(job, settings)
         job_id = job.id
         message = envelope.encode(job, job_id)
         envelope.check_size(message, job, settings)
-        of_queue = pushes[job.model, job.tier]
-        if not of_queue or len(of_queue[-1].ids) == CHUNK:
-            most = settings.model(job.model).limits.max_queued
-            of_queue.append(Push(keys.queue(job.model, job.tier), keys.waiting(job.model), most))
-        of_queue[-1].add(job_id, message, keys.submission(job_id) if job.idempotency_key else None)
+        lane = "" if job.tenant == DEFAULT and job.deadline is None else job.tenant
+        alike = pushes[job.model, job.tier, lane]
+        if not alike or len(alike[-1].ids) == CHUNK:
+            alike.append(Push.of(job, lane, settings))
+        marker = keys.submission(job_id) if job.idempotency_key else None
+        alike[-1].add(job_id, message, marker, job.deadline)
         ids.append(job_id)
-    return ids, [push for of_queue in pushes.values() for push in of_queue]
+    return ids, [push for alike in pushes.values() for push in alike]
 
 
 def arguments(push: Push, settings: Settings) -> tuple[list[str], list[Any]]:
     """KEYS and ARGV of ``submit.lua``."""
-    return [push.queue, push.waiting, *push.keys], [push.most, int(settings.redis.result_ttl_s * 1000), *push.args]
+    names = [push.queue, keys.waiting(push.model), keys.lanes(push.model), *push.keys]
+    quota = "" if push.most_of_tenant is None else push.most_of_tenant
+    ttl_ms = int(settings.redis.result_ttl_s * 1000)
+    return names, [push.most, ttl_ms, quoted(push.tenant), quota, push.target_s, *push.args]
 
 
-def confirm(pushes: Sequence[Push], answers: Sequence[Sequence[int]]) -> None:
+def confirm(pushes: Sequence[Push], answers: Sequence[Sequence[Any]]) -> None:
     """Read the answers of ``submit.lua``.
 
     Raises:
         QueueFull: with what was queued, what was not, and when to come back.
+        QuotaExceeded: the same, when all that was refused was its tenant's quota.
     """
     queued: list[str] = []
     refused: list[str] = []
-    full: dict[str, str] = {}
-    for push, (pushed, length) in zip(pushes, answers, strict=True):
+    full: dict[tuple[str, str], str] = {}
+    of_tenants, retry_after_s = True, RETRY_S
+    for push, (pushed, length, *waited) in zip(pushes, answers, strict=True):
         (refused if pushed < 0 else queued).extend(push.ids)
-        if pushed < 0:
-            full[push.queue] = f"queue {push.queue} holds {length} jobs of {push.most} allowed (limits.max_queued)"
+        if pushed == FULL:
+            of_tenants = False
+            full[push.queue, ""] = f"queue {push.queue} holds {length} jobs of {push.most} allowed (limits.max_queued)"
+        elif pushed == OVER_QUOTA:
+            full[push.queue, push.tenant] = (
+                f"tenant {push.tenant!r} has {length} jobs in queue {push.queue} of {push.most_of_tenant} allowed "
+                f"(tenants.{push.tenant}.max_queued)"
+            )
+            over = length + len(push.ids) - (push.most_of_tenant or 0)
+            retry_after_s = max(retry_after_s, min(LONGEST_RETRY_S, over * float(waited[0]) / max(length, 1)))
     if refused:
         none = "nothing was queued" if not queued else f"{len(queued)} jobs were queued and {len(refused)} were not"
-        raise QueueFull(
-            f"{'; '.join(full.values())}: {none}, come back in a second with what was refused",
-            retry_after_s=1.0,
+        raise (QuotaExceeded if of_tenants else QueueFull)(
+            f"{'; '.join(full.values())}: {none}, come back in {seconds(retry_after_s)} with what was refused",
+            retry_after_s=retry_after_s,
             queued=queued,
             refused=refused,
         )
+
+
+def seconds(value: float) -> str:
+    """Seconds for people."""
+    return "a second" if value == 1 else f"{value:.0f} seconds"
 
 
 def unavailable(error: Exception, settings: Settings, doing: str) -> BrokerUnavailable:

@@ -1,23 +1,50 @@
--- Push messages onto one queue, all or none.
--- KEYS  1 queue (list), 2 waiting (hash), 3.. one submission marker (string) for each message that has an idempotency key
--- ARGV  1 most jobs the queue may hold, 2 marker time to live in ms, 3.. messages, each preceded by the
---       index of its marker in KEYS, or 0
--- Returns {-1, length} when the queue is full, else {pushed, length}. A message whose marker exists was
--- submitted before and is not pushed again.
-local length = redis.call('LLEN', KEYS[1])
-if length + (#ARGV - 2) / 2 > tonumber(ARGV[1]) then
-  return {-1, length}
+-- Push messages onto one queue, all or none: onto its plain list, or a tenant's lane (lanes.lua).
+-- KEYS  1 queue (list), 2 waiting (hash), 3 lanes (hash), 4.. one submission marker (string) for each message that has
+--       an idempotency key
+-- ARGV  1 most jobs the queue may hold, 2 marker time to live in ms, 3 tenant, or '' for the plain list,
+--       4 most jobs of the tenant in this queue, or '', 5 in how many seconds a job is due, then for each message: the
+--       index of its marker in KEYS, or 0; its own deadline in Unix seconds, or ''; the message
+-- Returns {-1, length} when the queue is full, {-2, the tenant's jobs, seconds that its oldest has waited} when the
+-- tenant has too many in it, else {pushed, length}. A message whose marker exists was submitted before and is not
+-- pushed again.
+-- include producer/lanes.lua
+local queue, tenant = KEYS[1], ARGV[3]
+local plain = redis.call('LLEN', queue)
+local length = plain + tonumber(redis.call('HGET', KEYS[3], 'jobs:' .. queue) or 0)
+local coming = (#ARGV - 5) / 3
+if length + coming > tonumber(ARGV[1]) then return {-1, length} end
+local clock = redis.call('TIME')
+local now = clock[1] + clock[2] / 1000000
+local due = now + tonumber(ARGV[5])
+if ARGV[4] ~= '' then
+  local lane = tier_key('lane', queue, tenant)
+  local own = redis.call('LLEN', lane) + redis.call('ZCARD', tier_key('dated', queue, tenant))
+  if own + coming > tonumber(ARGV[4]) then
+    local oldest = redis.call('LINDEX', lane, -1)
+    local waited = oldest and due - tonumber(string.sub(oldest, 1, DUE)) or 0
+    return {-2, own, string.format('%.3f', waited)}
+  end
+end
+local place = queue .. '/' .. tenant
+local function into_lane(entry)
+  if plain > 0 then enter(queue, DEFAULT) end -- it waited before: stock producers do not say so
+  put(place, entry, false)
 end
 local pushed = 0
-for i = 3, #ARGV, 2 do
-  local marker = tonumber(ARGV[i])
+for i = 6, #ARGV, 3 do
+  local marker, deadline, message = tonumber(ARGV[i]), ARGV[i + 1], ARGV[i + 2]
   if marker == 0 or redis.call('SET', KEYS[marker], 1, 'NX', 'PX', ARGV[2]) then
-    redis.call('LPUSH', KEYS[1], ARGV[i + 1])
+    if deadline ~= '' and tonumber(deadline) < due then
+      into_lane(deadline .. '!' .. message)
+    elseif tenant == '' or tenant == DEFAULT then
+      put(queue, message, false)
+    else
+      into_lane(string.format('%.6f|', due) .. message)
+    end
     pushed = pushed + 1
   end
 end
 if length == 0 and pushed > 0 then
-  local clock = redis.call('TIME')
-  redis.call('HSET', KEYS[2], KEYS[1], string.format('%d.%06d', clock[1], clock[2]))
+  redis.call('HSET', KEYS[2], queue, string.format('%d.%06d', clock[1], clock[2]))
 end
 return {pushed, length + pushed}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Annotated
+from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -43,6 +44,11 @@ def tenant(tenants: Mapping[str, Tenant], name: str) -> Tenant:
     if found := tenants.get(name):
         return found
     return Tenant() if name == DEFAULT else tenants.get(OTHERS, Tenant())
+
+
+def quoted(name: str) -> str:
+    """A tenant's name as it is in keys and leases: without separators."""
+    return quote(name, safe="")
 
 
 def check(tenants: Mapping[str, Tenant]) -> None:

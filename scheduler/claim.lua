@@ -1,36 +1,44 @@
 #!lua flags=allow-oom
--- Take up to n jobs of one model from its queues, the most urgent queue first, and lease them, in one step;
--- or none, while a larger batch is worth waiting for (scheduler/window.py).
+-- Take up to n jobs of one model from its queues, and lease them, in one step: of the most urgent queue (priority.py)
+-- the tenant whose turn it is (fairness.py) and of its jobs those that are due first, and so on (lanes.py: claim);
+-- or none, while a larger batch is worth waiting for (window.py).
 -- A message is never decoded or re-encoded here: whatever was pushed is what is leased.
 -- KEYS  1 inflight (hash), 2 leases (sorted set), 3 losses (hash), 4 served (hash), 5 taken (hash),
---       6 cancelled (sorted set), 7 suspects (list), 8 waiting (hash), 9.. queues (lists)
+--       6 cancelled (sorted set), 7 suspects (list), 8 waiting (hash), 9 lanes (hash), 10 wake (list), 11 held (hash),
+--       12 spent (hash), 13.. queues (lists)
 -- ARGV  1 n, 2 most bytes (at least one message is taken whatever its size), 3 lease in seconds,
 --       4 owner token of this claim, 5 whether the worker holds nothing (1 or 0),
 --       6 jobs that make a full batch, 7 seconds until the device is free, 8 seconds that a batch takes,
---       9 seconds until another job is expected (window.py: Hold), then for each queue:
+--       9 seconds until another job is expected (window.py: Hold),
+--       10 most jobs of a tenant at a time, 11 weights and quotas of tenants (quotas.lua), then for each queue:
 --       head start, growth per second, growth when late (priority.py: Rank), seconds for which its head may be held
 -- Returns {server time, cancelled jobs remembered, suspects waiting, jobs that ever arrived,
---       seconds until to look again ('' when a batch is due, or nothing waits), lease, losses, message, lease, ...}.
+--       seconds until to look again ('' when a batch is due, or nothing waits), seconds until a quota lets jobs go on
+--       that wait ('' when none does that by itself), lease, losses, entry (lanes.lua), lease, ...}.
 -- A suspect (reap.lua) goes before everything else, but only to a worker that holds nothing, and alone;
 -- while one waits the others get nothing new, so that one of them soon holds nothing.
--- allow-oom: taking work is what frees memory. Everything that could fail comes before the pop.
+-- allow-oom: taking work is what frees memory.
+-- include producer/lanes.lua
 -- include window.lua
+-- include quotas.lua
 local clock = redis.call('TIME')
 local now = clock[1] + clock[2] / 1000000
 local room, bytes = tonumber(ARGV[1]), tonumber(ARGV[2])
 
-local FIRST = 9 -- of the queues
-local answer = {string.format('%.6f', now), redis.call('ZCARD', KEYS[6]), redis.call('LLEN', KEYS[7]), 0, ''}
+local FIRST = 13 -- of the queues
+local answer = {string.format('%.6f', now), redis.call('ZCARD', KEYS[6]), redis.call('LLEN', KEYS[7]), 0, '', ''}
 local until_ = string.format('%.6f', now + tonumber(ARGV[3]))
 if answer[3] > 0 then
   if ARGV[5] == '1' then
-    local queue, message = string.match(redis.call('LINDEX', KEYS[7], -1), '^([^|]+)|(.*)$')
-    local lease = queue .. '|' .. ARGV[4] .. ':000000'
-    redis.call('HSET', KEYS[1], lease, message)
+    local place, entry = string.match(redis.call('LINDEX', KEYS[7], -1), '^([^|]+)|(.*)$')
+    local tenant = string.match(place, '^[^/]+/(.+)$')
+    local lease = place .. '|' .. ARGV[4] .. ':000000'
+    if tenant then lease = lease .. '|0|' .. quotas_of(KEYS[11], KEYS[12], ARGV[11], now).of(tenant).weight .. '|' end
+    redis.call('HSET', KEYS[1], lease, entry)
     redis.call('ZADD', KEYS[2], until_, lease)
     redis.call('LTRIM', KEYS[7], 0, -2)
-    redis.call('HINCRBY', KEYS[5], queue, 1)
-    answer[6], answer[7], answer[8] = lease, redis.call('HGET', KEYS[3], redis.sha1hex(message)) or 0, message
+    redis.call('HINCRBY', KEYS[5], string.match(place, '^[^/]+'), 1)
+    answer[7], answer[8], answer[9] = lease, redis.call('HGET', KEYS[3], redis.sha1hex(entry)) or 0, entry
   end
   return answer
 end
@@ -43,79 +51,138 @@ local function since(hash, queue)
   return now
 end
 
--- In how many seconds the earliest deadline passes, of the jobs that are next; our producers write it in front.
-local NEXT = 64
-local function deadline(queue)
-  local earliest = math.huge
-  for _, message in ipairs(redis.call('LRANGE', queue, -NEXT, -1)) do
-    local at = string.match(string.sub(message, 1, 64), '^{"headers": {"deadline_at": ([0-9.]+)')
-    earliest = math.min(earliest, (tonumber(at) or math.huge) - now)
-  end
-  return earliest
-end
-
-local waiting, tiers = {}, {}
+local lanes, flat = {}, redis.call('HGETALL', KEYS[9])
+for i = 1, #flat, 2 do lanes[flat[i]] = tonumber(flat[i + 1]) end
+local waiting, tiers, laned_before = {}, {}, 0
 for i = FIRST, #KEYS do
-  local queue, at = KEYS[i], 10 + (i - FIRST) * 4
+  local queue, at = KEYS[i], 12 + (i - FIRST) * 4
   local length = redis.pcall('LLEN', queue)
   if type(length) ~= 'number' then length = 0 end -- somebody stored something else there
-  local tier = { jobs = length, waited = 0, hold = tonumber(ARGV[at + 3]), deadline = function() return deadline(queue) end }
-  if length > 0 then
+  local laned, dated = lanes['jobs:' .. queue], lanes['dated:' .. queue] or 0
+  local tier = { jobs = length + (laned or 0), waited = 0, hold = tonumber(ARGV[at + 3]) }
+  function tier.deadline() -- in how many seconds the earliest deadline passes that a job of the queue has of its own
+    local first = dated > 0 and redis.call('ZRANGE', tier_key('due', queue), 0, 0, 'WITHSCORES')[2]
+    return first and first - now or math.huge
+  end
+  if laned and length > 0 then enter(queue, DEFAULT) end -- who pushed there may not have said so
+  if tier.jobs > 0 then
     tier.waited = now - since(KEYS[8], queue)
-    local urgency = tonumber(ARGV[at]) + tonumber(ARGV[at + 1]) * (now - since(KEYS[4], queue))
-    if urgency > 0 then urgency = urgency * tonumber(ARGV[at + 2]) end
-    waiting[#waiting + 1] = { queue = queue, length = length, urgency = urgency, place = i }
-    answer[4] = answer[4] + length
+    local fresh, served = tonumber(ARGV[at]), since(KEYS[4], queue)
+    waiting[#waiting + 1] = {
+      queue = queue,
+      length = length,
+      laned = laned or 0,
+      shared = laned ~= nil, -- other tenants than the default are known
+      laned_before = laned or 0,
+      dated = dated,
+      dated_before = dated,
+      jobs = tier.jobs,
+      fresh = fresh,
+      overdue = fresh + tonumber(ARGV[at + 1]) * (now - served),
+      late = tonumber(ARGV[at + 2]),
+      due = served - fresh,
+    }
+    answer[4] = answer[4] + tier.jobs
+    laned_before = laned_before + (laned or 0)
   end
   tiers[#tiers + 1] = tier
 end
 for _, taken in ipairs(redis.call('HVALS', KEYS[5])) do answer[4] = answer[4] + taken end
 local window =
   { full = tonumber(ARGV[6]), busy = tonumber(ARGV[7]), run = tonumber(ARGV[8]), per_job = tonumber(ARGV[9]) }
-local look = #waiting > 0 and look_again(window, tiers) or 0
-if look > 0 then
-  answer[5] = string.format('%.6f', look)
+local again = #waiting > 0 and look_again(window, tiers) or 0
+if again > 0 then
+  answer[5] = string.format('%.6f', again)
   return answer
 end
-table.sort(waiting, function(a, b)
-  if a.urgency ~= b.urgency then return a.urgency > b.urgency end
-  return a.place < b.place
-end)
 
-local any_losses = redis.call('EXISTS', KEYS[3]) == 1
-local count = 0
 local SLICE = 500 -- Lua hands over some thousand arguments at most
-for _, from in ipairs(waiting) do
-  local left = from.length
-  while left > 0 and room > 0 and bytes > 0 do
-    local head = redis.call('LRANGE', from.queue, -math.min(room, SLICE), -1)
-    local entries, deadlines = {}, {}
-    for i = #head, 1, -1 do
-      if count > 0 and bytes < #head[i] then
-        bytes = 0
-        break
-      end
-      bytes = bytes - #head[i]
-      count = count + 1
-      local lease = string.format('%s|%s:%06d', from.queue, ARGV[4], count) -- sorts in the order of the queue
-      entries[#entries + 1] = lease
-      entries[#entries + 1] = head[i]
-      deadlines[#deadlines + 1] = until_
-      deadlines[#deadlines + 1] = lease
-      answer[#answer + 1] = lease
-      answer[#answer + 1] = any_losses and redis.call('HGET', KEYS[3], redis.sha1hex(head[i])) or 0
-      answer[#answer + 1] = head[i]
-    end
-    local got = #entries / 2
-    if got == 0 then break end
-    redis.call('HSET', KEYS[1], unpack(entries))
-    redis.call('ZADD', KEYS[2], unpack(deadlines))
-    redis.call('LTRIM', from.queue, 0, -got - 1)
-    room, left = room - got, left - got
+local quotas = quotas_of(KEYS[11], KEYS[12], ARGV[11], now)
+local share, mean = tonumber(ARGV[10]), lanes.output or 0
+local any_losses = redis.call('EXISTS', KEYS[3]) == 1
+local count, entries, deadlines = 0, {}, {}
+local format, owner = string.format, '|' .. ARGV[4] .. ':'
+local function flush()
+  if #entries == 0 then return end
+  redis.call('HSET', KEYS[1], unpack(entries))
+  redis.call('ZADD', KEYS[2], unpack(deadlines))
+  entries, deadlines = {}, {}
+end
+-- Whether there are bytes left for it.
+local function fits(entry)
+  if count > 0 and bytes < #entry then
+    bytes = 0
+    return false
   end
-  local got = from.length - left
-  if got > 0 then
-    redis.call('HINCRBY', KEYS[5], from.queue, got)
+  bytes = bytes - #entry
+  return true
+end
+-- The job is this claim's; prefix: place and owner; terms: by what it was charged, or nil.
+local function lease(entry, prefix, charge, terms)
+  count = count + 1 -- leases sort in the order of the queue
+  local id = terms and format('%s%06d|%d%s', prefix, count, charge, terms) or format('%s%06d', prefix, count)
+  local n, m = #entries, #answer
+  entries[n + 1], entries[n + 2] = id, entry
+  deadlines[n + 1], deadlines[n + 2] = until_, id
+  answer[m + 1] = id
+  answer[m + 2] = any_losses and redis.call('HGET', KEYS[3], redis.sha1hex(entry)) or 0
+  answer[m + 3] = entry
+  if n >= 2 * SLICE then flush() end
+end
+-- include share.lua
+
+local function urgency(from)
+  local overdue = from.overdue
+  if from.dated > 0 then -- of those, it is the next tenant's that count: deadlines get nobody ahead of others' turns
+    local lane = next_lane(from)
+    if lane and lane.own then overdue = math.max(overdue, now - lane.own) end
+  end
+  return overdue > 0 and overdue * from.late or overdue
+end
+
+local function serve_list(from, most)
+  local head = redis.call('LRANGE', from.queue, -most, -1)
+  local before, prefix = count, from.queue .. owner
+  for i = #head, 1, -1 do
+    if not fits(head[i]) then break end
+    lease(head[i], prefix)
+  end
+  local got = count - before
+  if got > 0 then redis.call('LTRIM', from.queue, 0, -got - 1) end
+  from.length = from.length - got
+end
+
+while room > 0 and bytes > 0 do
+  local first, second
+  for _, from in ipairs(waiting) do
+    if from.length + from.laned > 0 and not from.stuck then -- stuck: all that is left is over a quota
+      from.urgency = urgency(from)
+      if not first or from.urgency > first.urgency then
+        first, second = from, first
+      elseif not second or from.urgency > second.urgency then
+        second = from
+      end
+    end
+  end
+  if not first then break end
+  local most, before = math.min(room, SLICE), count
+  if second and first.fresh < second.urgency then most = math.min(most, share) end
+  if first.shared then
+    serve_lane(first, most, share)
+  else
+    serve_list(first, most)
+  end
+  room = room - (count - before)
+  first.overdue = first.fresh
+end
+flush()
+
+local able = false -- whether jobs are left in lanes that no quota holds up
+for _, from in ipairs(waiting) do
+  if from.lanes then close(from) end
+  local left = from.length + from.laned
+  if left < from.jobs then
+    redis.call('HINCRBY', KEYS[5], from.queue, from.jobs - left)
     if left == 0 then
       redis.call('HDEL', KEYS[4], from.queue)
       redis.call('HDEL', KEYS[8], from.queue)
@@ -123,5 +190,9 @@ for _, from in ipairs(waiting) do
       redis.call('HSET', KEYS[4], from.queue, string.format('%.6f', now))
     end
   end
+  if from.laned > 0 and not from.stuck then able = true end
 end
+quotas.write()
+if laned_before > 0 and not able then redis.call('DEL', KEYS[10]) end
+if quotas.blocked < math.huge then answer[6] = string.format('%.3f', quotas.blocked) end
 return answer

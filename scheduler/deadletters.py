@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from producer import keys
 from producer.errors import StokerError
+from producer.scripts import script
 
 if TYPE_CHECKING:
     from redis import Redis
 
-REQUEUE = files(__package__).joinpath("requeue.lua").read_text()
+REQUEUE = script(__package__, "requeue.lua")
 
 
 class NoSuchLetter(StokerError):

@@ -15,6 +15,7 @@ the service of two tenants that wait all the time then differs by at most ``boun
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 
@@ -26,9 +27,9 @@ ENVELOPE_BYTES = 900
 """What a message takes beside its input."""
 BYTES_PER_TOKEN = 16 / 3
 """Of a message: about four characters, in base64."""
-QUANTUM = 8
+QUANTUM = 4
 """Of a claim with room for n jobs, one tenant gets at most n / QUANTUM at a time, rounded up, while others wait: so a
-claim of 32 looks into 8 lanes, not 32, and no tenant is further ahead than a part of one batch."""
+claim of 32 looks into 4 lanes, not 32, and no tenant is further ahead than a part of one batch."""
 
 _USAGE = re.compile(rb'.*"usage": ?\{([^{}]*)\}', re.DOTALL)
 _TOKENS = re.compile(rb'"(input|output)_tokens": ?(\d{1,12})\b')
@@ -72,9 +73,9 @@ def price(input_tokens: float, output_tokens: float) -> float:
     return INPUT * input_tokens + OUTPUT * output_tokens
 
 
-def expected(message_bytes: int, output_tokens: float) -> float:
+def expected(message_bytes: int, output_tokens: float) -> int:
     """What a job that is taken is charged: its message's length is known, its output is what others made."""
-    return price(max(1.0, (message_bytes - ENVELOPE_BYTES) / BYTES_PER_TOKEN), output_tokens)
+    return math.floor(price(max(1.0, (message_bytes - ENVELOPE_BYTES) / BYTES_PER_TOKEN), output_tokens))
 
 
 def used(result: bytes) -> tuple[int, int] | None:

@@ -2,13 +2,18 @@
 -- End jobs: store and announce their results and give up their leases, in one step. The first result wins.
 -- KEYS  1 inflight (hash), 2 leases (sorted set), 3 losses (hash), 4 retries (hash), 5 history (hash),
 --       6.. one result (string and channel) for each job
--- ARGV  1 results' time to live in ms, then for each job: lease, result ('' to store none)
+-- ARGV  1 results' time to live in ms, then for each job: lease, result ('' to store none), and if it was charged to a
+--       tenant and its result tells: what it has cost, output tokens (else '', '')
 -- Returns the leases that were no longer held: those jobs belong to another worker and were left alone.
+-- include producer/lanes.lua
+-- include settle.lua
+local LEARN = 0.02 -- weight of a job in the mean of what a job makes
 local lost = {}
+local told, made, queue = 0, 0, nil
 local any_troubled = redis.call('EXISTS', KEYS[3], KEYS[4]) > 0
 for i = 6, #KEYS do
-  local at = 2 + (i - 6) * 2
-  local lease, result = ARGV[at], ARGV[at + 1]
+  local at = 2 + (i - 6) * 4
+  local lease, result, cost, output = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   if any_troubled then
     local message = redis.call('HGET', KEYS[1], lease)
     if message then
@@ -20,6 +25,10 @@ for i = 6, #KEYS do
     lost[#lost + 1] = lease
   else
     redis.call('ZREM', KEYS[2], lease)
+    settle(lease, tonumber(cost))
+    if cost ~= '' then
+      told, made, queue = told + 1, made + output, string.match(lease, '^[^|/]+')
+    end
     if result ~= '' then
       local stored = redis.call('SET', KEYS[i], result, 'NX', 'PX', ARGV[1])
       if not stored then
@@ -32,5 +41,13 @@ for i = 6, #KEYS do
       if stored then redis.call('PUBLISH', KEYS[i], result) end
     end
   end
+end
+settle_all()
+if told > 0 then
+  local lanes = model_key('lanes', queue)
+  local before = redis.call('HGET', lanes, 'output')
+  local mean = made / told
+  if before then mean = before + (mean - before) * (1 - (1 - LEARN) ^ told) end
+  redis.call('HSET', lanes, 'output', string.format('%.3f', mean))
 end
 return lost

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import re
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
 from producer import keys
+from producer.scripts import script
 from producer.settings import Settings
+from producer.tenants import OTHERS, quoted
 
+from . import fairness
 from .backoff import delays
 from .priority import rank
 from .window import Hold, no_hold
@@ -28,20 +30,14 @@ NO_HOLD = no_hold(0)
 NEVER_S = 1e9
 """Longer than anything that is waited for, in seconds."""
 
+DUE = 18
+"""Bytes before the message in a lane: an instant, and a separator."""
+
 REAP_AT_ONCE = 1000
 """Most lost jobs looked at in one step, so that Redis is never blocked for long."""
 
 
-_INCLUDE = re.compile("^-- include (.*)\n", re.MULTILINE)
-
-
-def _script(name: str) -> str:
-    folder = files(__package__)
-    text = folder.joinpath(name).read_text()
-    return _INCLUDE.sub(lambda found: folder.joinpath(found[1]).read_text(), text)
-
-
-CLAIM = _script("claim.lua")
+CLAIM = script(__package__, "claim.lua")
 CLAIM_SHA = hashlib.sha1(CLAIM.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -59,7 +55,7 @@ class Claimed:
     @property
     def queue(self) -> str:
         """The queue that it came from."""
-        return self.lease.partition("|")[0]
+        return self.lease.partition("|")[0].partition("/")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +73,16 @@ class Claim:
     """Jobs that ever came, whoever pushed them."""
     look_again_s: float | None = None
     """When to look again, if what waits is held for a fuller batch."""
+    blocked_s: float | None = None
+    """When a tenant's quota lets jobs go on that wait."""
 
 
 class Queue:
     """Claim, finish, release, renew, bury and reap the jobs of one model.
 
-    A lease is the right to end a job: ``queue|owner:n``, unique to one claim of one message. It is fenced
-    by its existence: once it ran out and was reaped, nothing that is done in its name has an effect.
+    A lease is the right to end a job: ``place|owner:n``, unique to one claim of one message, and what it was charged
+    (``lanes.lua``, ``settle.lua``). It is fenced by its existence: once it ran out and was reaped, nothing that is done
+    in its name has an effect.
     """
 
     def __init__(self, redis: Redis, settings: Settings, model: str) -> None:
@@ -99,6 +98,7 @@ class Queue:
         self.queues = [keys.queue(model, tier) for tier in tiers]
         ranks = [rank(settings.tiers[tier]) for tier in tiers]
         self._ranks = [(each.head_start, each.growth, each.late) for each in ranks]
+        self._policies = _policies(settings)
         self._claim_keys = [
             keys.inflight(model),
             keys.leases(model),
@@ -108,11 +108,15 @@ class Queue:
             keys.cancelled(),
             keys.suspects(model),
             keys.waiting(model),
+            keys.lanes(model),
+            keys.wake(model),
+            keys.held(model),
+            keys.spent(model),
             *self.queues,
         ]
         scripts = ("finish.lua", "release.lua", "renew.lua", "reap.lua", "bury.lua", "defer.lua")
         self._finish, self._release, self._renew, self._reap, self._bury, self._defer = (
-            redis.register_script(_script(name)) for name in scripts
+            redis.register_script(script(__package__, name)) for name in scripts
         )
 
     def claim_command(self, room: int, owner: str, idle: bool = True, hold: Hold = NO_HOLD) -> list[Any]:
@@ -123,6 +127,7 @@ class Queue:
         """
         arguments = [room, CLAIM_BYTES, self.lease_s, owner, int(idle)]
         arguments += (min(room, hold.full), hold.busy_s, hold.run_s, min(hold.per_job_s, NEVER_S))
+        arguments += (fairness.quantum(room), self._policies)
         for line, seconds in zip(self._ranks, chain(hold.hold_s, repeat(0.0)), strict=False):
             arguments += (*line, seconds)
         return ["EVALSHA", CLAIM_SHA, len(self._claim_keys), *self._claim_keys, *arguments]
@@ -131,13 +136,15 @@ class Queue:
     def read_claim(answer: Sequence[Any]) -> Claim:
         """The answer of a claim."""
         now = float(answer[0])
-        rest = iter(answer[5:])
-        jobs = [
-            Claimed(lease.decode(), int(losses or 0), message, now)
-            for lease, losses, message in zip(rest, rest, rest, strict=True)
-        ]
+        rest = iter(answer[6:])
+        jobs = []
+        for found, losses, entry in zip(rest, rest, rest, strict=True):
+            lease = found.decode()
+            in_lane = "/" in lease.partition("|")[0]  # then the instant stands before the message at which it is due
+            jobs.append(Claimed(lease, int(losses or 0), entry[DUE:] if in_lane else entry, now))
         look_again_s = float(answer[4]) if answer[4] else None
-        return Claim(jobs, bool(answer[1]), int(answer[2]), now, int(answer[3]), look_again_s)
+        blocked_s = float(answer[5]) if answer[5] else None
+        return Claim(jobs, bool(answer[1]), int(answer[2]), now, int(answer[3]), look_again_s, blocked_s)
 
     def claim(self, room: int, owner: str, idle: bool = True) -> list[Claimed]:
         """Take up to ``room`` jobs, the most urgent queue first."""
@@ -154,7 +161,7 @@ class Queue:
         arguments: list[Any] = [self._result_ttl_ms]
         for lease, job_id, result in done:
             names.append(keys.result(job_id))
-            arguments += (lease, result)
+            arguments += (lease, result, *_cost(lease, result))
         return [lease.decode() for lease in self._finish(names, arguments)]
 
     def release(self, leases: Sequence[str]) -> int:
@@ -203,3 +210,20 @@ class Queue:
             return []
         found = self.redis.zmscore(keys.cancelled(), list(job_ids))
         return [job_id for job_id, until in zip(job_ids, found, strict=True) if until is not None]
+
+
+def _cost(lease: str, result: bytes) -> tuple[float | str, int | str]:
+    """What a job has cost its tenant in tokens, and its output tokens; empty if nobody is charged or nobody knows."""
+    if lease.count("|") == 1 or (tokens := fairness.used(result)) is None:
+        return "", ""
+    return fairness.price(*tokens), tokens[1]
+
+
+def _policies(settings: Settings) -> str:
+    """Weights and quotas of tenants as ``quotas.lua`` reads them."""
+    policies = {}
+    for name, tenant in settings.tenants.items():
+        known = {"weight": tenant.weight, "in_flight": tenant.max_in_flight, "per_minute": tenant.tokens_per_minute}
+        policy = {key: value for key, value in known.items() if value is not None}
+        policies[name if name == OTHERS else quoted(name)] = policy
+    return json.dumps(policies) if policies else ""

@@ -27,6 +27,7 @@ class QueueState:
     model: str
     tier: str
     length: int
+    """In its list, and in the lanes of its tenants."""
     oldest_age_s: float
     """By its producer's own stamp, if there is one: to be shown, not to be acted on."""
     waited_s: float
@@ -68,6 +69,7 @@ def observe(redis: Redis, settings: Settings) -> dict[str, ModelQueues]:
         for name, model in settings.models.items():
             pipe.hgetall(keys.served(name))
             pipe.hgetall(keys.taken(name))
+            pipe.hgetall(keys.lanes(name))
             pipe.hlen(keys.inflight(name))
             pipe.xlen(keys.dead(name))
             pipe.llen(keys.suspects(name))
@@ -80,15 +82,16 @@ def observe(redis: Redis, settings: Settings) -> dict[str, ModelQueues]:
     now = seconds + microseconds / 1e6
     found, unseen = {}, []
     for name, model in settings.models.items():
-        served, taken = _sound(next(answers), {}), _sound(next(answers), {})
+        served, taken, lanes = (_sound(next(answers), {}) for _ in range(3))
         inflight, dead, suspects, deferred = (_sound(next(answers), 0) for _ in range(4))
         tiers = []
         for tier in model.tiers:
             queue = keys.queue(name, tier).encode()
             length, head = _sound(next(answers), 0), _sound(next(answers), None)
-            if head is not None and queue not in served:
+            length += int(lanes.get(b"jobs:" + queue, 0))
+            if length and queue not in served:
                 unseen.append((keys.served(name), queue))
-            waited = max(0.0, now - float(served.get(queue, now))) if head is not None else 0.0
+            waited = max(0.0, now - float(served.get(queue, now))) if length else 0.0
             age = waited if head is None else _age(head, now, waited)
             tiers.append(QueueState(name, tier, length, age, waited, int(taken.get(queue, 0)) + length))
         found[name] = ModelQueues(name, tuple(tiers), inflight, dead, suspects, deferred)

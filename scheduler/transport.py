@@ -12,6 +12,7 @@ Private parts of Kombu 5.7 that this touches: ``MultiChannelPoller._register``, 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -72,8 +73,8 @@ class Channel(stock.Channel):
     """Takes jobs while the engine has room; peeks while there are none.
 
     It is in one of four states: *idle*, *claiming* (a claim is on its way), *peeking* (the queues were empty, and
-    a blocking peek is out on each), or *waiting* (there are jobs, but not for us now: a fuller batch is worth some
-    time, or a suspect goes first, to a worker that holds nothing).
+    a blocking peek is out on each, and on what says that there are jobs in lanes), or *waiting* (there are jobs, but
+    not for us now: a fuller batch is worth some time, or a suspect goes first, to a worker that holds nothing).
     """
 
     QoS = QoS  # type: ignore[assignment]  # the stock one is the sweep that leases replace
@@ -83,7 +84,7 @@ class Channel(stock.Channel):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._state = "idle"
-        self._look_again_at = 0.0
+        self._look_again_at = math.inf
         self._held_then = 0
         self._peeks: dict[str, _Peek] = {}
         self.handlers["CLAIM"] = self._on_claimed
@@ -99,12 +100,15 @@ class Channel(stock.Channel):
             self.ledger.count != self._held_then or time.monotonic() >= self._look_again_at
         ):
             self._state = "idle"
+        if self._state == "peeking" and time.monotonic() >= self._look_again_at:
+            self._state = "idle"
         if self._state == "idle":
             self._claim(poller)
         elif self._state == "peeking":
             self._peek(poller)
 
     def _claim(self, poller: Poller) -> None:
+        self._look_again_at = math.inf
         poller.ensure_registered(self, self.client, "CLAIM")
         self.client.connection.send_command(*self.ledger.claim_command())
         self._state = "claiming"
@@ -125,15 +129,21 @@ class Channel(stock.Channel):
             self._wait(EMPTYING_S)
         else:
             self._state = "peeking"  # of what it left, a peek tells at once
+            if claim.blocked_s is not None:  # but not when a tenant may go on again
+                self._look_again(claim.blocked_s)
 
     def _wait(self, seconds: float) -> None:
         self._state = "waiting"
         self._held_then = self.ledger.count
+        self._look_again(seconds)
+
+    def _look_again(self, seconds: float) -> None:
         self._look_again_at = time.monotonic() + seconds
         self.connection.cycle.wake_in(seconds)
 
     def _peek(self, poller: Poller) -> None:
-        for queue in (*self.active_queues, keys.suspects(self.ledger.queue.model)):
+        model = self.ledger.queue.model
+        for queue in (*self.active_queues, keys.suspects(model), keys.wake(model)):
             peek = self._peeks.setdefault(queue, _Peek(queue))
             if peek.connection is None:
                 peek.connection = self.pool.get_connection()

@@ -6,7 +6,8 @@ import hashlib
 import json
 from collections import Counter
 from dataclasses import dataclass
-from itertools import count
+from datetime import UTC, datetime, timedelta
+from itertools import chain, count
 from typing import Any
 
 import pytest
@@ -19,11 +20,17 @@ from producer import envelope, keys
 from producer.job import Job
 from producer.settings import Limits, Model, Redis, Settings
 from producer.submission import CANCEL_LUA, SUBMIT_LUA, arguments, plan
+from producer.tenants import DEFAULT
 from scheduler import deadletters
 from scheduler.queue import Queue
 
 MODEL = "m"
 TIERS = ("interactive", "batch")
+TENANTS = (DEFAULT, "named", "capped")
+LISTS = 1 + 2 * len(TENANTS)
+"""Where the jobs of one queue wait: its list, and for each tenant a lane, and those with deadlines."""
+CAP = 2
+"""Most jobs of the last in flight."""
 WORKERS = st.sampled_from(["a", "b", "c"])
 PICK = st.integers(0, 1000)
 """Which of those that there are; taken modulo how many."""
@@ -32,7 +39,9 @@ PICK = st.integers(0, 1000)
 @pytest.fixture
 def settings() -> Settings:
     model = Model(engine="echo", tiers=TIERS, limits=Limits(max_retries=2))
-    return Settings(redis=Redis(lease_s=3600, max_losses=3), models={MODEL: model})
+    return Settings(
+        redis=Redis(lease_s=3600, max_losses=3), models={MODEL: model}, tenants={"capped": {"max_in_flight": CAP}}
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +49,7 @@ class Seen:
     """The queue at one moment."""
 
     places: dict[str, list[bytes]]
-    """Messages by where they are."""
+    """Messages by where they are, as they are kept there."""
     inflight: dict[str, bytes]
     leases: set[str]
     remembered: set[str]
@@ -82,6 +91,9 @@ class QueueMachine(RuleBasedStateMachine):
         with self.redis.pipeline() as pipe:
             for tier in TIERS:
                 pipe.lrange(keys.queue(MODEL, tier), 0, -1)
+                for tenant in TENANTS:
+                    pipe.lrange(keys.lane(MODEL, tier, tenant), 0, -1)
+                    pipe.zrange(keys.dated(MODEL, tier, tenant), 0, -1)
             pipe.lrange(keys.suspects(MODEL), 0, -1)
             pipe.zrange(keys.deferred(MODEL), 0, -1)
             pipe.hgetall(keys.inflight(MODEL))
@@ -93,7 +105,10 @@ class QueueMachine(RuleBasedStateMachine):
             *waiting, suspects, deferred, inflight, leases, dead, losses, retries, results = pipe.execute()
         return Seen(
             {
-                **{keys.queue(MODEL, tier): found for tier, found in zip(TIERS, waiting, strict=True)},
+                **{
+                    keys.queue(MODEL, tier): [*chain(*waiting[n * LISTS : (n + 1) * LISTS])]
+                    for n, tier in enumerate(TIERS)
+                },
                 "suspects": [entry.partition(b"|")[2] for entry in suspects],
                 "deferred": [entry.partition(b"|")[2] for entry in deferred],
                 "in flight": list(inflight.values()),
@@ -118,6 +133,14 @@ class QueueMachine(RuleBasedStateMachine):
     def _leases(self) -> list[str]:
         return [lease for leases in self.held.values() for lease in leases] + self.ghosts
 
+    def _capped(self) -> tuple[int, int]:
+        """Jobs of the capped tenant that wait in its lanes, and how many of them may be taken."""
+        waiting = sum(
+            self.redis.llen(keys.lane(MODEL, tier, "capped")) + self.redis.zcard(keys.dated(MODEL, tier, "capped"))
+            for tier in TIERS
+        )
+        return waiting, CAP - int(self.redis.hget(keys.held(MODEL), "capped") or 0)
+
     def _live(self, lease: str) -> str | None:
         """The job under a lease, if it is still held."""
         message = self._inflight().get(lease)
@@ -130,10 +153,19 @@ class QueueMachine(RuleBasedStateMachine):
 
     # -- what is done -------------------------------------------------------------------------------
 
-    @rule(numbers=st.lists(st.integers(0, 30), min_size=1, max_size=5), tier=st.sampled_from(TIERS))
-    def submit(self, numbers: list[int], tier: str) -> None:
+    @rule(
+        numbers=st.lists(st.integers(0, 30), min_size=1, max_size=5),
+        tier=st.sampled_from(TIERS),
+        tenant=st.sampled_from(TENANTS),
+        due_s=st.none() | st.integers(1, 500),
+    )
+    def submit(self, numbers: list[int], tier: str, tenant: str, due_s: int | None) -> None:
         """Numbers come up again: then the job is there already, wherever it is, and must not come twice."""
-        jobs = [Job(model=MODEL, tier=tier, input="x", idempotency_key=str(number)) for number in numbers]
+        deadline = None if due_s is None else datetime.now(UTC) + timedelta(seconds=due_s)
+        jobs = [
+            Job(model=MODEL, tier=tier, input="x", idempotency_key=str(number), tenant=tenant, deadline=deadline)
+            for number in numbers
+        ]
         ids, pushes = plan(jobs, self.settings)
         fresh = set(ids) - self.ids
         pushed = sum(self._submit(*arguments(push, self.settings))[0] for push in pushes)
@@ -145,8 +177,10 @@ class QueueMachine(RuleBasedStateMachine):
         idle = not self.held[worker]
         suspects = self.redis.llen(keys.suspects(MODEL))
         places = self._see().places
+        capped, free = self._capped()
         jobs = self.queue.claim(room, f"{worker}.{next(self._owners)}", idle)
         waiting = sum(len(places[keys.queue(MODEL, tier)]) for tier in TIERS)
+        waiting -= max(0, capped - free)
         assert len(jobs) == (int(idle) if suspects else min(room, waiting))
         for job in jobs:
             assert self._live(job.lease) == _id(job.message)
@@ -183,7 +217,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert self.queue.release([lease]) == (job_id is not None)
         self._forget(lease)
         if job_id is not None:
-            assert self._place(job_id) in (["suspects"], [lease.partition("|")[0]])
+            assert self._place(job_id) in (["suspects"], [lease.partition("|")[0].partition("/")[0]])
 
     @precondition(lambda self: self._leases())
     @rule(pick=PICK)
@@ -261,6 +295,29 @@ class QueueMachine(RuleBasedStateMachine):
         open_ = {_sha(message) for place, messages in seen.places.items() if place != "dead" for message in messages}
         assert seen.remembered <= open_, "losses or retries are remembered of a job that ended"
 
+    @invariant()
+    def the_lanes_are_what_is_said_of_them(self) -> None:
+        told = {field.decode(): value for field, value in self.redis.hgetall(keys.lanes(MODEL)).items()}
+        in_lanes = 0
+        for tier in TIERS:
+            jobs = {}
+            for tenant in TENANTS:
+                dated = self.redis.zrange(keys.dated(MODEL, tier, tenant), 0, 0, withscores=True)
+                assert self.redis.zscore(keys.due(MODEL, tier), tenant) == (dated[0][1] if dated else None)
+                jobs[tenant] = self.redis.llen(keys.lane(MODEL, tier, tenant))
+                jobs[tenant] += self.redis.zcard(keys.dated(MODEL, tier, tenant))
+            assert int(told.get(f"jobs:{MODEL}.{tier}", 0)) == sum(jobs.values())
+            in_lanes += sum(jobs.values())
+            active = {tenant.decode() for tenant in self.redis.zrange(keys.counters(MODEL, tier), 0, -1)}
+            departed = {tenant.decode() for tenant in self.redis.zrange(keys.departed(MODEL, tier), 0, -1)}
+            assert active - {DEFAULT} == {tenant for tenant, count in jobs.items() if count} - {DEFAULT}
+            assert not active & departed
+        counted = sum(lease.endswith("|f") for lease in self._inflight())
+        assert self._capped()[1] == CAP - counted >= 0
+        if in_lanes > self._capped()[0]:
+            assert self.redis.llen(keys.wake(MODEL)) == 1, "nobody would notice them"
+        assert self.redis.llen(keys.wake(MODEL)) <= 1
+
     def _check_places(self, seen: Seen) -> None:
         places = Counter(_id(message) for messages in seen.places.values() for message in messages)
         assert not {job_id: times for job_id, times in places.items() if times > 1}
@@ -284,7 +341,8 @@ class QueueMachine(RuleBasedStateMachine):
 
 
 def _id(message: bytes) -> str:
-    return str(json.loads(message)["headers"]["id"])
+    """Of a message as it is kept: in a lane, an instant stands before it."""
+    return str(json.loads(message[message.index(b"{") :])["headers"]["id"])
 
 
 def _sha(message: bytes) -> str:

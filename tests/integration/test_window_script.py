@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from producer import Client, Job, Settings, keys
-from producer.envelope import encode
+from producer.submission import SUBMIT_LUA, arguments, plan
 from scheduler.queue import Queue
 from scheduler.window import Hold, Waiting, look_again
 
@@ -55,9 +55,12 @@ def test_lua_and_python_say_the_same(
     assert lua == pytest.approx(min(python, 1e9), abs=1e-6)
 
 
+FLEET = Settings(models={"m": {"engine": "echo", "tiers": ["interactive", "batch"]}})
+
+
 @pytest.fixture
 def queue(redis: redis_py.Redis) -> Queue:
-    return Queue(redis, Settings(models={"m": {"engine": "echo", "tiers": ["interactive", "batch"]}}), "m")
+    return Queue(redis, FLEET, "m")
 
 
 def claim(queue: Queue, hold: Hold, room: int = 8) -> tuple[int, float | None]:
@@ -67,7 +70,8 @@ def claim(queue: Queue, hold: Hold, room: int = 8) -> tuple[int, float | None]:
 
 
 def push(queue: Queue, tier: str = "interactive", **fields: object) -> None:
-    queue.redis.lpush(f"m.{tier}", encode(Job(model="m", tier=tier, input="x", **fields), "id"))
+    _, (push,) = plan([Job(model="m", tier=tier, input="x", **fields)], FLEET)
+    queue.redis.register_script(SUBMIT_LUA)(*arguments(push, FLEET))
 
 
 def test_jobs_are_held_in_redis_until_a_batch_is_due(queue: Queue) -> None:
@@ -92,12 +96,12 @@ def test_what_was_held_long_enough_is_due(queue: Queue, redis: redis_py.Redis) -
 
 def test_a_deadline_of_its_own_is_heeded(queue: Queue) -> None:
     hold = Hold(full=9, hold_s=(30.0, 60.0), run_s=2.0, per_job_s=100.0)
-    push(queue, deadline=f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(time.time() + 7))}+00:00")
+    push(queue, "batch", deadline=f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(time.time() + 7))}+00:00")
     taken, look_again_s = claim(queue, hold)
     assert taken == 0
     assert look_again_s is not None
     assert look_again_s <= 5
-    push(queue, deadline=f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(time.time() + 1))}+00:00")
+    push(queue, "batch", deadline=f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(time.time() + 1))}+00:00")
     assert claim(queue, hold)[0] == 2
 
 

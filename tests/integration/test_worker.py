@@ -95,6 +95,14 @@ def test_many_jobs_come_back_each_once_and_nothing_is_left(fleet: Fleet) -> None
         assert not fleet.redis.exists(key), key
 
 
+def test_a_named_tenants_job_wakes_an_idle_worker(fleet: Fleet) -> None:
+    fleet.worker("echo", "w")
+    fleet.client.result(fleet.client.submit("echo", "x"), timeout=DEADLINE_S)  # from now on it only peeks
+    job = fleet.client.submit("echo", "y", tenant="acme, inc.", deadline=DEADLINE_S)
+    assert fleet.client.result(job, timeout=DEADLINE_S).output == "y"
+    wait_for(lambda: not fleet.redis.exists(keys.wake("echo"), keys.inflight("echo")))
+
+
 async def _through_asyncio(fleet: Fleet) -> None:
     async with AsyncClient(fleet.settings) as client:
         jobs = [await client.submit("echo", str(n)) for n in range(3)]
