@@ -31,11 +31,8 @@ def encode(job: Job, job_id: str) -> bytes:
     fields = job.model_dump(mode="json", exclude_defaults=True)
     queue = keys.queue(job.model, job.tier)
     body = json.dumps([[], fields, _EMBED])
-    # Where claim.lua looks for a deadline: in the first bytes.
-    deadline = {"deadline_at": round(job.deadline.timestamp(), 6)} if job.deadline else {}
     message = {
         "headers": {
-            **deadline,
             "lang": "py",
             "task": TASK,
             "id": job_id,

@@ -133,10 +133,17 @@ def _located(
 
 
 def _lengths(redis: Redis, settings: Settings, model: str) -> list[int]:
+    queues = [keys.queue(model, tier) for tier in settings.model(model).tiers]
     with redis.pipeline(transaction=False) as pipe:
-        for tier in settings.model(model).tiers:
-            pipe.llen(keys.queue(model, tier))
-        return [found if isinstance(found, int) else 0 for found in pipe.execute(raise_on_error=False)]
+        for queue in queues:
+            pipe.llen(queue)
+        pipe.hmget(keys.lanes(model), [f"jobs:{queue}" for queue in queues])
+        *listed, laned = pipe.execute(raise_on_error=False)
+    in_lanes = laned if isinstance(laned, list) else [None] * len(queues)
+    return [
+        (length if isinstance(length, int) else 0) + int(jobs or 0)
+        for length, jobs in zip(listed, in_lanes, strict=True)
+    ]
 
 
 def _situation(

@@ -48,10 +48,12 @@ class Metrics:
                 # Since when its head was passed over; before any worker looked, since when it is not empty.
                 pipe.hget(keys.served(name), queue)
                 pipe.hget(keys.waiting(name), queue)
+                pipe.hget(keys.lanes(name), f"jobs:{queue}")
             (seconds, microseconds), *answers = await pipe.execute()
         now = seconds + microseconds / 1e6
         for number, (name, tier) in enumerate(queues):
-            length, served, waiting = answers[3 * number : 3 * number + 3]
+            listed, served, waiting, laned = answers[4 * number : 4 * number + 4]
+            length = listed + int(laned or 0)
             since = float(served or waiting or now)
             self._length.labels(name, tier).set(length)
             self._oldest.labels(name, tier).set(max(0.0, now - since) if length else 0.0)

@@ -30,7 +30,7 @@ from producer.job import TASK
 from producer.settings import Limits, Model, Redis
 from producer.submission import plan
 
-OURS_ALONE = {"submitted_at", "deadline_at"}
+OURS_ALONE = {"submitted_at"}
 NEW_EVERY_TIME = {"id", "root_id", "origin", "kwargsrepr", "correlation_id", "reply_to", "delivery_tag"}
 
 
