@@ -75,6 +75,7 @@ bench: bench-setup ## the benchmarks, each beside its baseline; the last line of
 	$(BIN)/python -m benchmarks.generation
 	$(BIN)/python -m benchmarks.gateway
 	$(BIN)/python -m benchmarks.chaos
+	$(BIN)/python -m benchmarks.fairness
 	$(BIN)/python -m benchmarks.batches
 	$(BIN)/python -m benchmarks.devices
 
