@@ -81,7 +81,7 @@ class Controller:
         self.host = socket.gethostname()
         self.policy = policy
         self.reconciler = Reconciler(policy or named(settings.scaling.policy))
-        self.foresights = Foresights(redis)
+        self.foresights = Foresights(redis, self.journal)
         self._leads: bool | None = None  # not known before the first round
         self._reachable = True
         self._troubles = Troubles(log)

@@ -21,6 +21,7 @@ from .leader import Leader
 if TYPE_CHECKING:
     from redis import Redis
 
+    from producer.estimate import Errors
     from producer.heartbeat import Heartbeat
 
     from .decisions import Drain, Inputs, Start
@@ -83,6 +84,9 @@ class Told(Journal):
         self._last[key] = now
         if not known:
             super().decided(now, decision, worker)
+
+    def learned(self, model: str, errors: Errors) -> None:
+        """Nothing is written."""
 
     def _publish(self, key: str, view: str, ttl_s: float) -> None:
         pass

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from producer import keys
 from producer.waiting import recall
 
 from .foresight import Foresight
@@ -18,14 +16,15 @@ if TYPE_CHECKING:
     from scheduler.queues import ModelQueues
 
     from .demand import Demand
+    from .journal import Journal
     from .roster import Worker
 
 
 class Foresights:
     """A foresight for each model; it goes on from what was learned before."""
 
-    def __init__(self, redis: Redis) -> None:
-        self._redis = redis
+    def __init__(self, redis: Redis, journal: Journal) -> None:
+        self._redis, self._journal = redis, journal
         self._own: dict[str, Foresight] = {}
 
     def forget(self) -> None:
@@ -44,5 +43,4 @@ class Foresights:
         if own is None:
             own = self._own[queues.model] = Foresight(recall(self._redis, queues.model))
         if own.look(now, settings, queues, demand, workers):
-            told = {kind: [round(ratio, 4) for ratio in ratios] for kind, ratios in own.errors.ratios.items()}
-            self._redis.set(keys.estimates(queues.model), json.dumps(told))
+            self._journal.learned(queues.model, own.errors)

@@ -12,7 +12,7 @@ import math
 from collections import Counter
 from pathlib import Path
 
-from autoscaler.policy import BACKLOG
+from autoscaler.policy import named
 from benchmarks.chaos.bars import Bar
 from producer.estimate import Interval, Why
 from producer.settings import Model, Scaling, Settings
@@ -25,6 +25,8 @@ from simulator.service import ServiceModel
 from simulator.trace import Trace, assign, faster, since, until
 
 SETTINGS = Settings(models={"m": Model(engine="echo", max_replicas=16)}, scaling=Scaling(idle_s=60))
+POLICY = named(SETTINGS.scaling.policy)
+"""The live fleet's default."""
 HARDWARE = Hardware(
     (DeviceType(type="h100", count=16),), {"m": ServiceModel(0.02, 0.0005, 0.0002, load_s=60, load_sigma=0.2)}
 )
@@ -67,11 +69,11 @@ def _held_back(path: Path, times: float, seed: int) -> tuple[list[Told], Outcome
     trace = readers.read(path, seed, SERVEGEN_S) if path.suffix == ".tgz" else readers.read(path, seed)
     half = trace.lasts_s / 2
     teaching = Foresight()
-    first = Simulation(SETTINGS, HARDWARE, _assigned(until(trace, half), times, seed), BACKLOG, foresight=teaching)
+    first = Simulation(SETTINGS, HARDWARE, _assigned(until(trace, half), times, seed), POLICY, foresight=teaching)
     first.run()
     foresight = Foresight(teaching.errors)
     second = Simulation(
-        SETTINGS, HARDWARE, _assigned(since(trace, half), times, seed + 1), BACKLOG, seed=seed, foresight=foresight
+        SETTINGS, HARDWARE, _assigned(since(trace, half), times, seed + 1), POLICY, seed=seed, foresight=foresight
     )
     second.rounds.measured = first.rounds.measured
     outcome = second.run()

@@ -9,6 +9,7 @@ import redis as redis_py
 
 from autoscaler.demand import assess, watch
 from autoscaler.foresights import Foresights
+from autoscaler.journal import Journal
 from autoscaler.roster import Phase, Worker
 from deploy import acl
 from deploy.cli.job import json_of, text_of
@@ -133,7 +134,7 @@ def test_a_producer_sees_no_queue_and_is_told_of_its_end(own_server: Server, tmp
 def test_the_autoscaler_learns_how_far_its_estimates_are_off_and_tells_it(
     redis: redis_py.Redis, settings: Settings
 ) -> None:
-    foresights, traffic, now = Foresights(redis), None, 1000.0
+    foresights, traffic, now = Foresights(redis, Journal(redis)), None, 1000.0
     worker = Worker("w", "m", "cpu:0", Phase.READY, True, 0.0, running=4, jobs_per_s=1.0)
 
     def look() -> None:
@@ -153,6 +154,5 @@ def test_the_autoscaler_learns_how_far_its_estimates_are_off_and_tells_it(
         now += 10.0
     learned = waiting.recall(redis, "m").quantiles()
     assert learned[Why.FULL] == pytest.approx((3.05 / 1.05, 3.05 / 1.05), abs=0.01)
-    assert Foresights(redis)._own == {}
     redis.set(keys.estimates("m"), "rubbish")
     assert waiting.recall(redis, "m") == Errors()
