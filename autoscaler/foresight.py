@@ -48,7 +48,7 @@ class Foresight:
         for tier in queues.tiers:
             if tier.length:
                 found = estimate(situation(now, settings, demand, workers, tier.tier), self.errors.quantiles())
-                if self.errors.wants(found.why, now):
+                if self.errors.wants(found, now):
                     self._open.append(Told(tier.tier, tier.arrived, now, found))
         return bool(true)
 

@@ -3,9 +3,9 @@
 The queue is taken for a fluid: so many jobs are before this one, those that arrive meanwhile in more urgent tiers go
 before it, too, and each replica takes one as often as it ends one. A replica that becomes ready takes as many at once
 as it has places. What this leaves out (lengths that differ, replicas that come or go) is learned: from what became of
-earlier estimates, for each reason apart, follow the quantiles of the ratio of the time that it took to the time that
-was foretold, and with them the interval. That is conformal prediction (Vovk et al., Algorithmic Learning in a Random
-World, 2005) by category, over the latest errors and not over all.
+earlier estimates, for each reason and tier apart, follow the quantiles of the ratio of the time that it took to the
+time that was foretold, and with them the interval. That is conformal prediction (Vovk et al., Algorithmic Learning in a
+Random World, 2005) by category, over the latest errors and not over all.
 """
 
 from __future__ import annotations
@@ -94,35 +94,41 @@ class Interval:
 class Estimate:
     """When a job starts and ends, why it waits, and that in words."""
 
+    tier: str
     starts: Interval
     ends: Interval
     why: Why
     reason: str
 
+    @property
+    def kind(self) -> str:
+        """Those that are wrong for the same causes."""
+        return f"{self.why}, {self.tier}"
+
 
 @dataclass(slots=True)
 class Errors:
-    """What became of earlier estimates: by reason, and apart for starts and ends, the latest ratios of what it took to
-    what was foretold."""
+    """What became of earlier estimates: by their kind, and apart for starts and ends, the latest ratios of what it took
+    to what was foretold."""
 
     ratios: dict[str, deque[float]] = field(default_factory=dict)
     _told_at: dict[str, float] = field(default_factory=dict)
 
-    def wants(self, why: Why, now: float) -> bool:
+    def wants(self, told: Estimate, now: float) -> bool:
         """Whether what becomes of an estimate that is made now, in seconds by any clock, shall be learned."""
-        before = self._told_at.get(why, -math.inf)
+        before = self._told_at.get(told.kind, -math.inf)
         due = now - before >= SPACING_S or now < before  # another clock, as after a restart
         if due:
-            self._told_at[why] = now
+            self._told_at[told.kind] = now
         return due
 
     def started(self, told: Estimate, took_s: float) -> None:
         """A job was taken so many seconds after its estimate."""
-        self._learn(told.why, told.starts.expected, took_s)
+        self._learn(told.kind, told.starts.expected, took_s)
 
     def ended(self, told: Estimate, took_s: float) -> None:
         """A job was done so many seconds after its estimate."""
-        self._learn(_end(told.why), told.ends.expected, took_s)
+        self._learn(_end(told.kind), told.ends.expected, took_s)
 
     def merge(self, told: Mapping[str, Sequence[float]]) -> None:
         """Go on from what an earlier one had learned: its ``ratios``. What is no ratio is passed over."""
@@ -151,13 +157,14 @@ def estimate(of: Situation, learned: Mapping[str, Ratios] | None = None) -> Esti
     starts_s = _starts_s(of)
     # With no rate known, it is not before a replica is ready, and nobody knows by when.
     soonest_s = starts_s if math.isfinite(starts_s) else min(of.ready_in_s, default=of.load_s)
-    starts = _interval(starts_s, soonest_s, learned.get(why, UNTAUGHT))
-    ends = _interval(starts_s + of.run_s, soonest_s + of.run_s, learned.get(_end(why), learned.get(why, UNTAUGHT)))
-    return Estimate(starts, ends, why, reason)
+    kind = f"{why}, {of.tier}"
+    starts = _interval(starts_s, soonest_s, learned.get(kind, UNTAUGHT))
+    ends = _interval(starts_s + of.run_s, soonest_s + of.run_s, learned.get(_end(kind), learned.get(kind, UNTAUGHT)))
+    return Estimate(of.tier, starts, ends, why, reason)
 
 
-def _end(why: Why) -> str:
-    return f"{why}: end"
+def _end(kind: str) -> str:
+    return f"{kind}: end"
 
 
 def _interval(expected: float, soonest: float, ratios: Ratios) -> Interval:

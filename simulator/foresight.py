@@ -43,7 +43,7 @@ class Foresight:
         errors = self.errors.setdefault(_model(sim, request), Errors())
         told = Told(request, now, estimate(situation(sim, request, now), errors.quantiles()))
         self.told.append(told)
-        if errors.wants(told.estimate.why, now):
+        if errors.wants(told.estimate, now):
             self._learning[request] = told
 
     def started(self, sim: Simulation, request: int, now: float) -> None:

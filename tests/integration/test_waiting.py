@@ -153,6 +153,6 @@ def test_the_autoscaler_learns_how_far_its_estimates_are_off_and_tells_it(
         look()  # it took three
         now += 10.0
     learned = waiting.recall(redis, "m").quantiles()
-    assert learned[Why.FULL] == pytest.approx((3.05 / 1.05, 3.05 / 1.05), abs=0.01)
+    assert learned[f"{Why.FULL}, batch"] == pytest.approx((3.05 / 1.05, 3.05 / 1.05), abs=0.01)
     redis.set(keys.estimates("m"), "rubbish")
     assert waiting.recall(redis, "m") == Errors()

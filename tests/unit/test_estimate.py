@@ -108,7 +108,7 @@ def test_few_errors_teach_nothing_and_those_of_one_moment_count_once() -> None:
         errors.started(told, 1.0)
     assert not errors.quantiles()
     errors.started(told, 1.0)
-    assert [*errors.quantiles()] == [Why.FULL]
-    wanted = [errors.wants(Why.FULL, now) for now in (100.0, 101.0, 104.9, 105.0, 3.0)]
+    assert [*errors.quantiles()] == [told.kind]
+    wanted = [errors.wants(told, now) for now in (100.0, 101.0, 104.9, 105.0, 3.0)]
     assert wanted == [True, False, False, True, True]
-    assert errors.wants(Why.LOADING, 3.0)
+    assert errors.wants(estimate(replace(BUSY, ready_in_s=(9.0,))), 3.0)
