@@ -6,6 +6,7 @@ import random
 import signal
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 from benchmarks.chaos import audit
@@ -90,10 +91,12 @@ def run(folder: Path, seed: int, lines: int, kills: int, say: Say) -> list[Bar]:
     rng = random.Random(seed)
     kinds = (["worker", "redis", "batches", "gateway"] * kills)[:kills]
     rng.shuffle(kinds)
-    with Arena(
-        folder, lease_s=LEASE_S, options=f"delay_s = {DELAY_S}", max_concurrency=CONCURRENCY, max_losses=1000
-    ) as arena:
-        stage = Stage(arena)
+    with (
+        Arena(
+            folder, lease_s=LEASE_S, options=f"delay_s = {DELAY_S}", max_concurrency=CONCURRENCY, max_losses=1000
+        ) as arena,
+        closing(Stage(arena)) as stage,
+    ):
         stage.start()
         batch_id = stage.create(write(folder / "in.jsonl", lines))
         siege = Siege(stage, rng, say)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from pathlib import Path
 
 from benchmarks.chaos import audit
@@ -19,8 +20,10 @@ MEMORY_MB = 300.0
 
 def run(folder: Path, lines: int, say: Say) -> list[Bar]:
     """Play it."""
-    with Arena(folder, lease_s=30.0, options="delay_s = 0", max_concurrency=256, config=CONFIG) as arena:
-        stage = Stage(arena)
+    with (
+        Arena(folder, lease_s=30.0, options="delay_s = 0", max_concurrency=256, config=CONFIG) as arena,
+        closing(Stage(arena)) as stage,
+    ):
         stage.start()
         source = write(folder / "in.jsonl", lines)
         began = time.monotonic()

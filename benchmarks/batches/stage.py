@@ -40,6 +40,10 @@ class Stage:
             self.spawn(what)
         wait_for(self._ready, "the gateway and the worker")
 
+    def close(self) -> None:
+        """Give up the client's connections; the arena ends the processes."""
+        self.http.close()
+
     def _ready(self) -> bool:
         try:
             return self.http.get("/readyz").is_success and self.arena.is_ready(f"worker-{self.workers}")

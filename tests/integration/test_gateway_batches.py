@@ -189,6 +189,22 @@ def test_cancelled_and_asked_in_vain(client: openai.OpenAI) -> None:
         client.batches.create(input_file_id="file-none", endpoint="/v1/embeddings", completion_window="24h")
 
 
+def test_what_is_not_supported_is_refused_by_its_name(client: openai.OpenAI) -> None:
+    expiry: Any = {"anchor": "created_at", "seconds": 3600}
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.files.create(file=jsonl(chats(1)), purpose="batch", expires_after=expiry)
+    assert (refused.value.param, refused.value.code) == ("expires_after[anchor]", "unsupported_parameter")
+    file = client.files.create(file=jsonl(chats(1)), purpose="batch")
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.batches.create(
+            input_file_id=file.id,
+            endpoint="/v1/chat/completions",
+            completion_window="24h",
+            output_expires_after=expiry,
+        )
+    assert refused.value.param == "output_expires_after"
+
+
 FORM = {"content-type": "multipart/form-data; boundary=b"}
 PART = b'--b\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n--b\r\n'
 FILE = PART + b'Content-Disposition: form-data; name="file"; filename="f"\r\n\r\n'
