@@ -112,9 +112,12 @@ class Forecast:
         best = min(range(len(WAYS)), key=lambda way: (self.errors[way], way))
         if self.errors[best] >= CLEARLY * self.errors[0]:
             best = 0
-        # Before anything was scored, as many as arrive may come by chance (Poisson).
-        chance = said[best] / (_ticks(horizon_s) * TICK_S)
-        square = (self.squares[best] + chance) / (self.weight + 1)
+        # Until as much was scored as is forecast, nobody knows: it may be wrong by as much as it says (half of what is
+        # exponentially distributed is), and by chance (Poisson) at least.
+        ticks = _ticks(horizon_s)
+        doubt = max(0.0, 1.0 - self.weight / ticks)
+        square = (self.squares[best] + doubt * said[best] ** 2) / (self.weight + doubt)
+        square = max(square, said[best] / (ticks * TICK_S))
         return Outlook(said[best], math.sqrt(square), WAYS[best])
 
     def _usual(self, at: float) -> float | None:

@@ -170,7 +170,7 @@ class Scaling(_Table):
     """Who says how many replicas a model should have."""
     max_step: Annotated[int, Field(ge=1)] = 16
     """How many replicas of a model are started, or drained, at once at most."""
-    headroom: Annotated[float, Field(ge=0, le=10)] = 1.0
+    headroom: Annotated[float, Field(ge=0, le=10)] = 0.5
     """Of ``slack``: how many standard deviations of its forecast's error are kept free for bursts."""
     keep_loads: Annotated[float, Field(ge=0, le=100)] = 4.0
     """Of ``slack``: for how many times as long as a replica loads a superfluous one is kept; ``idle_s`` at least."""

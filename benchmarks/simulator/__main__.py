@@ -17,6 +17,8 @@ from benchmarks.chaos.bars import Bar, show
 FIGURES = {
     1: ("calibration", "a real run beside its simulation"),
     2: ("speed", "a million requests over a thousand devices"),
+    3: ("oracle", "the policy beside one that knows the future, and beside a threshold"),
+    4: ("harvest", "offline work behind interactive work"),
     6: ("estimates", "what was foretold to those who wait, and what became of it"),
 }
 """By number: the module beside this file that measures it, and what it is. Each has a function ``run``, which takes the
