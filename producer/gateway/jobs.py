@@ -180,8 +180,8 @@ def _event(kind: str, data: Any) -> bytes:
 async def _answer(
     record: JobRecord, client: AsyncClient, status: int = 200, headers: dict[str, str] | None = None
 ) -> Response:
-    stored = await client.redis.get(keys.result(record.id))
-    if envelope.is_final(stored):
-        return Json(ended(record, stored), status, headers)
+    # Asked for first: a job that ends between two questions has a result by the second.
     state = Status.QUEUED if status == 202 else await client.status(record.id)
-    return Json(job_object(record, state), status, headers)
+    stored = await client.redis.get(keys.result(record.id))
+    told = ended(record, stored) if envelope.is_final(stored) else job_object(record, state)
+    return Json(told, status, headers)

@@ -9,7 +9,7 @@ from fastapi import Depends, Request
 from ..async_client import AsyncClient
 
 
-def _client(request: Request) -> AsyncClient:
+async def _client(request: Request) -> AsyncClient:  # not to be run on a thread, as FastAPI does with what is not async
     client: AsyncClient = request.app.state.client
     return client
 
