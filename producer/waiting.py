@@ -7,7 +7,6 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ValidationError
@@ -18,13 +17,14 @@ from .errors import UnknownTier
 from .estimate import Ahead, Errors, Estimate, Situation, estimate
 from .heartbeat import Heartbeat, WorkerState
 from .job import Status
+from .scripts import script
 
 if TYPE_CHECKING:
     from redis import Redis
 
     from .settings import Settings
 
-LOCATE_LUA = files(__package__).joinpath("locate.lua").read_text()
+LOCATE_LUA = script(__package__, "locate.lua")
 LOOK_AT = 5000
 """Most messages that are looked at from either end of a queue."""
 START_S = 1.0
@@ -86,11 +86,8 @@ def look(redis: Redis, settings: Settings, job_id: str, model: str | None = None
             return Waiting(Status.RUNNING, beat.model)
     for name in [model] if model else settings.models:
         if found := _located(redis, settings, job_id, name, tier):
-            of, ahead, exact, lengths = found
-            told = estimate(
-                _situation(redis, settings, name, of, ahead, lengths, beats), recall(redis, name).quantiles()
-            )
-            return Waiting(Status.QUEUED, name, of, ahead, exact, told)
+            told = estimate(_situation(redis, settings, name, found, beats), recall(redis, name).quantiles())
+            return Waiting(Status.QUEUED, name, found.tier, found.ahead, found.exact, told)
     return Waiting(Status.QUEUED, exact=False)
 
 
@@ -103,23 +100,31 @@ def newcomer(redis: Redis, settings: Settings, model: str, tier: str) -> Estimat
     """
     settings.tier(model, tier)
     lengths = _lengths(redis, settings, model)
-    ahead = lengths[settings.model(model).tiers.index(tier)]
-    beats = heartbeat.read_all(redis)
-    return estimate(_situation(redis, settings, model, tier, ahead, lengths, beats), recall(redis, model).quantiles())
+    place = _Place(tier, lengths[settings.model(model).tiers.index(tier)], lengths)
+    found = _situation(redis, settings, model, place, heartbeat.read_all(redis))
+    return estimate(found, recall(redis, model).quantiles())
 
 
-def _located(
-    redis: Redis, settings: Settings, job_id: str, model: str, tier: str | None
-) -> tuple[str, int, bool, list[int]] | None:
-    """Its tier, how many are before it, whether that is exact, and the lengths of all the model's queues."""
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A job's tier, how many of it are before it, and how many jobs wait in each queue of the model."""
+
+    tier: str
+    ahead: int
+    lengths: Sequence[int]
+    over_share: bool = False
+    exact: bool = True
+
+
+def _located(redis: Redis, settings: Settings, job_id: str, model: str, tier: str | None) -> _Place | None:
     tiers = settings.model(model).tiers
     if tier is not None and tier not in tiers:
         raise UnknownTier(f"model {model!r} has no tier {tier!r}; allowed: {', '.join(tiers)}")
     try:
-        script = redis.register_script(LOCATE_LUA)
-        place, ahead, *lengths = script([keys.queue(model, each) for each in tiers], [job_id, LOOK_AT])
+        locate = redis.register_script(LOCATE_LUA)
+        place, ahead, over_share, *lengths = locate([keys.queue(model, each) for each in tiers], [job_id, LOOK_AT])
         if place:
-            return tiers[place - 1], int(ahead), True, lengths
+            return _Place(tiers[place - 1], ahead, lengths, bool(over_share))
         if max(lengths) <= 2 * LOOK_AT:
             return None
         of = tier or tiers[lengths.index(max(lengths))]
@@ -129,32 +134,24 @@ def _located(
         if tier is None:
             raise NoPermissionError(str(error)) from error
         lengths, of = _lengths(redis, settings, model), tier
-    return of, max(0, lengths[tiers.index(of)] - 1), False, lengths
+    return _Place(of, max(0, lengths[tiers.index(of)] - 1), lengths, exact=False)
 
 
 def _lengths(redis: Redis, settings: Settings, model: str) -> list[int]:
+    """Jobs waiting in each queue, those in tenants' lanes too."""
     queues = [keys.queue(model, tier) for tier in settings.model(model).tiers]
     with redis.pipeline(transaction=False) as pipe:
+        pipe.hmget(keys.lanes(model), [f"jobs:{queue}" for queue in queues])
         for queue in queues:
             pipe.llen(queue)
-        pipe.hmget(keys.lanes(model), [f"jobs:{queue}" for queue in queues])
-        *listed, laned = pipe.execute(raise_on_error=False)
-    in_lanes = laned if isinstance(laned, list) else [None] * len(queues)
+        laned, *lengths = pipe.execute(raise_on_error=False)
+    laned = laned if isinstance(laned, list) else [None] * len(queues)
     return [
-        (length if isinstance(length, int) else 0) + int(jobs or 0)
-        for length, jobs in zip(listed, in_lanes, strict=True)
+        (length if isinstance(length, int) else 0) + int(more or 0) for length, more in zip(lengths, laned, strict=True)
     ]
 
 
-def _situation(
-    redis: Redis,
-    settings: Settings,
-    model: str,
-    tier: str,
-    ahead: int,
-    lengths: Sequence[int],
-    beats: Sequence[Heartbeat],
-) -> Situation:
+def _situation(redis: Redis, settings: Settings, model: str, place: _Place, beats: Sequence[Heartbeat]) -> Situation:
     told = redis.get(keys.sizes())
     wanted = _Wanted()
     if isinstance(told, bytes):
@@ -168,10 +165,15 @@ def _situation(
     rate = demand.jobs_per_s or max((beat.jobs_per_s for beat in serving), default=0.0)
     running = sum(len(beat.running) for beat in serving) / max(1, len(serving))
     return Situation(
-        tier=tier,
+        tier=place.tier,
         tiers=[
-            Ahead(each, settings.tiers[each].target_wait_s, ahead if each == tier else length, rates.get(each, 0.0))
-            for each, length in zip(settings.model(model).tiers, lengths, strict=True)
+            Ahead(
+                each,
+                settings.tiers[each].target_wait_s,
+                place.ahead if each == place.tier else length,
+                rates.get(each, 0.0),
+            )
+            for each, length in zip(settings.model(model).tiers, place.lengths, strict=True)
         ],
         ready_in_s=[
             0.0 if beat.state is WorkerState.READY else max(START_S, beat.started_at + demand.load_s - now)
@@ -183,6 +185,7 @@ def _situation(
         load_s=demand.load_s + START_S if demand.load_s else 0.0,
         run_s=max(1.0, running) / rate if rate else 0.0,
         hindrance=wanted.hold,
+        over_share=place.over_share,
         batches=settings.model(model).engine == "embed",
     )
 

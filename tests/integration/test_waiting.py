@@ -117,6 +117,22 @@ def test_in_a_long_queue_only_its_ends_are_looked_at(
         assert "at most 1999 jobs before it" in text_of(jobs[1000], deep)
 
 
+def test_a_tenant_that_had_more_than_its_share_is_told_so(redis: redis_py.Redis, settings: Settings) -> None:
+    beat(redis)
+    wanted(redis)
+    with Client(settings) as client:
+        greedy = client.submit_many([client.job("m", f"{n}", tier="batch", tenant="greedy") for n in range(6)])
+        modest = client.submit_many([client.job("m", f"{n}", tier="batch", tenant="modest") for n in range(2)])
+        redis.zadd(keys.counters("m", "batch"), {"greedy": 5000.0})  # what it was served
+        found = client.waiting(greedy[3])
+        assert (found.tier, found.ahead) == ("batch", 3 + 2)
+        assert found.estimate is not None
+        assert found.estimate.why is Why.SHARE
+        assert client.waiting(modest[1]).ahead == 1 + 1
+        newcomer = waiting.newcomer(redis, settings, "m", "batch")
+        assert newcomer.reason == "behind 8 jobs of tier batch"
+
+
 def test_a_producer_sees_no_queue_and_is_told_of_its_end(own_server: Server, tmp_path: Path) -> None:
     settings = Settings(redis=Redis(url=own_server.url), models={"m": MODEL})
     admin = redis_py.Redis.from_url(own_server.url)
