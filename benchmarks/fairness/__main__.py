@@ -98,7 +98,7 @@ def main() -> None:
     cost = median_ratio([(without.cpu_s, shared.cpu_s) for without, shared in pairs]) - 1
     spread = statistics.quantiles((without.jobs_per_s for without, _ in pairs), n=4)
     console.print(
-        f"A worker with {TENANTS} tenants, median of {len(pairs)} pairs: {-lost:+.2%} jobs per second (without tenants, "
+        f"A worker with {TENANTS} tenants, median of {len(pairs)} pairs: {-lost:+.2%} jobs/s (without tenants, "
         f"half of the rounds were between {spread[0]:.0f} and {spread[2]:.0f}), {cost:+.2%} CPU time of worker and "
         "server for each job"
     )
