@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from autoscaler.reconciler import Reconciler
 
 from .events import Events, What
+from .fair_queues import FairQueues
 from .fleet import Fleet
 from .order import LIVE, Order
 from .outcome import Fate, Outcome, Sample
@@ -57,7 +58,10 @@ class Simulation:
         self.sample_s, self.patience_s, self.foresight = sample_s, patience_s, foresight
         self.fleet = Fleet(settings, hardware, trace, seed)
         tiers = [(name, settings.tiers[name]) for name in trace.tiers]
-        self.queues = [Queues(tiers, order, trace.at) for _ in trace.models]
+        fair = order is LIVE and len(trace.tenants) > 1  # with one tenant both are the same, and a list is faster
+        self.queues: list[Queues | FairQueues] = [
+            FairQueues(settings, trace) if fair else Queues(tiers, order, trace.at) for _ in trace.models
+        ]
         self.open: list[deque[Worker]] = [deque() for _ in trace.models]
         self.rounds = Rounds(self, Reconciler(policy))
         self.dead = [0] * len(trace.models)

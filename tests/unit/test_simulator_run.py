@@ -114,6 +114,19 @@ def test_fifo_is_so_over_the_tiers_and_strict_priority_serves_the_fast_one_first
     assert median_wait(FIFO, 0) == pytest.approx(median_wait(FIFO, 1), rel=0.1)
 
 
+def test_a_tenant_that_asks_for_much_does_not_delay_one_that_asks_for_little() -> None:
+    def median_wait(order: Order) -> float:
+        settings_, hardware = fleet(2)
+        trace = assign(load(3000, 100), settings_, tiers={"fast": 1.0}, tenants={"greedy": 19.0, "modest": 1.0})
+        outcome = Simulation(settings_, hardware, trace, BACKLOG, order).run()
+        check_conservation(outcome)
+        assert Fate.OPEN not in outcome.fate
+        waits = sorted(outcome.started[one] - trace.at[one] for one, who in enumerate(trace.tenant) if who == 1)
+        return waits[len(waits) // 2]
+
+    assert median_wait(LIVE) < 0.3 * median_wait(FIFO)
+
+
 def erlang_c(servers: int, load_: float) -> float:
     """Probability of waiting in M/M/c (Erlang, 1917)."""
     last = load_**servers / math.factorial(servers) * servers / (servers - load_)

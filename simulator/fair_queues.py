@@ -1,0 +1,59 @@
+"""One model's queues on the virtual clock when several tenants share them: the live fleet's fair order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from producer.tenants import tenant as table_of
+from scheduler.fairness import price
+from scheduler.lanes import Lanes, Waiting, claim
+from scheduler.priority import rank
+from scheduler.queues import ModelQueues, QueueState
+
+if TYPE_CHECKING:
+    from producer.settings import Settings
+
+    from .trace import Trace
+
+
+class FairQueues:
+    """As :class:`~simulator.queues.Queues`, in the order of ``scheduler/lanes.py``: the most urgent queue, of it the
+    tenant that was served least, of its requests the one that is due first.
+
+    A request is charged what it costs, where the live fleet charges what such a request usually costs and sets it right
+    when it has ended. Quotas are not simulated.
+    """
+
+    def __init__(self, settings: Settings, trace: Trace) -> None:
+        weights = {name: table_of(settings.tenants, name).weight for name in trace.tenants}
+        self.tiers: list[Lanes[int]] = [Lanes(rank(settings.tiers[name]), weights) for name in trace.tiers]
+        self.arrived = [0] * len(trace.tiers)
+        self._targets = [settings.tiers[name].target_wait_s for name in trace.tiers]
+        self._trace = trace
+
+    @property
+    def waiting(self) -> int:
+        """Requests, over all tiers."""
+        return sum(map(len, self.tiers))
+
+    def push(self, tier: int, request: int, now: float) -> None:
+        """One more."""
+        trace = self._trace
+        cost = price(trace.input_tokens[request], trace.output_tokens[request])
+        due = trace.at[request] + self._targets[tier]
+        self.tiers[tier].push(Waiting(request, trace.tenants[trace.tenant[request]], due, cost), now)
+
+    give_back = push
+    """One that was claimed before is due before those that came after it."""
+
+    def claim(self, now: float, room: int) -> list[int]:
+        """Take up to ``room`` requests."""
+        return [one.job for one in claim(self.tiers, now, room)]
+
+    def observe(self, model: str, now: float, inflight: int, dead: int) -> ModelQueues:
+        """What the live autoscaler reads from Redis; ages are those of passed-over heads."""
+        states = []
+        for name, lanes, arrived in zip(self._trace.tiers, self.tiers, self.arrived, strict=True):
+            waited = now - lanes.since if len(lanes) else 0.0
+            states.append(QueueState(model, name, len(lanes), waited, waited, arrived))
+        return ModelQueues(model, tuple(states), inflight, dead)
