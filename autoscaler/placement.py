@@ -44,7 +44,8 @@ def tenants(workers: Iterable[Worker], devices: Iterable[Device], models: Mappin
         declared = model.memory_gb if model else 0.0
         measured = device.used_by.get(worker.pid) if worker.pid is not None else None
         if measured is None:  # the driver does not tell, or numbers processes otherwise, as in a container
-            measured = declared if worker.phase in (Phase.READY, Phase.DRAINING) else 0.0
+            # One that is told to go while it loads has not taken it all: what is used may still be others'.
+            measured = declared if worker.phase is Phase.READY or worker.was_ready else 0.0
         found.append(
             Tenant(worker.name, worker.model, device.id, max(declared, measured), measured, serves=worker.serves)
         )

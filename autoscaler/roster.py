@@ -51,6 +51,11 @@ class Worker:
     device_type: str = ""
 
     @property
+    def was_ready(self) -> bool:
+        """Whether its model was ever loaded, also when it drains now."""
+        return self.load_s > 0
+
+    @property
     def serves(self) -> bool:
         """Whether it is, or will be, there for new jobs."""
         return self.phase is not Phase.DRAINING
