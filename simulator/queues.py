@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from scheduler.fairness import quantum
 from scheduler.queues import ModelQueues, QueueState
 
 if TYPE_CHECKING:
@@ -50,16 +51,19 @@ class Queues:
         self.waiting += 1
 
     def claim(self, now: float, room: int) -> list[int]:
-        """Take up to ``room`` requests: all that fit of the most urgent queue, then of the next."""
+        """Take up to ``room`` requests, as :func:`scheduler.lanes.claim` does: the most urgent queue's, as long as it
+        is that once it was served, else its share."""
         claimed: list[int] = []
-        for tier in self._urgent_first(now):
-            queue = self.tiers[tier]
+        while len(claimed) < room and (order := self._urgent_first(now)):
+            tier, queue = order[0], self.tiers[order[0]]
             take = min(room - len(claimed), len(queue))
+            if len(order) > 1 and not self._by_arrival:
+                second = self._ranks[order[1]].urgency(self._waited(order[1], now))
+                if self._ranks[tier].urgency(0.0) < second:
+                    take = min(take, quantum(room))
             for _ in range(take):
                 claimed.append(queue.popleft())
             self._since[tier] = now
-            if len(claimed) == room:
-                break
         self.waiting -= len(claimed)
         return claimed
 
