@@ -90,6 +90,12 @@ def run(options: argparse.Namespace) -> list[Bar]:
         f"each sequence, {service.prompt_token_s * 1e3:.2f} ms for each token of a prompt",
         flush=True,
     )
+    # How well the figures tell what they were learned from: what is off here, too, is the model's fault; what is off
+    # below alone, the machine's, which was another by then.
+    middles = [
+        percentile([one.ended - one.at for one in run], 0.5) for run in (taught, _simulate(settings, service, taught))
+    ]
+    print(f"  p50 of the part that taught them: real {middles[0]:.3f}, simulated {middles[1]:.3f}", flush=True)
     return _compare(real, _simulate(settings, service, real), settings.tiers[TIER].target_wait_s)
 
 
