@@ -209,6 +209,8 @@ def _why(of: Situation) -> tuple[Why, str]:
     if not of.ready_in_s:
         return Why.NO_WORKER, of.hindrance or "no worker of the model runs yet; the autoscaler starts one"
     if not serving:
+        if not of.load_s:
+            return Why.LOADING, "the model is loading; how long that takes was not measured yet"
         return Why.LOADING, f"the model is loading, for about {max(0.0, min(of.ready_in_s)):.0f} s more"
     before = [tier for tier in _urgent(of) if tier.jobs]
     if before:
