@@ -57,6 +57,7 @@ def _options() -> argparse.Namespace:
         default=Path("../shared/traces"),
         help="where the public traces lie (default: %(default)s)",
     )
+    parser.add_argument("--plot", type=Path, help="a picture of figure 3: devices over time")
     options = parser.parse_args()
     try:
         options.only = sorted({int(number) for number in options.only.split(",")})

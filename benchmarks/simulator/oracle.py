@@ -34,15 +34,22 @@ QUICK_S, QUICK_CUTS = 600.0, 20
 def run(options: argparse.Namespace) -> list[Bar]:
     """Both traces; with ``quick`` their first ten minutes and a short search."""
     bars: list[Bar] = []
+    drawn: list[tuple[str, Trace, dict[str, Run]]] = []
     for name, most in RATIOS.items():
         trace = azure.read(options.traces, name, options.seed, QUICK_S if options.quick else None)
         print(f"  {name}: {len(trace):,} requests in {trace.lasts_s:,.0f} s", flush=True)
-        bars += _near(options, name, trace, most)
-        bars.append(_threshold(name, trace))
+        found, clairvoyants = _near(options, name, trace, most)
+        bars += [found, _threshold(name, trace)]
+        runs = {policy: azure.run(name, trace, named(policy), azure.fleet()) for policy in (SLACK.name, "threshold")}
+        drawn.append((name, trace, {**runs, "clairvoyant": clairvoyants}))
+    if options.plot is not None:
+        from .picture import save
+
+        save(drawn, options.plot)
     return bars
 
 
-def _near(options: argparse.Namespace, name: str, trace: Trace, most: float) -> list[Bar]:
+def _near(options: argparse.Namespace, name: str, trace: Trace, most: float) -> tuple[Bar, Run]:
     for policy in POLICIES.values():
         one = azure.run(name, trace, policy, azure.fleet())
         _tell(policy.name, one)
@@ -58,7 +65,8 @@ def _near(options: argparse.Namespace, name: str, trace: Trace, most: float) -> 
     )
     note = f"{ours.hours:.3f} h against {best.hours:.3f}, {ours.hours / bound:.2f} times the bound; "
     note += f"{ours.report.attained:.1%} attained"
-    return [Bar(f"device hours, times a clairvoyant's, {name}", round(ours.hours / best.hours, 3), most, note=note)]
+    bar = Bar(f"device hours, times a clairvoyant's, {name}", round(ours.hours / best.hours, 3), most, note=note)
+    return bar, schedules.play(name, trace, best.schedule)
 
 
 def _threshold(name: str, trace: Trace) -> Bar:
