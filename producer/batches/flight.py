@@ -11,6 +11,7 @@ from typing import Protocol
 from ..client import Client, outcome
 from ..errors import InvalidJob, QueueFull, StokerError
 from ..job import Result
+from ..settings import Settings
 from .lines import Line
 from .lineset import LineSet
 from .terms import Request, Tell, Terms
@@ -20,6 +21,15 @@ CHUNK = 64
 
 MOST_BYTES = 4 * 1024 * 1024
 """How many bytes of lines in flight are enough, whatever their number: it bounds the memory."""
+
+
+def chunk(settings: Settings, tenant: str) -> int:
+    """How many jobs of the tenant to write at once.
+
+    A queue takes a chunk whole or not at all, so a larger one than it may hold would wait for ever.
+    """
+    quota = settings.tenant(tenant).max_queued or CHUNK
+    return min([CHUNK, quota, *(model.limits.max_queued for model in settings.models.values())])
 
 
 class Sink(Protocol):

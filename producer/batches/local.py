@@ -20,7 +20,7 @@ from ..client import Client
 from ..errors import BatchError
 from . import lines, resume
 from .firstseen import FirstSeen
-from .flight import CHUNK, Flight
+from .flight import Flight, chunk
 from .fly import OUTAGE, fly
 from .lines import Line
 from .lineset import LineSet
@@ -75,14 +75,12 @@ class Batch:
         settings = client.settings
         if model is not None:
             settings.tier(model, tier or settings.default_tier(model))
-        queues = [settings.model(model)] if model is not None else settings.models.values()
         self._client = client
         self._source = source
         self._out = out
         self._overwrite = overwrite
         self._in_flight = in_flight
-        # A queue takes a chunk whole or not at all, so a larger one than it may hold would wait for ever.
-        self._chunk = min(CHUNK, in_flight, *(each.limits.max_queued for each in queues))
+        self._chunk = min(in_flight, chunk(settings, tenant))
         self._longest = lines.longest(settings, model)
         self._asked = resume.Asked.about(source, model, tier, tenant)
         self._stopping = False

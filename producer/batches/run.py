@@ -16,7 +16,7 @@ from ..connection import AWAY
 from ..errors import StokerError
 from . import lines
 from .check import Checked, check
-from .flight import CHUNK, Flight
+from .flight import CHUNK, Flight, chunk
 from .fly import OUTAGE, OUTAGE_PAUSE_S, POLL_S, fly
 from .lease import Field, Lease
 from .lines import Line
@@ -144,7 +144,8 @@ class BatchRun:
         finished = self._parts.survey(self._alive)
         longest = lines.longest(self._client.settings)
         tell = tell_openai(record.id, self._why)
-        fresh = Flight(self._client, self._terms(record), tell, self._parts, finished, self._chunk())
+        terms, size = self._terms(record), chunk(self._client.settings, record.tenant)
+        fresh = Flight(self._client, terms, tell, self._parts, finished, size)
         try:
             source = self._input(record)
         except FileNotFoundError:  # nobody knows any more what was asked; what was answered is not lost
@@ -170,10 +171,6 @@ class BatchRun:
     def _finish(self, ending: Status, **besides: Field) -> None:
         """Step 6 of ``parts``."""
         self._commit({"status": "finalizing", "finalizing_at": int(time.time()), "ending": ending, **besides})
-
-    def _chunk(self) -> int:
-        # A queue takes a chunk whole or not at all, so a larger one than it may hold would wait for ever.
-        return min([CHUNK, *(model.limits.max_queued for model in self._client.settings.models.values())])
 
     def _width(self, flight: Flight) -> Callable[[], int]:
         now, look_at = width([], ()), 0.0

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from producer.apikey import ApiKey
 from producer.batches import window
 from producer.batches.firstseen import FirstSeen
+from producer.batches.flight import CHUNK, chunk
 from producer.batches.lines import parse
 from producer.batches.pace import LEAST, MOST, Pace, width
 from producer.batches.records import Asked, BatchRecord, new_id
@@ -19,7 +20,8 @@ from producer.errors import JobFailed, QueueFull
 from producer.heartbeat import Heartbeat, WorkerState
 from producer.job import Result
 from producer.openai.problem import Problem
-from producer.settings import Model, Settings
+from producer.settings import Limits, Model, Settings
+from producer.tenants import Tenant
 
 SETTINGS = Settings(models={"echo": Model(engine="echo"), "talk": Model(engine="echo", options={"task": "generate"})})
 
@@ -71,6 +73,13 @@ def test_as_many_lines_wait_as_run() -> None:
     assert width([beat("m", 300), beat("m", 200), beat("n", 1000)], {"m"}) == 1000
     assert width([beat("m", 300), beat("m", 300, WorkerState.LOADING)], {"m"}) == 600
     assert width([beat("m", 100_000)], {"m"}) == MOST
+
+
+def test_a_chunk_is_never_larger_than_what_a_queue_or_a_quota_lets_in() -> None:
+    few = Model(engine="echo", limits=Limits(max_queued=40))
+    settings = Settings(models={"echo": few}, tenants={"small": Tenant(max_queued=5)})
+    assert chunk(SETTINGS, "anybody") == CHUNK
+    assert [chunk(settings, tenant) for tenant in ("default", "small")] == [40, 5]
 
 
 def test_ids_sort_by_age() -> None:
