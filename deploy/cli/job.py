@@ -26,8 +26,8 @@ def text_of(job_id: str, found: Waiting) -> str:
         return f"{job} has ended: {found.status}"
     if found.estimate is None:
         return (
-            f"{job} is in no queue and no worker tells of it: taken within the last second, never submitted, or ended so "
-            "long ago that its result is gone"
+            f"{job} is in no queue and no worker tells of it: taken within the last second, never submitted, or ended "
+            "so long ago that its result is gone"
         )
     place = f"{found.ahead} {'job' if found.ahead == 1 else 'jobs'} before it"
     place = place if found.exact else f"at most {place}"
