@@ -57,7 +57,7 @@ local function next_lane(from)
     end
     if best and not quotas.allow(best.quota) then
       best.out = true -- what it may take was taken from another queue
-    elseif not from.more or (best and best.counter < from.last) then
+    elseif not from.more or (best and best.counter <= from.last) then
       return best
     else
       load_page(from)

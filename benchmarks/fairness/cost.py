@@ -25,26 +25,30 @@ if TYPE_CHECKING:
 
 ROOM = 32
 CLAIMS = 8
-"""Of one filling, before a lane is empty."""
+"""Of one filling."""
+WAITING = 2560
+"""Jobs in all before the first: 40 of each of 64 tenants, so that no lane gets empty."""
 
 
 def claims(redis: Redis, url: str, tenants: Sequence[int], rounds: int) -> dict[int, dict[str, list[float]]]:
-    """Seconds of each claim by number of tenants, 0 for none: as a worker waits for it (``round_trip``), and what the
-    server needs for it (``server``). In turns, so that what slows the machine slows all."""
+    """Seconds of a claim by number of tenants, 0 for none: as a worker waits for it (``round_trip``), and what the
+    server needs for it (``server``). The median of each filling; in turns, so that what slows the machine slows all."""
     settings = fleet(url, {})
     found: dict[int, dict[str, list[float]]] = {each: {"round_trip": [], "server": []} for each in (0, *tenants)}
     for turn in range(rounds):
         for each in random.Random(turn).sample(sorted(found), len(found)):
-            jobs = [Job(n, f"t{n % max(1, each)}", 25, 1) for n in range(2 * CLAIMS * ROOM)]
+            jobs = [Job(n, f"t{n % max(1, each)}", 25, 1) for n in range(WAITING)]
             Live(redis, settings, jobs, shared=each > 0)
             queue = Queue(redis, settings, MODEL)
+            times: list[tuple[float, float]] = []
             for number in range(CLAIMS):
                 command = queue.claim_command(ROOM, f"w.{turn}.{number}")
                 before, begun = _server_s(redis), time.perf_counter()
                 claim = queue.read_claim(redis.execute_command(*command))
-                found[each]["round_trip"].append(time.perf_counter() - begun)
-                found[each]["server"].append(_server_s(redis) - before)
+                times.append((time.perf_counter() - begun, _server_s(redis) - before))
                 assert len(claim.jobs) == ROOM
+            for name, values in zip(("round_trip", "server"), zip(*times, strict=True), strict=True):
+                found[each][name].append(statistics.median(values))
     return found
 
 
