@@ -36,21 +36,22 @@ class Arrivals:
         self._joined = self._occupied_s = 0.0
         self._latest: deque[float] = deque(maxlen=LATEST)
 
-    def see(self, now: float, arrived: int, *, occupied: bool) -> None:
+    def see(self, now: float, arrived: int, *, occupied: bool, waiting: bool) -> None:
         """Take a look.
 
         Args:
             now: seconds by the server's clock.
             arrived: jobs that had ever arrived by then; when it shrinks, as with an emptied server, it starts anew.
             occupied: whether, since the look before, a job waited or ran.
+            waiting: whether the look before left jobs waiting.
         """
         before, self._seen = self._seen, (now, arrived)
         if before is None or now < before[0] or arrived < before[1]:
             return
         passed, came = now - before[0], arrived - before[1]
-        # While there was nothing, whoever looks looks as soon as there is something.
-        gap = passed / came if occupied and came else 0.0
-        self._latest.extend(now - gap * later for later in range(min(came, LATEST) - 1, -1, -1))
+        # When nothing waits, a push is seen at once. Else they came at some time or other since the look before.
+        gap = passed / came if waiting and came else 0.0
+        self._latest.extend(now - gap * (later + 0.5) for later in range(min(came, LATEST) - 1, -1, -1))
         keep = math.exp(-passed / MEMORY_S)
         self._jobs = self._jobs * keep + came
         self._seconds = self._seconds * keep + passed

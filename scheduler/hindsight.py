@@ -20,13 +20,13 @@ MEMORY_JOBS = 10_000
 """What is more jobs ago than this counts for little."""
 CLOSE = 0.75
 """Beyond this share of its target an answer is late by a little,"""
-CLOSE_HARM = 0.03
+CLOSE_HARM = 0.01
 """this much: who comes close to the target often will be late at times, which is seen too seldom to wait for it."""
 SHORTEST_S = 0.001
-STEP = math.sqrt(2)
-TRIED = 8
+STEP = 2 ** (1 / 3)
+TRIED = 12
 """The windows that are tried: none, and of the powers of ``STEP`` times ``SHORTEST_S`` the longest so many."""
-TOLERATED = 0.001
+TOLERATED = 0.0005
 """A window is as good as the best if no larger share of the jobs is late than so much more."""
 
 

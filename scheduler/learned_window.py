@@ -33,9 +33,9 @@ class LearnedWindow:
         self._hindsight = [Hindsight(target_s) for target_s in targets_s]
         self._looked_at = 0.0
 
-    def see(self, now: float, arrived: int, *, occupied: bool) -> None:
+    def see(self, now: float, arrived: int, *, occupied: bool, waiting: bool) -> None:
         """Take a look at arrivals. See ``Arrivals.see``."""
-        self._arrivals.see(now, arrived, occupied=occupied)
+        self._arrivals.see(now, arrived, occupied=occupied, waiting=waiting)
         if len(self._arrivals) >= LOOK_AT and now >= self._looked_at + LOOK_S:
             self._look(now)
 

@@ -37,15 +37,16 @@ class Holding:
         targets_s = [settings.tiers[tier].target_wait_s for tier in settings.model(model).tiers]
         self._window = LearnedWindow(targets_s, settings.model(model).max_concurrency)
         self._lock = threading.Lock()  # around what is known of the cost
-        self._occupied = False
+        self._occupied = self._waiting = False
         self._ran_at = 0.0  # when the device last had nothing, or ended a batch; on the monotonic clock
 
     def see(self, claim: Claim, held: int) -> None:
         """A claim was answered; ``held`` jobs are in the worker's hands by then."""
         if held == len(claim.jobs):  # there were none before
             self._ran_at = time.monotonic()
-        self._window.see(claim.now, claim.arrived, occupied=self._occupied)
-        self._occupied = held > 0 or claim.look_again_s is not None
+        self._window.see(claim.now, claim.arrived, occupied=self._occupied, waiting=self._waiting)
+        self._waiting = claim.look_again_s is not None
+        self._occupied = held > 0 or self._waiting
 
     def learn(self, batch: Batch) -> None:
         """The device ran a batch."""

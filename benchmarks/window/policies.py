@@ -99,13 +99,16 @@ class Learned:
     def __init__(self, most: int, target_s: float) -> None:
         self.most = most
         self._window = LearnedWindow([target_s], most)
+        self._waiting = False
 
     def wait(self, view: View) -> float:
         """See ``Policy``."""
-        self._window.see(view.now, view.arrived, occupied=view.occupied)
+        self._window.see(view.now, view.arrived, occupied=view.occupied, waiting=self._waiting)
         busy_s = view.begun + self._window.cost.cost.expected(view.running) - view.now if view.running else 0.0
         hold = self._window.hold(max(0.0, busy_s))
-        return look_again(hold, (Waiting(view.waiting, view.now - view.seen),))
+        wait_s = look_again(hold, (Waiting(view.waiting, view.now - view.seen),))
+        self._waiting = wait_s > 0 or view.waiting > self.most
+        return wait_s
 
     def ran(self, jobs: int, seconds: float) -> None:
         """See ``Policy``."""

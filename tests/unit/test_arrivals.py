@@ -10,7 +10,7 @@ from scheduler.arrivals import LATEST, Arrivals
 def steady(per_s: float, seconds: float, look_s: float = 0.05, occupied: bool = True) -> Arrivals:
     arrivals = Arrivals()
     for look in range(int(seconds / look_s) + 1):
-        arrivals.see(look * look_s, round(look * look_s * per_s), occupied=occupied)
+        arrivals.see(look * look_s, round(look * look_s * per_s), occupied=occupied, waiting=occupied)
     return arrivals
 
 
@@ -26,21 +26,21 @@ def test_bursts_join_faster_than_they_come() -> None:
     for second in range(30):  # one job ends the idle time, nine join within 50 ms, then nothing
         for after_s, more, occupied in ((0.0, 1, False), (0.05, 9, True), (0.1, 0, True)):
             arrived += more
-            arrivals.see(second + after_s, arrived, occupied=occupied)
+            arrivals.see(second + after_s, arrived, occupied=occupied, waiting=occupied)
     assert arrivals.rate.per_s == pytest.approx(10, rel=0.1)
     assert arrivals.rate.joining_per_s == pytest.approx(90, rel=0.1)
 
 
 def test_what_is_long_ago_is_forgotten() -> None:
     arrivals = steady(100, 30)
-    arrivals.see(90.0, 3000, occupied=False)
+    arrivals.see(90.0, 3000, occupied=False, waiting=False)
     assert arrivals.rate.per_s < 1
 
 
 def test_one_job_is_no_rate_of_a_thousand() -> None:
     arrivals = Arrivals()
-    arrivals.see(0.0, 0, occupied=False)
-    arrivals.see(0.001, 1, occupied=False)
+    arrivals.see(0.0, 0, occupied=False, waiting=False)
+    arrivals.see(0.001, 1, occupied=False, waiting=False)
     assert arrivals.rate.per_s < 10
 
 
@@ -49,7 +49,7 @@ def test_whatever_a_look_finds_rates_are_no_less_than_none(looks: list[tuple[flo
     arrivals, now, arrived = Arrivals(), 0.0, 0
     for passed_s, came, occupied in looks:  # servers are emptied, clocks are set back
         now, arrived = now + passed_s, max(0, arrived + came)
-        arrivals.see(now, arrived, occupied=occupied)
+        arrivals.see(now, arrived, occupied=occupied, waiting=occupied)
         assert arrivals.rate.per_s >= 0
         assert arrivals.rate.joining_per_s >= 0
         assert len(arrivals) <= LATEST
@@ -58,10 +58,10 @@ def test_whatever_a_look_finds_rates_are_no_less_than_none(looks: list[tuple[flo
 @given(st.lists(st.tuples(st.floats(0.001, 10), st.integers(0, 100), st.booleans()), min_size=1, max_size=20))
 def test_each_arrival_is_told_once_in_order_and_between_its_looks(looks: list[tuple[float, int, bool]]) -> None:
     arrivals, now, arrived = Arrivals(), 0.0, 0
-    arrivals.see(now, arrived, occupied=False)
+    arrivals.see(now, arrived, occupied=False, waiting=False)
     for passed_s, came, occupied in looks:
         before, now, arrived = now, now + passed_s, arrived + came
-        arrivals.see(now, arrived, occupied=occupied)
+        arrivals.see(now, arrived, occupied=occupied, waiting=occupied)
         told = arrivals.take()
         assert len(told) == came
         assert told == sorted(told)

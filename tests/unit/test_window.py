@@ -117,7 +117,7 @@ def test_hindsight_finds_that_a_short_window_helps() -> None:
 
 def seen(window: LearnedWindow, per_s: float, seconds: float) -> LearnedWindow:
     for look in range(int(seconds * 100)):
-        window.see(look / 100, round(look / 100 * per_s), occupied=True)
+        window.see(look / 100, round(look / 100 * per_s), occupied=True, waiting=True)
     return window
 
 
