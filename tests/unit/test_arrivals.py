@@ -68,3 +68,12 @@ def test_each_arrival_is_told_once_in_order_and_between_its_looks(looks: list[tu
         assert all(before < at <= now for at in told)
         assert occupied or set(told) <= {now}
     assert arrivals.take() == []
+
+
+def test_what_came_between_two_looks_lies_around_their_middle_and_a_push_to_nothing_where_it_was_seen() -> None:
+    arrivals = Arrivals()
+    arrivals.see(0.0, 0, occupied=False, waiting=False)
+    arrivals.see(1.0, 2, occupied=True, waiting=True)
+    assert arrivals.take() == [0.25, 0.75]
+    arrivals.see(2.0, 3, occupied=True, waiting=False)
+    assert arrivals.take() == [2.0]
