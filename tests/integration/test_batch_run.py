@@ -203,7 +203,7 @@ def test_an_output_that_cannot_be_there_is_told_before_it_is_tried(
 def test_when_nothing_is_answered_what_is_missing_is_told(
     client: Client, consume: Consume, redis: redis_py.Redis, source: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("producer.batches.fly.HINT_S", 0.3)
+    monkeypatch.setattr("producer.batches.fly.HINT_S", 1.5)  # longer than a first step on a busy machine
     steps = Batch(client, source, out, "echo").run()
     assert next(steps).waiting == ""  # not at once: a fleet may need a moment
     missing = "no worker of echo and no autoscaler leads: start the fleet with 'stoker up'"
