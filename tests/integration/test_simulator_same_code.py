@@ -99,7 +99,7 @@ def deciding(run: Callable[[], object]) -> set[CodeType]:
 
 
 def simulation(policy: policies.Policy) -> Simulation:
-    trace = assign(Trace([0.0, 0.1, 0.2, 5.0], [1] * 4, [1] * 4), SETTINGS, models={"m": 1.0})
+    trace = assign(Trace([0.0, 0.1, 0.2, 5.0, 200.0], [1] * 5, [1] * 5), SETTINGS, models={"m": 1.0})
     hardware = Hardware((DeviceType(type="slot", count=2),), {"m": ServiceModel(0.1, 0.0), "n": ServiceModel(0.1, 0.0)})
     return Simulation(SETTINGS, hardware, trace, policy)
 
@@ -130,7 +130,7 @@ def test_both_run_the_same_functions_to_decide(redis: redis_py.Redis) -> None:
             controller.round()
 
     in_the_fleet = deciding(rounds)
-    in_the_simulator = deciding(simulation(policies.BACKLOG).run)
+    in_the_simulator = deciding(simulation(controller.reconciler.policy).run)
     names = {code.co_qualname for code in in_the_fleet}
     assert {"decide", "Reconciler.demand", "watch", "assess", "grow", "shrink", "remove", "place", "size"} <= names
     # Whatever the live fleet called to decide is, object by object, what the simulator called.
