@@ -31,7 +31,7 @@ QUANTUM = 4
 """Of a claim with room for n jobs, one tenant gets at most n / QUANTUM at a time, rounded up, while others wait: so a
 claim of 32 looks into 4 lanes, not 32, and no tenant is further ahead than a part of one batch."""
 
-_USAGE = re.compile(rb'.*"usage": ?\{([^{}]*)\}', re.DOTALL)
+_USAGE = re.compile(rb'"usage": ?\{([^{}]*)\}')
 _TOKENS = re.compile(rb'"(input|output)_tokens": ?(\d{1,12})\b')
 
 
@@ -80,7 +80,8 @@ def expected(message_bytes: int, output_tokens: float) -> int:
 
 def used(result: bytes) -> tuple[int, int] | None:
     """Input and output tokens that a stored result tells of; None if it tells of none."""
-    usage = _USAGE.match(result)  # the last: before it is what the model said
+    last = result.rfind(b'"usage"')  # before it is what the model said
+    usage = _USAGE.match(result, last) if last >= 0 else None
     found = {name: int(tokens) for name, tokens in _TOKENS.findall(usage[1])} if usage else {}
     return (found.get(b"input", 0), found.get(b"output", 0)) if found else None
 
