@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.chaos.bars import Bar
+from benchmarks.bars import Bar
 
 from . import kills, million
 

@@ -9,9 +9,9 @@ from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
+from benchmarks.bars import Bar
 from benchmarks.chaos import audit
 from benchmarks.chaos.arena import MODEL, OUTAGE, Arena, wait_for
-from benchmarks.chaos.bars import Bar
 from producer import keys
 
 from .million import ENDED

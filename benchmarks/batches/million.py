@@ -6,9 +6,9 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+from benchmarks.bars import Bar
 from benchmarks.chaos import audit
 from benchmarks.chaos.arena import Arena
-from benchmarks.chaos.bars import Bar
 
 from .stage import Say, Stage, write
 

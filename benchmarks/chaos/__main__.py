@@ -16,8 +16,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from benchmarks.bars import Bar, show
+
 from . import drains, hostile, kills, silence, stock
-from .bars import Bar, show
 
 SCENARIOS = {1: "killed at random", 2: "scaled in under load", 3: "silent, not dead", 4: "fed with rubbish"}
 

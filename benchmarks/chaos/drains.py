@@ -11,13 +11,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.bars import Bar, percentile
 from producer import envelope, heartbeat, keys
 from producer.heartbeat import WorkerState
 
 from . import audit
 from .announcements import Announcements
 from .arena import MODEL, Arena, wait_for
-from .bars import Bar, percentile
 from .verdict import judge
 
 LEASE_S = 5.0

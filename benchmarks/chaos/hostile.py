@@ -8,12 +8,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from benchmarks.bars import Bar
 from producer import envelope, keys
 
 from . import audit
 from .announcements import Announcements
 from .arena import MODEL, Arena, wait_for
-from .bars import Bar
 from .fuzz import Fate, Hostile, hostile
 from .verdict import judge
 

@@ -12,10 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from autoscaler.launchers import records
+from benchmarks.bars import Bar, percentile
 
 from .announcements import Announcements
 from .arena import OUTAGE, Arena, wait_for
-from .bars import Bar, percentile
 from .plan import Kill, plan
 from .redelivery import Redelivery
 from .verdict import Verdict, judge

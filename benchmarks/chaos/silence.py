@@ -9,12 +9,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from benchmarks.bars import Bar
 from producer import heartbeat, keys
 
 from . import network
 from .announcements import Announcements
 from .arena import MODEL, OUTAGE, Arena, wait_for
-from .bars import Bar
 from .verdict import Verdict, judge
 
 LEASE_S = 3.0

@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import Self
 
 from autoscaler.launchers import records
+from benchmarks.bars import Bar
 from benchmarks.chaos.arena import MODEL, OUTAGE, Arena, wait_for
-from benchmarks.chaos.bars import Bar
 from producer import keys
 
 from .fake_nvml import LOST, UNKNOWN, FakeGpus

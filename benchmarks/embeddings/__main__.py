@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.chaos.bars import Bar
+from benchmarks.bars import Bar
 from benchmarks.queue_tax.workload import texts
 
 from .ways import ALONE, IN_ORDER, OURS, Engine, Run, by_hand

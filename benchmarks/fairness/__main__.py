@@ -23,7 +23,7 @@ from redis import Redis
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.chaos.bars import Bar
+from benchmarks.bars import Bar
 from deploy.server import Server
 
 from .cost import claims, median_ratio, throughput

@@ -19,7 +19,7 @@ from typing import Any
 import redis
 from rich.console import Console
 
-from benchmarks.chaos.bars import Bar, percentile
+from benchmarks.bars import Bar, percentile
 from producer import AsyncClient
 
 from .fleet import Fleet, fleet

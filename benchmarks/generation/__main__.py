@@ -15,7 +15,7 @@ from dataclasses import asdict
 import torch
 from rich.console import Console
 
-from benchmarks.chaos.bars import Bar
+from benchmarks.bars import Bar
 from producer.settings import Model
 from workers.engines.protocol import Request
 

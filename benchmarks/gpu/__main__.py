@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from benchmarks.chaos.bars import Bar
+from benchmarks.bars import Bar
 from benchmarks.generation import measured as generation
 from benchmarks.generation.ways import NotingEngine, Peer
 from benchmarks.generation.workload import mixed

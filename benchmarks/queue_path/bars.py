@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 
-from benchmarks.chaos.bars import Bar
+from benchmarks.bars import Bar
 
 from .roster import OURS, STOCK
 from .survival import Survival

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.chaos.bars import Bar, percentile
+from benchmarks.bars import Bar, percentile
 
 from .bars import Round, ratio
 from .roster import OURS, STOCK

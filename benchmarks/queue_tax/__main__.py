@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.chaos.bars import Bar
+from benchmarks.bars import Bar
 
 from .pairs import summary
 from .taxed import measure

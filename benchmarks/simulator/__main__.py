@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.chaos.bars import Bar, show
+from benchmarks.bars import Bar, show
 
 FIGURES = {
     1: ("calibration", "a real run beside its simulation"),

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autoscaler.policy import named
+from benchmarks.bars import Bar, percentile
 from benchmarks.chaos.arena import wait_for
-from benchmarks.chaos.bars import Bar, percentile
 from deploy.demo_work import PROMPTS
 from deploy.server import Server
 from producer import Client, Result, heartbeat

@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 from autoscaler.policy import named
-from benchmarks.chaos.bars import Bar
+from benchmarks.bars import Bar
 from producer.estimate import Interval, Why
 from producer.settings import Model, Scaling, Settings
 from simulator import readers

@@ -13,7 +13,7 @@ import random
 from dataclasses import replace
 
 from autoscaler.policy import named
-from benchmarks.chaos.bars import Bar
+from benchmarks.bars import Bar
 from simulator import readers
 from simulator.order import FIFO, LIVE, Order
 from simulator.outcome import Fate

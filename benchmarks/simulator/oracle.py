@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from autoscaler.policy import POLICIES, SLACK, named
-from benchmarks.chaos.bars import Bar
+from benchmarks.bars import Bar
 from simulator.clairvoyant import clairvoyant
 
 from . import azure, schedules

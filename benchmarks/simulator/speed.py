@@ -10,7 +10,7 @@ import argparse
 import time
 
 from autoscaler.policy import SLACK
-from benchmarks.chaos.bars import Bar
+from benchmarks.bars import Bar
 from simulator import synthetic
 from simulator.outcome import Fate
 from simulator.report import report

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks.chaos.bars import percentile
+from benchmarks.bars import percentile
 
 from .clairvoyant import clairvoyant
 from .devices import Virtual

@@ -13,7 +13,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 from rich.table import Table
 
-from benchmarks.chaos.bars import Bar
+from benchmarks.bars import Bar
 
 from .cell import BEST, Measured
 from .policies import ALONE, GREEDY, OURS

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from benchmarks.bars import Bar
 from benchmarks.batches import kills, million
-from benchmarks.chaos.bars import Bar
 
 AMOUNTS = ("lines", "kills: lines", "kills")
 """How much was done, which is less here."""

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.bars import Bar
 from benchmarks.chaos import drains, hostile, kills
-from benchmarks.chaos.bars import Bar
 from processes import DEADLINE_S, wait_for
 
 

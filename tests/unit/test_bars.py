@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.bars import Bar, percentile
 from benchmarks.chaos import audit
-from benchmarks.chaos.bars import Bar, percentile
 from benchmarks.chaos.plan import plan
 
 
