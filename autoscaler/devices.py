@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from producer.settings import DeclaredDevice
+    from producer.tables import DeclaredDevice
 
 
 class DeviceState(StrEnum):

@@ -11,7 +11,7 @@ from .devices import Device, DeviceState, Summary, summarise, type_of
 from .roster import Phase, Worker
 
 if TYPE_CHECKING:
-    from producer.settings import Model
+    from producer.tables import Model
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from .xid import names_of, of_the_gpu
 
 if TYPE_CHECKING:
-    from producer.settings import Quarantine
+    from producer.tables import Quarantine
 
     from .devices import Device
 

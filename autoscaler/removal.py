@@ -10,7 +10,7 @@ from .decisions import Drain
 from .roster import Phase, Worker
 
 if TYPE_CHECKING:
-    from producer.settings import Scaling
+    from producer.tables import Scaling
 
     from .devices import Device
     from .observation import Memory, Observation

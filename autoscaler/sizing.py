@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from .demand import WINDOW_S
 
 if TYPE_CHECKING:
-    from producer.settings import Model
+    from producer.tables import Model
 
     from .demand import Demand
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from producer.settings import Tier
+from producer.tables import Tier
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from producer.errors import ConfigError
 from scheduler.priority import Rank, rank
 
 if TYPE_CHECKING:
-    from producer.settings import Tier
+    from producer.tables import Tier
 
 
 @dataclass(frozen=True, slots=True)

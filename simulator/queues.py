@@ -10,7 +10,7 @@ from scheduler.fairness import quantum
 from scheduler.queues import ModelQueues, QueueState
 
 if TYPE_CHECKING:
-    from producer.settings import Tier
+    from producer.tables import Tier
 
     from .order import Order
 

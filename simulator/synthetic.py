@@ -12,7 +12,8 @@ import math
 import random
 from collections.abc import Mapping
 
-from producer.settings import Model, Scaling, Settings
+from producer.settings import Settings
+from producer.tables import Model, Scaling
 
 from .hardware import DeviceType, Hardware
 from .service import ServiceModel

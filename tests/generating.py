@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from producer.settings import Model
+from producer.tables import Model
 from workers.engines.generate import GenerateEngine
 from workers.engines.protocol import Outcome, Piece, Request
 

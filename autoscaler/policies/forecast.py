@@ -12,7 +12,7 @@ from ..roster import by_model
 from ..sizing import SLOWEST_PER_S, UTILISATION, Size, bounded, facts, idle
 
 if TYPE_CHECKING:
-    from producer.settings import Model
+    from producer.tables import Model
 
     from ..demand import Demand
     from ..history import History

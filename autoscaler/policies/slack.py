@@ -12,7 +12,7 @@ from ..roster import by_model
 from ..sizing import SLOWEST_PER_S, Size, bounded, facts, idle, size
 
 if TYPE_CHECKING:
-    from producer.settings import Model, Scaling
+    from producer.tables import Model, Scaling
 
     from ..demand import Demand
     from ..history import History

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..sizing import Size, bounded, facts, idle, utilisation
 
 if TYPE_CHECKING:
-    from producer.settings import Model, Scaling
+    from producer.tables import Model, Scaling
 
     from ..demand import Demand
     from ..observation import Memory, Observation

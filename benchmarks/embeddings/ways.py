@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from benchmarks.queue_tax.direct import drive
-from producer.settings import Model
+from producer.tables import Model
 from workers.engines import sources
 from workers.engines.embed import Embedder
 from workers.engines.micro_batches import MicroBatchEngine

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from producer.settings import Model
+from producer.tables import Model
 from workers.engines import sources
 from workers.engines.cache_size import CacheSize
 from workers.engines.continuous import configuration

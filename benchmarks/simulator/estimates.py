@@ -15,7 +15,8 @@ from pathlib import Path
 from autoscaler.policy import named
 from benchmarks.bars import Bar
 from producer.estimate import Interval, Why
-from producer.settings import Model, Scaling, Settings
+from producer.settings import Settings
+from producer.tables import Model, Scaling
 from simulator import readers
 from simulator.foresight import Foresight, Told
 from simulator.hardware import DeviceType, Hardware

@@ -17,7 +17,8 @@ from rich.text import Text
 from deploy.explain import Explanation, ModelExplained, read
 from deploy.status import Decision
 from producer.connection import connect
-from producer.settings import Model, Settings
+from producer.settings import Settings
+from producer.tables import Model
 
 from .duration import duration
 from .printable import printable

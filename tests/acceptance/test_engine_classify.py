@@ -10,7 +10,7 @@ import torch
 import tiny_models
 from encoding import loaded, run, told
 from producer.errors import InvalidJob, ModelNotFound
-from producer.settings import Model
+from producer.tables import Model
 from workers.engines.protocol import Engine, Request
 from workers.engines.registry import create
 

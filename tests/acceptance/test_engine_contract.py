@@ -14,7 +14,7 @@ import tiny_models
 from processes import wait_for
 from producer.errors import InvalidJob, JobCancelled, JobExpired, Preempted
 from producer.job import Item
-from producer.settings import Model
+from producer.tables import Model
 from workers.engines.protocol import Engine, Outcome, Request
 from workers.engines.registry import create
 

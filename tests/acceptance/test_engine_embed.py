@@ -10,7 +10,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from encoding import run
 from producer.errors import EngineError, InvalidJob
-from producer.settings import Model
+from producer.tables import Model
 from workers.engines import sources
 from workers.engines.embed import Embedder
 from workers.engines.micro_batches import MicroBatchEngine

@@ -17,7 +17,7 @@ import pytest
 import deploy.server
 from processes import Fleet, wait_for
 from producer.errors import ConfigError, EngineError, InvalidJob, JobCancelled, JobExpired
-from producer.settings import Model
+from producer.tables import Model
 from workers.device import EXIT_ENGINE_LOST
 from workers.engines.openai import client
 from workers.engines.openai.client import ServerLost
@@ -396,7 +396,7 @@ def test_what_a_server_has_started_ends_with_it_even_if_it_ignores_sigterm() -> 
 
 def test_the_server_does_not_outlive_a_worker_that_is_killed(tmp_path: Path) -> None:
     program = (
-        "import sys, threading; from producer.settings import Model; from workers.engines.openai.engine import *; "
+        "import sys, threading; from producer.tables import Model; from workers.engines.openai.engine import *; "
         f"engine = OpenAIEngine(Model(engine='openai', options={settings('--child', stop_s=0.3).options!r}), 'cpu:0'); "
         "engine.load(); print('ready', flush=True); threading.Event().wait()"
     )

@@ -18,7 +18,8 @@ from autoscaler.sweep import Sweep
 from deploy.server import Server
 from producer import heartbeat, keys
 from producer.heartbeat import Heartbeat, WorkerState
-from producer.settings import Model, Scaling, Settings
+from producer.settings import Settings
+from producer.tables import Model, Scaling
 
 SETTINGS = Settings(
     models={"m": Model(engine="echo"), "n": Model(engine="echo")},

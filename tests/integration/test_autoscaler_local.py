@@ -22,7 +22,8 @@ from autoscaler.launchers.local import LocalLauncher, last_words
 from autoscaler.launchers.protocol import LaunchError, Placement
 from producer import keys
 from producer.heartbeat import Heartbeat, WorkerState
-from producer.settings import DeclaredDevice, Model, Scaling, Settings
+from producer.settings import Settings
+from producer.tables import DeclaredDevice, Model, Scaling
 
 PLACE = Placement("m", "cpu:0", "cpu")
 SLEEP = "import time; print('up', flush=True); time.sleep(600)"

@@ -22,7 +22,8 @@ from producer.batches.registry import Registry
 from producer.batches.run import BatchRun, Stopped
 from producer.batches.runner import Runner
 from producer.batches.store import SOURCE, store_of
-from producer.settings import Gateway, Model, Redis, Settings
+from producer.settings import Settings
+from producer.tables import Gateway, Model, Redis
 
 Consume = Callable[..., Consumer]
 CALLER = ApiKey(id="k", tenant="ours")

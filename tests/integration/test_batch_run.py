@@ -18,7 +18,7 @@ from producer import Client, Settings, keys
 from producer.batches.local import Batch, Progress
 from producer.batches.resume import sidecar
 from producer.errors import BatchError, UnknownModel, UnknownTier
-from producer.settings import Limits, Model, Redis
+from producer.tables import Limits, Model, Redis
 
 Consume = Callable[..., Consumer]
 

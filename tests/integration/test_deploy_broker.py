@@ -9,7 +9,7 @@ from deploy import broker
 from deploy.ports import free_port
 from deploy.server import Server
 from producer import BrokerUnavailable, Settings
-from producer.settings import Redis
+from producer.tables import Redis
 
 SECRET = "open-sesame"  # noqa: S105  made up
 

@@ -23,7 +23,8 @@ from deploy.explain import Explanation, read
 from deploy.server import Server
 from producer import heartbeat, keys
 from producer.heartbeat import Heartbeat, WorkerState
-from producer.settings import DeclaredDevice, Model, Redis, Scaling, Settings
+from producer.settings import Settings
+from producer.tables import DeclaredDevice, Model, Redis, Scaling
 
 
 class Ours:

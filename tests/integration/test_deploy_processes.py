@@ -14,7 +14,8 @@ import pytest
 from autoscaler.launchers import records
 from deploy.supervise import STABLE_S, Child
 from deploy.teardown import ORDER, graces, stop_all
-from producer.settings import Scaling, Settings
+from producer.settings import Settings
+from producer.tables import Scaling
 
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(600)"
 PATIENT = "import time; print(flush=True); time.sleep(600)"

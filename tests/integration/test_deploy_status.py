@@ -28,7 +28,8 @@ from deploy.status import Snapshot, read
 from producer import Client, heartbeat, keys
 from producer.heartbeat import Heartbeat, WorkerState
 from producer.job import TASK
-from producer.settings import Model, Redis, Settings
+from producer.settings import Settings
+from producer.tables import Model, Redis
 
 SECRET = "open-sesame"  # noqa: S105  a made-up one, which must show up nowhere
 

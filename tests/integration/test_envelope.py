@@ -27,8 +27,8 @@ from producer import (
 )
 from producer.envelope import encode
 from producer.job import TASK
-from producer.settings import Limits, Model, Redis
 from producer.submission import plan
+from producer.tables import Limits, Model, Redis
 
 OURS_ALONE = {"submitted_at"}
 NEW_EVERY_TIME = {"id", "root_id", "origin", "kwargsrepr", "correlation_id", "reply_to", "delivery_tag"}

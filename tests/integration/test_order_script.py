@@ -20,8 +20,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from producer import Client, Job, QueueFull, Settings, keys
 from producer.errors import QuotaExceeded
-from producer.settings import Limits
 from producer.submission import SUBMIT_LUA, arguments, plan
+from producer.tables import Limits
 from producer.tenants import DEFAULT
 from scheduler import fairness
 from scheduler.fairness import Counters

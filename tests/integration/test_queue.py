@@ -9,7 +9,8 @@ import redis as redis_py
 
 from producer import keys
 from producer.job import TASK
-from producer.settings import Redis, Settings
+from producer.settings import Settings
+from producer.tables import Redis
 from scheduler import deadletters
 from scheduler.priority import longest_wait
 from scheduler.queue import Queue

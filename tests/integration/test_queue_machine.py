@@ -18,8 +18,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from producer import envelope, keys
 from producer.job import Job
-from producer.settings import Limits, Model, Redis, Settings
+from producer.settings import Settings
 from producer.submission import CANCEL_LUA, SUBMIT_LUA, arguments, plan
+from producer.tables import Limits, Model, Redis
 from producer.tenants import DEFAULT
 from scheduler import deadletters
 from scheduler.queue import Queue

@@ -17,7 +17,7 @@ from deploy.server import Server, free_port, server_binary
 from processes import DEADLINE_S, Fleet, wait_for
 from producer import AsyncClient, BrokerUnavailable, Client, ConfigError, Settings, keys
 from producer.connection import close_async, connect
-from producer.settings import Model, Redis
+from producer.tables import Model, Redis
 
 TABLES = """
 sentinel_master = "jobs"

@@ -18,7 +18,8 @@ from autoscaler.reconciler import Reconciler
 from deploy.server import Server
 from producer import keys
 from producer.heartbeat import Heartbeat
-from producer.settings import Model, Scaling, Settings
+from producer.settings import Settings
+from producer.tables import Model, Scaling
 from scheduler import priority, queue
 from simulator.hardware import DeviceType, Hardware
 from simulator.order import LIVE

@@ -19,7 +19,8 @@ from producer.errors import BrokerUnavailable, UnknownTier
 from producer.estimate import Errors, Why
 from producer.heartbeat import Heartbeat, WorkerState
 from producer.job import Status
-from producer.settings import Model, Redis, Settings
+from producer.settings import Settings
+from producer.tables import Model, Redis
 from scheduler.queues import observe
 
 MODEL = Model(engine="echo", max_concurrency=4)

@@ -16,7 +16,8 @@ from autoscaler.devices import Device
 from autoscaler.observation import Memory, Observation
 from autoscaler.placement import free_gb, tenants
 from autoscaler.roster import Phase, Worker
-from producer.settings import Model, Scaling, Settings
+from producer.settings import Settings
+from producer.tables import Model, Scaling
 
 NOW = 10_000.0
 SCALING = Scaling(up_cooldown_s=3, idle_s=30, drain_s=60, start_s=300)

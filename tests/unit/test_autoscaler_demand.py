@@ -4,7 +4,8 @@ import pytest
 
 from autoscaler.demand import WINDOW_S, Traffic, assess, watch
 from autoscaler.roster import Phase, Worker
-from producer.settings import Model, Settings
+from producer.settings import Settings
+from producer.tables import Model
 from scheduler.queues import ModelQueues, QueueState
 
 SETTINGS = Settings(models={"m": Model(engine="echo", tiers=("interactive", "batch"))})

@@ -3,7 +3,8 @@ import pytest
 from autoscaler.devices import DeclaredProbe
 from autoscaler.nvml import choose_probe
 from producer.errors import ConfigError
-from producer.settings import DeclaredDevice, Settings
+from producer.settings import Settings
+from producer.tables import DeclaredDevice
 
 
 def test_declared_devices_are_what_the_fleet_file_says() -> None:

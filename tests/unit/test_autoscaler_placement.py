@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from autoscaler.devices import Device, DeviceState
 from autoscaler.placement import Tenant, by_device, free_gb, obstacle, place, summary, tenants, with_states
 from autoscaler.roster import Phase, Worker
-from producer.settings import Model
+from producer.tables import Model
 
 MODELS = {"m": Model(engine="echo", memory_gb=10), "n": Model(engine="echo", memory_gb=10)}
 

@@ -19,7 +19,8 @@ from autoscaler.policies.threshold import threshold_size
 from autoscaler.policy import POLICIES, named
 from autoscaler.roster import Phase, Worker
 from producer.errors import ConfigError
-from producer.settings import Model, PolicyName, Scaling, Settings, Threshold
+from producer.settings import Settings
+from producer.tables import Model, PolicyName, Scaling, Threshold
 
 LOAD_S = 60.0
 FULL = 10

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from autoscaler.demand import Demand, TierDemand
 from autoscaler.roster import Phase
 from autoscaler.sizing import size
-from producer.settings import Model
+from producer.tables import Model
 
 IDLE_S = 30.0
 

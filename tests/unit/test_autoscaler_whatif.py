@@ -11,7 +11,8 @@ from autoscaler.policy import POLICIES, Policy
 from autoscaler.roster import Phase, Worker
 from autoscaler.views import SIZES, sizes_view
 from autoscaler.whatif import one_more
-from producer.settings import Model, Scaling, Settings
+from producer.settings import Settings
+from producer.tables import Model, Scaling
 
 SETTINGS = Settings(
     models={"m": Model(engine="echo", max_replicas=3, max_concurrency=4), "whale": Model(engine="echo", memory_gb=99)},

@@ -20,7 +20,8 @@ from producer.errors import JobFailed, QueueFull
 from producer.heartbeat import Heartbeat, WorkerState
 from producer.job import Result
 from producer.openai.problem import Problem
-from producer.settings import Limits, Model, Settings
+from producer.settings import Settings
+from producer.tables import Limits, Model
 from producer.tenants import Tenant
 
 SETTINGS = Settings(models={"echo": Model(engine="echo"), "talk": Model(engine="echo", options={"task": "generate"})})

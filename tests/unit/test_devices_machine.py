@@ -16,7 +16,8 @@ from autoscaler.policy import BACKLOG
 from autoscaler.quarantine import FORGET_S, LONGEST_HOLD_S
 from autoscaler.reconciler import Reconciler
 from autoscaler.roster import Phase, Worker
-from producer.settings import Model, Scaling, Settings
+from producer.settings import Settings
+from producer.tables import Model, Scaling
 from scheduler.queues import ModelQueues, QueueState
 
 OPERATIONS = 10_000

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from producer.settings import Model
+from producer.tables import Model
 from workers.engines import classify, generate, parameters, pretrained, rerank
 from workers.engines.openai.options import Options as ServerOptions
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from producer.errors import EngineError, InvalidJob, JobCancelled, JobExpired
-from producer.settings import Model
+from producer.tables import Model
 from scheduler.cost import LearnedCost
 from workers.engines.backlog import SLICE_CHARS, Features, Text
 from workers.engines.micro_batches import MicroBatchEngine, OutOfMemory

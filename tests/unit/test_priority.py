@@ -1,7 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.settings import Settings, Tier
+from producer.settings import Settings
+from producer.tables import Tier
 from scheduler.priority import longest_wait, rank
 
 TIERS = Settings().tiers

@@ -5,7 +5,8 @@ import math
 import pytest
 
 from autoscaler.policy import BACKLOG
-from producer.settings import Model, Scaling, Settings, Tier
+from producer.settings import Settings
+from producer.tables import Model, Scaling, Tier
 from simulator.clairvoyant import Bound, clairvoyant
 from simulator.hardware import DeviceType, Hardware
 from simulator.outcome import Fate, Outcome

@@ -6,7 +6,8 @@ import pytest
 
 from autoscaler.policy import BACKLOG
 from benchmarks.simulator.learn import Served, service
-from producer.settings import Model, Settings, Tier
+from producer.settings import Settings
+from producer.tables import Model, Tier
 from simulator.hardware import DeviceType, Hardware
 from simulator.run import Simulation
 from simulator.service import ServiceModel

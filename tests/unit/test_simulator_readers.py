@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from producer.errors import UnknownTier
-from producer.settings import Model, Settings
+from producer.settings import Settings
+from producer.tables import Model
 from simulator.readers import read
 from simulator.synthetic import generate, popularity
 from simulator.trace import Trace, TraceError, assign

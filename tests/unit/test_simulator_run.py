@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscaler.policy import BACKLOG
-from producer.settings import Limits, Model, Redis, Scaling, Settings, Tier
+from producer.settings import Settings
+from producer.tables import Limits, Model, Redis, Scaling, Tier
 from simulator.hardware import DeviceType, Hardware
 from simulator.order import FIFO, LIVE, STRICT, Order
 from simulator.outcome import Fate, Outcome

@@ -8,7 +8,7 @@ from redis import exceptions
 
 from producer import Settings
 from producer.connection import AWAY
-from producer.settings import Redis
+from producer.tables import Redis
 from producer.trouble import trouble
 
 SECRET = "open-sesame"  # noqa: S105  made up

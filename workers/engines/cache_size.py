@@ -7,7 +7,7 @@ from math import ceil
 from typing import Any
 
 from producer.errors import ConfigError
-from producer.settings import Model
+from producer.tables import Model
 
 _SHARE = 0.5
 """Of the memory that the weights leave: the rest is for activations, logits and the runtime itself."""

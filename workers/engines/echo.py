@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from producer.errors import ConfigError, EngineError, InvalidJob, JobCancelled, JobExpired, Preempted
 from producer.job import explain
-from producer.settings import Model
+from producer.tables import Model
 
 from .mailbox import Cancellation, Mailbox, Withdrawal
 from .protocol import Outcome, Report, Request

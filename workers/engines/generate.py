@@ -23,7 +23,7 @@ from producer.errors import (
     StokerError,
 )
 from producer.job import explain
-from producer.settings import Model
+from producer.tables import Model
 
 from . import sources
 from .admission import Admission

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from producer.errors import EngineError, InvalidJob, JobCancelled, JobExpired, Preempted, StokerError
-from producer.settings import Model
+from producer.tables import Model
 from scheduler.cost import LearnedCost
 
 from .backlog import Backlog, Features, Job, Row, Text

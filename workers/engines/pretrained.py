@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 
 from producer.errors import ConfigError, ModelNotFound
 from producer.job import explain
-from producer.settings import Model
+from producer.tables import Model
 
 from . import sources
 from .backlog import Features, Text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from producer.settings import Model
+from producer.tables import Model
 
 from .protocol import Engine
 

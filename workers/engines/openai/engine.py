@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from producer.errors import ConfigError, EngineError, InvalidJob, JobCancelled, JobExpired, Preempted, StokerError
-from producer.settings import Model
+from producer.tables import Model
 
 from .. import sources
 from ..mailbox import Cancellation, Mailbox, Withdrawal
