@@ -160,11 +160,12 @@ def _registry() -> list[Grant]:
 
 
 def _lanes(fleet: Fleet) -> list[Grant]:
-    """What ``submit.lua`` does to the lanes of tenants. Of those jobs it sees none but the next of a lane."""
+    """What ``submit.lua`` does to the lanes of tenants, and what admission counts in them (``producer/arrival.py``). Of
+    those jobs it sees none but the next of a lane."""
     models = fleet.models
     return [
         Grant(["lpush", "llen", "lindex"], [f"stoker:lane:*:{model}" for model in models]),
-        Grant(["zadd", "zcard"], [f"stoker:dated:*:{model}" for model in models]),
+        Grant(["zadd", "zcard", "zcount"], [f"stoker:dated:*:{model}" for model in models]),
         Grant(["zadd"], [f"stoker:due:*:{model}" for model in models]),
         Grant(
             ["zadd", "zscore", "zrange", "zrem", "zcard", "zremrangebyscore"],

@@ -5,6 +5,7 @@ from .client import Client
 from .errors import (
     BrokerUnavailable,
     ConfigError,
+    DeadlineUnreachable,
     InvalidJob,
     JobCancelled,
     JobExpired,
@@ -24,6 +25,7 @@ __all__ = [
     "BrokerUnavailable",
     "Client",
     "ConfigError",
+    "DeadlineUnreachable",
     "InvalidJob",
     "Job",
     "JobCancelled",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,7 +15,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from . import envelope, heartbeat, keys
+from .admission import Admission, admit, concerns
 from .announcements import Announcements
+from .arrival import Arrival
 from .client import build, outcome, revoke
 from .connection import AWAY, close_async, connect_async
 from .errors import ResultTimeout, StokerError
@@ -57,6 +60,7 @@ class AsyncClient:
         stream: bool = False,
         idempotency_key: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        admission: Admission = "accept",
     ) -> str:
         """Queue one job and return its id; see :meth:`producer.client.Client.submit`."""
         fields = {
@@ -66,7 +70,22 @@ class AsyncClient:
             "idempotency_key": idempotency_key,
             "metadata": metadata,
         }
-        return (await self.submit_many([build(self.settings, model, input, tier, deadline, fields)]))[0]
+        job = build(self.settings, model, input, tier, deadline, fields)
+        return (await self.submit_many([await self.admit(job, admission)]))[0]
+
+    async def admit(self, job: Job, admission: Admission, tiers: Sequence[str] | None = None) -> Job:
+        """The job as :meth:`submit` would queue it now; see :meth:`producer.client.Client.admit`."""
+        if not concerns(job, admission):
+            return job
+        envelope.check(job, self.settings)
+        arrival = Arrival(job, self.settings, datetime.now(UTC))
+        try:
+            async with self.redis.pipeline(transaction=False) as pipe:
+                arrival.ask(pipe)
+                told = arrival.read(await pipe.execute(raise_on_error=False), await self._beats())
+        except AWAY as error:
+            raise unavailable(error, self.settings, "asking for an estimate") from error
+        return admit(job, told, admission, arrival.now, self.settings, tiers)
 
     async def submit_many(self, jobs: Iterable[Job]) -> list[str]:
         """Queue many jobs, one write for each 1,000 of a queue; see :meth:`producer.client.Client.submit_many`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,6 +14,8 @@ from redis.exceptions import NoPermissionError
 from redis.retry import Retry
 
 from . import envelope, heartbeat, keys
+from .admission import Admission, admit, concerns
+from .arrival import Arrival
 from .collect import RECHECK_S, Collector
 from .connection import AWAY, close, connect, transport_options
 from .errors import BrokerUnavailable, ResultTimeout, StokerError
@@ -54,14 +57,17 @@ class Client:
         stream: bool = False,
         idempotency_key: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        admission: Admission = "accept",
     ) -> str:
         """Queue one job and return its id. The tier is by default the model's fastest.
 
-        With ``stream`` its output can be read while it is made, by :meth:`stream`.
+        With ``stream`` its output can be read while it is made, by :meth:`stream`. What becomes of it when its deadline
+        is out of reach, ``admission`` says; see :meth:`admit`.
 
         Raises:
             InvalidJob, UnknownModel, UnknownTier: when no worker could serve it.
             QueueFull: when its queue is at its limit; nothing was queued.
+            DeadlineUnreachable: with ``admission="refuse"``, when it would miss its deadline; nothing was queued.
             BrokerUnavailable: when Redis is away. Whether the job was queued is then unknown; with an
                 ``idempotency_key`` it is safe to submit it again.
         """
@@ -76,7 +82,35 @@ class Client:
             idempotency_key=idempotency_key,
             metadata=metadata,
         )
-        return self.submit_many([job])[0]
+        return self.submit_many([self.admit(job, admission)])[0]
+
+    def admit(self, job: Job, admission: Admission, tiers: Sequence[str] | None = None) -> Job:
+        """The job as :meth:`submit` would queue it now, which looks only at jobs that have a deadline.
+
+        A deadline is out of reach when even the early end of the job's estimate is behind it. With ``accept`` the job
+        is taken all the same, and expires if it is late; with ``refuse`` it is not; with ``degrade`` it goes to the
+        next lower tier of its model, without a deadline, and is done late. One that was submitted before, with the
+        same idempotency key, stays as it was. Each job is looked at by itself: of many, submit one after the other.
+
+        Args:
+            tiers: that it may be degraded to; by default all of its model.
+
+        Raises:
+            InvalidJob, UnknownModel, UnknownTier: when no worker could serve it.
+            DeadlineUnreachable: it is to be refused; says when it could be done at the earliest.
+            BrokerUnavailable: when Redis is away.
+        """
+        if not concerns(job, admission):
+            return job
+        envelope.check(job, self.settings)
+        arrival = Arrival(job, self.settings, datetime.now(UTC))
+        try:
+            with self._redis.pipeline(transaction=False) as pipe:
+                arrival.ask(pipe)
+                told = arrival.read(pipe.execute(raise_on_error=False), heartbeat.read_all(self._redis))
+        except AWAY as error:
+            raise unavailable(error, self.settings, "asking for an estimate") from error
+        return admit(job, told, admission, arrival.now, self.settings, tiers)
 
     def job(
         self,

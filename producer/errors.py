@@ -1,6 +1,7 @@
 """Every error that Stoker raises. The message says what is wrong and what to do about it."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
 
 class StokerError(Exception):
@@ -45,6 +46,19 @@ class QueueFull(StokerError):
 
 class QuotaExceeded(QueueFull):
     """A tenant has as many jobs waiting as it may (``tenants.NAME.max_queued``); others' are still taken."""
+
+
+class DeadlineUnreachable(StokerError):
+    """The job would miss its deadline, and was to be refused then; nothing was queued.
+
+    ``earliest`` is the deadline that could be met now. In ``retry_after_s`` seconds, if no other jobs come meanwhile, a
+    deadline as far off as this one was can be met.
+    """
+
+    def __init__(self, message: str, earliest: datetime, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.earliest = earliest
+        self.retry_after_s = retry_after_s
 
 
 class BatchError(StokerError):

@@ -17,6 +17,7 @@ from fastapi import APIRouter, Header, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from .. import envelope, keys
+from ..admission import Admission
 from ..async_client import AsyncClient
 from ..errors import BrokerUnavailable, StokerError
 from ..job import Item, Job, Result, Status
@@ -48,6 +49,9 @@ class JobRequest(BaseModel):
     stream: bool = False
     deadline_s: Annotated[float, Field(gt=0)] | None = None
     """How long it may take, in seconds; ``redis.result_ttl_s`` at most, and by default."""
+    admission: Admission = "accept"
+    """What becomes of it when it would miss a ``deadline_s`` that it has: it is accepted all the same, refused (429,
+    with ``Retry-After``), or degraded to a lower tier, where it may take as long as by default."""
     metadata: Annotated[dict[str, str], Field(max_length=16)] = Field(default_factory=dict)
     webhook: Webhook | None = None
 
@@ -64,7 +68,7 @@ async def create_job(
 ) -> Response:
     """Leave a job, and go. The answer has its id."""
     # With a key its id is known before it is submitted, and it can be submitted twice.
-    job = _job(asked, caller, client, idempotency_key or uuid.uuid4().hex)
+    job = await _admitted(_job(asked, caller, client, idempotency_key or uuid.uuid4().hex), asked, caller, client)
     if idempotency_key is not None:
         fingerprint = hashlib.sha256(json.dumps(asked.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
         await same_as_before(client, caller.tenant, idempotency_key, fingerprint)
@@ -87,6 +91,8 @@ async def create_job(
             if new:
                 await forget(client, record)
             raise
+    if not new:  # it is where it was first queued
+        record = await owned(client, record.id, caller)
     return await _answer(record, client, 202, {"Location": f"/v1/jobs/{record.id}"})
 
 
@@ -117,6 +123,16 @@ def _job(asked: JobRequest, caller: Caller, client: AsyncClient, idempotency_key
     )
     envelope.check(job, settings)  # before anything is kept of it
     return job
+
+
+async def _admitted(job: Job, asked: JobRequest, caller: Caller, client: AsyncClient) -> Job:
+    if asked.deadline_s is None:
+        return job
+    tiers = [tier for tier in client.settings.model(job.model).tiers if caller.may_ask(tier)]
+    admitted = await client.admit(job, asked.admission, tiers)
+    if admitted.deadline is not None:
+        return admitted
+    return admitted.model_copy(update={"deadline": instant(client.settings.redis.result_ttl_s)})
 
 
 @router.get("/{job_id}")

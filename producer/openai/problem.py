@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import (
     BrokerUnavailable,
+    DeadlineUnreachable,
     InvalidJob,
     JobCancelled,
     JobExpired,
@@ -74,6 +75,8 @@ def problem_of(error: StokerError) -> Problem:
             return Problem(400, message, param="service_tier", code="invalid_service_tier")
         case QueueFull():
             return Problem(429, message, code="queue_full", retry_after_s=retry_after_s)
+        case DeadlineUnreachable():
+            return Problem(429, message, param="deadline_s", code="deadline_unreachable", retry_after_s=retry_after_s)
         case InvalidJob():
             return Problem(400, message, code="invalid_job")
         case BrokerUnavailable():

@@ -9,6 +9,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,36 @@ def test_what_is_refused_leaves_nothing(http: httpx2.Client, fleet: Gatewayed) -
     full = http.post("/v1/jobs", json={"model": "asleep", "input": "x"})
     assert (full.status_code, full.json()["error"]["code"]) == (429, "queue_full")
     assert len(list(fleet.redis.scan_iter(keys.job_record("*"), count=1000))) == before
+
+
+def test_a_deadline_out_of_reach_is_refused_or_degraded_as_asked(http: httpx2.Client, fleet: Gatewayed) -> None:
+    late = {"model": "asleep", "input": "x", "deadline_s": 5}
+    records = len(list(fleet.redis.scan_iter(keys.job_record("*"), count=1000)))
+    fleet.redis.set(keys.sizes(), json.dumps({"models": {"asleep": {"demand": {"load_s": 100.0}}}}))
+    try:
+        refused = http.post("/v1/jobs", json={**late, "admission": "refuse"}, headers={"Idempotency-Key": "late"})
+        assert (refused.status_code, int(refused.headers["retry-after"])) == (429, 16)  # a fifth of 101 s, less 5
+        error = refused.json()["error"]
+        assert (error["code"], error["type"], error["param"]) == (
+            "deadline_unreachable",
+            "rate_limit_error",
+            "deadline_s",
+        )
+        assert "in 20.2 s" in error["message"]
+        assert len(list(fleet.redis.scan_iter(keys.job_record("*"), count=1000))) == records
+        # Refused, the key stands for nothing yet; queued, for what became of it.
+        key = {"Idempotency-Key": "late"}
+        degraded = [leave(http, key, **late, admission="degrade") for _ in range(2)]
+        assert degraded[0] == degraded[1]
+        assert degraded[0]["tier"] == "standard"
+        (message,) = fleet.redis.lrange(keys.queue("asleep", "standard"), 0, -1) or [b""]
+        expires = datetime.fromisoformat(json.loads(message)["headers"]["expires"]).timestamp()
+        assert expires == pytest.approx(time.time() + fleet.settings.redis.result_ttl_s, abs=60)
+        assert leave(http, model="asleep", input="x", admission="refuse")["tier"] == "interactive"  # no deadline_s
+        assert http.post("/v1/jobs", json={**late, "admission": "perhaps"}).status_code == 400
+    finally:
+        fleet.redis.delete(keys.sizes())
+        fleet.redis.delete(keys.queue("asleep", "standard"))
 
 
 def test_a_webhook_is_signed_and_tried_again(http: httpx2.Client, receiver: Receiver) -> None:

@@ -130,8 +130,6 @@ def test_a_tenant_that_had_more_than_its_share_is_told_so(redis: redis_py.Redis,
         assert found.estimate is not None
         assert found.estimate.why is Why.SHARE
         assert client.waiting(modest[1]).ahead == 1 + 1
-        newcomer = waiting.newcomer(redis, settings, "m", "batch")
-        assert newcomer.reason == "behind 8 jobs of tier batch"
 
 
 def test_a_producer_sees_no_queue_and_is_told_of_its_end(own_server: Server, tmp_path: Path) -> None:
