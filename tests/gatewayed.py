@@ -13,7 +13,7 @@ import httpx2
 
 from deploy.ports import free_port
 from processes import Fleet, wait_for
-from producer import apikeys
+from producer import apikeys, keys
 from producer.apikey import ApiKey
 
 TABLES = """
@@ -46,6 +46,11 @@ class Gatewayed(Fleet):
     def __init__(self, folder: Path, url: str, tables: str = TABLES) -> None:
         super().__init__(folder, url, tables)
         self.ports: list[int] = []
+
+    def empty(self, model: str) -> None:
+        """Have nothing queued for a model, in its queues or its tenants' lanes."""
+        queues = [keys.queue(model, tier) for tier in self.settings.models[model].tiers]
+        self.redis.delete(*queues, *self.redis.scan_iter(f"stoker:*:{model}"))
 
     def gateway(self, *arguments: str) -> str:
         """Start a gateway and wait until it is ready; returns its URL."""

@@ -84,7 +84,7 @@ def test_nobody_gets_in_without_a_key_or_with_a_revoked_one(place: Place, method
 
 @pytest.mark.parametrize(("method", "path"), [each for each in OURS if "{job_id}" in each[1]])
 def test_a_job_of_another_tenant_is_not_there(place: Place, method: str, path: str) -> None:
-    place.fleet.redis.delete(keys.queue("asleep", "interactive"))
+    place.fleet.empty("asleep")
     job = place.ask("POST", "/v1/jobs", place.others, BODIES["/v1/jobs"]).json()["id"]
     answer = place.ask(method, path.format(job_id=job), place.mine)
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "job_not_found")
@@ -98,7 +98,7 @@ def test_a_key_is_for_its_models_and_tiers(place: Place) -> None:
     assert place.ask("POST", "/v1/embeddings", key, BODIES["/v1/embeddings"]).status_code == 404
     refused = place.ask("POST", "/v1/chat/completions", key, {**CHAT, "service_tier": "interactive"})
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "tier_not_allowed")
-    place.fleet.redis.delete(keys.queue("asleep", "batch"))
+    place.fleet.empty("asleep")
     assert place.ask("POST", "/v1/jobs", key, BODIES["/v1/jobs"]).json()["tier"] == "batch"
 
 

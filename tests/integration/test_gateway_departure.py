@@ -87,7 +87,7 @@ def test_a_client_that_hangs_up_while_it_waits_cancels_its_job(fleet: Gatewayed,
 def test_what_takes_too_long_is_answered_with_504_and_cancelled(
     fleet: Gatewayed, http: httpx2.Client, more: dict[str, Any]
 ) -> None:
-    fleet.redis.delete(keys.queue("asleep", "interactive"))
+    fleet.empty("asleep")
     answer = http.post("/v1/completions", json=body("asleep", **more))
     job = json.loads(fleet.redis.lindex(keys.queue("asleep", "interactive"), 0))["headers"]["id"]
     assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
@@ -123,7 +123,7 @@ def test_a_malformed_body_is_answered_with_what_is_wrong(http: httpx2.Client, pa
 
 
 def test_the_metrics_tell_of_requests_and_queues(fleet: Gatewayed, http: httpx2.Client) -> None:
-    fleet.redis.delete(keys.queue("asleep", "batch"))
+    fleet.empty("asleep")
     fleet.client.submit("asleep", "x", tier="batch")
     http.get("/v1/models")
     told = http.get("/metrics").text

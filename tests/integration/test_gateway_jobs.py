@@ -84,8 +84,7 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture(autouse=True)
 def _no_backlog(fleet: Gatewayed) -> None:
-    for tier in fleet.settings.models["asleep"].tiers:
-        fleet.redis.delete(keys.queue("asleep", tier))
+    fleet.empty("asleep")
 
 
 def leave(http: httpx2.Client, headers: dict[str, str] | None = None, **body: Any) -> dict[str, Any]:
