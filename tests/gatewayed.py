@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -52,8 +53,8 @@ class Gatewayed(Fleet):
         queues = [keys.queue(model, tier) for tier in self.settings.models[model].tiers]
         self.redis.delete(*queues, *self.redis.scan_iter(f"stoker:*:{model}"))
 
-    def gateway(self, *arguments: str) -> str:
-        """Start a gateway and wait until it is ready; returns its URL."""
+    def gateway(self, *arguments: str, tls: ssl.SSLContext | None = None) -> str:
+        """Start a gateway and wait until it is ready; returns its URL. With ``tls`` it is spoken to by that."""
         port = free_port()
         name = f"gateway-{port}"
         with self.log(name).open("ab") as log:
@@ -64,12 +65,12 @@ class Gatewayed(Fleet):
                 stderr=log,
             )
         self.processes.append(process)
-        url = f"http://127.0.0.1:{port}"
+        url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
 
         def ready() -> bool:
             assert process.poll() is None, self.log(name).read_text()
             try:
-                return httpx2.get(f"{url}/readyz", timeout=5).is_success
+                return httpx2.get(f"{url}/readyz", timeout=5, verify=tls or True).is_success
             except httpx2.TransportError:
                 return False
 
