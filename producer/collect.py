@@ -110,7 +110,8 @@ class Collector:
 
     def _to_look_up(self) -> list[bytes]:
         if self._confirmed:
-            names = self._confirmed[:AT_ONCE]
+            # One may be there twice: taken for granted when nobody waited any longer, and then confirmed.
+            names = dict.fromkeys(self._confirmed[:AT_ONCE])
             del self._confirmed[:AT_ONCE]
             return [name for name in names if name in self._waiting]
         if time.monotonic() >= self._look_at:

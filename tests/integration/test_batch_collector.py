@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis as redis_py
@@ -59,6 +60,21 @@ def test_a_result_that_is_not_final_is_none(redis: redis_py.Redis, collector: Co
     assert collector.poll(0.2) == []
     end(redis, "a", status="FAILURE")
     assert poll(collector, 1) == ["a"]
+
+
+def test_a_confirmation_that_comes_when_nobody_waits_any_more_finds_nothing_twice(
+    redis: redis_py.Redis, collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = redis_py.client.PubSub.get_message
+    late = [None]
+
+    def get_message(pubsub: redis_py.client.PubSub, timeout: float = 0.0) -> dict[str, Any] | None:
+        return late.pop() if late else real(pubsub, timeout=max(timeout, 0.2))
+
+    monkeypatch.setattr(redis_py.client.PubSub, "get_message", get_message)
+    end(redis, "a")
+    collector.add(["a", "b"])
+    assert [job_id for job_id, _ in collector.poll(0.0)] == ["a"]
 
 
 def test_nothing_to_wait_for_is_not_waited_for(collector: Collector) -> None:
