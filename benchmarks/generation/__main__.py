@@ -1,7 +1,7 @@
 """Generation: batches of mixed lengths three ways, greedy words beside ``generate``'s, and what streaming costs.
 
 python -m benchmarks.generation [--rounds 3] [--requests 64] [--prompts 24] [--stream-rounds 4]
-                                [--stream-requests 48] [--only throughput,equality,streaming]
+                                [--stream-requests 48] [--places 16] [--only throughput,equality,streaming]
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ PARTS = ("throughput", "equality", "streaming")
 
 
 @contextmanager
-def loaded() -> Iterator[NotingEngine]:
+def loaded(model: Model) -> Iterator[NotingEngine]:
     """Our engine."""
-    engine = NotingEngine(MODEL, DEVICE)
+    engine = NotingEngine(model, DEVICE)
     engine.load()
     yield engine
     engine.close()
@@ -74,6 +74,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--requests", type=int, default=64)
+    parser.add_argument(
+        "--places", type=int, default=MODEL.max_concurrency, help="of continuous batching; static has 16"
+    )
     parser.add_argument("--prompts", type=int, default=24)
     parser.add_argument("--stream-rounds", type=int, default=4)
     parser.add_argument("--stream-requests", type=int, default=48)
@@ -85,9 +88,10 @@ def main() -> int:
     bars: list[Bar] = []
     if {"throughput", "equality"} & set(parts):
         peer = Peer.load(MODEL, DEVICE)
-        with loaded() as engine:
+        model = MODEL.model_copy(update={"max_concurrency": options.places})
+        with loaded(model) as engine:
             if "throughput" in parts:
-                found["throughput"] = throughput(engine, peer, MODEL, mixed(options.requests), options.rounds)
+                found["throughput"] = throughput(engine, peer, model, mixed(options.requests), options.rounds)
                 bars += throughput_bars(found["throughput"])
             if "equality" in parts:
                 share = equality(engine, peer, options.prompts)
