@@ -106,6 +106,7 @@ class Watch(threading.Thread):
         for entry_id, fields in entries:
             self._last = f"({entry_id.decode()}"
             text = {name.decode(): value.decode() for name, value in fields.items()}
+            text.pop("inputs", None)  # for who asks why
             self.decisions.append(Decided(float(text.pop("at")), **text))
             self._on_decision(self.decisions[-1])
         self._on_sample(self.samples[-1])
