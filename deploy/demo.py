@@ -28,7 +28,8 @@ from producer import Client, StokerError
 from producer.settings import Settings
 
 from . import demo_report, demo_work, flower, local, plot, teardown
-from .demo_watch import Decided, Sample, Watch
+from .decision import Decision
+from .demo_watch import Sample, Watch
 from .demo_work import Asker, Served
 
 OUT = Path("demo-out")
@@ -72,7 +73,7 @@ class Screen:
             self._told_at = time.monotonic()
             self.say(line, "dim")
 
-    def decided(self, decision: Decided) -> None:
+    def decided(self, decision: Decision) -> None:
         """The autoscaler's decision, with its reason."""
         bad = "red" if decision.action == "lost" else "cyan"
         self.say(f"autoscaler: {decision.action} {decision.worker or decision.model}: {decision.reason}", bad)
@@ -240,6 +241,8 @@ class Demo:
 
     def _wait(self, what: str, until: Callable[[], bool]) -> None:
         while not until():
+            if not self._watch.is_alive():
+                raise DemoError(f"the watch failed while the demo waited for {what}; its error is above")
             if time.monotonic() > self._deadline:
                 raise DemoError(f"still waiting after {LIMIT_S:.0f} s for {what}")
             time.sleep(0.1)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from .demo_watch import Decided, Life
+from .decision import Decision
+from .demo_watch import Life
 from .demo_work import Served
 
 
@@ -35,7 +36,7 @@ class FromZero:
         )
 
 
-def from_zero(first: Served, decisions: Sequence[Decided], lives: dict[str, Life]) -> FromZero:
+def from_zero(first: Served, decisions: Sequence[Decision], lives: dict[str, Life]) -> FromZero:
     """Split the first job's time by the autoscaler's decision and the heartbeats of the worker it started.
 
     The worker's own clock and ours are one machine's.

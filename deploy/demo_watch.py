@@ -14,6 +14,8 @@ from producer import heartbeat, keys
 from producer.heartbeat import WorkerState
 from scheduler.queues import observe
 
+from .decision import Decision, decision
+
 if TYPE_CHECKING:
     from redis import Redis
 
@@ -37,18 +39,6 @@ class Sample:
         return not (any(self.queued.values()) or any(self.inflight.values()) or any(self.workers.values()))
 
 
-@dataclass(frozen=True, slots=True)
-class Decided:
-    """A decision of the autoscaler, at Unix time ``at``."""
-
-    at: float
-    action: str
-    model: str
-    worker: str
-    device: str
-    reason: str
-
-
 @dataclass(slots=True)
 class Life:
     """A worker: when it first spoke and when it was ready to serve, in Unix seconds."""
@@ -66,11 +56,11 @@ class Watch(threading.Thread):
         redis: Redis,
         settings: Settings,
         on_sample: Callable[[Sample], None],
-        on_decision: Callable[[Decided], None],
+        on_decision: Callable[[Decision], None],
     ) -> None:
         super().__init__(name="watch", daemon=True)
         self.samples: list[Sample] = []
-        self.decisions: list[Decided] = []
+        self.decisions: list[Decision] = []
         self.lives: dict[str, Life] = {}
         self._redis = redis
         self._settings = settings
@@ -105,8 +95,6 @@ class Watch(threading.Thread):
         entries: Any = self._redis.xrange(keys.decisions(), min=self._last, count=100)  # typed for every protocol
         for entry_id, fields in entries:
             self._last = f"({entry_id.decode()}"
-            text = {name.decode(): value.decode() for name, value in fields.items()}
-            text.pop("inputs", None)  # for who asks why
-            self.decisions.append(Decided(float(text.pop("at")), **text))
+            self.decisions.append(decision(fields))
             self._on_decision(self.decisions[-1])
         self._on_sample(self.samples[-1])

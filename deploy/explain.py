@@ -13,7 +13,7 @@ from autoscaler.views import SIZES, Sizes, Wanted
 from producer import heartbeat, keys
 from producer.heartbeat import Heartbeat
 
-from .status import Decision, decision
+from .decision import Decision, decision
 
 if TYPE_CHECKING:
     from redis import Redis

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from autoscaler.launchers import records
@@ -14,6 +14,7 @@ from producer.heartbeat import Heartbeat
 from scheduler.queues import ModelQueues, observe
 
 from . import flower, strays
+from .decision import Decision, decision
 from .strays import Stray
 
 if TYPE_CHECKING:
@@ -22,20 +23,6 @@ if TYPE_CHECKING:
     from producer.settings import Settings
 
 DECISIONS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """One decision of the autoscaler, with its reason and the numbers that it was based on. ``at`` is Unix time in
-    seconds; ``worker`` and ``device`` are empty where it is about none."""
-
-    at: float
-    model: str
-    action: str
-    reason: str
-    worker: str = ""
-    device: str = ""
-    inputs: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +74,3 @@ def read(redis: Redis, settings: Settings) -> Snapshot:
 
 def _flower_runs(settings: Settings) -> bool:
     return any(record.name == "flower" for record in records.read_all(settings.state_dir / "run"))
-
-
-def decision(fields: dict[bytes, bytes]) -> Decision:
-    """An entry of the journal."""
-    text = {key.decode(): value.decode() for key, value in fields.items()}
-    return Decision(
-        float(text["at"]),
-        text.get("model", ""),
-        text["action"],
-        text["reason"],
-        text.get("worker", ""),
-        text.get("device", ""),
-        json.loads(text.get("inputs") or "{}"),
-    )

@@ -14,8 +14,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from deploy.decision import Decision
 from deploy.explain import Explanation, ModelExplained, read
-from deploy.status import Decision
 from producer.connection import connect
 from producer.settings import Settings
 from producer.tables import Model

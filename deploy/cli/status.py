@@ -14,7 +14,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from deploy.status import Decision, Snapshot, read
+from deploy.decision import Decision
+from deploy.status import Snapshot, read
 from deploy.strays import Stray
 from producer.client import Client
 from producer.connection import connect

@@ -7,11 +7,15 @@ from pathlib import Path
 import pytest
 import redis as redis_py
 
+from autoscaler.decisions import Start
+from autoscaler.journal import Journal
 from deploy import demo_report, demo_work, plot
-from deploy.demo_watch import Decided, Life, Sample, Watch
+from deploy.decision import Decision
+from deploy.demo_watch import Life, Sample, Watch
 from deploy.demo_work import Asker, Served
 from deploy.server import Server
 from processes import Fleet, wait_for
+from producer import Settings
 from producer.heartbeat import WorkerState
 from producer.job import Result, Timing
 
@@ -59,11 +63,23 @@ def test_people_a_batch_and_a_stock_application_are_served_and_watched(
     watch.stop()
 
 
+def test_what_the_autoscaler_writes_down_the_watch_reads(server: Server, redis: redis_py.Redis) -> None:
+    """The journal's own entry, with whatever fields it has."""
+    start = Start("smollm2", "cpu:0", "cpu", "one is queued", inputs={"queued": 1})
+    Journal(redis, "here").decided(101.0, start, "s")
+    told: list[Decision] = []
+    watch = Watch(redis, Settings.model_validate({"redis": {"url": server.url}}), lambda _: None, told.append)
+    watch.start()
+    wait_for(lambda: told, "the decision to be told")
+    watch.stop()
+    assert told == [Decision(101.0, "smollm2", "start", "one is queued", "s", "cpu:0", {"queued": 1})]
+
+
 def test_the_first_jobs_time_is_split_without_a_gap() -> None:
     first = served("interactive", 20.0, submitted_at=100.0)
     decisions = [
-        Decided(90.0, "start", "minilm", "m", "cpu:1", ""),
-        Decided(101.0, "start", "smollm2", "s", "cpu:0", ""),
+        Decision(90.0, "minilm", "start", "", "m", "cpu:1"),
+        Decision(101.0, "smollm2", "start", "", "s", "cpu:0"),
     ]
     lives = {"m": Life("minilm", 95.0, 96.0), "s": Life("smollm2", 111.0, 123.0)}
     split = demo_report.from_zero(first, decisions, lives)
