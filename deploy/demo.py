@@ -126,6 +126,7 @@ def _fleet(screen: Screen) -> Iterator[Settings]:
     os.environ["STOKER_REDIS__URL"] = ""  # even where the file names one: the demo is not for real queues
     os.environ["STOKER_STATE_DIR"] = str(home)
     os.environ["STOKER_SCALING__IDLE_S"] = str(IDLE_S)
+    os.environ["STOKER_SCALING__KEEP_LOADS"] = "0"  # nobody comes back here, for whom a model should be kept loaded
     settings = Settings.load()
     for model in ("smollm2", "minilm"):
         settings.model(model)
