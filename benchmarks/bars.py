@@ -47,6 +47,6 @@ def show(bars: Sequence[Bar]) -> None:
     table = Table("figure", "value", "bar", "ok", "note")
     for bar in bars:
         sign = ">=" if bar.better == "higher" else "<="
-        value = "not measured" if bar.value is None else f"{bar.value:g}"
-        table.add_row(bar.name, value, f"{sign} {bar.bar:g}", "yes" if bar.ok else "NO", bar.note)
+        value = "not measured" if bar.value is None else f"{bar.value:,g}"
+        table.add_row(bar.name, value, f"{sign} {bar.bar:,g}", "yes" if bar.ok else "NO", bar.note)
     Console(width=None if sys.stdout.isatty() else 150).print(table)

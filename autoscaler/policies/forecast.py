@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..history import horizon_s, remember
-from ..roster import by_model
+from ..history import horizon_s, remember_all
 from ..sizing import SLOWEST_PER_S, UTILISATION, Size, bounded, facts, idle
 
 if TYPE_CHECKING:
@@ -26,12 +25,7 @@ class Forecast:
 
     def sizes(self, seen: Observation, memory: Memory) -> tuple[Mapping[str, Size], Memory]:
         """As :class:`~autoscaler.policy.Policy` has it."""
-        own = by_model(seen.workers)
-        models = seen.settings.models
-        histories = {
-            name: remember(memory.histories.get(name), seen.now, demand, own[name], models[name].max_concurrency)
-            for name, demand in seen.demands.items()
-        }
+        models, histories = seen.settings.models, remember_all(seen, memory)
         idle_s = seen.settings.scaling.idle_s
         sizes = {
             name: forecast_size(models[name], demand, histories[name], idle_s) for name, demand in seen.demands.items()

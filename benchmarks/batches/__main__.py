@@ -14,10 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
-from benchmarks.bars import Bar
+from benchmarks.bars import Bar, show
 
 from . import kills, million
 
@@ -43,7 +40,7 @@ def main() -> int:
         _say(f"the logs are in {folder}")
     else:
         shutil.rmtree(folder)
-    _show(bars)
+    show(bars)
     took = round(time.monotonic() - began, 1)
     print(json.dumps({"benchmark": "batches", "took_s": took, "bars": [bar.line() for bar in bars]}), flush=True)
     return 0 if all(bar.ok for bar in bars) else 1
@@ -62,15 +59,6 @@ def _options() -> argparse.Namespace:
 
 def _say(text: str) -> None:
     print(text, flush=True)
-
-
-def _show(bars: list[Bar]) -> None:
-    table = Table("figure", "value", "bar", "ok", "note")
-    for bar in bars:
-        sign = ">=" if bar.better == "higher" else "<="
-        value = "not measured" if bar.value is None else f"{bar.value:g}"
-        table.add_row(bar.name, value, f"{sign} {bar.bar:g}", "yes" if bar.ok else "NO", bar.note)
-    Console(width=None if sys.stdout.isatty() else 150).print(table)
 
 
 if __name__ == "__main__":

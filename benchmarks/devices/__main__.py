@@ -15,9 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
+from benchmarks.bars import show
 from producer.errors import StokerError
 
 from . import drill
@@ -45,11 +43,7 @@ def main() -> int:
         print(f"the logs are in {folder}", flush=True)
     else:
         shutil.rmtree(folder)
-    table = Table("figure", "value", "bar", "ok")
-    for bar in bars:
-        sign = ">=" if bar.better == "higher" else "<="
-        table.add_row(bar.name, f"{bar.value:g}", f"{sign} {bar.bar:g}", "yes" if bar.ok else "NO")
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    show(bars)
     took_s = round(time.monotonic() - began, 1)
     line = {"benchmark": "devices", "quick": options.quick, "took_s": took_s, "bars": [bar.line() for bar in bars]}
     print(json.dumps(line), flush=True)

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.bars import Bar, percentile
+from benchmarks.bars import show as show_bars
 
 from .bars import Round, ratio
 from .roster import OURS, STOCK
@@ -23,15 +24,9 @@ def show(
     bars: Sequence[Bar],
 ) -> None:
     """Print what was measured, medians over the rounds, and the bars."""
-    console = Console(width=None if sys.stdout.isatty() else 150)
     if rounds:
-        console.print(_contestants(rounds, asked_s, survivals))
-    table = Table("figure", "value", "bar", "ok", "note")
-    for bar in bars:
-        value = "not measured" if bar.value is None else f"{bar.value:,g}"
-        sign = ">=" if bar.better == "higher" else "<="
-        table.add_row(bar.name, value, f"{sign} {bar.bar:,g}", "yes" if bar.ok else "NO", bar.note)
-    console.print(table)
+        Console(width=None if sys.stdout.isatty() else 150).print(_contestants(rounds, asked_s, survivals))
+    show_bars(bars)
 
 
 def _contestants(
