@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING
 
 from . import envelope, keys
 from .collect import AT_ONCE, RECHECK_S
-from .connection import AWAY
 from .ending import end
-from .errors import BrokerUnavailable
-from .outage import Outage
+from .outage import Outage, persist
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -71,22 +69,14 @@ class Announcements:
 
     async def _run(self) -> None:
         outage = Outage(self._settings, "waiting for a result")
-        while True:
-            try:
-                async with self._redis.pubsub() as pubsub:
-                    await pubsub.connect()
-                    self._unsubscribed, self._confirmed, self._left = list(self._waiting), [], []
-                    self._something_to_do.set()
-                    await self._both(self._hear(pubsub), self._tell(pubsub, outage))
-            except AWAY as error:
-                try:
-                    await asyncio.sleep(outage.ride_out(error))
-                except BrokerUnavailable as gone:
-                    self._fail(gone)
-                    outage.end()
-            except Exception as error:  # such as a permission that is missing: nobody shall wait for ever
-                self._fail(error)
-                await asyncio.sleep(RECHECK_S)
+        await persist(lambda: self._listen(outage), outage, self._fail, RECHECK_S)
+
+    async def _listen(self, outage: Outage) -> None:
+        async with self._redis.pubsub() as pubsub:
+            await pubsub.connect()
+            self._unsubscribed, self._confirmed, self._left = list(self._waiting), [], []
+            self._something_to_do.set()
+            await self._both(self._hear(pubsub), self._tell(pubsub, outage))
 
     async def _both(self, *coroutines: object) -> None:
         """Run both until one fails."""
@@ -127,11 +117,11 @@ class Announcements:
                 await pubsub.unsubscribe(*left)
             if new:
                 await pubsub.subscribe(*new)
-            while names := [name for name in self._confirmed[:AT_ONCE] if name in self._waiting]:
-                del self._confirmed[:AT_ONCE]
+            confirmed, self._confirmed = [name for name in self._confirmed if name in self._waiting], []
+            for start in range(0, len(confirmed), AT_ONCE):
+                names = confirmed[start : start + AT_ONCE]
                 for name, stored in zip(names, await self._redis.mget(names), strict=True):
                     self._told(name, stored)
-            self._confirmed.clear()
             outage.end()
 
     def _told(self, name: bytes, stored: bytes | str | None) -> None:

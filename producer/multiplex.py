@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 from . import keys
 from .connection import AWAY
 from .ending import end
-from .errors import BrokerUnavailable
-from .outage import RETRY_S, Outage
+from .outage import RETRY_S, Outage, persist
 from .settings import Settings
 from .stream import AT_ONCE, Entry, by_stream
 
@@ -86,23 +85,15 @@ class Multiplex:
 
     async def _run(self) -> None:
         outage = Outage(self._settings, "reading streams")
-        while True:
-            if not self._wants:
-                self._wanted.clear()
-                await self._wanted.wait()
-            try:
-                await self._read()
-                outage.end()
-                await asyncio.sleep(min(SLOWEST_S, PACE_S * len(self._wants)))
-            except AWAY as error:
-                try:
-                    await asyncio.sleep(outage.ride_out(error))
-                except BrokerUnavailable as gone:
-                    self._fail(gone)
-                    outage.end()
-            except Exception as error:  # such as a permission that is missing: nobody shall wait for ever
-                self._fail(error)
-                await asyncio.sleep(RETRY_S)
+        await persist(lambda: self._look(outage), outage, self._fail, RETRY_S)
+
+    async def _look(self, outage: Outage) -> None:
+        if not self._wants:
+            self._wanted.clear()
+            await self._wanted.wait()
+        await self._read()
+        outage.end()
+        await asyncio.sleep(min(SLOWEST_S, PACE_S * len(self._wants)))
 
     async def _read(self) -> None:
         places: dict[Any, Any] = {self._bell: self._rung_at}

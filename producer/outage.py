@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Awaitable, Callable
 
+from .connection import AWAY
+from .errors import BrokerUnavailable
 from .settings import Settings
 from .submission import unavailable
 
@@ -37,3 +41,26 @@ class Outage:
     def end(self) -> None:
         """Redis has answered."""
         self._since = None
+
+
+async def persist(
+    attempt: Callable[[], Awaitable[None]], outage: Outage, fail: Callable[[Exception], None], pause_s: float
+) -> None:
+    """Do something again and again, whatever happens, until cancelled.
+
+    Args:
+        fail: tells those who wait of an outage that lasts too long, or of any other error: nobody waits for ever.
+        pause_s: when to go on after such an error, as of a permission that is missing, in seconds.
+    """
+    while True:
+        try:
+            await attempt()
+        except AWAY as error:
+            try:
+                await asyncio.sleep(outage.ride_out(error))
+            except BrokerUnavailable as gone:
+                fail(gone)
+                outage.end()
+        except Exception as error:
+            fail(error)
+            await asyncio.sleep(pause_s)
