@@ -7,7 +7,6 @@ own; so it connects with ``redis://`` like a producer, and never with the transp
 from __future__ import annotations
 
 import base64
-import http.client
 import os
 import subprocess
 import sys
@@ -21,8 +20,7 @@ from producer import keys
 from producer.connection import transport_options
 from producer.settings import Settings
 
-from . import private
-from .ports import kept_port
+from . import ports, private
 
 USER = "stoker"
 
@@ -39,10 +37,7 @@ def port_file(settings: Settings) -> Path:
 
 def url(settings: Settings) -> str | None:
     """Its address, without the password; None when it never ran here."""
-    try:
-        return f"http://127.0.0.1:{int(port_file(settings).read_text())}"
-    except (FileNotFoundError, ValueError):
-        return None
+    return ports.address(port_file(settings))
 
 
 def authorization(settings: Settings) -> str:
@@ -53,7 +48,7 @@ def authorization(settings: Settings) -> str:
 
 def spawn(settings: Settings, log: Path) -> subprocess.Popen[bytes]:
     """Start it on the port it last had, if that is free. Returns at once."""
-    environment = {**os.environ, "FLOWER_PORT": str(kept_port(port_file(settings)))}
+    environment = {**os.environ, "FLOWER_PORT": str(ports.kept_port(port_file(settings)))}
     with log.open("ab") as output:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "deploy.flower"],
@@ -66,17 +61,7 @@ def spawn(settings: Settings, log: Path) -> subprocess.Popen[bytes]:
 
 def answers(settings: Settings) -> bool:
     """Whether its API answers to our password now."""
-    address = url(settings)
-    if address is None:
-        return False
-    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=2)
-    try:
-        connection.request("GET", "/api/workers", headers={"Authorization": authorization(settings)})
-        return connection.getresponse().status == http.HTTPStatus.OK
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
+    return ports.answers(url(settings), "/api/workers", {"Authorization": authorization(settings)})
 
 
 def celery_app(settings: Settings) -> Celery:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import http.client
 import subprocess
 import sys
 from pathlib import Path
 
 from producer.settings import Settings
 
-from .ports import kept_port
+from . import ports
 
 
 def port_file(settings: Settings) -> Path:
@@ -19,15 +18,12 @@ def port_file(settings: Settings) -> Path:
 
 def url(settings: Settings) -> str | None:
     """Its address; None when it never ran here."""
-    try:
-        return f"http://127.0.0.1:{int(port_file(settings).read_text())}"
-    except (FileNotFoundError, ValueError):
-        return None
+    return ports.address(port_file(settings))
 
 
 def spawn(settings: Settings, log: Path) -> subprocess.Popen[bytes]:
     """Start it on the port it last had, if that is free. Returns at once."""
-    port = str(kept_port(port_file(settings)))
+    port = str(ports.kept_port(port_file(settings)))
     with log.open("ab") as output:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "deploy.cli", "gateway", "--port", port],
@@ -40,14 +36,4 @@ def spawn(settings: Settings, log: Path) -> subprocess.Popen[bytes]:
 
 def answers(settings: Settings) -> bool:
     """Whether it can serve now."""
-    address = url(settings)
-    if address is None:
-        return False
-    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=2)
-    try:
-        connection.request("GET", "/readyz")
-        return connection.getresponse().status == http.HTTPStatus.OK
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
+    return ports.answers(url(settings), "/readyz")

@@ -1,8 +1,10 @@
-"""Ports on loopback: free ones, and ones that are kept from run to run so that addresses stay good."""
+"""Ports on loopback: free ones, ones that are kept from run to run so that addresses stay good, and who answers."""
 
 from __future__ import annotations
 
+import http.client
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 
 
@@ -23,6 +25,28 @@ def is_free(port: int) -> bool:
         except (OSError, OverflowError):
             return False
         return True
+
+
+def address(file: Path) -> str | None:
+    """Where the part listens whose port is noted in ``file``; None when it never ran here."""
+    try:
+        return f"http://127.0.0.1:{int(file.read_text())}"
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def answers(address: str | None, path: str, headers: Mapping[str, str] | None = None) -> bool:
+    """Whether a GET there is answered with 200 now."""
+    if address is None:
+        return False
+    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=2)
+    try:
+        connection.request("GET", path, headers=dict(headers or {}))
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 def kept_port(file: Path) -> int:
