@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis as redis_py
 
+from batch_consumer import Consumer
 from deploy.server import Server
 from processes import Fleet
+from producer import Settings
 
 
 @pytest.fixture(scope="session")
@@ -51,3 +54,18 @@ def make_fleet(tmp_path: Path) -> Iterator[Callable[[str, str], Fleet]]:
     yield make
     for fleet in fleets:
         fleet.close()
+
+
+@pytest.fixture
+def consume() -> Iterator[Callable[..., Consumer]]:
+    """Start consumers of a batch, which echo; all end with the test."""
+    started = []
+
+    def start(settings: Settings, **options: Any) -> Consumer:
+        started.append(Consumer(settings, "echo", **options))
+        started[-1].start()
+        return started[-1]
+
+    yield start
+    for consumer in started:
+        consumer.end()

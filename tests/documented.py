@@ -8,6 +8,17 @@ from pathlib import Path
 
 DOCS = Path(__file__).parents[1] / "docs"
 
+ECHOES = """
+[models.smollm2]
+engine = "echo"
+options = { task = "generate" }
+
+[models.minilm]
+engine = "echo"
+options = { task = "embeddings" }
+"""
+"""The models of the pages, each answered by an echo."""
+
 
 def examples(page: str, language: str) -> list[str]:
     """The blocks of code of a page that are in that language."""

@@ -11,19 +11,10 @@ from pathlib import Path
 import pytest
 
 from deploy.server import Server
-from documented import examples
+from documented import ECHOES, examples
 from processes import Fleet
 
 ROOT = Path(__file__).parents[2]
-TABLES = """
-[models.smollm2]
-engine = "echo"
-options = { task = "generate" }
-
-[models.minilm]
-engine = "echo"
-options = { task = "embeddings" }
-"""
 
 
 def run(*command: str | Path, cwd: Path, **environment: str) -> str:
@@ -63,7 +54,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     folder: Path = tmp_path_factory.mktemp("fleet")
     server = Server(folder / "server")
     server.start()
-    fleet = Fleet(folder, server.url, TABLES)
+    fleet = Fleet(folder, server.url, ECHOES)
     for model in ("smollm2", "minilm"):
         fleet.worker(model, model)
     yield fleet

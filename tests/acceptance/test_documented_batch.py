@@ -11,20 +11,10 @@ from pathlib import Path
 import pytest
 
 from deploy.server import Server
-from documented import examples, install_node_client
+from documented import ECHOES, examples, install_node_client
 from gatewayed import Gatewayed
 from processes import DEADLINE_S
 from producer.settings import Settings
-
-TABLES = """
-[models.smollm2]
-engine = "echo"
-options = { task = "generate" }
-
-[models.minilm]
-engine = "echo"
-options = { task = "embeddings" }
-"""
 
 
 class Documented(Gatewayed):
@@ -41,7 +31,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Documented]:
     folder: Path = tmp_path_factory.mktemp("documented")
     server = Server(folder / "server")
     server.start()
-    fleet = Documented(folder, server.url, TABLES)
+    fleet = Documented(folder, server.url, ECHOES)
     for model in ("smollm2", "minilm"):
         fleet.worker(model, model)
     fleet.batches()

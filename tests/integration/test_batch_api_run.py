@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -95,18 +96,25 @@ def desk(server: Server, redis: redis_py.Redis, tmp_path: Path) -> Desk:
     return Desk(server.url, str(tmp_path / "files"))
 
 
-@pytest.fixture
-def consume() -> Iterator[Consume]:
-    started = []
+@contextmanager
+def interrupted(desk: Desk, batch_id: str) -> Iterator[None]:
+    """A process that runs a batch, and is told to end when the block does."""
+    stop, ended = Event(), []
 
-    def start(settings: Settings, **options: Any) -> Consumer:
-        started.append(Consumer(settings, "echo", **options))
-        started[-1].start()
-        return started[-1]
+    def run(lease: Lease) -> None:
+        try:
+            desk.run(lease, stop)
+        except BaseException as error:
+            ended.append(error)
 
-    yield start
-    for consumer in started:
-        consumer.end()
+    runner = Thread(target=run, args=(desk.claim(batch_id),))
+    runner.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        runner.join()
+    assert [type(error) for error in ended] == [Stopped]
 
 
 def requests(count: int) -> list[dict[str, Any] | str]:
@@ -186,18 +194,8 @@ def test_another_process_goes_on_where_one_stopped_and_nothing_runs_twice(
 ) -> None:
     consumer = consume(desk.settings, limit=70)
     batch_id = desk.create(requests(200))
-    stop = Event()
-    first = desk.claim(batch_id)
-
-    def stopped() -> None:
-        with pytest.raises(Stopped):
-            desk.run(first, stop)
-
-    runner = Thread(target=stopped)
-    runner.start()
-    wait_for(lambda: desk.batch(batch_id).completed >= 60, "the first lines to be counted")
-    stop.set()
-    runner.join()
+    with interrupted(desk, batch_id):
+        wait_for(lambda: desk.batch(batch_id).completed >= 60, "the first lines to be counted")
     assert not desk.redis.exists(keys.batch_lease(batch_id)), "given up, so that nobody has to wait for it"
     consumer.limit = float("inf")
     assert desk.run(desk.claim(batch_id)) == "completed"
@@ -209,17 +207,8 @@ def test_another_process_goes_on_where_one_stopped_and_nothing_runs_twice(
 def test_an_input_deleted_halfway_ends_the_batch_and_keeps_what_is_done(desk: Desk, consume: Consume) -> None:
     consume(desk.settings, limit=70)
     batch_id = desk.create(requests(200))
-    stop = Event()
-
-    def run() -> None:
-        with pytest.raises(Stopped):
-            desk.run(desk.claim(batch_id), stop)
-
-    runner = Thread(target=run)
-    runner.start()
-    wait_for(lambda: desk.batch(batch_id).completed == 70, "the first lines to be counted")
-    stop.set()
-    runner.join()
+    with interrupted(desk, batch_id):
+        wait_for(lambda: desk.batch(batch_id).completed == 70, "the first lines to be counted")
     desk.store.delete(f"{SOURCE}/{desk.batch(batch_id).asked.input_file_id}")
     assert desk.run(desk.claim(batch_id)) == "failed"
     assert [mistake.code for mistake in desk.batch(batch_id).mistakes] == ["file_not_found"]
@@ -291,17 +280,8 @@ def test_expired_it_delivers_what_is_done_and_tells_of_the_rest(desk: Desk, cons
 def test_an_estimate_while_it_runs(desk: Desk, consume: Consume) -> None:
     consume(desk.settings, limit=150)
     batch_id = desk.create(requests(300))
-    stop = Event()
-
-    def run() -> None:
-        with pytest.raises(Stopped):
-            desk.run(desk.claim(batch_id), stop)
-
-    runner = Thread(target=run)
-    runner.start()
-    record = wait_for(lambda: (r := desk.batch(batch_id)).completed and r.finish_at and r, "an estimate")
-    stop.set()
-    runner.join()
+    with interrupted(desk, batch_id):
+        record = wait_for(lambda: (r := desk.batch(batch_id)).completed and r.finish_at and r, "an estimate")
     assert record.public()["estimated_finish_at"] >= int(record.told_at)
 
 

@@ -35,20 +35,6 @@ def client(server: Server, redis: redis_py.Redis) -> Iterator[Client]:
 
 
 @pytest.fixture
-def consume() -> Iterator[Consume]:
-    started = []
-
-    def start(settings: Settings, **options: Any) -> Consumer:
-        started.append(Consumer(settings, "echo", **options))
-        started[-1].start()
-        return started[-1]
-
-    yield start
-    for consumer in started:
-        consumer.end()
-
-
-@pytest.fixture
 def source(tmp_path: Path) -> Path:
     return write_source(tmp_path / "in.jsonl", 200)
 
