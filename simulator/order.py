@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from producer.errors import ConfigError
 from scheduler.priority import Rank, rank
 
 if TYPE_CHECKING:
@@ -16,29 +15,20 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Order:
     """Which queue goes first: the highest rank. Its clock starts when the head arrived (``by_arrival``), or, as in
-    the live fleet, when the queue was last served."""
+    the live fleet, when the queue was last served. Of a queue goes first what came first, or, if it is ``fair`` and
+    tenants share it, the tenant that was served least."""
 
     name: str
     rank: Callable[[Tier], Rank]
     by_arrival: bool = False
+    fair: bool = False
 
 
-LIVE = Order("ageing", rank)
-"""What the live claim does: what is due first, by since when its queue was passed over."""
+LIVE = Order("fair-share", rank, fair=True)
+"""What the live claim does: what is due first, by since when its queue was passed over; of it, whose turn it is."""
+AGEING = Order("ageing", rank)
 FIFO = Order("fifo", lambda _: Rank(0.0, 1.0), by_arrival=True)
 STRICT = Order("strict", lambda tier: Rank(tier.weight, 0.0))
 EARLIEST_DEADLINE = Order("edf", lambda tier: Rank(-tier.target_wait_s, 1.0), by_arrival=True)
 
-ORDERS = {order.name: order for order in (LIVE, FIFO, STRICT, EARLIEST_DEADLINE)}
-
-
-def named(name: str) -> Order:
-    """The order of that name.
-
-    Raises:
-        ConfigError: naming those there are.
-    """
-    try:
-        return ORDERS[name]
-    except KeyError:
-        raise ConfigError(f"no queue order {name!r}; allowed: {', '.join(ORDERS)}") from None
+ORDERS = {order.name: order for order in (LIVE, AGEING, FIFO, STRICT, EARLIEST_DEADLINE)}

@@ -12,6 +12,7 @@ from autoscaler.roster import Worker as Seen
 
 from .events import What
 from .outcome import Sample
+from .push import together
 
 if TYPE_CHECKING:
     from autoscaler.demand import Demand
@@ -48,7 +49,8 @@ class Rounds:
     def sample(self, now: float) -> Sample:
         """What there is to see now."""
         sim = self._sim
-        queued = tuple(sum(len(queues.tiers[tier]) for queues in sim.queues) for tier in range(len(sim.trace.tiers)))
+        models, tiers = range(len(sim.trace.models)), range(len(sim.trace.tiers))
+        queued = tuple(sum(sim.queued(model, tier) for model in models) for tier in tiers)
         phases = Counter(
             Phase.DRAINING if one.draining_since <= now else Phase.READY if one.ready_at <= now else Phase.LOADING
             for one in sim.fleet.workers.values()
@@ -72,7 +74,7 @@ class Rounds:
         demands = self.demands = {}
         for model, name in enumerate(models):
             running = sum(one.running for one in own[name])
-            queues = sim.queues[model].observe(name, now, running, sim.dead[model])
+            queues = together([one.observe(name, now, running, sim.dead[model]) for one in sim.parts(model)])
             demands[name] = self.reconciler.demand(now, sim.settings, queues, own[name], self.measured[name])
         return Observation(now, sim.settings, demands, self.reconciler.devices(now, sim.settings, devices, seen), seen)
 
@@ -90,6 +92,7 @@ class Rounds:
         sim = self._sim
         worker = sim.fleet.workers[decision.worker]
         worker.drain(now)
+        sim.withdraw(worker, now)
         if decision.grace_s == 0:
             sim.drop(worker, now)
         elif not worker.running:

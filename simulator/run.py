@@ -6,7 +6,7 @@ import heapq
 import math
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from autoscaler.reconciler import Reconciler
@@ -16,8 +16,10 @@ from .fair_queues import FairQueues
 from .fleet import Fleet
 from .order import LIVE, Order
 from .outcome import Fate, Outcome, Sample
+from .push import Push, emptied
 from .queues import Queues
 from .rounds import Rounds
+from .routing import PULL, Routing
 
 if TYPE_CHECKING:
     from autoscaler.policy import Policy
@@ -32,13 +34,14 @@ PROGRESS_EVERY = 20_000
 
 
 class Simulation:
-    """One run of a trace through a fleet, under a scaling policy and an order of queues. The same seed, the same run.
+    """One run of a trace through a fleet, under a scaling policy, an order of queues and a routing. The same seed, the
+    same run.
 
     Args:
         settings: the fleet file: tiers, models with their bounds and concurrency, the pace of scaling.
         trace: with models and tiers assigned.
         sample_s: how often the fleet is looked at for the picture.
-        foresight: estimates for those that wait.
+        foresight: estimates for those that wait in their model's queue, as they do unless they are pushed.
         patience_s: how long after the last arrival nothing may happen before the rest is given up as ``OPEN``.
     """
 
@@ -53,15 +56,21 @@ class Simulation:
         sample_s: float = 5.0,
         patience_s: float = 3600.0,
         foresight: Foresight | None = None,
+        routing: Routing = PULL,
     ) -> None:
+        if foresight is not None and routing is not PULL:
+            raise ValueError(f"estimates are for requests that wait in their model's queue, not by {routing.name}")
         self.settings, self.trace = settings, trace
         self.sample_s, self.patience_s, self.foresight = sample_s, patience_s, foresight
         self.fleet = Fleet(settings, hardware, trace, seed)
         tiers = [(name, settings.tiers[name]) for name in trace.tiers]
-        fair = order is LIVE and len(trace.tenants) > 1  # with one tenant both are the same, and a list is faster
-        self.queues: list[Queues | FairQueues] = [
-            FairQueues(settings, trace) if fair else Queues(tiers, order, trace.at) for _ in trace.models
-        ]
+        fair = order.fair and len(trace.tenants) > 1  # with one tenant both are the same, and a list is faster
+
+        def queues() -> Queues | FairQueues:
+            return FairQueues(settings, trace) if fair else Queues(tiers, order, trace.at)
+
+        self.queues = [queues() for _ in trace.models]
+        self.push = Push(routing.chooser, trace, queues) if routing.chooser is not None else None
         self.open: list[deque[Worker]] = [deque() for _ in trace.models]
         self.rounds = Rounds(self, Reconciler(policy))
         self.dead = [0] * len(trace.models)
@@ -109,8 +118,24 @@ class Simulation:
     def give_back(self, request: int, now: float) -> None:
         """A claimed request is queued again, before all others of its tier."""
         model = self.trace.model[request]
+        if self.push is not None:
+            self._route([request], now)
+            return
         self.queues[model].give_back(self.trace.tier[request], request, now)
         self._feed_all(model, now)
+
+    def parts(self, model: int) -> list[Queues | FairQueues]:
+        """Wherever requests of a model wait: in its queues and, when they are pushed, in those of its workers."""
+        return [self.queues[model], *(worker.queues for worker in (self.push.ready[model] if self.push else ()))]
+
+    def queued(self, model: int, tier: int) -> int:
+        """How many requests of a model's tier wait."""
+        return sum(len(queues.tiers[tier]) for queues in self.parts(model))
+
+    def withdraw(self, worker: Worker, now: float) -> None:
+        """A worker takes nothing new any more: what only waits for it goes to others."""
+        if self.push is not None:
+            self._route(self.push.leave(worker, now), now)
 
     def drop(self, worker: Worker, now: float) -> None:
         """A worker is gone at once: what it held comes back when its leases have run out, or is dead."""
@@ -121,12 +146,16 @@ class Simulation:
                 self.end(request, Fate.DEAD, now)
             else:
                 self.events.add(now + self.settings.redis.lease_s, What.REDELIVERY, request)
+        self.withdraw(worker, now)
         self.fleet.end(worker, now)
 
     def _arrive(self, request: int, now: float) -> None:
         model, tier = self.trace.model[request], self.trace.tier[request]
         queues, waiting = self.queues[model], self.open[model]
         queues.arrived[tier] += 1
+        if self.push is not None and (chosen := self.push.worker_for(request)) is not None:
+            self._send(chosen, request, now)
+            return
         while waiting and not waiting[0].room:
             waiting.popleft().listed = False
         if waiting and not queues.waiting:
@@ -143,6 +172,25 @@ class Simulation:
             if self.foresight is not None:
                 self.foresight.queued(self, request, now)
 
+    def _send(self, worker: Worker, request: int, now: float) -> None:
+        model, tier = worker.model, self.trace.tier[request]
+        full = self.settings.models[self.trace.models[model]].limits.max_queued
+        if not worker.room and self.queued(model, tier) >= full:
+            self.end(request, Fate.REFUSED, now)
+        else:
+            worker.queues.push(tier, request, now)
+            self._feed(worker, now)
+
+    def _route(self, requests: Sequence[int], now: float) -> None:
+        """Requests of one model that have waited before, each to the head of where it waits from now on."""
+        assert self.push is not None
+        for request in reversed(requests):
+            chosen = self.push.worker_for(request)
+            queues = self.queues[self.trace.model[request]] if chosen is None else chosen.queues
+            queues.give_back(self.trace.tier[request], request, now)
+        for worker in self.push.ready[self.trace.model[requests[0]]] if requests else ():
+            self._feed(worker, now)
+
     def _admit(self, worker: Worker, requests: list[int], now: float) -> None:
         started = self.outcome.started
         for request in requests:
@@ -156,7 +204,7 @@ class Simulation:
             self.events.add(due, What.WORKER_DUE, worker)
 
     def _feed(self, worker: Worker, now: float) -> None:
-        queues = self.queues[worker.model]
+        queues = worker.queues
         if worker.room and queues.waiting:
             self._admit(worker, queues.claim(now, worker.room), now)
         if worker.room and not worker.listed:
@@ -192,6 +240,10 @@ class Simulation:
         worker: Worker = whom  # type: ignore[assignment]
         if worker.name in self.fleet.workers and worker.draining_since == math.inf:
             self.fleet.ready(worker, now)
+            worker.queues = self.queues[worker.model]
+            if self.push is not None:
+                self.push.join(worker)
+                self._route(emptied(self.queues[worker.model], now), now)
             self._feed(worker, now)
 
     def _round(self, _: object, now: float) -> None:

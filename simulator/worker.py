@@ -11,6 +11,8 @@ from autoscaler.roster import Phase
 from autoscaler.roster import Worker as Seen
 
 if TYPE_CHECKING:
+    from .fair_queues import FairQueues
+    from .queues import Queues
     from .service import ServiceModel
     from .trace import Trace
 
@@ -30,7 +32,7 @@ class Worker:
     __slots__ = (
         "_at", "_busy_s", "_clock", "_ends", "_inputs", "_jobs", "_metered_at", "_occupancy", "_outputs", "_service",
         "_stalled_until", "accepts", "capacity", "device", "draining_since", "due", "listed", "load_s", "model", "name",
-        "ready_at", "room", "started_at",
+        "queues", "ready_at", "room", "started_at",
     )  # fmt: skip
 
     def __init__(
@@ -41,6 +43,8 @@ class Worker:
         self.load_s = 0.0
         self.room = 0
         self.accepts = False
+        self.queues: Queues | FairQueues
+        """Where it takes requests from, once it is ready: its model's, or its own when they are pushed."""
         self.listed = False
         """Whether it waits for new requests, in the simulation's list of those that do."""
         self.due = math.inf

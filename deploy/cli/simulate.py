@@ -13,12 +13,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from autoscaler import policy as policies
 from producer.errors import ConfigError
 from producer.settings import Settings
 from simulator import hardware as hardwares
-from simulator import order as orders
 from simulator import readers, synthetic
+from simulator import scheme as schemes
 from simulator.clairvoyant import clairvoyant
 from simulator.report import Report, report
 from simulator.run import Simulation
@@ -49,10 +48,9 @@ def simulate(
     ] = None,
     policy: Annotated[
         str | None,
-        typer.Option("--policy", "-p", help="Who sizes the models. [dim]Default: the fleet file's[/dim]"),
+        typer.Option("--policy", "-p", help="Of those above. [dim]Default: the fleet file's, fair-share, pull[/dim]"),
     ] = None,
-    compare: Annotated[str, typer.Option(help="Several policies, side by side: a,b,c.")] = "",
-    order: Annotated[str, typer.Option(help="Which queue is served first.")] = orders.LIVE.name,
+    compare: Annotated[str, typer.Option(help="Several, side by side: a,b+c,d.")] = "",
     assigned: Annotated[
         list[str] | None,
         typer.Option("--assign", help="Shares: models=a:3,b:1 or tiers=... or tenants=...; repeatable."),
@@ -83,6 +81,29 @@ def simulate(
     tenants=8 for eight alike. By default all models and all tiers that every model serves are alike (of synthetic load
     the first model takes 31% and the first five 70%), and ServeGen's clients are the tenants.
 
+    [bold]Policies[/bold]: one, or one of each kind, as in threshold+fifo+round-robin.
+    What is not named is as live: the fleet file's policy, fair-share, pull.
+
+    How many replicas:
+    [bold]slack[/bold]: for what is forecast while another loads, and for what waits
+    [bold]backlog[/bold]: for what waits and arrives, at each tier's target
+    [bold]forecast[/bold]: for the rate that is forecast, at 80% of the capacity
+    [bold]target-tracking[/bold]: replicas x utilisation / target
+    [bold]threshold[/bold]: one more above 80% busy, one fewer below 30%
+
+    Which request is next:
+    [bold]fair-share[/bold]: of the tier that is due first, of the tenant served least
+    [bold]ageing[/bold]: of the tier that is due first, the oldest of any tenant
+    [bold]fifo[/bold]: first in, first out, over all tiers
+    [bold]strict[/bold]: of the tier that weighs most, always
+    [bold]edf[/bold]: earliest deadline first, a tier's target after the arrival
+
+    Which worker gets it:
+    [bold]pull[/bold]: whoever has room takes it, from one queue
+    [bold]round-robin[/bold]: each in its turn, as it comes, and it waits there
+    [bold]least-connections[/bold]: who has the fewest, as it comes
+    [bold]affinity[/bold]: as it comes, a tenant's always the same; by lot without tenants
+
     [bold]Attained[/bold] is the share of all requests that a worker took within its tier's target.
     With --compare, each policy stands beside the [bold]clairvoyant bound[/bold]: the least device hours with which any
     schedule could attain the same.
@@ -93,18 +114,18 @@ def simulate(
 
       stoker simulate --trace azure_conv.csv.gz --fleet fleet.toml --assign tiers=interactive:4,batch:1
 
-      stoker simulate --trace clients.tgz --for 7200 --compare slack,threshold
+      stoker simulate --trace clients.tgz --for 7200 --compare slack,threshold,strict+round-robin
     """
     settings, hardware = _fleet(fleet)
-    chosen = [policies.named(name) for name in (compare.split(",") if compare else [policy or settings.scaling.policy])]
-    found_order = orders.named(order)
+    fleets_own = settings.scaling.policy
+    chosen = [schemes.named(name, fleets_own) for name in (compare.split(",") if compare else [policy or fleets_own])]
     shares = dict(_shares(one) for one in assigned or ())
     requests = _requests(trace, settings, hardware, shares, seed, lasts_s, times, busy)
     runs: list[tuple[Report, Outcome]] = []
     sample_s = max(settings.scaling.interval_s, requests.lasts_s / SAMPLES)
     try:
         for one in chosen:
-            run = Simulation(settings, hardware, requests, one, found_order, seed, sample_s)
+            run = Simulation(settings, hardware, requests, one.scaling, one.order, seed, sample_s, routing=one.routing)
             with _bar(one.name, len(requests)) as bar:
                 outcome = run.run(bar)
             runs.append((report(one.name, settings, hardware, outcome), outcome))

@@ -91,6 +91,14 @@ def test_two_policies_stand_side_by_side_with_their_bounds(fleet: Path, mooncake
     assert sum(tier["requests"] for tier in one["tiers"]) == 200
 
 
+def test_a_policy_may_be_of_any_kind_or_of_several(fleet: Path) -> None:
+    arguments = ("--trace", "synthetic", "--fleet", fleet, "--for", 600, "--busy", 0.6, "--json")
+    names = ("pull", "round-robin", "fifo+least-connections", "threshold+affinity")
+    reports = [json.loads(run(*arguments, "--assign", "tenants=9", "--policy", name).stdout) for name in names]
+    assert [one["policy"] for one in reports] == [*names]
+    assert len({json.dumps(one["tiers"]) for one in reports}) == len(names)
+
+
 def test_synthetic_load_keeps_as_much_of_the_fleet_busy_as_is_asked_for(fleet: Path) -> None:
     arguments = ("--trace", "synthetic", "--fleet", fleet, "--for", 300, "--json")
     some, more = (json.loads(run(*arguments, "--busy", busy).stdout) for busy in (0.1, 0.2))
@@ -109,8 +117,8 @@ def test_the_same_seed_is_the_same_report_and_faster_arrivals_are_more_load(flee
     ("arguments", "says"),
     [
         (["--policy", "wishful"], "allowed: slack, backlog"),
-        (["--compare", "backlog,wishful"], "no scaling policy 'wishful'"),
-        (["--order", "wishful"], "no queue order"),
+        (["--compare", "backlog,wishful"], "no policy 'wishful'"),
+        (["--policy", "fifo+strict"], "of one kind"),
         (["--assign", "colours=red"], "allowed are models=NAME:WEIGHT"),
         (["--assign", "tiers=interactive:much"], "a weight is a number"),
         (["--assign", "models=big:0"], "--assign models=big:0"),

@@ -1,0 +1,75 @@
+"""What waits for each worker when requests are pushed: queues of its own, in the same order as the model's would be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from scheduler.queues import ModelQueues, QueueState
+
+if TYPE_CHECKING:
+    from .fair_queues import FairQueues
+    from .queues import Queues
+    from .routing import Choose
+    from .trace import Trace
+    from .worker import Worker
+
+
+class Push:
+    """Who serves, of each model, and to whom a request goes.
+
+    A worker gets nothing before it is ready, and nothing once it drains or is lost: what waited for it is then routed
+    anew, at once, as by a balancer that sees its connections break. While none is ready, requests wait in the model's
+    queues, and all of them go to those that are ready first.
+    """
+
+    def __init__(
+        self, chooser: Callable[[Trace], Choose], trace: Trace, queues: Callable[[], Queues | FairQueues]
+    ) -> None:
+        self.ready: list[list[Worker]] = [[] for _ in trace.models]
+        self._choose = [chooser(trace) for _ in trace.models]
+        self._model = trace.model
+        self._queues = queues
+
+    def worker_for(self, request: int) -> Worker | None:
+        """To whom it goes; None while nobody serves its model."""
+        model = self._model[request]
+        ready = self.ready[model]
+        return self._choose[model](ready, request) if ready else None
+
+    def join(self, worker: Worker) -> None:
+        """The worker is ready."""
+        worker.queues = self._queues()
+        self.ready[worker.model].append(worker)
+
+    def leave(self, worker: Worker, now: float) -> list[int]:
+        """The worker takes nothing new any more. Returns what waited for it, in the order in which it would have taken
+        it."""
+        if worker not in self.ready[worker.model]:
+            return []  # it was not ready yet, or has left before
+        self.ready[worker.model].remove(worker)
+        return emptied(worker.queues, now)
+
+
+def emptied(queues: Queues | FairQueues, now: float) -> list[int]:
+    """All that waits there, in its order, taken out."""
+    return queues.claim(now, queues.waiting) if queues.waiting else []
+
+
+def together(parts: Sequence[ModelQueues]) -> ModelQueues:
+    """What the autoscaler reads of a model whose requests wait in several places."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    tiers = tuple(
+        QueueState(
+            first.model,
+            states[0].tier,
+            sum(state.length for state in states),
+            max(state.oldest_age_s for state in states),
+            max(state.waited_s for state in states),
+            sum(state.arrived for state in states),
+        )
+        for states in zip(*(part.tiers for part in parts), strict=True)
+    )
+    return ModelQueues(first.model, tiers, first.inflight, first.dead)
