@@ -53,8 +53,9 @@ class Report:
         return 1 - self.missed / self.requests if self.requests else 1.0
 
     def line(self) -> dict[str, Any]:
-        """For a JSON line."""
-        return {**asdict(self), "attained": self.attained}
+        """For a JSON line, which knows no NaN: what there is none of is None."""
+        tiers = [{key: None if value != value else value for key, value in asdict(one).items()} for one in self.tiers]
+        return {**asdict(self), "tiers": tiers, "attained": self.attained}
 
 
 def report(policy: str, settings: Settings, hardware: Hardware, outcome: Outcome) -> Report:

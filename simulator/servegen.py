@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import bisect
 import itertools
-import json
 import math
 import random
 import re
@@ -18,11 +17,16 @@ import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
-from .trace import Trace, TraceError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
+
+from .trace import Trace, TraceError, mistakes
 
 BIN_S = 600.0
 FILES = re.compile(r"^(?P<client>.*chunk-\d+)-(?P<what>trace\.csv|dataset\.json)$")
+WHAT = ("trace.csv", "dataset.json")
+COLUMNS = ("begin", "rate", "coefficient of variation", "distribution", "shape", "scale")
 MEDIA = ("image", "audio", "video")
 
 
@@ -38,30 +42,37 @@ class Histogram:
         return self.values[min(bisect.bisect(self.upto, rng.random() * self.upto[-1]), len(self.values) - 1)]
 
 
-@dataclass(frozen=True, slots=True)
-class Bin:
-    """Ten minutes of a client: ``rate`` in requests per second; ``family`` is Gamma or Weibull."""
+class Bin(BaseModel):
+    """Ten minutes of a client: ``rate`` in requests per second, and how the time between two is distributed."""
 
-    begins_s: float
-    rate: float
-    family: str
-    shape: float
+    model_config = ConfigDict(frozen=True)
+
+    begins_s: Annotated[FiniteFloat, Field(ge=0)]
+    rate: Annotated[FiniteFloat, Field(ge=0)]
+    family: Literal["Gamma", "Weibull"]
+    shape: Annotated[FiniteFloat, Field(gt=0)]
+
+
+Lengths = Mapping[float, tuple[list[Histogram], Histogram]]
+"""By time of day in seconds: histograms of what goes in, to be added up, and of what comes out."""
+_DATASET = TypeAdapter(Annotated[dict[FiniteFloat, dict[str, str]], Field(min_length=1)])
+_HISTOGRAM = TypeAdapter(dict[Annotated[int, Field(ge=0)], Annotated[FiniteFloat, Field(ge=0)]])
 
 
 def read(path: Path, seed: int, lasts_s: float | None) -> Trace:
     """Requests of all the clients under a folder or in a tar file, from the beginning of their day.
 
     Raises:
-        TraceError: when there are none, or one cannot be read.
+        TraceError: when there are none, or one cannot be read: naming its file, and the line or the time of day.
     """
     rows: list[tuple[float, int, int, int]] = []
     tenants: list[str] = []
     for client, files in sorted(_clients(path).items()):
-        try:
-            bins = [*_bins(files["trace.csv"])]
-            lengths = {float(begin): _lengths(of) for begin, of in json.loads(files["dataset.json"]).items()}
-        except (KeyError, ValueError, SyntaxError) as error:
-            raise TraceError(f"{path}, {client}: {type(error).__name__}: {error}") from None
+        for what in WHAT:
+            if what not in files:
+                raise TraceError(f"{path}: {client} has no {client}-{what}: a client is both, {' and '.join(WHAT)}")
+        bins = [*_bins(f"{path}, {client}-trace.csv", files["trace.csv"])]
+        lengths = _lengths(f"{path}, {client}-dataset.json", files["dataset.json"])
         # A generator for each client, so that one more does not change what the others do.
         rng = random.Random(f"{seed} {client}")
         tenant = len(tenants)
@@ -84,7 +95,8 @@ def _clients(path: Path) -> Mapping[str, dict[str, str]]:
 
 def _folder(path: Path) -> Iterator[tuple[str, str]]:
     for file in path.rglob("chunk-*"):
-        yield str(file.relative_to(path)), file.read_text()
+        if FILES.match(name := str(file.relative_to(path))):
+            yield name, _decoded(path, name, file.read_bytes())
 
 
 def _tar(path: Path) -> Iterator[tuple[str, str]]:
@@ -92,19 +104,32 @@ def _tar(path: Path) -> Iterator[tuple[str, str]]:
         with tarfile.open(path) as archive:
             for member in archive:
                 if member.isfile() and FILES.match(member.name) and (content := archive.extractfile(member)):
-                    yield member.name, content.read().decode()
+                    yield member.name, _decoded(path, member.name, content.read())
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise TraceError(f"{path}: {error}") from None
+        raise TraceError(f"{path}: {error}; is it whole? Fetch it again") from None
 
 
-def _bins(text: str) -> Iterator[Bin]:
-    for line in text.splitlines():
-        begins, rate, _, family, shape, _ = line.split(",")
-        if float(rate) > 0:
-            if family and family not in _MEANS:
-                raise ValueError(f"distribution {family!r}; known: {', '.join(_MEANS)}")
-            # Without a fit, as of a single request, arrivals are taken as random.
-            yield Bin(float(begins), float(rate), family or "Gamma", float(shape) if family else 1.0)
+def _decoded(path: Path, name: str, content: bytes) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise TraceError(f"{path}, {name}: {error}; expected text in UTF-8") from None
+
+
+def _bins(file: str, text: str) -> Iterator[Bin]:
+    for number, line in enumerate(text.splitlines(), 1):
+        fields = line.split(",")
+        if len(fields) != len(COLUMNS):
+            raise TraceError(f"{file}, line {number}: {len(fields)} values; expected {', '.join(COLUMNS)}")
+        begins, rate, _, family, shape, _ = fields
+        # Without a fit, as of a single request, arrivals are taken as random.
+        fit = {"family": family, "shape": shape} if family else {"family": "Gamma", "shape": 1.0}
+        try:
+            one = Bin.model_validate({"begins_s": begins, "rate": rate, **fit})
+        except ValidationError as error:
+            raise TraceError(f"{file}, line {number}: {mistakes(error)}") from None
+        if one.rate:
+            yield one
 
 
 _MEANS: dict[str, Callable[[float], float]] = {
@@ -131,22 +156,36 @@ def _interval(rng: random.Random, one: Bin, scale: float) -> float:
     return rng.weibullvariate(scale, one.shape)
 
 
-def _lengths(of: Mapping[str, str]) -> tuple[list[Histogram], Histogram]:
-    """Histograms of what goes in, to be added up, and of what comes out."""
-    text = "input_tokens" if "input_tokens" in of else "text_tokens"
-    inputs = [of[text], *(of[f"{medium}_tokens"] for medium in MEDIA if f"{medium}_tokens" in of)]
-    return [_histogram(one) for one in inputs], _histogram(of["output_tokens"])
+def _lengths(file: str, text: str) -> Lengths:
+    found: dict[float, tuple[list[Histogram], Histogram]] = {}
+    try:
+        for begin, of in _DATASET.validate_json(text).items():
+            name = "input_tokens" if "input_tokens" in of else "text_tokens"
+            names = [name, *(f"{medium}_tokens" for medium in MEDIA if f"{medium}_tokens" in of)]
+            found[begin] = [_histogram(of, begin, one) for one in names], _histogram(of, begin, "output_tokens")
+    except ValidationError as error:
+        raise TraceError(f"{file}: {mistakes(error)}") from None
+    except ValueError as error:
+        raise TraceError(f"{file}: {error}") from None
+    return found
 
 
-def _histogram(text: str) -> Histogram:
-    found: dict[float, float] = ast.literal_eval(text)
+def _histogram(of: Mapping[str, str], begin: float, name: str) -> Histogram:
+    try:
+        found = _HISTOGRAM.validate_python(ast.literal_eval(of[name]))
+        if found and not any(found.values()):
+            raise ValueError("its shares add up to nothing")
+    except KeyError:
+        raise ValueError(f"no {name} at {begin:g} s") from None
+    except (ValueError, SyntaxError) as error:  # pydantic's are ValueErrors, too
+        raise ValueError(
+            f"{name} at {begin:g} s: expected shares by count, as in {{100: 0.5, 120: 0.5}}, found {of[name][:60]!r}"
+        ) from error
     if not found:
         return Histogram((0,), (1.0,))
-    return Histogram(tuple(int(value) for value in found), tuple(itertools.accumulate(found.values())))
+    return Histogram(tuple(found), tuple(itertools.accumulate(found.values())))
 
 
-def _draw_lengths(
-    rng: random.Random, lengths: Mapping[float, tuple[list[Histogram], Histogram]], at: float
-) -> tuple[int, int]:
+def _draw_lengths(rng: random.Random, lengths: Lengths, at: float) -> tuple[int, int]:
     inputs, outputs = lengths[max((begin for begin in lengths if begin <= at), default=min(lengths))]
     return max(1, sum(one.draw(rng) for one in inputs)), max(1, outputs.draw(rng))

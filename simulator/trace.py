@@ -11,11 +11,23 @@ from typing import TYPE_CHECKING
 from producer.errors import StokerError
 
 if TYPE_CHECKING:
+    from pydantic import ValidationError
+
     from producer.settings import Settings
 
 
 class TraceError(StokerError):
     """A trace that cannot be read: the file, the line and what was expected."""
+
+
+def mistakes(error: ValidationError) -> str:
+    """What is wrong with a part of a trace, in one line: its values are no secrets, and are shown."""
+    return "; ".join(
+        f"{'.'.join(map(str, one['loc'])) or 'it'} is missing"
+        if one["type"] == "missing"
+        else f"{'.'.join(map(str, one['loc'])) or 'it'} = {str(one['input'])[:60]!r}: {one['msg']}"
+        for one in error.errors()
+    )
 
 
 @dataclass(frozen=True, slots=True)

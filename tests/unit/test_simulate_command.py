@@ -99,6 +99,26 @@ def test_a_policy_may_be_of_any_kind_or_of_several(fleet: Path) -> None:
     assert len({json.dumps(one["tiers"]) for one in reports}) == len(names)
 
 
+AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9799600,480,10\n2023-11-16 18:17:05,318,4\n"
+CLIENT = {
+    "chunk-1-trace.csv": "0,0.5,1.5,Gamma,0.44,4.5\n600,0,0,,0,0\n",
+    "chunk-1-dataset.json": '{"0": {"input_tokens": "{100: 1.0}", "output_tokens": "{7: 0.5, 9: 0.5}"}}',
+}
+
+
+def test_every_format_goes_through_a_fleet(fleet: Path, mooncake: Path, tmp_path: Path) -> None:
+    azure, clients = tmp_path / "azure.csv", tmp_path / "clients"
+    azure.write_text(AZURE)
+    clients.mkdir()
+    for name, text in CLIENT.items():
+        (clients / name).write_text(text)
+    for trace in (azure, mooncake, clients, "synthetic"):
+        found = run("--trace", trace, "--fleet", fleet, "--for", 600, "--json", "--assign", "tiers=interactive,batch:0")
+        line = json.loads(found.stdout, parse_constant=pytest.fail)  # no NaN, which is not JSON
+        assert line["requests"] > 0
+        assert line["tokens_done"] > 0
+
+
 def test_synthetic_load_keeps_as_much_of_the_fleet_busy_as_is_asked_for(fleet: Path) -> None:
     arguments = ("--trace", "synthetic", "--fleet", fleet, "--for", 300, "--json")
     some, more = (json.loads(run(*arguments, "--busy", busy).stdout) for busy in (0.1, 0.2))

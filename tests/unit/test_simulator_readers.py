@@ -89,13 +89,30 @@ def test_servegen_from_a_folder_is_the_same_and_another_seed_is_not(tmp_path: Pa
     assert read(folder, seed=2).at != read(folder, seed=1).at
 
 
+HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+
+
+def test_azure_of_2024_has_an_offset_and_a_spreadsheet_a_mark_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "trace.csv"
+    file.write_text(f"\ufeff{HEADER}2024-05-10 00:00:00.5+00:00,1,2\n\n2024-05-10 02:00:02+02:00,3,4\n")
+    trace = read(file)
+    assert (trace.at, trace.input_tokens) == ([0, 1.5], [1, 3])
+
+
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("a.csv", "when,what\n1,2\n", "expected the columns TIMESTAMP,ContextTokens,GeneratedTokens"),
-        ("a.csv", "TIMESTAMP,ContextTokens,GeneratedTokens\nnever,1,2\n", "after 0 requests"),
-        ("a.csv", "TIMESTAMP,ContextTokens,GeneratedTokens\n", "has no requests"),
-        ("a.jsonl", '{"timestamp": 1}\n', "input_length"),
+        ("a.csv", "when,what\n1,2\n", "line 1: expected the columns TIMESTAMP,ContextTokens,GeneratedTokens"),
+        ("a.csv", f"{HEADER}never,1,2\n", "line 2: TIMESTAMP = 'never'"),
+        ("a.csv", f"{HEADER}2023-11-16 18:17:03,1,2\n2023-11-16 18:17:03,many,2\n", "line 3: ContextTokens = 'many'"),
+        ("a.csv", f"{HEADER}2023-11-16 18:17:03,1\n", "line 2: GeneratedTokens"),
+        ("a.csv", f"{HEADER}2023-11-16 18:17:03,1,-2\n", "expected a line such as 2023-11-16"),
+        ("a.csv", HEADER, "has no requests"),
+        ("a.csv", "", "line 1: expected the columns"),
+        ("a.jsonl", '{"timestamp": 1, "input_length": 2}\n', "line 1: output_length is missing"),
+        ("a.jsonl", '{"timestamp": NaN, "input_length": 2, "output_length": 2}\n', "finite"),
+        ("a.jsonl", "\n[]\n", "line 2: it = '[]'"),
+        ("a.jsonl", "{\n", "line 1: "),
         ("a.csv.gz", "not compressed", "Not a gzipped file"),
         ("a.tgz", "no archive", "could not be opened"),
         ("a.txt", "", "no known format"),
@@ -106,6 +123,40 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, content: str, s
     file.write_text(content)
     with pytest.raises(TraceError, match=r"a\.") as caught:
         read(file)
+    assert says in str(caught.value)
+
+
+def test_a_file_that_was_cut_off_says_so(tmp_path: Path) -> None:
+    whole = gzip.compress("".join(f"2023-11-16 18:17:{n % 60:02},{n},{n * 7 % 1000}\n" for n in range(5000)).encode())
+    file = tmp_path / "a.csv.gz"
+    file.write_bytes(gzip.compress(HEADER.encode()) + whole[: len(whole) // 2])
+    with pytest.raises(TraceError, match=r"a\.csv\.gz, after line [1-9]\d+: .*is it whole"):
+        read(file)
+
+
+DATASET = '{"0": {"input_tokens": "{100: 1.0}", "output_tokens": "{7: 0.5}"}}'
+
+
+@pytest.mark.parametrize(
+    ("trace", "dataset", "says"),
+    [
+        ("0,1,1,Gamma,1,1\n600,1,1,Gamma,1\n", DATASET, "chunk-1-trace.csv, line 2: 5 values; expected begin, rate"),
+        ("0,1,1,Pareto,1,1\n", DATASET, "chunk-1-trace.csv, line 1: family = 'Pareto'"),
+        ("0,1,1,Gamma,0,1\n", DATASET, "chunk-1-trace.csv, line 1: shape = '0'"),
+        ("0,1,1,Gamma,1,1\n", None, "chunk-1 has no chunk-1-dataset.json"),
+        ("0,1,1,Gamma,1,1\n", "{}", "chunk-1-dataset.json"),
+        ("0,1,1,Gamma,1,1\n", '{"0": 3}', "chunk-1-dataset.json: 0 = '3'"),
+        ("0,1,1,Gamma,1,1\n", '{"0": {"input_tokens": "{1: 1}"}}', "chunk-1-dataset.json: no output_tokens at 0 s"),
+        ("0,1,1,Gamma,1,1\n", DATASET.replace("100: 1.0", "100: 0"), "input_tokens at 0 s: expected shares"),
+        ("0,1,1,Gamma,1,1\n", DATASET.replace("100: 1.0", "exit()"), "input_tokens at 0 s: expected shares"),
+    ],
+)
+def test_what_cannot_be_read_of_a_client_is_named(tmp_path: Path, trace: str, dataset: str | None, says: str) -> None:
+    (tmp_path / "chunk-1-trace.csv").write_text(trace)
+    if dataset is not None:
+        (tmp_path / "chunk-1-dataset.json").write_text(dataset)
+    with pytest.raises(TraceError) as caught:
+        read(tmp_path)
     assert says in str(caught.value)
 
 
