@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from producer.situation import left_to_others
+
 from .roster import Phase, Worker
 
 if TYPE_CHECKING:
@@ -52,6 +54,10 @@ class Demand:
     suspects_waited_s: float = 0.0
     speeds: Mapping[str, float] = field(default_factory=dict)
     """What one replica was measured to do on each type of device, in jobs per second, as far as it was."""
+    left: int = 0
+    """Slots of each replica that preemptible tiers leave to the others."""
+    run_s: float = 0.0
+    """How long a job ran, from its claim to its end, as those of ``jobs_per_s`` did; 0 when not measured."""
 
     @property
     def queued(self) -> int:
@@ -144,10 +150,13 @@ def assess(
 
     Args:
         workers: all there are, of any model.
-        measured: ``jobs_per_s`` and ``load_s`` of a replica, as far as they were ever measured, and
+        measured: ``jobs_per_s``, ``run_s`` and ``load_s`` of a replica, as far as they were ever measured, and
             ``jobs_per_s:TYPE`` on each type of device. Where its replicas are of known types, these count.
     """
     own = [worker for worker in workers if worker.model == queues.model]
+    rates = traffic.per_s()
+    per_s = {tier.tier: rate for tier, rate in zip(queues.tiers, rates, strict=True)}
+    slots = settings.models[queues.model].slots
     speeds = {name.removeprefix(BY_TYPE): value for name, value in measured.items() if name.startswith(BY_TYPE)}
     here = _mean([speeds.get(worker.device_type, 0.0) for worker in own])
     phases = {phase: sum(worker.phase is phase for worker in own) for phase in Phase}
@@ -157,13 +166,15 @@ def assess(
             TierDemand(
                 tier.tier, settings.tiers[tier.tier].target_wait_s, tier.length, tier.waited_s, rate, tier.arrived
             )
-            for tier, rate in zip(queues.tiers, traffic.per_s(), strict=True)
+            for tier, rate in zip(queues.tiers, rates, strict=True)
         ),
         running=queues.inflight,
         quiet_s=now - traffic.active_at,
         jobs_per_s=here or measured.get("jobs_per_s") or _mean([worker.jobs_per_s for worker in own]),
         load_s=measured.get("load_s") or _mean([worker.load_s for worker in own]),
         free_slots=sum(worker.free_slots for worker in own),
+        run_s=measured.get("run_s", 0.0),
+        left=max(left_to_others(settings, tier, slots, per_s) for tier in per_s),
         phases=phases,
         suspects=queues.suspects,
         suspects_waited_s=0.0 if traffic.suspects_since is None else now - traffic.suspects_since,

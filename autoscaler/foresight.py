@@ -70,7 +70,8 @@ def situation(now: float, settings: Settings, demand: Demand, workers: Sequence[
         ],
         places=settings.models[demand.model].max_concurrency,
         free=demand.free_slots,
+        left=demand.left * len(serving) if settings.tiers[tier].preemptible else 0,
         jobs_per_s=rate,
         load_s=demand.load_s + settings.scaling.interval_s if demand.load_s else 0.0,
-        run_s=max(1.0, running) / rate if rate else 0.0,
+        run_s=demand.run_s or (max(1.0, running) / rate if rate else 0.0),
     )

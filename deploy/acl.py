@@ -172,7 +172,7 @@ def _lanes(fleet: Fleet) -> list[Grant]:
             [f"stoker:{kind}:*:{model}" for kind in ("counters", "departed") for model in models],
         ),
         Grant(["hget", "hmget", "hincrby"], [keys.lanes(model) for model in models]),
-        Grant(["exists", "lpush"], [keys.wake(model) for model in models]),
+        Grant(["exists", "lpush"], [keys.wake(model, "*") for model in models]),
     ]
 
 

@@ -42,6 +42,7 @@ class Why(StrEnum):
     LOADING = "model loading"
     BEHIND = "behind others"
     FULL = "workers are full"
+    LEFT = "slots are left to other tiers"
     SHARE = "tenant over its share"
     BATCH = "waiting for a batch"
 
@@ -62,9 +63,10 @@ class Situation:
     """What a job of ``tier`` finds.
 
     ``ready_in_s`` has an entry for each replica, 0 for one that serves; ``free`` places are free at those that serve,
-    of ``places`` that each has. ``jobs_per_s`` is what one replica was measured to do and ``load_s`` how long it took
-    to come up, 0 when not measured; ``run_s`` how long a job runs once it was taken. ``hindrance`` is what keeps the
-    autoscaler from starting a replica, ``over_share`` whether the tenant has had more than its share.
+    of ``places`` that each has, and ``left`` of these are for other tiers, if its own is preemptible. ``jobs_per_s`` is
+    what one replica was measured to do and ``load_s`` how long it took to come up, 0 when not measured; ``run_s`` how
+    long a job runs once it was taken. ``hindrance`` is what keeps the autoscaler from starting a replica,
+    ``over_share`` whether the tenant has had more than its share.
     """
 
     tier: str
@@ -72,6 +74,7 @@ class Situation:
     ready_in_s: Sequence[float]
     places: int
     free: int = 0
+    left: int = 0
     jobs_per_s: float = 0.0
     load_s: float = 0.0
     run_s: float = 0.0
@@ -177,8 +180,9 @@ def _interval(expected: float, soonest: float, ratios: Ratios) -> Interval:
 def _starts_s(of: Situation) -> float:
     """Seconds until as many places came free as there are jobs before this one, and one more."""
     urgent = _urgent(of)
-    left = 1.0 + sum(tier.jobs for tier in urgent) - of.free
-    if of.free and left <= 0:
+    free = max(0, of.free - of.left)
+    left = 1.0 + sum(tier.jobs for tier in urgent) - free
+    if free and left <= 0:
         return 0.0
     joining = sum(tier.arrivals_per_s for tier in urgent if tier.tier != of.tier)
     coming = sorted(of.ready_in_s) or [of.load_s or math.inf]
@@ -220,6 +224,8 @@ def _why(of: Situation) -> tuple[Why, str]:
         return Why.BEHIND, f"behind {jobs}"
     if of.free and of.batches:
         return Why.BATCH, "the next, as soon as its batch is worth running"
+    if 0 < of.free <= of.left:
+        return Why.LEFT, "the next to start: the slots that are free are left to the tiers that do not give way"
     full = f"{'the worker is' if serving == 1 else f'all {serving} workers are'} full"
     return Why.FULL, f"the next to start: {full}"
 

@@ -45,9 +45,9 @@ def lanes(model: str) -> str:
     return f"stoker:lanes:{model}"
 
 
-def wake(model: str) -> str:
+def wake(model: str, tier: str) -> str:
     """List of one element, there while a worker would find a job in a lane; what workers block on; no expiry."""
-    return f"stoker:wake:{model}"
+    return f"stoker:wake:{tier}:{model}"
 
 
 def held(model: str) -> str:
@@ -214,8 +214,8 @@ def workers() -> str:
 
 
 def throughput(model: str) -> str:
-    """Hash. ``jobs_per_s`` and ``load_s`` last measured by any worker of the model, and ``jobs_per_s:TYPE`` by one on
-    a device of that type; no expiry."""
+    """Hash. ``jobs_per_s``, ``run_s`` and ``load_s`` last measured by any worker of the model, and ``jobs_per_s:TYPE``
+    by one on a device of that type; no expiry."""
     return f"stoker:throughput:{model}"
 
 

@@ -33,7 +33,7 @@ end
 
 -- Workers that look for work find some: they block on this list, and leave it as it is (transport.py).
 local function wake(queue)
-  local bell = model_key('wake', queue)
+  local bell = tier_key('wake', queue)
   if redis.call('EXISTS', bell) == 0 then redis.call('LPUSH', bell, 1) end
 end
 

@@ -30,7 +30,7 @@ def _default_tiers() -> dict[str, Tier]:
     return {
         "interactive": Tier(target_wait_s=1, weight=4),
         "standard": Tier(target_wait_s=30, weight=2),
-        "batch": Tier(target_wait_s=600, weight=1),
+        "batch": Tier(target_wait_s=600, weight=1, preemptible=True),
     }
 
 

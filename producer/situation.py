@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from . import keys
 from .estimate import Ahead, Errors, Situation
 from .heartbeat import Heartbeat, WorkerState
+from .tables import RESERVE
 
 if TYPE_CHECKING:
     from .settings import Settings
@@ -44,6 +45,7 @@ class _Demand(BaseModel):
     tiers: list[_Rate] = []
     jobs_per_s: float = 0.0
     load_s: float = 0.0
+    run_s: float = 0.0
 
 
 class _Wanted(BaseModel):
@@ -72,6 +74,12 @@ def lengths(replies: Sequence[Any]) -> list[int]:
     return [
         (length if isinstance(length, int) else 0) + int(more or 0) for length, more in zip(plain, laned, strict=True)
     ]
+
+
+def left_to_others(settings: Settings, tier: str, slots: int, arrivals_per_s: Mapping[str, float]) -> int:
+    """How many of a worker's slots are not for the tier: those that a preemptible one leaves to others that come."""
+    others = any(per_s and not settings.tiers[each].preemptible for each, per_s in arrivals_per_s.items())
+    return int(slots * RESERVE) if others and settings.tiers[tier].preemptible else 0
 
 
 def situation(sizes: object, settings: Settings, model: str, place: Place, beats: Sequence[Heartbeat]) -> Situation:
@@ -109,12 +117,13 @@ def situation(sizes: object, settings: Settings, model: str, place: Place, beats
         ],
         places=settings.model(model).max_concurrency,
         free=sum(max(0, beat.capacity - len(beat.running)) for beat in serving),
+        left=left_to_others(settings, place.tier, settings.model(model).slots, rates) * len(serving),
         jobs_per_s=rate,
         load_s=demand.load_s + START_S if demand.load_s else 0.0,
-        run_s=max(1.0, running) / rate if rate else 0.0,
+        run_s=demand.run_s or (max(1.0, running) / rate if rate else 0.0),
         hindrance=wanted.hold,
         over_share=place.over_share,
-        batches=settings.model(model).engine == "embed",
+        batches=not settings.model(model).slots,
     )
 
 

@@ -45,11 +45,17 @@ class Redis(_Table):
     result_ttl_s: Seconds = 86_400.0
 
 
+RESERVE = 1 / 6
+"""Share of a worker's slots that preemptible tiers leave to the others, rounded down: none of fewer than six."""
+
+
 class Tier(_Table):
     """An SLA tier: ``target_wait_s`` is when a job is due, ``weight`` how much a second counts by which it is late."""
 
     target_wait_s: Seconds
     weight: Annotated[float, Field(gt=0)]
+    preemptible: bool = False
+    """Whether its jobs give their slots to those of other tiers, and begin anew (``scheduler/preemption.py``)."""
 
 
 class Limits(_Table):
@@ -86,6 +92,11 @@ class Model(_Table):
     limits: Limits = Limits()
     options: dict[str, Any] = Field(default_factory=dict)
     """Handed to the engine as they are; each engine documents its own."""
+
+    @property
+    def slots(self) -> int:
+        """Inputs that each begin and end by themselves on a worker's device; 0 if they do in whole batches."""
+        return self.max_concurrency if self.engine in ("generate", "openai") else 0
 
     @property
     def task(self) -> str | None:

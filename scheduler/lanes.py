@@ -14,6 +14,7 @@ from itertools import count
 from typing import Generic, TypeVar
 
 from .fairness import Counters, quantum
+from .preemption import Room
 from .priority import Rank
 
 J = TypeVar("J")
@@ -42,10 +43,12 @@ class Lanes(Generic[J]):
     Args:
         rank: of its tier.
         weights: of tenants, where it is not 1.
+        preemptible: whether its tier is (``preemption``).
     """
 
     rank: Rank
     weights: dict[str, float] = field(default_factory=dict)
+    preemptible: bool = False
     counters: Counters = field(default_factory=Counters)
     since: float = 0.0
     """When its head began to be passed over, in seconds."""
@@ -82,14 +85,32 @@ class Lanes(Generic[J]):
         return taken
 
 
-def claim(queues: Sequence[Lanes[J]], now: float, room: int) -> list[Waiting[J]]:
-    """Take up to ``room`` jobs: the most urgent queue's, as long as it is that. Of equals, the first."""
+@dataclass(frozen=True, slots=True)
+class Taken(Generic[J]):
+    """What a claim brought, and whether jobs of a preemptible tier were overdue: these are not to be preempted."""
+
+    jobs: list[Waiting[J]]
+    overdue: bool
+
+
+def claim(queues: Sequence[Lanes[J]], now: float, room: Room) -> Taken[J]:
+    """Take as many jobs as there is room: the most urgent queue's, as long as it is that. Of equals, the first."""
     claimed: list[Waiting[J]] = []
-    share = quantum(room)
-    while len(claimed) < room and (waiting := [queue for queue in queues if len(queue)]):
+    share, overdue = quantum(room.most), set()
+    before = [queue.since for queue in queues]
+
+    def left(queue: Lanes[J]) -> int:
+        return min(len(queue), room.of_tier(queue.preemptible) - len(claimed))
+
+    while waiting := [queue for queue in queues if left(queue) > 0]:
         first = max(waiting, key=lambda queue: queue.urgency(now))
         others = [queue.urgency(now) for queue in waiting if queue is not first]
         alone = not others or first.rank.urgency(0.0) >= max(others)  # it goes on being the first, once it was served
-        claimed += first.take(room - len(claimed) if alone else min(share, room - len(claimed)), share)
+        if first.preemptible and first.urgency(now) > 0:
+            overdue.add(id(first))
+        claimed += first.take(left(first) if alone else min(share, left(first)), share)
         first.since = now
-    return claimed
+    for queue, since in zip(queues, before, strict=True):
+        if queue.preemptible and id(queue) not in overdue:
+            queue.since = since  # what was taken of it may come back, and it goes on being passed over
+    return Taken(claimed, bool(overdue))

@@ -7,12 +7,16 @@ result, and everything noted is written before the worker sleeps or asks for mor
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 import uuid
 from collections.abc import Iterable
 from itertools import count
 from typing import Any, Protocol
 
+from . import preemption
+from .preemption import Room
 from .queue import NO_HOLD, Claim, Claimed, Queue
 from .window import Hold
 
@@ -29,6 +33,10 @@ class Taker(Protocol):
     def capacity(self) -> int:
         """How many jobs it may hold now; 0 before it is ready, and when it drains."""
 
+    @property
+    def slots(self) -> int:
+        """See ``scheduler.preemption.room``."""
+
     def hold(self) -> Hold:
         """How long jobs may now wait for a fuller batch."""
 
@@ -43,7 +51,7 @@ class Taker(Protocol):
 class Nobody:
     """Takes nothing: there is no engine yet."""
 
-    capacity = 0
+    capacity = slots = 0
 
     def hold(self) -> Hold:
         """Nothing is held back."""
@@ -65,6 +73,8 @@ class Ledger:
         self._lock = threading.Lock()
         self._held: dict[str, str] = {}  # lease -> job id
         self._alone = ""  # lease of a suspect, which shares the worker with nobody
+        self._preemptible: dict[str, None] = {}  # leases, oldest first
+        self._others_at = -math.inf  # when a job of a tier that is not preemptible was taken, on the monotonic clock
         # Ended, not yet written:
         self._done: list[tuple[str, str, bytes]] = []
         self._released: list[str] = []
@@ -87,22 +97,40 @@ class Ledger:
         return len(self._held)
 
     @property
-    def room(self) -> int:
+    def room(self) -> Room:
         """How many more jobs the worker may take."""
-        return 0 if self._alone else self.taker.capacity - self.count
+        if self._alone:
+            return Room.of(0)
+        others_s = time.monotonic() - self._others_at
+        return preemption.room(self.taker.capacity, self.taker.slots, self.count, len(self._preemptible), others_s)
+
+    @property
+    def open_queues(self) -> list[str]:
+        """The queues of which it may take jobs now."""
+        room = self.room
+        return [name for name in self.queue.queues if room.of_tier(name in self.queue.preemptible) > 0]
+
+    @property
+    def preemptible(self) -> list[str]:
+        """Leases of the jobs that may be preempted, the oldest first."""
+        return list(self._preemptible)
 
     def claim_command(self) -> list[Any]:
         """The command that fills the room there is."""
         owner = f"{self._owner}.{next(self._claims)}"
         return self.queue.claim_command(self.room, owner, idle=not self._held, hold=self.taker.hold())
 
-    def take(self, claimed: Iterable[Claimed]) -> None:
-        """Enter what was claimed; the ids of the jobs are not known yet."""
+    def take(self, claimed: Iterable[Claimed], overdue: bool = False) -> None:
+        """Enter what was claimed; the ids of the jobs are not known yet. ``overdue`` is the claim's."""
         for job in claimed:
             with self._lock:
                 self._held[job.lease] = ""
             if job.losses >= self.queue.suspect_at:
                 self._alone = job.lease
+            if job.queue not in self.queue.preemptible:
+                self._others_at = time.monotonic()
+            elif self.taker.slots and not overdue and job.lease != self._alone:
+                self._preemptible[job.lease] = None
 
     def name(self, lease: str, job_id: str) -> None:
         """Note the id of a job that is held, under which its result is stored."""
@@ -144,6 +172,7 @@ class Ledger:
     def _drop(self, lease: str) -> str | None:
         if lease == self._alone:
             self._alone = ""
+        self._preemptible.pop(lease, None)
         with self._lock:
             return self._held.pop(lease, None)
 

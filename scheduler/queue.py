@@ -16,6 +16,7 @@ from producer.tenants import OTHERS, quoted
 
 from . import fairness
 from .backoff import delays
+from .preemption import Room
 from .priority import rank
 from .window import Hold, no_hold
 
@@ -75,6 +76,8 @@ class Claim:
     """When to look again, if what waits is held for a fuller batch."""
     blocked_s: float | None = None
     """When a tenant's quota lets jobs go on that wait."""
+    overdue: bool = False
+    """Whether jobs of preemptible tiers were overdue: these are not to be preempted."""
 
 
 class Queue:
@@ -96,6 +99,10 @@ class Queue:
         self._result_ttl_ms = int(settings.redis.result_ttl_s * 1000)
         tiers = settings.model(model).tiers
         self.queues = [keys.queue(model, tier) for tier in tiers]
+        self.wakes = {keys.queue(model, tier): keys.wake(model, tier) for tier in tiers}
+        """What tells of jobs in a queue's lanes."""
+        self.preemptible = {keys.queue(model, tier) for tier in tiers if settings.tiers[tier].preemptible}
+        """Queues whose jobs give way to those of the others (``preemption``)."""
         ranks = [rank(settings.tiers[tier]) for tier in tiers]
         self._ranks = [(each.head_start, each.growth, each.late) for each in ranks]
         self._policies = _policies(settings)
@@ -109,7 +116,6 @@ class Queue:
             keys.suspects(model),
             keys.waiting(model),
             keys.lanes(model),
-            keys.wake(model),
             keys.held(model),
             keys.spent(model),
             *self.queues,
@@ -119,24 +125,24 @@ class Queue:
             redis.register_script(script(__package__, name)) for name in scripts
         )
 
-    def claim_command(self, room: int, owner: str, idle: bool = True, hold: Hold = NO_HOLD) -> list[Any]:
-        """The command that takes up to ``room`` jobs; for callers that own their connection.
+    def claim_command(self, room: Room, owner: str, idle: bool = True, hold: Hold = NO_HOLD) -> list[Any]:
+        """The command that takes jobs as there is room; for callers that own their connection.
 
         ``owner`` must be new for every claim: it becomes part of the leases. ``idle`` says that the worker
         holds nothing, so that it may be given a suspect.
         """
-        arguments = [room, CLAIM_BYTES, self.lease_s, owner, int(idle)]
-        arguments += (min(room, hold.full), hold.busy_s, hold.run_s, min(hold.per_job_s, NEVER_S))
-        arguments += (fairness.quantum(room), self._policies)
-        for line, seconds in zip(self._ranks, chain(hold.hold_s, repeat(0.0)), strict=False):
-            arguments += (*line, seconds)
+        arguments = [room.free, CLAIM_BYTES, self.lease_s, owner, int(idle)]
+        arguments += (min(room.free, hold.full), hold.busy_s, hold.run_s, min(hold.per_job_s, NEVER_S))
+        arguments += (fairness.quantum(room.most), self._policies, room.preemptible, room.preempting)
+        for queue, line, seconds in zip(self.queues, self._ranks, chain(hold.hold_s, repeat(0.0)), strict=False):
+            arguments += (*line, seconds, int(queue in self.preemptible))
         return ["EVALSHA", CLAIM_SHA, len(self._claim_keys), *self._claim_keys, *arguments]
 
     @staticmethod
     def read_claim(answer: Sequence[Any]) -> Claim:
         """The answer of a claim."""
         now = float(answer[0])
-        rest = iter(answer[6:])
+        rest = iter(answer[7:])
         jobs = []
         for found, losses, entry in zip(rest, rest, rest, strict=True):
             lease = found.decode()
@@ -144,12 +150,13 @@ class Queue:
             jobs.append(Claimed(lease, int(losses or 0), entry[DUE:] if in_lane else entry, now))
         look_again_s = float(answer[4]) if answer[4] else None
         blocked_s = float(answer[5]) if answer[5] else None
-        return Claim(jobs, bool(answer[1]), int(answer[2]), now, int(answer[3]), look_again_s, blocked_s)
+        overdue = bool(answer[6])
+        return Claim(jobs, bool(answer[1]), int(answer[2]), now, int(answer[3]), look_again_s, blocked_s, overdue)
 
     def claim(self, room: int, owner: str, idle: bool = True) -> list[Claimed]:
         """Take up to ``room`` jobs, the most urgent queue first."""
         self.load()
-        return self.read_claim(self.redis.evalsha(*self.claim_command(room, owner, idle)[1:])).jobs
+        return self.read_claim(self.redis.evalsha(*self.claim_command(Room.of(room), owner, idle)[1:])).jobs
 
     def load(self) -> None:
         """Make the claim script known to the server, as after its restart."""
@@ -157,8 +164,8 @@ class Queue:
 
     def finish(self, done: Iterable[tuple[str, str, bytes]]) -> list[str]:
         """End jobs given as (lease, job id, result or empty); returns the leases that were lost before."""
-        names = self._names("inflight", "leases", "losses", "retries", "history")
-        arguments: list[Any] = [self._result_ttl_ms]
+        names = self._names("inflight", "leases", "losses", "retries", "history", "served")
+        arguments: list[Any] = [self._result_ttl_ms, "".join(f"|{queue}|" for queue in self.preemptible)]
         for lease, job_id, result in done:
             names.append(keys.result(job_id))
             arguments += (lease, result, *_cost(lease, result))

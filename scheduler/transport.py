@@ -45,23 +45,29 @@ class QoS(virtual.QoS):
     def can_consume(self) -> bool:
         """Whether the engine has room, whatever the prefetch count says."""
         ledger: Ledger = self.channel.ledger
-        return ledger.room > 0
+        return bool(ledger.open_queues)
 
     def restore_visible(self, *args: Any, **kwargs: Any) -> None:
         """Leave Kombu's own sweep out: ``reap.lua`` does it by the leases."""
 
 
 class _Peek:
-    """A blocking look at one queue: ``BLMOVE k k RIGHT RIGHT`` leaves it as it is, and answers once it holds a job."""
+    """A blocking look at a list: ``BLMOVE k k RIGHT RIGHT`` leaves it as it is, and answers once it holds something.
 
-    def __init__(self, queue: str) -> None:
+    Args:
+        name: of the list.
+        queue: of whose jobs it tells; empty if of any.
+    """
+
+    def __init__(self, name: str, queue: str) -> None:
+        self.name = name
         self.queue = queue
         self.connection: Any = None  # the name that Kombu's poller looks for
         self.sent_at: float | None = None
         self.refused_until = 0.0
 
     def send(self) -> None:
-        self.connection.send_command("BLMOVE", self.queue, self.queue, "RIGHT", "RIGHT", PEEK_S)
+        self.connection.send_command("BLMOVE", self.name, self.name, "RIGHT", "RIGHT", PEEK_S)
         self.sent_at = time.monotonic()
 
     @property
@@ -72,9 +78,10 @@ class _Peek:
 class Channel(stock.Channel):
     """Takes jobs while the engine has room; peeks while there are none.
 
-    It is in one of four states: *idle*, *claiming* (a claim is on its way), *peeking* (the queues were empty, and
-    a blocking peek is out on each, and on what says that there are jobs in lanes), or *waiting* (there are jobs, but
-    not for us now: a fuller batch is worth some time, or a suspect goes first, to a worker that holds nothing).
+    It is in one of four states: *idle*, *claiming* (a claim is on its way), *peeking* (the queues that there is room
+    for were empty, and a blocking peek is out on each, and on what says that there are jobs in its lanes), or
+    *waiting* (there are jobs, but not for us now: a fuller batch is worth some time, another worker may have a slot for
+    them, or a suspect goes first, to a worker that holds nothing).
     """
 
     QoS = QoS  # type: ignore[assignment]  # the stock one is the sweep that leases replace
@@ -86,6 +93,7 @@ class Channel(stock.Channel):
         self._state = "idle"
         self._look_again_at = math.inf
         self._held_then = 0
+        self._open_then: list[str] = []
         self._peeks: dict[str, _Peek] = {}
         self.handlers["CLAIM"] = self._on_claimed
 
@@ -100,7 +108,9 @@ class Channel(stock.Channel):
             self.ledger.count != self._held_then or time.monotonic() >= self._look_again_at
         ):
             self._state = "idle"
-        if self._state == "peeking" and time.monotonic() >= self._look_again_at:
+        if self._state == "peeking" and (
+            time.monotonic() >= self._look_again_at or not set(self._open_then).issuperset(self.ledger.open_queues)
+        ):
             self._state = "idle"
         if self._state == "idle":
             self._claim(poller)
@@ -109,6 +119,7 @@ class Channel(stock.Channel):
 
     def _claim(self, poller: Poller) -> None:
         self._look_again_at = math.inf
+        self._open_then = self.ledger.open_queues
         poller.ensure_registered(self, self.client, "CLAIM")
         self.client.connection.send_command(*self.ledger.claim_command())
         self._state = "claiming"
@@ -121,7 +132,7 @@ class Channel(stock.Channel):
             self.ledger.queue.load()
             return
         claim = self.ledger.queue.read_claim(answer)
-        self.ledger.take(claim.jobs)
+        self.ledger.take(claim.jobs, claim.overdue)
         self.ledger.taker.take(claim)
         if claim.look_again_s is not None:
             self._wait(claim.look_again_s)
@@ -142,14 +153,16 @@ class Channel(stock.Channel):
         self.connection.cycle.wake_in(seconds)
 
     def _peek(self, poller: Poller) -> None:
-        model = self.ledger.queue.model
-        for queue in (*self.active_queues, keys.suspects(model), keys.wake(model)):
-            peek = self._peeks.setdefault(queue, _Peek(queue))
+        suspects = keys.suspects(self.ledger.queue.model)
+        open_queues = self.ledger.open_queues
+        bells = [(self.ledger.queue.wakes[queue], queue) for queue in open_queues]
+        for name, queue in ((suspects, ""), *zip(open_queues, open_queues, strict=True), *bells):
+            peek = self._peeks.setdefault(name, _Peek(name, queue))
             if peek.connection is None:
                 peek.connection = self.pool.get_connection()
-                self.handlers[f"PEEK {queue}"] = partial(self._on_peeked, peek)
+                self.handlers[f"PEEK {name}"] = partial(self._on_peeked, peek)
             if peek.sent_at is None and time.monotonic() >= peek.refused_until:
-                poller.ensure_registered(self, peek, f"PEEK {queue}")
+                poller.ensure_registered(self, peek, f"PEEK {name}")
                 peek.send()
 
     def _on_peeked(self, peek: _Peek) -> None:
@@ -158,7 +171,7 @@ class Channel(stock.Channel):
             found = peek.connection.read_response()
         except redis.exceptions.OutOfMemoryError:  # a peek counts as a write; then look now and then
             found, peek.refused_until = True, time.monotonic() + REFUSED_S
-        if found is not None and self._state == "peeking":
+        if found is not None and self._state == "peeking" and peek.queue in ("", *self.ledger.open_queues):
             self._state = "idle"
 
     def _basic_cancel(self, consumer_tag: str) -> None:

@@ -22,6 +22,8 @@ class What(IntEnum):
     """Of a request whose worker was lost."""
     HAND_BACK = 6
     """Of a worker that has drained for long enough."""
+    PREEMPTION = 7
+    """Of a model whose requests have waited for long enough to take others' slots."""
 
 
 class Events:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from producer.tenants import tenant as table_of
 from scheduler.fairness import price
 from scheduler.lanes import Lanes, Waiting, claim
+from scheduler.preemption import Room
 from scheduler.priority import rank
 from scheduler.queues import ModelQueues, QueueState
 
@@ -26,7 +27,8 @@ class FairQueues:
 
     def __init__(self, settings: Settings, trace: Trace) -> None:
         weights = {name: table_of(settings.tenants, name).weight for name in trace.tenants}
-        self.tiers: list[Lanes[int]] = [Lanes(rank(settings.tiers[name]), weights) for name in trace.tiers]
+        tiers = [settings.tiers[name] for name in trace.tiers]
+        self.tiers: list[Lanes[int]] = [Lanes(rank(tier), weights, tier.preemptible) for tier in tiers]
         self.arrived = [0] * len(trace.tiers)
         self._targets = [settings.tiers[name].target_wait_s for name in trace.tiers]
         self._trace = trace
@@ -36,6 +38,11 @@ class FairQueues:
         """Requests, over all tiers."""
         return sum(map(len, self.tiers))
 
+    @property
+    def urgent(self) -> int:
+        """Of those that wait, those of tiers that are not preemptible."""
+        return sum(len(lanes) for lanes in self.tiers if not lanes.preemptible)
+
     def push(self, tier: int, request: int, now: float) -> None:
         """One more."""
         trace = self._trace
@@ -43,12 +50,23 @@ class FairQueues:
         due = trace.at[request] + self._targets[tier]
         self.tiers[tier].push(Waiting(request, trace.tenants[trace.tenant[request]], due, cost), now)
 
-    give_back = push
-    """One that was claimed before is due before those that came after it."""
+    def give_back(self, tier: int, request: int, now: float) -> None:
+        """One that was claimed before: it is due before those that came after it, and was not served."""
+        self.push(tier, request, now)
+        trace, lanes = self._trace, self.tiers[tier]
+        tenant = trace.tenants[trace.tenant[request]]
+        cost = price(trace.input_tokens[request], trace.output_tokens[request])
+        lanes.counters.charge(tenant, -cost / lanes.weights.get(tenant, 1.0))
 
-    def claim(self, now: float, room: int) -> list[int]:
-        """Take up to ``room`` requests."""
-        return [one.job for one in claim(self.tiers, now, room)]
+    def claim(self, now: float, room: Room) -> tuple[list[int], bool]:
+        """See :meth:`~simulator.queues.Queues.claim`."""
+        taken = claim(self.tiers, now, room)
+        return [one.job for one in taken.jobs], taken.overdue
+
+    def ended(self, tier: int, now: float) -> None:
+        """See :meth:`~simulator.queues.Queues.ended`."""
+        if self.tiers[tier].preemptible:
+            self.tiers[tier].since = now
 
     def observe(self, model: str, now: float, inflight: int, dead: int) -> ModelQueues:
         """What the live autoscaler reads from Redis; ages are those of passed-over heads."""

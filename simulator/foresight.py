@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from autoscaler.demand import Demand
 from producer.estimate import Ahead, Errors, Estimate, Situation, estimate
+from producer.situation import left_to_others
 
 if TYPE_CHECKING:
     from .run import Simulation
@@ -87,8 +88,8 @@ def situation(sim: Simulation, request: int, now: float) -> Situation:
         ready_in_s=[0.0 if one.ready_at <= now else max(0.1, one.started_at + load_s - now) for one in own],
         places=sim.settings.models[name].max_concurrency,
         free=sum(one.room for one in serving),
+        left=sum(left_to_others(sim.settings, trace.tiers[tier], one.slots, rates) for one in serving),
         jobs_per_s=rate,
         load_s=load_s + sim.settings.scaling.interval_s,
-        # Little's law: as long as those that run share a replica's rate.
-        run_s=max(1.0, sum(one.running for one in serving) / max(1, len(serving))) / rate if rate else 0.0,
+        run_s=demand.run_s if demand else 0.0,
     )

@@ -22,11 +22,13 @@ class Order:
     rank: Callable[[Tier], Rank]
     by_arrival: bool = False
     fair: bool = False
+    preempts: bool = False
+    """Whether jobs of preemptible tiers give way to the others (``scheduler/preemption.py``)."""
 
 
-LIVE = Order("fair-share", rank, fair=True)
+LIVE = Order("fair-share", rank, fair=True, preempts=True)
 """What the live claim does: what is due first, by since when its queue was passed over; of it, whose turn it is."""
-AGEING = Order("ageing", rank)
+AGEING = Order("ageing", rank, preempts=True)
 FIFO = Order("fifo", lambda _: Rank(0.0, 1.0), by_arrival=True)
 STRICT = Order("strict", lambda tier: Rank(tier.weight, 0.0))
 EARLIEST_DEADLINE = Order("edf", lambda tier: Rank(-tier.target_wait_s, 1.0), by_arrival=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from scheduler.preemption import Room
 from scheduler.queues import ModelQueues, QueueState
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Push:
 
 def emptied(queues: Queues | FairQueues, now: float) -> list[int]:
     """All that waits there, in its order, taken out."""
-    return queues.claim(now, queues.waiting) if queues.waiting else []
+    return queues.claim(now, Room.of(queues.waiting))[0] if queues.waiting else []
 
 
 def together(parts: Sequence[ModelQueues]) -> ModelQueues:

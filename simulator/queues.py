@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from scheduler.fairness import quantum
+from scheduler.preemption import Room
 from scheduler.queues import ModelQueues, QueueState
 
 if TYPE_CHECKING:
@@ -23,13 +24,19 @@ class Queues:
         arrived_at: when each request arrived, by its index.
     """
 
-    __slots__ = ("_arrived_at", "_by_arrival", "_names", "_ranks", "_since", "arrived", "tiers", "waiting")
+    __slots__ = (
+        "_arrived_at", "_by_arrival", "_names", "_preemptible", "_ranks", "_since", "arrived", "tiers", "urgent",
+        "waiting",
+    )  # fmt: skip
 
     def __init__(self, tiers: Sequence[tuple[str, Tier]], order: Order, arrived_at: Sequence[float]) -> None:
         self.tiers: list[deque[int]] = [deque() for _ in tiers]
         self.arrived = [0] * len(tiers)
         self.waiting = 0
+        self.urgent = 0
+        """Of those that wait, those of tiers that are not preemptible."""
         self._names = [name for name, _ in tiers]
+        self._preemptible = [tier.preemptible and order.preempts for _, tier in tiers]
         self._ranks = [order.rank(tier) for _, tier in tiers]
         self._since = [0.0] * len(tiers)
         self._arrived_at = arrived_at
@@ -42,6 +49,7 @@ class Queues:
             self._since[tier] = now
         queue.append(request)
         self.waiting += 1
+        self.urgent += not self._preemptible[tier]
 
     def give_back(self, tier: int, request: int, now: float) -> None:
         """One that was claimed before, at the head of its queue."""
@@ -49,26 +57,43 @@ class Queues:
             self._since[tier] = now
         self.tiers[tier].appendleft(request)
         self.waiting += 1
+        self.urgent += not self._preemptible[tier]
 
-    def claim(self, now: float, room: int) -> list[int]:
-        """Take up to ``room`` requests, as :func:`scheduler.lanes.claim` does: the most urgent queue's, as long as it
-        is that once it was served, else its share."""
+    def claim(self, now: float, room: Room) -> tuple[list[int], bool]:
+        """Take as many requests as there is room, as :func:`scheduler.lanes.claim` does: the most urgent queue's, as
+        long as it is that once it was served, else its share. Also says whether those of a preemptible tier were
+        overdue."""
         claimed: list[int] = []
-        while len(claimed) < room and (order := self._urgent_first(now)):
+        overdue = False
+        before = tuple(self._since)
+        while order := self._urgent_first(now, room, len(claimed)):
             tier, queue = order[0], self.tiers[order[0]]
-            take = min(room - len(claimed), len(queue))
+            take = min(room.of_tier(self._preemptible[tier]) - len(claimed), len(queue))
             if len(order) > 1 and not self._by_arrival:
                 second = self._ranks[order[1]].urgency(self._waited(order[1], now))
                 if self._ranks[tier].urgency(0.0) < second:
-                    take = min(take, quantum(room))
+                    take = min(take, quantum(room.most))
+            if not self._preemptible[tier]:
+                self.urgent -= take
+            elif self._ranks[tier].urgency(self._waited(tier, now)) > 0:
+                overdue = True
             for _ in range(take):
                 claimed.append(queue.popleft())
             self._since[tier] = now
         self.waiting -= len(claimed)
-        return claimed
+        if not overdue:
+            for tier, since in enumerate(before):
+                if self._preemptible[tier]:
+                    self._since[tier] = since
+        return claimed, overdue
 
-    def _urgent_first(self, now: float) -> list[int]:
-        found = [tier for tier, queue in enumerate(self.tiers) if queue]
+    def ended(self, tier: int, now: float) -> None:
+        """A request of the tier is done: a preemptible one's queue was served by that."""
+        if self._preemptible[tier]:
+            self._since[tier] = now
+
+    def _urgent_first(self, now: float, room: Room, taken: int) -> list[int]:
+        found = [n for n, queue in enumerate(self.tiers) if queue and taken < room.of_tier(self._preemptible[n])]
         if len(found) > 1:
             found.sort(key=lambda tier: self._ranks[tier].urgency(self._waited(tier, now)), reverse=True)
         return found

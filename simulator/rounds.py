@@ -67,8 +67,9 @@ class Rounds:
         own: dict[str, list[Seen]] = {name: [] for name in models}
         for worker in seen:
             own[worker.model].append(worker)
-            if worker.jobs_per_s:
+            if worker.jobs_per_s and sim.fleet.workers[worker.name].measured:
                 self.measured[worker.model]["jobs_per_s"] = worker.jobs_per_s
+                self.measured[worker.model]["run_s"] = worker.batch_size / worker.jobs_per_s
             if worker.load_s:
                 self.measured[worker.model]["load_s"] = worker.load_s
         demands = self.demands = {}

@@ -20,6 +20,7 @@ from .push import Push, emptied
 from .queues import Queues
 from .rounds import Rounds
 from .routing import PULL, Routing
+from .yielding import Yielding
 
 if TYPE_CHECKING:
     from autoscaler.policy import Policy
@@ -74,6 +75,7 @@ class Simulation:
         self.open: list[deque[Worker]] = [deque() for _ in trace.models]
         self.rounds = Rounds(self, Reconciler(policy))
         self.dead = [0] * len(trace.models)
+        self.yielding = Yielding(self, order.preempts and self.push is None)
         count = len(trace)
         self.outcome = Outcome(trace, [math.nan] * count, [math.nan] * count, bytearray(count))
         self.left = count
@@ -89,7 +91,16 @@ class Simulation:
             progress: told how many have, now and then.
         """
         at, heap = self.trace.at, self.events.heap
-        handlers = (self._due, self._ready, self._round, self._fail, self._repair, self._redeliver, self._hand_back)
+        handlers = (
+            self._due,
+            self._ready,
+            self._round,
+            self._fail,
+            self._repair,
+            self._redeliver,
+            self._hand_back,
+            self.yielding.preempt,
+        )
         self.events.add(0.0, What.ROUND)
         for place in range(len(self.fleet.devices)):
             self.events.add(self.fleet.next_failure(self._rng, place, 0.0), What.FAILURE, place)
@@ -156,10 +167,7 @@ class Simulation:
         if self.push is not None and (chosen := self.push.worker_for(request)) is not None:
             self._send(chosen, request, now)
             return
-        while waiting and not waiting[0].room:
-            waiting.popleft().listed = False
-        if waiting and not queues.waiting:
-            worker = waiting[0]
+        if worker := self._open_to(model, tier, now):
             self._admit(worker, [request], now)
             if worker.room:
                 waiting.rotate(-1)  # those that wait longest are woken first, as blocking commands are
@@ -169,6 +177,7 @@ class Simulation:
             self.end(request, Fate.REFUSED, now)
         else:
             queues.push(tier, request, now)
+            self.yielding.queued(model, tier, now)
             if self.foresight is not None:
                 self.foresight.queued(self, request, now)
 
@@ -179,7 +188,7 @@ class Simulation:
             self.end(request, Fate.REFUSED, now)
         else:
             worker.queues.push(tier, request, now)
-            self._feed(worker, now)
+            self.feed(worker, now)
 
     def _route(self, requests: Sequence[int], now: float) -> None:
         """Requests of one model that have waited before, each to the head of where it waits from now on."""
@@ -189,24 +198,43 @@ class Simulation:
             queues = self.queues[self.trace.model[request]] if chosen is None else chosen.queues
             queues.give_back(self.trace.tier[request], request, now)
         for worker in self.push.ready[self.trace.model[requests[0]]] if requests else ():
-            self._feed(worker, now)
+            self.feed(worker, now)
 
-    def _admit(self, worker: Worker, requests: list[int], now: float) -> None:
+    def _open_to(self, model: int, tier: int, now: float) -> Worker | None:
+        """The worker that a new request of the tier goes to, if nothing waits that goes before it."""
+        queues, waiting = self.queues[model], self.open[model]
+        while waiting and not waiting[0].room:
+            waiting.popleft().listed = False
+        if not self.yielding.preemptible[tier]:
+            return waiting[0] if waiting and not queues.urgent else None
+        for _ in range(0 if queues.waiting else len(waiting)):
+            if self.yielding.room(waiting[0], now).preemptible > 0:
+                return waiting[0]
+            waiting.rotate(-1)
+        return None
+
+    def _admit(self, worker: Worker, requests: list[int], now: float, overdue: bool = False) -> None:
         started = self.outcome.started
         for request in requests:
             if started[request] != started[request]:
                 started[request] = now
                 if self.foresight is not None:
                     self.foresight.started(self, request, now)
-        due = worker.admit(requests, now)
+        self.expect(worker, worker.admit(requests, now, self.yielding.admitted(worker, requests, overdue, now)))
+
+    def expect(self, worker: Worker, due: float) -> None:
+        """Something that a worker holds ends by then, if nothing joins or leaves."""
         if due < worker.due:  # a later one is looked at again when the earlier comes
             worker.due = due
             self.events.add(due, What.WORKER_DUE, worker)
 
-    def _feed(self, worker: Worker, now: float) -> None:
+    def feed(self, worker: Worker, now: float) -> None:
+        """Let a worker take what waits, as far as it has room."""
         queues = worker.queues
         if worker.room and queues.waiting:
-            self._admit(worker, queues.claim(now, worker.room), now)
+            requests, overdue = queues.claim(now, self.yielding.room(worker, now))
+            if requests:
+                self._admit(worker, requests, now, overdue)
         if worker.room and not worker.listed:
             worker.listed = True
             self.open[worker.model].append(worker)
@@ -215,7 +243,7 @@ class Simulation:
         for worker in tuple(self.open[model]):
             if not self.queues[model].waiting:
                 break
-            self._feed(worker, now)
+            self.feed(worker, now)
 
     def _due(self, whom: object, now: float) -> None:
         worker: Worker = whom  # type: ignore[assignment]  # the payload of this kind of event
@@ -223,18 +251,16 @@ class Simulation:
             return
         for request in worker.finish(now):
             self.end(request, Fate.DONE, now)
+            worker.queues.ended(self.trace.tier[request], now)
             if self.foresight is not None:
                 self.foresight.ended(self, request, now)
         worker.due = math.inf
         if worker.accepts:
-            self._feed(worker, now)
+            self.feed(worker, now)
         elif not worker.running:
             self.fleet.end(worker, now)
             return
-        due = worker.next_due()
-        if due < worker.due:
-            worker.due = due
-            self.events.add(due, What.WORKER_DUE, worker)
+        self.expect(worker, worker.next_due())
 
     def _ready(self, whom: object, now: float) -> None:
         worker: Worker = whom  # type: ignore[assignment]
@@ -244,7 +270,7 @@ class Simulation:
             if self.push is not None:
                 self.push.join(worker)
                 self._route(emptied(self.queues[worker.model], now), now)
-            self._feed(worker, now)
+            self.feed(worker, now)
 
     def _round(self, _: object, now: float) -> None:
         self.rounds.round(now)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING
 
 from autoscaler.roster import Phase
@@ -32,7 +32,7 @@ class Worker:
     __slots__ = (
         "_at", "_busy_s", "_clock", "_ends", "_inputs", "_jobs", "_metered_at", "_occupancy", "_outputs", "_service",
         "_stalled_until", "accepts", "capacity", "device", "draining_since", "due", "listed", "load_s", "model", "name",
-        "queues", "ready_at", "room", "started_at",
+        "others_at", "preemptible", "queues", "ready_at", "room", "started_at",
     )  # fmt: skip
 
     def __init__(
@@ -49,6 +49,10 @@ class Worker:
         """Whether it waits for new requests, in the simulation's list of those that do."""
         self.due = math.inf
         """The time of its next event; others that are still in the heap are out of date."""
+        self.others_at = -math.inf
+        """When it took a request of a tier that is not preemptible."""
+        self.preemptible: dict[int, float] = {}
+        """Requests that may be preempted, the oldest first, and when the prompt of each has been read."""
         self._service = service
         self._inputs, self._outputs = trace.input_tokens, trace.output_tokens
         self._ends: list[tuple[float, int]] = []  # a heap of (token at which it ends, request)
@@ -62,14 +66,28 @@ class Worker:
         """How many requests it holds."""
         return len(self._ends)
 
+    @property
+    def measured(self) -> bool:
+        """Whether its rate stands on a job at least; as in the live worker's meter."""
+        return self._jobs >= 1.0
+
+    @property
+    def slots(self) -> int:
+        """See :func:`scheduler.preemption.room`."""
+        return 0 if self._service.batches else self.capacity
+
     def ready(self, now: float) -> None:
         """It has loaded, and serves from now on."""
         self.ready_at, self.load_s = now, now - self.started_at
         self.room, self.accepts = self.capacity, True
         self._at = self._stalled_until = self._metered_at = now
 
-    def admit(self, requests: Sequence[int], now: float) -> float:
-        """Take these, at most as many as there is room for. Returns when the next of all it holds ends."""
+    def admit(self, requests: Sequence[int], now: float, preemptible: Container[int] = ()) -> float:
+        """Take these, at most as many as there is room for. Returns when the next of all it holds ends.
+
+        Args:
+            preemptible: those of them that may be preempted; of an engine that batches, none.
+        """
         service, ends = self._service, self._ends
         if not ends:
             self._metered_at = now
@@ -84,6 +102,8 @@ class Worker:
         clock, per_token = self._clock, service.prompt_token_s
         for request in requests:
             stalled += self._inputs[request] * per_token
+            if request in preemptible:
+                self.preemptible[request] = stalled
             heapq.heappush(ends, (clock + self._outputs[request], request))
         self._stalled_until = stalled
         self.room -= len(requests)
@@ -99,6 +119,7 @@ class Worker:
         limit = self._clock + ROUNDING * max(1.0, self._clock)
         while ends and ends[0][0] <= limit:
             done.append(heapq.heappop(ends)[1])
+            self.preemptible.pop(done[-1], None)
         if done:
             self._meter(now, len(done), held)
             if self.accepts:
@@ -115,8 +136,21 @@ class Worker:
         """Let go of everything that it holds, unfinished."""
         lost = [request for _, request in sorted(self._ends)]
         self._ends.clear()
+        self.preemptible.clear()
         self.accepts, self.room, self.due = False, 0, math.inf
         return lost
+
+    def preempt(self, requests: Sequence[int], now: float) -> float:
+        """Let go of these. Prompts that were not read yet are read no more. Returns when the next of the rest ends."""
+        self._advance(now)
+        for request in requests:
+            unread_s = self.preemptible.pop(request) - now
+            self._stalled_until -= max(0.0, min(unread_s, self._inputs[request] * self._service.prompt_token_s))
+        gone = set(requests)
+        self._ends = [end for end in self._ends if end[1] not in gone]
+        heapq.heapify(self._ends)
+        self.room += len(requests)
+        return self.next_due()
 
     def drain(self, now: float) -> None:
         """Take nothing new from now on."""

@@ -38,8 +38,9 @@ class Heart:
             pool.holding.load(self._redis)
             self._knows = True
         measured: dict[str, float] = {}
-        if beat.jobs_per_s > 0:
+        if beat.jobs_per_s > 0 and pool is not None and pool.meter.known:
             measured["jobs_per_s"] = round(beat.jobs_per_s, 3)
+            measured["run_s"] = round(beat.batch_size / beat.jobs_per_s, 3)  # Little's law
             if beat.device_type:
                 measured[f"jobs_per_s:{beat.device_type}"] = measured["jobs_per_s"]
         if beat.ready_at is not None and not self._load_told:

@@ -48,6 +48,12 @@ class Meter:
         self._jobs *= keep
         self._batch_sizes *= keep
 
+    @property
+    def known(self) -> bool:
+        """Whether the rate stands on a job at least; while one long job runs, it fades to none."""
+        with self._lock:
+            return self._jobs >= 1.0
+
     def read(self) -> tuple[float, float, float]:
         """Jobs per second of busy time, mean batch size, and seconds busy since the start."""
         with self._lock:

@@ -25,7 +25,7 @@ from celery.worker import state
 from producer.envelope import check, check_size
 from producer.errors import EngineError, InvalidJob, JobCancelled, JobExpired, Preempted
 from producer.job import Job
-from scheduler import results
+from scheduler import preemption, results
 from scheduler.ledger import Nobody
 from scheduler.message import Message, NotAJob, read
 from scheduler.queue import Claim, Claimed
@@ -76,6 +76,11 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
         ready = self.device.ready_at is not None and not self.draining and not self.device.lost
         return self.engine.capacity if ready else 0
 
+    @property
+    def slots(self) -> int:
+        """See ``scheduler.ledger.Taker``."""
+        return self.engine.slots
+
     def hold(self) -> Hold:
         """See ``scheduler.ledger.Taker``."""
         return self.holding.hold(self.ledger.count)
@@ -95,6 +100,18 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
                 logger.exception("job %s could not be taken", message.id)
                 self._forget(job.lease)
                 self.ledger.bury(job.lease, f"{type(error).__name__}: {error}"[:500])
+        if self.slots and any(job.queue not in self.ledger.queue.preemptible for job in claim.jobs):
+            self._preempt()
+
+    def _preempt(self) -> None:
+        """Let preemptible jobs give way, until all others have a slot."""
+        over = sum(running.inputs for running in self._running.values()) - self.slots
+        held = [(lease, self._running[lease].inputs) for lease in self.ledger.preemptible if lease in self._running]
+        leases = preemption.victims(held, over)
+        for lease in leases:
+            logger.info("job %s is preempted, and goes back to the head of its queue", self._running[lease].id)
+            self._give_up(lease)
+        self.ledger.release(reversed(leases))
 
     def _read(self, job: Claimed) -> Message | None:
         try:

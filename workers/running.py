@@ -43,6 +43,11 @@ class Running:
         """The job's id."""
         return self.message.id
 
+    @property
+    def inputs(self) -> int:
+        """How many inputs it brought."""
+        return len(self.job.items) if self.job is not None else 0
+
     def info(self, safe: bool = False) -> dict[str, Any]:  # noqa: ARG002  Celery asks for it safe or not; it is
         """What ``celery inspect active`` shows: never the input."""
         return {

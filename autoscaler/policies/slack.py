@@ -51,7 +51,8 @@ def slack_size(model: Model, demand: Demand, history: History, scaling: Scaling)
     spare_s = max(scaling.idle_s, scaling.keep_loads * demand.load_s)
     if (nothing := idle(demand, spare_s)) is not None:
         return bounded(model, 0, nothing, spare_s)
-    per_s = history.capacity.per_s(model.max_concurrency)
+    # What preemptible tiers leave to the others is there for bursts, and fills no replica.
+    per_s = history.capacity.per_s(model.max_concurrency - demand.left)
     if per_s < SLOWEST_PER_S:
         return replace(size(model, demand, spare_s), spare_s=spare_s)
     required, why = needed_per_s(demand, history, scaling.headroom)

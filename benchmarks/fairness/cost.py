@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from producer import Client, Settings
 from producer.heartbeat import WorkerState, read_all
+from scheduler.preemption import Room
 from scheduler.queue import Queue
 
 from .gap import Job
@@ -42,7 +43,7 @@ def claims(redis: Redis, url: str, tenants: Sequence[int], rounds: int) -> dict[
             queue = Queue(redis, settings, MODEL)
             times: list[tuple[float, float]] = []
             for number in range(CLAIMS):
-                command = queue.claim_command(ROOM, f"w.{turn}.{number}")
+                command = queue.claim_command(Room.of(ROOM), f"w.{turn}.{number}")
                 before, begun = _server_s(redis), time.perf_counter()
                 claim = queue.read_claim(redis.execute_command(*command))
                 times.append((time.perf_counter() - begun, _server_s(redis) - before))

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from scheduler.fairness import bound, expected, price
 from scheduler.lanes import Lanes, Waiting, claim
+from scheduler.preemption import Room
 from scheduler.priority import Rank
 
 LONGEST_INPUT = 512
@@ -121,7 +122,7 @@ class Model:
 
     def claim(self, room: int) -> list[Job]:
         """See :class:`Source`."""
-        return [waiting.job for waiting in claim([self._lanes], 0.0, room)]
+        return [waiting.job for waiting in claim([self._lanes], 0.0, Room.of(room)).jobs]
 
     def finish(self, jobs: Sequence[Job]) -> None:
         """See :class:`Source`."""

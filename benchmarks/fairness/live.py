@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from producer.job import Job as Submitted
 from producer.settings import Settings
 from producer.submission import SUBMIT_LUA, arguments, plan
+from scheduler.preemption import Room
 from scheduler.queue import Queue
 
 from .gap import Job
@@ -56,7 +57,7 @@ class Live:
 
     def claim(self, room: int) -> list[Job]:
         """See :class:`benchmarks.fairness.gap.Source`."""
-        command = self._queue.claim_command(room, f"w.{next(self._owners)}")
+        command = self._queue.claim_command(Room.of(room), f"w.{next(self._owners)}")
         taken = []
         for claimed in self._queue.read_claim(self._queue.redis.execute_command(*command)).jobs:
             job = self._jobs[json.loads(claimed.message)["headers"]["id"]]

@@ -25,7 +25,7 @@ from simulator.run import Simulation
 from simulator.service import ServiceModel
 from simulator.trace import Trace, assign, faster, since, until
 
-SETTINGS = Settings(models={"m": Model(engine="echo", max_replicas=16)}, scaling=Scaling(idle_s=60))
+SETTINGS = Settings(models={"m": Model(engine="generate", source="m", max_replicas=16)}, scaling=Scaling(idle_s=60))
 POLICY = named(SETTINGS.scaling.policy)
 """The live fleet's default."""
 HARDWARE = Hardware(

@@ -26,6 +26,7 @@ from producer.tenants import DEFAULT
 from scheduler import fairness
 from scheduler.fairness import Counters
 from scheduler.lanes import Lanes, Waiting, claim
+from scheduler.preemption import Room
 from scheduler.priority import rank
 from scheduler.queue import Claimed, Queue
 from scheduler.queues import observe
@@ -47,9 +48,12 @@ class OrderMachine(RuleBasedStateMachine):
         redis.flushall()
         self.redis: Any = redis
         self.queue = Queue(redis, FLEET, "m")
+        self.queue.load()
         self._submit = redis.register_script(SUBMIT_LUA)
         self._numbers = count()
-        self.model = {tier: Lanes[str](rank(FLEET.tiers[tier]), WEIGHTS) for tier in TIERS}
+        self.model = {
+            tier: Lanes[str](rank(FLEET.tiers[tier]), WEIGHTS, FLEET.tiers[tier].preemptible) for tier in TIERS
+        }
         self.held: list[tuple[Claimed, Waiting[str]]] = []
         self.pending: dict[str, list[Waiting[str]]] = {tier: [] for tier in TIERS}
         """On the plain list, where nobody says who is waiting: the next step of ours finds the default tenant there."""
@@ -98,14 +102,15 @@ class OrderMachine(RuleBasedStateMachine):
             self.model[tier].push(waiting, 0.0)
         self.pending[tier].clear()
 
-    @rule(room=st.integers(1, 40))
-    def claim(self, room: int) -> None:
+    @rule(free=st.integers(0, 40), preemptible=st.integers(0, 40))
+    def claim(self, free: int, preemptible: int) -> None:
+        room = Room(free, preemptible)
         for tier in TIERS:
             self._notice(tier)
         for lanes in self.model.values():
             lanes.since = 0.0
-        taken = self.queue.claim(room, f"w.{next(self._numbers)}")
-        expected = claim(list(self.model.values()), 0.0, room)
+        taken = take(self.queue, room).jobs
+        expected = claim(list(self.model.values()), 0.0, room).jobs
         assert [_id(job) for job in taken] == [waiting.job for waiting in expected]
         self.held += zip(taken, expected, strict=True)
 
@@ -176,8 +181,8 @@ def queue(redis: redis_py.Redis, limited: Settings) -> Queue:
 _owners = count()
 
 
-def take(queue: Queue, room: int) -> Any:
-    command = queue.claim_command(room, f"w.{next(_owners)}")
+def take(queue: Queue, room: int | Room) -> Any:
+    command = queue.claim_command(Room.of(room) if isinstance(room, int) else room, f"w.{next(_owners)}")
     return queue.read_claim(queue.redis.execute_command(*command))
 
 
@@ -201,11 +206,11 @@ def test_a_tenant_with_enough_in_flight_is_passed_over_until_one_ends(
     client.submit_many(client.job("m", "x", tenant=name) for _ in range(5) for name in ("narrow", "free"))
     jobs = take(queue, 10).jobs
     assert whose(jobs) == {"narrow": 2, "free": 5}
-    assert not redis.exists(keys.wake("m")), "nobody is to look for what cannot go on"
+    assert not redis.exists(keys.wake("m", "batch")), "nobody is to look for what cannot go on"
     assert take(queue, 10).jobs == []
     mine = next(job for job in jobs if "narrow" in job.lease)
     queue.finish([(mine.lease, "id", b"")])
-    assert redis.exists(keys.wake("m"))
+    assert redis.exists(keys.wake("m", "batch"))
     assert whose(take(queue, 10).jobs) == {"narrow": 1}
 
 

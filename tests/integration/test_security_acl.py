@@ -28,6 +28,7 @@ from producer.apikey import ApiKey
 from producer.gateway.app import create_app
 from producer.job import TASK
 from scheduler import deadletters
+from scheduler.preemption import Room
 from scheduler.queue import CLAIM_SHA, Queue
 
 FLEET = """
@@ -297,12 +298,12 @@ def test_a_script_has_the_rights_of_who_calls_it(guarded: Guarded) -> None:
     for role in ("producer", "stock", "monitor", "operator"):
         client = guarded.client(role)
         with pytest.raises(redis_py.exceptions.ResponseError, match=r"(?i)permission"):
-            client.execute_command(*queue.claim_command(1, "thief"))
+            client.execute_command(*queue.claim_command(Room.of(1), "thief"))
         reading = guarded.admin.script_load("return redis.call('LRANGE', 'echo.batch', 0, -1)")
         with pytest.raises(redis_py.exceptions.ResponseError, match=r"(?i)permission"):
             client.evalsha(reading, 0)
         client.close()
-    assert queue.claim_command(1, "x")[1] == CLAIM_SHA
+    assert queue.claim_command(Room.of(1), "x")[1] == CLAIM_SHA
     assert guarded.admin.lrange("echo.batch", 0, -1) == [b"precious"]
     queue.redis.close()
 
@@ -312,7 +313,7 @@ def test_a_worker_of_one_model_has_no_part_in_another(guarded: Guarded) -> None:
     with guarded.client("worker-echo") as client:
         mine = Queue(client, guarded.settings(guarded.as_("worker")), "echo")
         mine.load()
-        client.execute_command(*mine.claim_command(1, "mine"))
+        client.execute_command(*mine.claim_command(Room.of(1), "mine"))
         with pytest.raises(redis_py.exceptions.ResponseError, match=r"(?i)permission"):
             Queue(client, guarded.settings(guarded.as_("worker")), "other").claim(1, "thief")
         for command in (["LRANGE", "other.batch", "0", "-1"], ["XRANGE", "stoker:dead:other", "-", "+"]):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from producer import Client, Job, Settings, keys
 from producer.submission import SUBMIT_LUA, arguments, plan
+from scheduler.preemption import Room
 from scheduler.queue import Queue
 from scheduler.window import Hold, Waiting, look_again
 
@@ -65,7 +66,8 @@ def queue(redis: redis_py.Redis) -> Queue:
 
 def claim(queue: Queue, hold: Hold, room: int = 8) -> tuple[int, float | None]:
     queue.load()
-    found = queue.read_claim(queue.redis.execute_command(*queue.claim_command(room, f"w.{time.time_ns()}", True, hold)))
+    command = queue.claim_command(Room.of(room), f"w.{time.time_ns()}", True, hold)
+    found = queue.read_claim(queue.redis.execute_command(*command))
     return len(found.jobs), found.look_again_s
 
 

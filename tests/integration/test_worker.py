@@ -100,7 +100,8 @@ def test_a_named_tenants_job_wakes_an_idle_worker(fleet: Fleet) -> None:
     fleet.client.result(fleet.client.submit("echo", "x"), timeout=DEADLINE_S)  # from now on it only peeks
     job = fleet.client.submit("echo", "y", tenant="acme, inc.", deadline=DEADLINE_S)
     assert fleet.client.result(job, timeout=DEADLINE_S).output == "y"
-    wait_for(lambda: not fleet.redis.exists(keys.wake("echo"), keys.inflight("echo")), "the end of it")
+    bells = [keys.wake("echo", tier) for tier in fleet.settings.model("echo").tiers]
+    wait_for(lambda: not fleet.redis.exists(*bells, keys.inflight("echo")), "the end of it")
 
 
 async def _through_asyncio(fleet: Fleet) -> None:

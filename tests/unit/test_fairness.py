@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from benchmarks.fairness.gap import Fifo, Model, measure, published_bound, workload
 from scheduler.fairness import Counters, expected, price, quantum, used
 from scheduler.lanes import Lanes, Waiting, claim
+from scheduler.preemption import Room
 from scheduler.priority import Rank
 
 
@@ -56,21 +57,21 @@ def test_first_in_first_out_lets_the_gap_grow() -> None:
 def test_within_a_tenant_the_earliest_deadline_goes_first() -> None:
     queue = lanes()
     push(queue, "a", 3.0, 1.0, 2.0)
-    assert names(claim([queue], 0.0, 3)) == ["a1", "a2", "a3"]
+    assert names(claim([queue], 0.0, Room.of(3)).jobs) == ["a1", "a2", "a3"]
 
 
 def test_a_tenants_deadlines_are_its_own() -> None:
     queue = lanes()
     push(queue, "noisy", *(0.01 * n for n in range(100)), cost=10)
     push(queue, "quiet", 50.0, 60.0, cost=10)
-    assert sum(name.startswith("quiet") for name in names(claim([queue], 0.0, 4))) == 2
+    assert sum(name.startswith("quiet") for name in names(claim([queue], 0.0, Room.of(4)).jobs)) == 2
 
 
 def test_a_share_follows_the_weight() -> None:
     queue = lanes(big=3.0)
     push(queue, "big", *range(100))
     push(queue, "small", *range(100))
-    taken = [name for _ in range(40) for name in names(claim([queue], 0.0, 1))]
+    taken = [name for _ in range(40) for name in names(claim([queue], 0.0, Room.of(1)).jobs)]
     assert sum(name.startswith("big") for name in taken) == 30
 
 
@@ -103,21 +104,21 @@ def test_a_late_tier_is_served_but_does_not_push_the_others_aside() -> None:
     for n in range(100):
         interactive.push(Waiting(f"i{n}", "a", 601.0), 600.0)
         batch.push(Waiting(f"b{n}", "a", 600.0), 0.0)
-    assert names(claim([interactive, batch], 601.0 - 1e-6, 16)) == [
+    assert names(claim([interactive, batch], 601.0 - 1e-6, Room.of(16)).jobs) == [
         "b0",
         "b1",
         "b2",
         "b3",
         *(f"i{n}" for n in range(12)),
     ]
-    assert names(claim([interactive, batch], 603.0, 2)) == ["i12", "i13"]
+    assert names(claim([interactive, batch], 603.0, Room.of(2)).jobs) == ["i12", "i13"]
 
 
 def test_what_interactive_work_leaves_goes_to_batch() -> None:
     interactive, batch = Lanes[str](Rank(-1.0, 1.0, 4.0)), Lanes[str](Rank(-600.0, 1.0))
     push(batch, "b", *range(100))
     push(interactive, "i", 1.0)
-    assert names(claim([interactive, batch], 0.0, 3)) == ["i1", "b0", "b1"]
+    assert names(claim([interactive, batch], 0.0, Room.of(3)).jobs) == ["i1", "b0", "b1"]
 
 
 @pytest.mark.parametrize(

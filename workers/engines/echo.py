@@ -63,6 +63,11 @@ class EchoEngine:
         return 2 * self._batch_limit
 
     @property
+    def slots(self) -> int:
+        """Its batches end as a whole."""
+        return 0
+
+    @property
     def progress(self) -> int:
         """Batches run."""
         return self._progress

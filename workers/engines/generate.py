@@ -90,6 +90,11 @@ class GenerateEngine:
         return places + max(1, places // _AHEAD)
 
     @property
+    def slots(self) -> int:
+        """Places in the batch."""
+        return self._settings.max_concurrency
+
+    @property
     def progress(self) -> int:
         """Tokens reported."""
         return self._progress

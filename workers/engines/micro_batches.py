@@ -84,6 +84,11 @@ class MicroBatchEngine:
         return len(self._jobs) + math.ceil(ahead / self._backlog.usual) if ahead > 0 else 0
 
     @property
+    def slots(self) -> int:
+        """Its batches end as a whole."""
+        return 0
+
+    @property
     def progress(self) -> int:
         """Batches run."""
         return self._progress

@@ -84,6 +84,10 @@ class Engine(Protocol):
         """How many requests it can make use of now: those on the device and at most one batch ahead."""
 
     @property
+    def slots(self) -> int:
+        """Inputs that run at once, each of which begins and ends by itself; 0 if they do in whole batches."""
+
+    @property
     def progress(self) -> int:
         """Grows whenever the device got something done. One that holds requests and stands still is hung."""
 

@@ -71,6 +71,11 @@ class OpenAIEngine:
         return len(self._jobs) + max(0, self._settings.max_concurrency - taken)
 
     @property
+    def slots(self) -> int:
+        """Places at the server."""
+        return self._settings.max_concurrency
+
+    @property
     def progress(self) -> int:
         """Events of streams, and answers."""
         return self._progress

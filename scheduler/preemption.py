@@ -1,0 +1,87 @@
+"""Which slots work that can wait leaves to work that cannot, where jobs join and leave a running batch.
+
+Jobs of a preemptible tier (fleet file: ``tiers``) run in the slots that the others leave over:
+
+- While others have come lately, a share of a worker's slots is left free: a few that come at once then start at once.
+- Others that have waited for ``GRACE`` of their target, so that no worker has a slot for them, take the slots of
+  preemptible jobs, the youngest first: those lose least. They go back to the head of their queue, and begin anew.
+
+Nothing starves: what was taken when its queue was overdue (``priority``) is not preempted, and the clock of a
+preemptible tier's queue goes on until a job of it ends, or is taken so.
+
+Engines that run batches as a whole have no slots in this sense: a batch ends soon, and all its places with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from producer.tables import RESERVE
+
+J = TypeVar("J")
+
+LATELY_S = 300.0
+"""For how long after the last job of another tier they leave a share free, in seconds."""
+
+GRACE = 0.05
+"""After which share of their target jobs of other tiers take slots; as in ``claim.lua``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How many jobs a worker may take at a claim."""
+
+    free: int
+    """Of tiers that are not preemptible."""
+    preemptible: int
+    """Of preemptible tiers, those of other tiers included."""
+    preempting: int = 0
+    """Beyond ``free``, once they have waited for long enough, for which others give way."""
+
+    @classmethod
+    def of(cls, jobs: int) -> Room:
+        """For so many jobs, whatever their tiers."""
+        return cls(jobs, jobs)
+
+    def of_tier(self, preemptible: bool) -> int:
+        """Jobs of a tier, at most."""
+        return self.preemptible if preemptible else self.free + self.preempting
+
+    @property
+    def most(self) -> int:
+        """Jobs of whichever tier may take most."""
+        return max(self.of_tier(True), self.of_tier(False))
+
+
+def room(capacity: int, slots: int, held: int, preemptible: int, others_s: float) -> Room:
+    """The room of a worker.
+
+    Args:
+        capacity: jobs that its engine has a use for, some ahead of a slot included.
+        slots: that jobs join and leave one by one; 0 if its engine runs batches as a whole.
+        held: jobs that it holds.
+        preemptible: of these, how many may be preempted.
+        others_s: how long ago it took a job that is not of a preemptible tier, in seconds.
+    """
+    ahead = capacity - held
+    if not slots:
+        return Room.of(ahead)
+    reserved = int(slots * RESERVE) if others_s < LATELY_S else 0
+    rest = min(ahead, slots - reserved - held) if reserved else ahead
+    if not preemptible:
+        return Room(ahead, rest)
+    free = max(0, min(ahead, slots - held))  # behind a preemptible job it would wait for that job's end
+    return Room(free, rest, max(0, slots - (held - preemptible) - free))
+
+
+def victims(preemptible: Iterable[tuple[J, int]], over: int) -> list[J]:
+    """Who gives way, the youngest first, until ``over`` slots are freed; given as (job, slots), the oldest first."""
+    found = []
+    for job, slots in reversed([*preemptible]):
+        if over <= 0:
+            break
+        found.append(job)
+        over -= slots
+    return found

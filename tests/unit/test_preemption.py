@@ -1,0 +1,84 @@
+"""Which slots preemptible work leaves to the others, and who of it gives way."""
+
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scheduler.lanes import Lanes, Waiting, claim
+from scheduler.preemption import LATELY_S, Room, room, victims
+from scheduler.priority import Rank
+
+LONG_AGO_S = math.inf
+
+
+def test_alone_it_may_have_every_slot() -> None:
+    assert room(18, 16, 0, 0, LONG_AGO_S) == Room.of(18)
+    assert room(18, 16, 0, 0, LATELY_S) == Room.of(18)
+
+
+def test_while_others_come_it_leaves_some() -> None:
+    assert room(27, 24, 0, 0, 1.0) == Room(27, 20)
+    assert room(27, 24, 20, 20, 1.0) == Room(4, 0, 20)
+    assert room(5, 5, 0, 0, 1.0) == Room.of(5), "of fewer than six slots none"
+
+
+def test_others_may_have_what_it_holds_but_nothing_behind_it() -> None:
+    assert room(18, 16, 18, 18, LONG_AGO_S) == Room(0, 0, 16)
+    assert room(18, 16, 17, 3, 1.0) == Room(0, -3, 2), "14 of theirs run, and one of its three has no slot yet"
+
+
+def test_an_engine_that_runs_whole_batches_has_nothing_to_leave() -> None:
+    assert room(64, 0, 10, 10, 0.0) == Room.of(54)
+
+
+@given(st.integers(1, 64), st.integers(0, 8), st.integers(0, 80), st.integers(0, 80), st.floats(0, 1000))
+def test_nobody_is_promised_a_slot_that_is_not_there(
+    slots: int, ahead: int, others: int, preemptible: int, since_s: float
+) -> None:
+    found = room(slots + ahead, slots, others + preemptible, preemptible, since_s)
+    assert found.preempting >= 0
+    assert found.preemptible <= slots + ahead - others - preemptible
+    if preemptible:
+        assert found.free >= 0
+        assert others + found.of_tier(preemptible=False) <= max(slots, others)
+    else:
+        assert found.preempting == 0
+
+
+def test_the_youngest_give_way_first_until_it_is_enough() -> None:
+    held = [("a", 1), ("b", 4), ("c", 1)]
+    assert victims(held, 0) == []
+    assert victims(held, 1) == ["c"]
+    assert victims(held, 2) == ["c", "b"]
+    assert victims(held, 99) == ["c", "b", "a"]
+
+
+def waiting(*names: str) -> list[Waiting[str]]:
+    return [Waiting(name, "default", float(number)) for number, name in enumerate(names)]
+
+
+def queues() -> tuple[Lanes[str], Lanes[str]]:
+    interactive = Lanes[str](Rank(-1.0, 1.0, 4.0))
+    batch = Lanes[str](Rank(-600.0, 1.0), preemptible=True)
+    for one in waiting("i0", "i1", "i2"):
+        interactive.push(one, 0.0)
+    for one in waiting("b0", "b1", "b2"):
+        batch.push(one, 0.0)
+    return interactive, batch
+
+
+def test_a_claim_takes_of_each_what_there_is_room_for() -> None:
+    taken = claim(queues(), 0.0, Room(4, 2))
+    assert [one.job for one in taken.jobs] == ["i0", "i1", "i2"]
+    assert [one.job for one in claim(queues(), 0.0, Room(5, 4)).jobs] == ["i0", "i1", "i2", "b0"]
+    assert [one.job for one in claim(queues(), 0.0, Room(0, 0, 2)).jobs] == ["i0", "i1"]
+    assert [one.job for one in claim(queues(), 0.0, Room(0, 2)).jobs] == ["b0", "b1"]
+
+
+def test_what_may_come_back_does_not_count_as_served_unless_it_was_overdue() -> None:
+    _, batch = queues()
+    assert not claim([batch], 599.0, Room.of(1)).overdue
+    assert batch.since == 0.0
+    assert claim([batch], 601.0, Room.of(1)).overdue
+    assert batch.since == 601.0
