@@ -20,8 +20,9 @@ MEMORY_JOBS = 10_000
 """What is more jobs ago than this counts for little."""
 CLOSE = 0.75
 """Beyond this share of its target an answer is late by a little,"""
-CLOSE_HARM = 0.01
-"""this much: who comes close to the target often will be late at times, which is seen too seldom to wait for it."""
+CLOSE_HARM = 0.003
+"""this much: who comes close to the target often will be late at times, which is seen too seldom to wait for it. More
+jobs than that share are never given up for this caution, even if all come close."""
 SHORTEST_S = 0.001
 STEP = 2 ** (1 / 3)
 TRIED = 12

@@ -1,16 +1,18 @@
 """The batch window beside greedy, fixed windows, no batching and the clairvoyant best, on the same arrivals.
 
-python -m benchmarks.window [--jobs 30000] [--real-s 30] [--seed 1] [--only virtual,real] [--quick]
+python -m benchmarks.window [--jobs 30000] [--error 0.1] [--real-s 30] [--seed 1] [--only virtual,real] [--quick]
                             [--workers N] [--plot docs/images/window.png]
 
-On virtual clocks over the whole grid (about 5 minutes on 2 cores), and on the embed engine with a real model over a few
-of its cells (about 15 minutes). ``--quick`` takes a few minutes, and then misses bars: what learns needs time.
+On virtual clocks over the whole grid (about 10 minutes on 2 cores), each cell until its standard error is ``--error``
+points, and on the embed engine with a real model over a few of its cells (about half an hour). ``--quick`` takes a few
+minutes, and then misses bars: what learns needs time.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -47,7 +49,8 @@ def real(seconds: float, seed: int) -> list[Measured]:
 def main() -> int:
     """Measure; tables for people and a line for machines. Returns 0 when every bar is reached."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--jobs", type=int, default=30_000, help="jobs in a virtual cell")
+    parser.add_argument("--jobs", type=int, default=30_000, help="jobs in a virtual cell, at least")
+    parser.add_argument("--error", type=float, default=0.1, help="standard error of a virtual cell, in points")
     parser.add_argument("--real-s", type=float, default=30.0, help="seconds of a policy in a cell on the real engine")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default=",".join(PARTS), help="parts, with commas: virtual, real")
@@ -61,8 +64,8 @@ def main() -> int:
     torch.set_num_threads(1)  # beside others, more threads are slower
     found: dict[str, list[Measured]] = {}
     if "virtual" in parts:
-        jobs = 2000 if options.quick else options.jobs
-        found["virtual"] = measure_all(list(cells()), jobs, options.seed, options.workers, say)
+        jobs, error = (2000, math.inf) if options.quick else (options.jobs, options.error)
+        found["virtual"] = measure_all(list(cells()), jobs, options.seed, options.workers, say, error)
         if options.plot:
             draw(found["virtual"], options.plot)
     if "real" in parts:

@@ -1,10 +1,19 @@
-"""One cell: every policy on the same arrivals, and what each came to."""
+"""One cell: every policy on the same arrivals, and what each came to.
+
+A cell has as many jobs as its answer needs (Y. S. Chow and H. Robbins, On the asymptotic theory of fixed-width
+sequential confidence intervals for the mean, 1965): how much the difference to the best fixed window varies from one
+stretch of jobs to the next tells how many bring its standard error down to what was asked for, or to a tenth of what
+lies between the difference and its bar, on whichever side.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from statistics import stdev
 from typing import Any
 
 from rich.console import Console
@@ -21,6 +30,16 @@ from .policies import ALONE, GREEDY, OURS, ways
 BEST = "clairvoyant"
 FORESEEN = 2000
 """Jobs, the last of a cell, over which the clairvoyant best is searched."""
+STRETCHES = 30
+"""A cell's jobs are parted into so many, to see how much it varies."""
+BAR = 0.5
+"""Points that a cell may be behind the best fixed window."""
+CLEAR = 10
+"""Standard errors between a difference and its bar beyond which more precision tells nothing."""
+MORE = 1.1
+"""Times as many jobs as the standard error asks for: it is an estimate too."""
+MOST_JOBS = 3_000_000
+"""In a cell, however much it varies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +50,21 @@ class Figure:
     device_s: float
     p50_s: float = 0.0
     p99_s: float = 0.0
+    by_stretch: tuple[float, ...] = ()
+    """The share in time of each stretch of jobs."""
 
     @classmethod
     def of(cls, played: Played, target_s: float) -> Figure:
         """What a run came to."""
         latencies = played.latencies
         p50_s, p99_s = (percentile(latencies, share) or 0.0 for share in (0.5, 0.99))
-        return cls(played.attained(target_s), played.device_s / len(latencies), p50_s, p99_s)
+        edges = [len(latencies) * edge // STRETCHES for edge in range(STRETCHES + 1)]
+        by_stretch = tuple(
+            sum(latency <= target_s for latency in latencies[first:last]) / (last - first)
+            for first, last in pairwise(edges)
+            if first < last
+        )
+        return cls(played.attained(target_s), played.device_s / len(latencies), p50_s, p99_s, by_stretch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +73,7 @@ class Measured:
 
     cell: Cell
     figures: dict[str, Figure]
+    jobs: int = 0
 
     @property
     def best_fixed(self) -> str:
@@ -57,6 +85,13 @@ class Measured:
     def behind(self) -> float:
         """By how many points fewer jobs are in time under our window than under the best fixed one."""
         return 100 * (self.figures[self.best_fixed].attained - self.figures[OURS].attained)
+
+    @property
+    def error(self) -> float:
+        """The standard error of ``behind``, in points, from how it differs between stretches of jobs."""
+        pairs = zip(self.figures[self.best_fixed].by_stretch, self.figures[OURS].by_stretch, strict=True)
+        differences = [100 * (best - ours) for best, ours in pairs]
+        return stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else math.inf
 
     @property
     def slower(self) -> float:
@@ -77,28 +112,49 @@ class Measured:
             ]
             for name, figure in self.figures.items()
         }
-        return {**about, "line": self.cell.line.name, "attained, device_s a job, p50_s, p99_s": figures}
+        ours = {"jobs": self.jobs, "behind": round(self.behind, 3), "error": round(self.error, 3)}
+        return {**about, "line": self.cell.line.name, **ours, "attained, device_s a job, p50_s, p99_s": figures}
 
 
-def measure(cell: Cell, jobs: int, seed: int, device: Callable[[], Device] | None = None) -> Measured:
-    """Play a cell; on a virtual device, unless there is a real one to begin anew for each policy."""
-    came = arrivals(cell, jobs, seed)
-    figures = {}
-    for name, policy in ways(MOST, cell.target_s).items():
-        played = play(came, policy, device() if device else Virtual(cell.line))
-        figures[name] = Figure.of(played, cell.target_s)
-    last = came[-FORESEEN:]
-    figures[BEST] = Figure.of(clairvoyant(last, cell.line, cell.target_s), cell.target_s)
-    return Measured(cell, figures)
+def precise(cell: Cell, jobs: int, seed: int, error: float) -> Measured:
+    """Play a cell on a virtual device: so many jobs, or as many more as bring the standard error down to ``error``
+    points, or to where the bar is clear."""
+    while True:
+        measured = Measured(cell, _figures(cell, arrivals(cell, jobs, seed)), jobs)
+        enough = max(error, abs(measured.behind - BAR) / CLEAR)
+        if measured.error <= enough or jobs >= MOST_JOBS:
+            return _with_best(measured, seed)
+        jobs = min(MOST_JOBS, math.ceil(MORE * jobs * (measured.error / enough) ** 2))
 
 
-def measure_all(grid: Sequence[Cell], jobs: int, seed: int, workers: int, say: Console) -> list[Measured]:
-    """Cells on virtual clocks, in so many processes."""
+def measure(cell: Cell, jobs: int, seed: int, device: Callable[[], Device]) -> Measured:
+    """Play a cell, on a device that begins anew for each policy."""
+    return _with_best(Measured(cell, _figures(cell, arrivals(cell, jobs, seed), device), jobs), seed)
+
+
+def _with_best(measured: Measured, seed: int) -> Measured:
+    cell = measured.cell
+    last = arrivals(cell, measured.jobs, seed)[-FORESEEN:]
+    best = Figure.of(clairvoyant(last, cell.line, cell.target_s), cell.target_s)
+    return replace(measured, figures={**measured.figures, BEST: best})
+
+
+def _figures(cell: Cell, came: Sequence[float], device: Callable[[], Device] | None = None) -> dict[str, Figure]:
+    begin = device or (lambda: Virtual(cell.line))
+    return {
+        name: Figure.of(play(came, policy, begin()), cell.target_s)
+        for name, policy in ways(MOST, cell.target_s).items()
+    }
+
+
+def measure_all(
+    grid: Sequence[Cell], jobs: int, seed: int, workers: int, say: Console, error: float = math.inf
+) -> list[Measured]:
+    """Cells on virtual clocks, in so many processes. ``error``: see ``precise``."""
     found: dict[int, Measured] = {}
     with ProcessPoolExecutor(workers) as pool, Progress(console=say) as progress:
-        task = progress.add_task(f"{len(grid)} cells of {jobs:,} jobs", total=len(grid))
-
-        running = {pool.submit(measure, cell, jobs, seed): n for n, cell in enumerate(grid)}
+        task = progress.add_task(f"{len(grid)} cells of {jobs:,} jobs or more", total=len(grid))
+        running = {pool.submit(precise, cell, jobs, seed, error): n for n, cell in enumerate(grid)}
         for done in as_completed(running):
             found[running[done]] = done.result()
             progress.advance(task)

@@ -1,0 +1,33 @@
+"""Cells of the window's benchmark: as many jobs as their answer needs, the same for all policies."""
+
+import math
+
+from benchmarks.window.cell import BAR, CLEAR, Cell, precise
+from benchmarks.window.grid import LINES, MOST
+
+GPU = LINES[0]
+
+
+def cell(load: float, uneven: float, target: float) -> Cell:
+    return Cell(GPU, load, uneven, target * GPU.seconds(MOST))
+
+
+def test_a_cell_in_which_nothing_varies_has_as_many_jobs_as_it_began_with() -> None:
+    measured = precise(cell(0.1, 1.0, 10.0), 600, 1, 0.1)
+    assert measured.jobs == 600
+    assert measured.error == 0
+
+
+def test_a_cell_in_which_much_varies_has_more_until_its_standard_error_is_what_was_asked() -> None:
+    short = precise(cell(0.9, 4.0, 3.0), 2000, 1, math.inf)
+    long = precise(cell(0.9, 4.0, 3.0), 2000, 1, 1.0)
+    assert short.jobs == 2000
+    assert short.error > 1.0
+    assert long.jobs > 2000
+    assert long.error <= max(1.0, abs(long.behind - BAR) / CLEAR)
+
+
+def test_a_cell_far_from_its_bar_needs_no_more_than_to_be_sure_of_that() -> None:
+    measured = precise(cell(0.1, 2.0, 0.75), 1000, 1, 0.01)
+    assert measured.behind < BAR - 10
+    assert 0.01 < measured.error <= abs(measured.behind - BAR) / CLEAR
