@@ -3,13 +3,13 @@
 import math
 
 from benchmarks.window.cell import BAR, CLEAR, Cell, precise
-from benchmarks.window.grid import LINES, MOST
+from benchmarks.window.grid import LINES, MOST, Line
 
-GPU = LINES[0]
+GPU, _, HEAVY = LINES
 
 
-def cell(load: float, uneven: float, target: float) -> Cell:
-    return Cell(GPU, load, uneven, target * GPU.seconds(MOST))
+def cell(load: float, uneven: float, target: float, line: Line = GPU) -> Cell:
+    return Cell(line, load, uneven, target * line.seconds(MOST))
 
 
 def test_a_cell_in_which_nothing_varies_has_as_many_jobs_as_it_began_with() -> None:
@@ -19,8 +19,8 @@ def test_a_cell_in_which_nothing_varies_has_as_many_jobs_as_it_began_with() -> N
 
 
 def test_a_cell_in_which_much_varies_has_more_until_its_standard_error_is_what_was_asked() -> None:
-    short = precise(cell(0.9, 4.0, 3.0), 2000, 1, math.inf)
-    long = precise(cell(0.9, 4.0, 3.0), 2000, 1, 1.0)
+    short = precise(cell(0.9, 2.0, 1.5, HEAVY), 2000, 1, math.inf)
+    long = precise(cell(0.9, 2.0, 1.5, HEAVY), 2000, 1, 1.0)
     assert short.jobs == 2000
     assert short.error > 1.0
     assert long.jobs > 2000
