@@ -23,6 +23,8 @@ LATEST = 15
 """Batches that a bin keeps."""
 RATIOS = 64
 """Batches over which the spread is taken."""
+SLOW = 0.05
+"""The share of batches that take more than the spread times what is expected."""
 SPREAD_UNKNOWN = 1.5
 SPREAD_AFTER = 20
 """Batches before the spread is measured and not supposed."""
@@ -30,8 +32,8 @@ SPREAD_AFTER = 20
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Seconds that a batch of jobs takes: ``per_job * jobs + fixed``; one in twenty takes more than ``spread`` times
-    that. All zero when nothing is known."""
+    """Seconds that a batch of jobs takes: ``per_job * jobs + fixed``; one in twenty (``SLOW``) takes more than
+    ``spread`` times that. All zero when nothing is known."""
 
     per_job: float = 0.0
     fixed: float = 0.0
@@ -76,7 +78,7 @@ class LearnedCost:
         if (expected := per_row * rows + fixed) > 0:
             self._ratios.append(seconds / expected)
             if len(self._ratios) >= SPREAD_AFTER:
-                self._spread = max(1.0, sorted(self._ratios)[int(0.95 * len(self._ratios))])
+                self._spread = max(1.0, sorted(self._ratios)[int((1 - SLOW) * len(self._ratios))])
         self._rows_per_job += (max(1.0, rows / requests) - self._rows_per_job) / LATEST
         self._bin(rows).append((rows, seconds))
         self._line = _fit(self._medians())

@@ -14,15 +14,10 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from .cost import Cost
+from .cost import SLOW, Cost
 
 MEMORY_JOBS = 10_000
 """What is more jobs ago than this counts for little."""
-CLOSE = 0.75
-"""Beyond this share of its target an answer is late by a little,"""
-CLOSE_HARM = 0.003
-"""this much: who comes close to the target often will be late at times, which is seen too seldom to wait for it. More
-jobs than that share are never given up for this caution, even if all come close."""
 SHORTEST_S = 0.001
 STEP = 2 ** (1 / 3)
 TRIED = 12
@@ -37,7 +32,7 @@ class _Shadow:
 
     jobs: float = 0.0
     harm: float = 0.0
-    """Late jobs, and those that came close to it in part."""
+    """Late jobs, and in part those that would be late in a slow batch."""
     free_at: float = 0.0
     """When its device is free."""
     left: list[float] = field(default_factory=list)
@@ -68,7 +63,7 @@ class Hindsight:
         for hold_s, shadow in shadows.items():
             shadow.jobs *= keep
             shadow.harm *= keep
-            _run(shadow, came, now, hold_s, seconds, self.target_s)
+            _run(shadow, came, now, hold_s, seconds, cost.spread, self.target_s)
         self._shadows = shadows
         shares = {hold_s: shadow.harm / max(1.0, shadow.jobs) for hold_s, shadow in shadows.items()}
         best = min(shares.values())
@@ -97,12 +92,21 @@ def windows(longest_s: float) -> list[float]:
 
 
 def _run(
-    shadow: _Shadow, came: Sequence[float], now: float, hold_s: float, seconds: Sequence[float], target_s: float
+    shadow: _Shadow,
+    came: Sequence[float],
+    now: float,
+    hold_s: float,
+    seconds: Sequence[float],
+    spread: float,
+    target_s: float,
 ) -> None:
-    """Let jobs come to a shadow, and what is due until ``now`` run. ``seconds``: of a batch, by its jobs."""
+    """Let jobs come to a shadow, and what is due until ``now`` run. ``seconds``: of a batch, by its jobs.
+
+    Batches take what is expected of them. Who would be late in a slow one counts by the share of batches that are.
+    """
     jobs = [*shadow.left, *came]
     full = len(seconds) - 1
-    at, free_at, late, close = 0, shadow.free_at, 0, 0
+    at, free_at, late, late_if_slow = 0, shadow.free_at, 0, 0
     while at < len(jobs):
         due = jobs[at] + hold_s
         if at + full <= len(jobs):
@@ -113,8 +117,8 @@ def _run(
         last = bisect_right(jobs, due, at, min(at + full, len(jobs)))
         free_at = due + seconds[last - at]
         late += bisect_left(jobs, free_at - target_s, at, last) - at
-        close += bisect_left(jobs, free_at - CLOSE * target_s, at, last) - at
+        late_if_slow += bisect_left(jobs, due + spread * seconds[last - at] - target_s, at, last) - at
         at = last
     shadow.jobs += at
-    shadow.harm += late + CLOSE_HARM * (close - late)
+    shadow.harm += late + SLOW * (late_if_slow - late)
     shadow.free_at, shadow.left = free_at, jobs[at:]

@@ -55,23 +55,27 @@ def play(arrivals: Sequence[float], policy: Policy, device: Device) -> Played:
         last = min(arrived, taken + policy.most)
         begun, now = now, device.run(taken, last)
         if not policy.watches:
-            _look(arrivals, policy, taken, last, begun, now)
+            _look(arrivals, policy, taken, last, begun, now, seen)
         policy.ran(last - taken, now - begun)
         played.device_s += now - begun
         played.batches += 1
         played.latencies += [now - arrival for arrival in arrivals[taken:last]]
-        # What was left behind counts from now on; a push into an empty queue is seen at once.
-        seen = begun if last < arrived else arrivals[last] if last < len(arrivals) else now
+        if last == arrived and last < len(arrivals):  # else the queue has not been empty since, as claim.lua counts
+            seen = arrivals[last]
         taken = last
     return played
 
 
-def _look(arrivals: Sequence[float], policy: Policy, taken: int, last: int, begun: float, ended: float) -> None:
+def _look(
+    arrivals: Sequence[float], policy: Policy, taken: int, last: int, begun: float, ended: float, seen: float
+) -> None:
     """The looks of a worker while its device is busy: at the first that comes, and then as its window says. What is
     due by then it claims ahead, as long as it has room for a batch, and looks at the next that comes."""
     running, room, looked = last - taken, last + policy.most, begun
     while last < min(room, len(arrivals)):
-        now = seen = max(looked, arrivals[last])
+        now = max(looked, arrivals[last])
+        if arrivals[last] > looked:
+            seen = now
         while True:
             if now >= ended:
                 return

@@ -99,12 +99,15 @@ def test_windows_that_are_tried(longest_s: float) -> None:
 
 
 def test_hindsight_forbids_a_window_that_would_have_been_late() -> None:
-    cost = Cost(0.0, 0.010)
+    cost = Cost(0.0, 0.010, spread=1.5)
     hindsight = Hindsight(target_s=0.030)
     assert hindsight.within(0.02) == 0, "nothing was seen yet"
     hindsight.look([0.1 * n for n in range(100)], 10.0, cost, 32, 0.025)
-    assert 0.010 <= hindsight.within(1.0) <= 0.0125, "with a batch of 10 ms that is close to the target"
+    assert 0.0125 <= hindsight.within(1.0) <= 0.015, "a slow batch takes 15 ms"
     assert hindsight.within(0.004) == 0.004, "no longer than it is worth"
+    steady = Hindsight(target_s=0.030)
+    steady.look([0.1 * n for n in range(100)], 10.0, Cost(0.0, 0.010, spread=1.0), 32, 0.025)
+    assert 0.015 < steady.within(1.0) <= 0.020, "where no batch is slow, nothing has to be kept back for one"
 
 
 def test_hindsight_finds_that_a_short_window_helps() -> None:
