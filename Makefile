@@ -54,11 +54,12 @@ down: setup ## stop whatever of it still runs, however it was left
 	$(BIN)/stoker down
 
 # The peers that we are measured beside, each in an environment of its own: they agree on no redis-py.
-PEERS := $(notdir $(basename $(wildcard benchmarks/queue_path/environments/*.txt)))
+PEERS := $(notdir $(basename $(wildcard benchmarks/*/environments/*.txt)))
+vpath %.txt $(wildcard benchmarks/*/environments)
 
-bench-setup: setup $(PEERS:%=.venv-peers/%/.stamp) ## the peers of benchmarks.queue_path, each in an environment of its own
+bench-setup: setup $(PEERS:%=.venv-peers/%/.stamp) ## the peers of benchmarks.queue_path and .forecast, each in an environment of its own
 
-.venv-peers/%/.stamp: benchmarks/queue_path/environments/%.txt
+.venv-peers/%/.stamp: %.txt
 	"$(PYTHON)" -m venv .venv-peers/$*
 	.venv-peers/$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
 	@touch $@

@@ -4,6 +4,7 @@ Several ways of looking ahead are kept up at once, each in constant time. What e
 the best of the last while is believed: "tomorrow is like now", unless another is clearly better.
 
 - *now*: the rate of the last window, as long as the one that is forecast.
+- *smooth*: the newest ticks count most (simple exponential smoothing; Brown, 1956), for what moves a little.
 - *level*: a mean over the last quarter of an hour, for what comes in bursts.
 - *trend*: the window's rate, and on with what it grew by (Holt, 1957, damped as of Gardner and McKenzie, 1985).
 - *season*: the rate at that time of the day, as of the days before, scaled to how today differs.
@@ -16,10 +17,13 @@ from dataclasses import dataclass, replace
 
 TICK_S = 10.0
 LEVEL_S = 900.0
+SMOOTH = 1 / 3
+"""Half of what *smooth* remembers, as a part of the window."""
 DAMPED = 0.6
 """Part of the growth from one window to the next that is expected to go on."""
-SCORE_S = 900.0
-"""Half of what a score remembers."""
+SCORE_S = 3600.0
+"""Half of what a score remembers: a quarter of an hour has seven windows of two minutes, too few to tell skill from
+luck."""
 CLEARLY = 0.95
 """Another way is believed when its error is less than this part of that of *now*."""
 DAY_S = 86_400.0
@@ -27,7 +31,7 @@ BINS = 96
 """Of a day: a quarter of an hour each."""
 NEW_DAY = 0.3
 """Weight of today against the days before."""
-WAYS = ("now", "level", "trend", "season")
+WAYS = ("now", "smooth", "level", "trend", "season")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,19 @@ class Outlook:
     per_s: float = 0.0
     spread: float = 0.0
     way: str = "now"
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """A mean that forgets: ``weight`` is how many values it stands on, ``value`` 0 of none."""
+
+    value: float = 0.0
+    weight: float = 0.0
+
+    def after(self, value: float, keep: float) -> Mean:
+        """With one more; of the others ``keep`` is remembered."""
+        weight = self.weight * keep + 1
+        return Mean((self.value * self.weight * keep + value) / weight, weight)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +67,8 @@ class Forecast:
     at: float
     arrived: int
     rates: tuple[float, ...] = ()
-    level: float = 0.0
-    level_weight: float = 0.0
+    smooth: Mean = Mean()
+    level: Mean = Mean()
     said: tuple[tuple[float, ...], ...] = ()
     errors: tuple[float, ...] = (0.0,) * len(WAYS)
     squares: tuple[float, ...] = (0.0,) * len(WAYS)
@@ -71,14 +88,13 @@ class Forecast:
             return self
         rate = (arrived - self.arrived) / passed
         ticks = _ticks(horizon_s)
-        keep = 0.5 ** (passed / LEVEL_S)
         seen = replace(
             self,
             at=now,
             arrived=arrived,
             rates=(*self.rates, rate)[-2 * ticks :],
-            level=(self.level * self.level_weight * keep + rate) / (self.level_weight * keep + 1),
-            level_weight=self.level_weight * keep + 1,
+            smooth=self.smooth.after(rate, 0.5 ** (passed / (SMOOTH * horizon_s))),
+            level=self.level.after(rate, 0.5 ** (passed / LEVEL_S)),
             season=_seasoned(self.season, now, rate),
         )
         if len(seen.said) >= ticks:
@@ -102,7 +118,7 @@ class Forecast:
         trend = max(0.0, lately + DAMPED * (lately - before))
         then, here = self._usual(self.at + horizon_s / 2), self._usual(self.at - horizon_s / 2)
         season = lately if then is None or not here else then * min(lately / here, 4.0)
-        return lately, self.level, trend, season
+        return lately, self.smooth.value, self.level.value, trend, season
 
     def outlook(self, horizon_s: float) -> Outlook:
         """The expected rate over the next ``horizon_s`` seconds."""

@@ -1,0 +1,1 @@
+"""How well arrivals are forecast, beside a library that does nothing else."""
