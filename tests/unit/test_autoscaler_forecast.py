@@ -49,6 +49,15 @@ def test_growth_is_followed() -> None:
     assert growing.per_s > after(lambda at: at / 100, 3600).ways(12, HORIZON_S)[0]
 
 
+def test_what_wanders_is_its_newest() -> None:
+    rng = random.Random(1)
+    rates = [5.0]
+    for _ in range(4 * 360):
+        rates.append(max(1.0, rates[-1] + rng.gauss(0.0, 0.5)))
+    outlook = after(lambda at: rates[int(at / TICK_S)], 4 * 3600 - TICK_S).outlook(HORIZON_S)
+    assert outlook.way == "smooth"
+
+
 def test_bursts_that_come_and_go_are_their_mean() -> None:
     outlook = after(lambda at: 20.0 if at % 300 < 60 else 0.0, 4 * 3600).outlook(HORIZON_S)
     assert outlook.way == "level"
