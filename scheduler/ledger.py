@@ -108,6 +108,8 @@ class Ledger:
     def open_queues(self) -> list[str]:
         """The queues of which it may take jobs now."""
         room = self.room
+        if room.of_tier(preemptible=True) > 0 and room.of_tier(preemptible=False) > 0:
+            return self.queue.queues
         return [name for name in self.queue.queues if room.of_tier(name in self.queue.preemptible) > 0]
 
     @property
@@ -129,7 +131,7 @@ class Ledger:
                 self._alone = job.lease
             if job.queue not in self.queue.preemptible:
                 self._others_at = time.monotonic()
-            elif self.taker.slots and not overdue and job.lease != self._alone:
+            elif self.taker.slots and not (overdue or job.dated or job.lease == self._alone):
                 self._preemptible[job.lease] = None
 
     def name(self, lease: str, job_id: str) -> None:

@@ -7,7 +7,8 @@ Jobs of a preemptible tier (fleet file: ``tiers``) run in the slots that the oth
   preemptible jobs, the youngest first: those lose least. They go back to the head of their queue, and begin anew.
 
 Nothing starves: what was taken when its queue was overdue (``priority``) is not preempted, and the clock of a
-preemptible tier's queue goes on until a job of it ends, or is taken so.
+preemptible tier's queue goes on until a job of it ends, or is taken so. Nor is a job that brought a deadline of its own
+that is nearer than its tier's target.
 
 Engines that run batches as a whole have no slots in this sense: a batch ends soon, and all its places with it.
 """
@@ -59,14 +60,14 @@ def room(capacity: int, slots: int, held: int, preemptible: int, others_s: float
     """The room of a worker.
 
     Args:
-        capacity: jobs that its engine has a use for, some ahead of a slot included.
+        capacity: jobs that its engine has a use for, some ahead of a slot included; 0 when it takes none at all.
         slots: that jobs join and leave one by one; 0 if its engine runs batches as a whole.
         held: jobs that it holds.
         preemptible: of these, how many may be preempted.
         others_s: how long ago it took a job that is not of a preemptible tier, in seconds.
     """
     ahead = capacity - held
-    if not slots:
+    if not slots or not capacity:
         return Room.of(ahead)
     reserved = int(slots * RESERVE) if others_s < LATELY_S else 0
     rest = min(ahead, slots - reserved - held) if reserved else ahead

@@ -52,6 +52,8 @@ class Claimed:
     message: bytes
     now: float
     """Server time of the claim, in Unix seconds."""
+    dated: bool = False
+    """Whether it goes by a deadline of its own."""
 
     @property
     def queue(self) -> str:
@@ -147,7 +149,8 @@ class Queue:
         for found, losses, entry in zip(rest, rest, rest, strict=True):
             lease = found.decode()
             in_lane = "/" in lease.partition("|")[0]  # then the instant stands before the message at which it is due
-            jobs.append(Claimed(lease, int(losses or 0), entry[DUE:] if in_lane else entry, now))
+            message = entry[DUE:] if in_lane else entry
+            jobs.append(Claimed(lease, int(losses or 0), message, now, in_lane and entry[DUE - 1 : DUE] == b"!"))
         look_again_s = float(answer[4]) if answer[4] else None
         blocked_s = float(answer[5]) if answer[5] else None
         overdue = bool(answer[6])

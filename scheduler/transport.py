@@ -93,7 +93,7 @@ class Channel(stock.Channel):
         self._state = "idle"
         self._look_again_at = math.inf
         self._held_then = 0
-        self._open_then: list[str] = []
+        self._open_then: frozenset[str] = frozenset()
         self._peeks: dict[str, _Peek] = {}
         self.handlers["CLAIM"] = self._on_claimed
 
@@ -102,24 +102,24 @@ class Channel(stock.Channel):
         for peek in self._peeks.values():
             if peek.overdue:
                 raise redis.ConnectionError("a blocking peek got no answer: the connection is dead")
-        if self._state == "claiming" or not self.qos.can_consume():
+        if self._state == "claiming" or not (open_queues := self.ledger.open_queues):
             return
         if self._state == "waiting" and (
             self.ledger.count != self._held_then or time.monotonic() >= self._look_again_at
         ):
             self._state = "idle"
         if self._state == "peeking" and (
-            time.monotonic() >= self._look_again_at or not set(self._open_then).issuperset(self.ledger.open_queues)
+            time.monotonic() >= self._look_again_at or not self._open_then.issuperset(open_queues)
         ):
             self._state = "idle"
         if self._state == "idle":
+            self._open_then = frozenset(open_queues)
             self._claim(poller)
         elif self._state == "peeking":
-            self._peek(poller)
+            self._peek(poller, open_queues)
 
     def _claim(self, poller: Poller) -> None:
         self._look_again_at = math.inf
-        self._open_then = self.ledger.open_queues
         poller.ensure_registered(self, self.client, "CLAIM")
         self.client.connection.send_command(*self.ledger.claim_command())
         self._state = "claiming"
@@ -152,9 +152,8 @@ class Channel(stock.Channel):
         self._look_again_at = time.monotonic() + seconds
         self.connection.cycle.wake_in(seconds)
 
-    def _peek(self, poller: Poller) -> None:
+    def _peek(self, poller: Poller, open_queues: list[str]) -> None:
         suspects = keys.suspects(self.ledger.queue.model)
-        open_queues = self.ledger.open_queues
         bells = [(self.ledger.queue.wakes[queue], queue) for queue in open_queues]
         for name, queue in ((suspects, ""), *zip(open_queues, open_queues, strict=True), *bells):
             peek = self._peeks.setdefault(name, _Peek(name, queue))

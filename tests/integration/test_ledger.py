@@ -1,8 +1,9 @@
 import pytest
 import redis as redis_py
 
-from producer import Settings, keys
-from scheduler.ledger import Ledger
+from deploy.server import Server
+from producer import Client, Settings, keys
+from scheduler.ledger import Ledger, Nobody
 from scheduler.queue import Queue
 
 RESULT = b'{"status": "SUCCESS"}'
@@ -17,6 +18,28 @@ def ledger(redis: redis_py.Redis) -> Ledger:
     for n, job in enumerate(jobs):
         ledger.name(job.lease, f"job-{n}")
     return ledger
+
+
+class Slots(Nobody):
+    """Has a batch that jobs join and leave."""
+
+    capacity = slots = 4
+
+
+def test_only_jobs_that_can_wait_may_be_preempted(redis: redis_py.Redis, server: Server) -> None:
+    settings = Settings(redis={"url": server.url}, models={"m": {"engine": "echo"}})
+    ledger = Ledger(Queue(redis, settings, "m"))
+    ledger.taker = Slots()
+    with Client(settings) as client:
+        client.submit("m", "x", tier="batch")
+        client.submit("m", "x", tier="batch", deadline=500)
+        client.submit("m", "x", tier="standard")
+    jobs = ledger.queue.claim(3, "owner")
+    ledger.take(jobs)
+    assert [job.lease for job in jobs if job.queue == "m.batch" and not job.dated] == ledger.preemptible
+    assert len(ledger.preemptible) == 1
+    ledger.done(ledger.preemptible[0], RESULT)
+    assert ledger.preemptible == []
 
 
 def test_a_result_is_written_with_its_lease_by_the_next_flush(redis: redis_py.Redis, ledger: Ledger) -> None:

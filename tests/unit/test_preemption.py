@@ -28,6 +28,10 @@ def test_others_may_have_what_it_holds_but_nothing_behind_it() -> None:
     assert room(18, 16, 17, 3, 1.0) == Room(0, -3, 2), "14 of theirs run, and one of its three has no slot yet"
 
 
+def test_who_takes_nothing_preempts_nobody() -> None:
+    assert room(0, 16, 5, 5, 1.0).most <= 0, "it drains, or its device is lost"
+
+
 def test_an_engine_that_runs_whole_batches_has_nothing_to_leave() -> None:
     assert room(64, 0, 10, 10, 0.0) == Room.of(54)
 
@@ -36,6 +40,7 @@ def test_an_engine_that_runs_whole_batches_has_nothing_to_leave() -> None:
 def test_nobody_is_promised_a_slot_that_is_not_there(
     slots: int, ahead: int, others: int, preemptible: int, since_s: float
 ) -> None:
+    assert room(0, slots, others + preemptible, preemptible, since_s).most <= 0
     found = room(slots + ahead, slots, others + preemptible, preemptible, since_s)
     assert found.preempting >= 0
     assert found.preemptible <= slots + ahead - others - preemptible
