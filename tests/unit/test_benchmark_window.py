@@ -3,7 +3,10 @@
 import math
 
 from benchmarks.window.cell import BAR, CLEAR, Cell, precise
+from benchmarks.window.devices import Virtual
 from benchmarks.window.grid import LINES, MOST, Line
+from benchmarks.window.play import play
+from benchmarks.window.policies import Greedy, View
 
 GPU, _, HEAVY = LINES
 
@@ -31,3 +34,22 @@ def test_a_cell_far_from_its_bar_needs_no_more_than_to_be_sure_of_that() -> None
     measured = precise(cell(0.1, 2.0, 0.75), 1000, 1, 0.01)
     assert measured.behind < BAR - 10
     assert 0.01 < measured.error <= abs(measured.behind - BAR) / CLEAR
+
+
+class Noting(Greedy):
+    """Takes what is there, and notes since when it was seen waiting."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(most)
+        self.seen: list[float] = []
+
+    def wait(self, view: View) -> float:
+        self.seen.append(view.seen)
+        return super().wait(view)
+
+
+def test_what_a_batch_leaves_behind_has_waited_since_its_queue_was_empty_as_the_claim_counts() -> None:
+    policy = Noting(2)
+    played = play([0.0, 0.001, 0.002, 0.003, 0.1], policy, Virtual(GPU))
+    assert played.batches == 4
+    assert policy.seen == [0.0, 0.001, 0.001, 0.1]
