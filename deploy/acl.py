@@ -236,6 +236,7 @@ def monitor(fleet: Fleet) -> list[Grant]:
         Grant(["exists"], [keys.leader()]),
         Grant(["zrange", "zrangebyscore"], [keys.workers()]),
         Grant(["xrevrange"], [keys.decisions()]),
+        Grant(["zcard"], [keys.open_batches()]),
         Grant(["scan", "info"]),
         Grant(["smembers"], [f"{TABLES[0]}*"]),
         *_remote_control(fleet, []),

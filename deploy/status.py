@@ -13,7 +13,7 @@ from producer.address import shown
 from producer.heartbeat import Heartbeat
 from scheduler.queues import ModelQueues, observe
 
-from . import flower, strays
+from . import flower, gateway, strays
 from .decision import Decision, decision
 from .strays import Stray
 
@@ -29,14 +29,16 @@ DECISIONS = 8
 class Snapshot:
     """The fleet at Unix time ``at``. ``redis`` is the broker's URL without its secrets.
 
-    ``flower`` is the monitor's address when it runs here, ``leader`` the autoscaler that leads, each None when
-    there is none; ``devices`` is the leader's last view of them, and ``node`` its view of their machine: its host,
-    its devices by state, its memory in GB.
+    ``flower`` and ``gateway`` are the addresses of those when they run here, ``leader`` the autoscaler that leads, each
+    None when there is none; ``batches`` counts those of the Batch API that are not over; ``devices`` is the leader's
+    last view of them, and ``node`` its view of their machine: its host, its devices by state, its memory in GB.
     """
 
     at: float
     redis: str
     flower: str | None
+    gateway: str | None
+    batches: int
     leader: str | None
     queues: list[ModelQueues]
     workers: list[Heartbeat]
@@ -55,13 +57,17 @@ def read(redis: Redis, settings: Settings) -> Snapshot:
     with redis.pipeline(transaction=False) as pipe:
         pipe.get(keys.leader())
         pipe.get(keys.devices())
+        pipe.zcard(keys.open_batches())
         pipe.xrevrange(keys.decisions(), count=DECISIONS)
-        leader, devices, decisions = pipe.execute()
+        leader, devices, batches, decisions = pipe.execute()
     node = json.loads(devices) if devices else None
+    here = {record.name for record in records.read_all(settings.state_dir / "run")}
     return Snapshot(
         at=time.time(),
         redis=shown(settings.redis_url),
-        flower=flower.url(settings) if _flower_runs(settings) else None,
+        flower=flower.url(settings) if "flower" in here else None,
+        gateway=f"{gateway.url(settings)}/v1" if "gateway" in here else None,
+        batches=batches,
         leader=leader.decode() if leader else None,
         queues=list(observe(redis, settings).values()),
         workers=heartbeat.read_all(redis),
@@ -70,7 +76,3 @@ def read(redis: Redis, settings: Settings) -> Snapshot:
         decisions=[decision(fields) for _, fields in decisions],
         strays=strays.find(redis, settings),
     )
-
-
-def _flower_runs(settings: Settings) -> bool:
-    return any(record.name == "flower" for record in records.read_all(settings.state_dir / "run"))

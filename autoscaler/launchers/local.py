@@ -177,7 +177,8 @@ class LocalLauncher:
         child = self._children.pop(record.name, None)
         code = child.wait() if child is not None else None  # dead as its record is, so this only collects it
         how = "ended unseen" if code is None else f"exit {code}" if code >= 0 else signal.Signals(-code).name
-        words = last_words(self._log(record.name))
+        killed = code == -signal.SIGKILL
+        words = KILLED if killed else last_words(self._log(record.name))  # who is killed has nothing to say of it
         self._ended.append(
             Ended(
                 record.name,
@@ -190,6 +191,9 @@ class LocalLauncher:
 
     def _log(self, name: str) -> Path:
         return self.log_dir / f"{name}.log"
+
+
+KILLED = "from outside, or by the kernel when memory ran out"
 
 
 def device_env(placement: Placement) -> dict[str, str]:

@@ -101,9 +101,16 @@ def screen_of(snapshot: Snapshot) -> RenderableType:
         parts.append(_node(snapshot.node))
     parts.append(_decisions(snapshot.decisions))
     leads = snapshot.leader or "none leads: nothing is scaled until 'stoker up' or 'stoker autoscaler' runs"
-    parts.append(
-        Text(f"redis {snapshot.redis}   autoscaler {leads}   flower {snapshot.flower or 'does not run here'}", "dim")
-    )
+    elsewhere = "does not run here"
+    places = {
+        "redis": snapshot.redis,
+        "autoscaler": leads,
+        "flower": snapshot.flower or elsewhere,
+        "gateway": snapshot.gateway or elsewhere,
+    }
+    parts.append(Text("   ".join(f"{name} {where}" for name, where in places.items()), "dim"))
+    if snapshot.batches:
+        parts.append(Text(f"{snapshot.batches} open batches: 'GET /v1/batches' tells each one's progress", "dim"))
     return Group(*parts)
 
 

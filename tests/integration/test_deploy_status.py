@@ -19,8 +19,9 @@ from rich.console import Console
 from autoscaler.decisions import Start
 from autoscaler.devices import Device, DeviceState
 from autoscaler.journal import Journal
+from autoscaler.launchers import records
 from autoscaler.leader import Leader
-from deploy import health, strays
+from deploy import gateway, health, strays
 from deploy.cli.duration import duration
 from deploy.cli.status import json_of, screen_of
 from deploy.server import Server
@@ -83,13 +84,19 @@ def test_a_busy_fleet_shows_queues_workers_devices_and_reasons(redis: redis_py.R
     device = Device("cuda:0", "cuda", "H200", 141.0, used_gb=3.5, fault="hot", state=DeviceState.FAULTY)
     journal.show(time.time(), "test", [device, Device("cuda:1", "cuda", "H200", 141.0)], [], ttl_s=10)
 
+    redis.zadd(keys.open_batches(), {"batch_1": 0, "batch_2": 0})
+    records.write(settings.state_dir / "run", records.of_process(os.getpid(), "gateway", "gateway"))
+
     snapshot = read(redis, settings)
     assert [tier.length for tier in snapshot.queues[0].tiers] == [0, 0, 5]
+    assert snapshot.gateway == f"{gateway.url(settings)}/v1"
     assert snapshot.leader == "house:1:abc"
     assert (snapshot.decisions[0].action, snapshot.decisions[0].reason) == ("start", "5 queued [batch]")
     screen = shown(snapshot)
     for words in ("parrot-1", "ready", "12.5", "50%", "H200", "3.5 of 141 GB", "faulty", "hot", "5 queued [batch]"):
         assert words in screen
+    assert f"gateway {snapshot.gateway}" in screen
+    assert "2 open batches" in screen
     assert "2 devices: 1 idle, 0 reserved, 0 allocated, 1 faulty; 4 of 282 GB used, 141 GB free" in screen
 
 
