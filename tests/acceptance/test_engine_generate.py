@@ -19,7 +19,7 @@ from transformers.generation.continuous_batching.requests import GenerationOutpu
 
 from generating import DEADLINE_S, SOURCE, drive, left_empty, loaded, run, settings, step_until_running, text
 from producer.errors import ConfigError, EngineError, InvalidJob, JobCancelled, JobExpired
-from workers.engines import sources
+from workers.engines import sequence_attention, sources
 from workers.engines.generate import GenerateEngine
 from workers.engines.prompt import Prompts
 from workers.engines.protocol import Request
@@ -390,6 +390,15 @@ def test_the_cache_is_as_large_as_was_reckoned_and_no_larger(engine: GenerateEng
     cache = engine._batch._manager.batch_processor.cache
     assert cache.num_blocks == engine._size.blocks
     assert cache.max_batch_tokens == 512
+
+
+def test_a_prompt_that_is_read_in_pieces_beside_others_is_answered_the_same(engine: GenerateEngine) -> None:
+    requests = [Request(prompt, [prompt], {"max_new_tokens": 12}) for prompt in (PROMPTS[-1], *PROMPTS[:3])]
+    at_once = run(engine, *requests)
+    with loaded(options={"dtype": "float32", "max_batch_tokens": 16}) as piecewise:
+        assert piecewise._batch._manager.model.config._attn_implementation == sequence_attention.NAME
+        in_pieces = run(piecewise, *requests)
+    assert [text(in_pieces[each.id]) for each in requests] == [text(at_once[each.id]) for each in requests]
 
 
 def test_a_small_cache_is_shared_in_turns() -> None:

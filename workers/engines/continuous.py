@@ -19,6 +19,7 @@ from transformers.generation.continuous_batching.requests import GenerationOutpu
 
 from producer.errors import EngineError
 
+from . import sequence_attention
 from .cache_size import CacheSize
 from .mailbox import Mailbox
 from .sampling import RowSampling, Sampler
@@ -47,10 +48,13 @@ class ContinuousBatch:
         """
         self._ids: set[str] = set()
         settings: Any = GenerationConfig
+        model.set_attn_implementation("sdpa")  # the batcher refuses to begin with one that is not its own
         manager: Any = model.init_continuous_batching(
             generation_config=settings(do_sample=False, eos_token_id=model.generation_config.eos_token_id),
             continuous_batching_config=configuration(size, max_sequences, max_batch_tokens),
         )
+        if sequence_attention.serves(model):
+            model.set_attn_implementation(sequence_attention.NAME)
         manager.logit_processor = ContinuousBatchingLogitsProcessorList(LogitsProcessorList([RowSampling()]))
         manager.logit_processor.tensors_required = 1  # it counts only processors that it converted itself
         # A thread is a daemon when its creator is: a worker that fails must not hang on this one.
