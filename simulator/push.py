@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 from scheduler.preemption import Room
 from scheduler.queues import ModelQueues, QueueState
 
+from .outcome import Fate
+
 if TYPE_CHECKING:
     from .fair_queues import FairQueues
     from .queues import Queues
     from .routing import Choose
+    from .run import Simulation
     from .trace import Trace
     from .worker import Worker
 
@@ -25,16 +28,42 @@ class Push:
     """
 
     def __init__(
-        self, chooser: Callable[[Trace], Choose], trace: Trace, queues: Callable[[], Queues | FairQueues]
+        self, sim: Simulation, chooser: Callable[[Trace], Choose], queues: Callable[[], Queues | FairQueues]
     ) -> None:
-        self.ready: list[list[Worker]] = [[] for _ in trace.models]
-        self._choose = [chooser(trace) for _ in trace.models]
-        self._model = trace.model
+        self.ready: list[list[Worker]] = [[] for _ in sim.trace.models]
+        self._sim = sim
+        self._choose = [chooser(sim.trace) for _ in sim.trace.models]
         self._queues = queues
+
+    def send(self, request: int, now: float) -> bool:
+        """One that has just come; False while nobody serves its model."""
+        sim, worker = self._sim, self.worker_for(request)
+        if worker is None:
+            return False
+        model, tier = worker.model, sim.trace.tier[request]
+        if (
+            not worker.room
+            and sim.queued(model, tier) >= sim.settings.models[sim.trace.models[model]].limits.max_queued
+        ):
+            sim.end(request, Fate.REFUSED, now)
+        else:
+            worker.queues.push(tier, request, now)
+            sim.feed(worker, now)
+        return True
+
+    def route(self, requests: Sequence[int], now: float) -> None:
+        """Those of one model that have waited before, each to the head of where it waits from now on."""
+        sim = self._sim
+        for request in reversed(requests):
+            worker = self.worker_for(request)
+            queues = sim.queues[sim.trace.model[request]] if worker is None else worker.queues
+            queues.give_back(sim.trace.tier[request], request, now)
+        for worker in self.ready[sim.trace.model[requests[0]]] if requests else ():
+            sim.feed(worker, now)
 
     def worker_for(self, request: int) -> Worker | None:
         """To whom it goes; None while nobody serves its model."""
-        model = self._model[request]
+        model = self._sim.trace.model[request]
         ready = self.ready[model]
         return self._choose[model](ready, request) if ready else None
 

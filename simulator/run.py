@@ -6,7 +6,7 @@ import heapq
 import math
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from autoscaler.reconciler import Reconciler
@@ -71,7 +71,7 @@ class Simulation:
             return FairQueues(settings, trace) if fair else Queues(tiers, order, trace.at)
 
         self.queues = [queues() for _ in trace.models]
-        self.push = Push(routing.chooser, trace, queues) if routing.chooser is not None else None
+        self.push = Push(self, routing.chooser, queues) if routing.chooser is not None else None
         self.open: list[deque[Worker]] = [deque() for _ in trace.models]
         self.rounds = Rounds(self, Reconciler(policy))
         self.dead = [0] * len(trace.models)
@@ -130,7 +130,7 @@ class Simulation:
         """A claimed request is queued again, before all others of its tier."""
         model = self.trace.model[request]
         if self.push is not None:
-            self._route([request], now)
+            self.push.route([request], now)
             return
         self.queues[model].give_back(self.trace.tier[request], request, now)
         self._feed_all(model, now)
@@ -146,7 +146,7 @@ class Simulation:
     def withdraw(self, worker: Worker, now: float) -> None:
         """A worker takes nothing new any more: what only waits for it goes to others."""
         if self.push is not None:
-            self._route(self.push.leave(worker, now), now)
+            self.push.route(self.push.leave(worker, now), now)
 
     def drop(self, worker: Worker, now: float) -> None:
         """A worker is gone at once: what it held comes back when its leases have run out, or is dead."""
@@ -164,8 +164,7 @@ class Simulation:
         model, tier = self.trace.model[request], self.trace.tier[request]
         queues, waiting = self.queues[model], self.open[model]
         queues.arrived[tier] += 1
-        if self.push is not None and (chosen := self.push.worker_for(request)) is not None:
-            self._send(chosen, request, now)
+        if self.push is not None and self.push.send(request, now):
             return
         if worker := self._open_to(model, tier, now):
             self._admit(worker, [request], now)
@@ -180,25 +179,6 @@ class Simulation:
             self.yielding.queued(model, tier, now)
             if self.foresight is not None:
                 self.foresight.queued(self, request, now)
-
-    def _send(self, worker: Worker, request: int, now: float) -> None:
-        model, tier = worker.model, self.trace.tier[request]
-        full = self.settings.models[self.trace.models[model]].limits.max_queued
-        if not worker.room and self.queued(model, tier) >= full:
-            self.end(request, Fate.REFUSED, now)
-        else:
-            worker.queues.push(tier, request, now)
-            self.feed(worker, now)
-
-    def _route(self, requests: Sequence[int], now: float) -> None:
-        """Requests of one model that have waited before, each to the head of where it waits from now on."""
-        assert self.push is not None
-        for request in reversed(requests):
-            chosen = self.push.worker_for(request)
-            queues = self.queues[self.trace.model[request]] if chosen is None else chosen.queues
-            queues.give_back(self.trace.tier[request], request, now)
-        for worker in self.push.ready[self.trace.model[requests[0]]] if requests else ():
-            self.feed(worker, now)
 
     def _open_to(self, model: int, tier: int, now: float) -> Worker | None:
         """The worker that a new request of the tier goes to, if nothing waits that goes before it."""
@@ -269,7 +249,7 @@ class Simulation:
             worker.queues = self.queues[worker.model]
             if self.push is not None:
                 self.push.join(worker)
-                self._route(emptied(self.queues[worker.model], now), now)
+                self.push.route(emptied(self.queues[worker.model], now), now)
             self.feed(worker, now)
 
     def _round(self, _: object, now: float) -> None:

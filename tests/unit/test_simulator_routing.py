@@ -19,7 +19,6 @@ from simulator.hardware import DeviceType, Hardware
 from simulator.order import LIVE, ORDERS
 from simulator.outcome import Fate, Outcome
 from simulator.push import Push
-from simulator.queues import Queues
 from simulator.routing import PULL, ROUTINGS, Routing
 from simulator.run import Simulation
 from simulator.scheme import named
@@ -113,9 +112,8 @@ def test_with_one_worker_pushing_is_pulling() -> None:
 def push(routing: str, tenants: int = 100) -> tuple[Push, list[Worker], Trace]:
     """Three workers that serve, and a thousand requests to send to them."""
     trace = with_tenants(load(1000, 1.0), tenants)
-    chooser = ROUTINGS[routing].chooser
-    assert chooser is not None
-    pushing = Push(chooser, trace, lambda: Queues([*TIERS.items()], LIVE, trace.at))
+    pushing = Simulation(*fleet(1), trace, BACKLOG, routing=ROUTINGS[routing]).push
+    assert pushing is not None
     own = [Worker(name, 0, 0, ServiceModel(0.1, 0.0), 1, trace, 0.0) for name in "abc"]
     for worker in own:
         worker.ready(0.0)
@@ -160,7 +158,7 @@ def test_affinity_sends_a_tenant_to_one_worker() -> None:
 
 
 def test_what_waits_for_one_that_goes_is_handed_over_in_its_order_and_it_gets_no_more() -> None:
-    pushing, (a, b, c), _ = push("round-robin")
+    pushing, (a, b, c), _ = push("round-robin", tenants=1)
     for request in range(5):
         b.queues.push(0, request, 0.0)
     assert pushing.leave(b, 1.0) == [0, 1, 2, 3, 4]
