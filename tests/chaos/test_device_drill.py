@@ -20,7 +20,7 @@ def test_faulty_gpus_are_left_within_two_looks_and_taken_back_without_flapping(t
     assert set(found.looks) == {"an XID error", "overheating", "off the bus"}
     assert {device for device, _ in found.claims.values()} == {"cuda:0", "cuda:1", "cuda:2"}, "too little was watched"
     assert [bar for bar in bars if not bar.ok] == []
-    assert found.speeds.keys() == {"jobs_per_s", "load_s", *(f"jobs_per_s:Fake GPU {n}" for n in range(3))}
+    assert found.speeds.keys() == {"jobs_per_s", "run_s", "load_s", *(f"jobs_per_s:Fake GPU {n}" for n in range(3))}
 
 
 def event(at: float, action: str, device: str = "cuda:0") -> Event:
