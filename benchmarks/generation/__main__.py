@@ -1,7 +1,7 @@
 """Generation: batches of mixed lengths three ways, greedy words beside ``generate``'s, and what streaming costs.
 
-python -m benchmarks.generation [--rounds 3] [--requests 64] [--prompts 24] [--stream-rounds 4]
-                                [--stream-requests 48] [--places 16] [--only throughput,equality,streaming]
+python -m benchmarks.generation [--rounds 3] [--requests 64] [--prompts 24] [--stream-rounds 12]
+                                [--stream-requests 16] [--places 16] [--only throughput,equality,streaming]
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ def main() -> int:
         "--places", type=int, default=MODEL.max_concurrency, help="of continuous batching; static has 16"
     )
     parser.add_argument("--prompts", type=int, default=24)
-    parser.add_argument("--stream-rounds", type=int, default=4)
-    parser.add_argument("--stream-requests", type=int, default=48)
+    parser.add_argument("--stream-rounds", type=int, default=12)  # short turns: a machine drifts by the minute
+    parser.add_argument("--stream-requests", type=int, default=16)
     parser.add_argument("--only", default=",".join(PARTS))
     options = parser.parse_args()
     parts = options.only.split(",")
