@@ -154,8 +154,7 @@ def assess(
             ``jobs_per_s:TYPE`` on each type of device. Where its replicas are of known types, these count.
     """
     own = [worker for worker in workers if worker.model == queues.model]
-    rates = traffic.per_s()
-    per_s = {tier.tier: rate for tier, rate in zip(queues.tiers, rates, strict=True)}
+    per_s = {tier.tier: rate for tier, rate in zip(queues.tiers, traffic.per_s(), strict=True)}
     slots = settings.models[queues.model].slots
     speeds = {name.removeprefix(BY_TYPE): value for name, value in measured.items() if name.startswith(BY_TYPE)}
     here = _mean([speeds.get(worker.device_type, 0.0) for worker in own])
@@ -164,9 +163,14 @@ def assess(
         model=queues.model,
         tiers=tuple(
             TierDemand(
-                tier.tier, settings.tiers[tier.tier].target_wait_s, tier.length, tier.waited_s, rate, tier.arrived
+                tier.tier,
+                settings.tiers[tier.tier].target_wait_s,
+                tier.length,
+                tier.waited_s,
+                per_s[tier.tier],
+                tier.arrived,
             )
-            for tier, rate in zip(queues.tiers, rates, strict=True)
+            for tier in queues.tiers
         ),
         running=queues.inflight,
         quiet_s=now - traffic.active_at,

@@ -36,6 +36,8 @@ WORKER_LOG = re.compile(r"-[0-9a-f]{6}[.]log$")
 LAST_WORDS_FROM = 16_384
 LAST_WORDS_LINES = 2
 LAST_WORDS_CHARS = 400
+KILLED = "from outside, or by the kernel when memory ran out"
+"""What is said of a worker that was killed with SIGKILL."""
 
 
 class LocalLauncher:
@@ -191,9 +193,6 @@ class LocalLauncher:
 
     def _log(self, name: str) -> Path:
         return self.log_dir / f"{name}.log"
-
-
-KILLED = "from outside, or by the kernel when memory ran out"
 
 
 def device_env(placement: Placement) -> dict[str, str]:
