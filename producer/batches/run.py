@@ -84,6 +84,9 @@ class BatchRun:
         except Stopped:
             self._commit(let_go=True)
             raise
+        except OSError:
+            self._lease.commit()  # raises LeaseLost when they went because another process ended the batch
+            raise
 
     def _commit(self, fields: Mapping[str, Field] | None = None, *, over: bool = False, let_go: bool = False) -> None:
         """Commit, through outages. A lease that runs out meanwhile is lost."""

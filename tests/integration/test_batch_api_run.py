@@ -250,6 +250,21 @@ def test_who_lost_the_lease_cannot_add_a_line(desk: Desk, consume: Consume) -> N
     assert sorted(map(int, consumer.ran)) == list(range(1, 201))
 
 
+def test_parts_that_went_with_the_lease_tell_of_the_lease(
+    desk: Desk, consume: Consume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consume(desk.settings)
+    asleep = desk.claim(desk.create(requests(20)))
+
+    def gone(name: str) -> None:  # another process ended the batch, and deleted its parts
+        desk.redis.delete(keys.batch_lease(asleep.batch_id))
+        raise FileNotFoundError(name)
+
+    monkeypatch.setattr(desk.store, "writing", gone)
+    with pytest.raises(LeaseLost):
+        desk.run(asleep)
+
+
 def test_cancelled_it_keeps_what_is_done_and_tells_of_the_rest(desk: Desk, consume: Consume, tmp_path: Path) -> None:
     consumer = consume(desk.settings, limit=80)
     batch_id = desk.create(requests(1000))
