@@ -9,7 +9,7 @@ lies between the difference and its bar, on whichever side.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
@@ -22,9 +22,8 @@ from rich.progress import Progress
 from benchmarks.bars import percentile
 
 from .clairvoyant import clairvoyant
-from .devices import Virtual
 from .grid import MOST, Cell, arrivals
-from .play import Device, Played, play
+from .play import Played, Seconds, play, play_in_turns
 from .policies import ALONE, GREEDY, OURS, ways
 
 BEST = "clairvoyant"
@@ -127,9 +126,11 @@ def precise(cell: Cell, jobs: int, seed: int, error: float) -> Measured:
         jobs = min(MOST_JOBS, math.ceil(MORE * jobs * (measured.error / enough) ** 2))
 
 
-def measure(cell: Cell, jobs: int, seed: int, device: Callable[[], Device]) -> Measured:
-    """Play a cell, on a device that begins anew for each policy."""
-    return _with_best(Measured(cell, _figures(cell, arrivals(cell, jobs, seed), device), jobs), seed)
+def measure(cell: Cell, jobs: int, seed: int, seconds: Seconds) -> Measured:
+    """Play a cell on a real device, which all policies share in turns."""
+    found = play_in_turns(arrivals(cell, jobs, seed), ways(MOST, cell.target_s), seconds)
+    figures = {name: Figure.of(played, cell.target_s) for name, played in found.items()}
+    return _with_best(Measured(cell, figures, jobs), seed)
 
 
 def _with_best(measured: Measured, seed: int) -> Measured:
@@ -139,10 +140,12 @@ def _with_best(measured: Measured, seed: int) -> Measured:
     return replace(measured, figures={**measured.figures, BEST: best})
 
 
-def _figures(cell: Cell, came: Sequence[float], device: Callable[[], Device] | None = None) -> dict[str, Figure]:
-    begin = device or (lambda: Virtual(cell.line))
+def _figures(cell: Cell, came: Sequence[float]) -> dict[str, Figure]:
+    def seconds(first: int, last: int) -> float:
+        return cell.line.seconds(last - first)
+
     return {
-        name: Figure.of(play(came, policy, begin()), cell.target_s)
+        name: Figure.of(play(came, policy, seconds), cell.target_s)
         for name, policy in ways(MOST, cell.target_s).items()
     }
 

@@ -1,25 +1,23 @@
-"""One worker and its queue: arrivals in, batches out, on whatever clock the device has."""
+"""One worker and its queue: arrivals in, batches out.
+
+The clock goes on by what each batch takes, and jumps over what is idle: a real device is measured where it works, and
+not waited for where it does not.
+"""
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from .policies import Policy, View
 
 EPSILON_S = 1e-9
+TURN = 25
+"""Jobs that a policy serves before the next one goes on, where they share a real device."""
 
-
-class Device(Protocol):
-    """Runs batches, and tells the time; virtual or real. Seconds since the start."""
-
-    def sleep(self, until: float) -> float:
-        """Do nothing until then; returns the time after it."""
-
-    def run(self, first: int, last: int) -> float:
-        """Run the jobs from ``first`` to before ``last`` as one batch; returns the time after it."""
+Seconds = Callable[[int, int], float]
+"""Runs the jobs from the first number to before the second as one batch, and tells what it took."""
 
 
 @dataclass(slots=True)
@@ -35,14 +33,32 @@ class Played:
         return sum(latency <= target_s for latency in self.latencies) / len(self.latencies)
 
 
-def play(arrivals: Sequence[float], policy: Policy, device: Device) -> Played:
+def play(arrivals: Sequence[float], policy: Policy, seconds: Seconds) -> Played:
     """Serve jobs that arrive at these times, oldest first."""
     played = Played()
-    now, taken, seen, busy = device.sleep(0.0), 0, 0.0, False
+    for _ in _batches(arrivals, policy, seconds, played):
+        pass
+    return played
+
+
+def play_in_turns(arrivals: Sequence[float], policies: Mapping[str, Policy], seconds: Seconds) -> dict[str, Played]:
+    """Each policy serves these jobs, with all others on one device, in turns: what slows the machine slows them all."""
+    found = {name: Played() for name in policies}
+    batches = {name: _batches(arrivals, policy, seconds, found[name]) for name, policy in policies.items()}
+    for edge in range(TURN, len(arrivals) + TURN, TURN):
+        for name, played in found.items():
+            while len(played.latencies) < min(edge, len(arrivals)):
+                next(batches[name])
+    return found
+
+
+def _batches(arrivals: Sequence[float], policy: Policy, seconds: Seconds, played: Played) -> Iterator[None]:
+    """Serve the jobs, and stop after each batch."""
+    now, taken, seen, busy = 0.0, 0, 0.0, False
     while taken < len(arrivals):
         idle = arrivals[taken] > now
         if idle:
-            now = seen = device.sleep(arrivals[taken])
+            now = seen = arrivals[taken]
         arrived = bisect_right(arrivals, now)
         occupied, busy = busy and not idle, True
         wait = policy.wait(View(now, arrived - taken, arrivals[taken], seen, arrived, occupied))
@@ -50,10 +66,10 @@ def play(arrivals: Sequence[float], policy: Policy, device: Device) -> Played:
             until = now + wait
             if policy.watches and taken + policy.most <= len(arrivals):
                 until = min(until, arrivals[taken + policy.most - 1])
-            now = device.sleep(until)
+            now = max(now, until)
             continue
         last = min(arrived, taken + policy.most)
-        begun, now = now, device.run(taken, last)
+        begun, now = now, now + seconds(taken, last)
         if not policy.watches:
             _look(arrivals, policy, taken, last, begun, now, seen)
         policy.ran(last - taken, now - begun)
@@ -63,7 +79,7 @@ def play(arrivals: Sequence[float], policy: Policy, device: Device) -> Played:
         if last == arrived and last < len(arrivals):  # else the queue has not been empty since, as claim.lua counts
             seen = arrivals[last]
         taken = last
-    return played
+        yield
 
 
 def _look(

@@ -3,9 +3,8 @@
 import math
 
 from benchmarks.window.cell import BAR, CLEAR, Cell, precise
-from benchmarks.window.devices import Virtual
 from benchmarks.window.grid import LINES, MOST, Line
-from benchmarks.window.play import play
+from benchmarks.window.play import TURN, play, play_in_turns
 from benchmarks.window.policies import Greedy, View
 
 GPU, _, HEAVY = LINES
@@ -50,6 +49,20 @@ class Noting(Greedy):
 
 def test_what_a_batch_leaves_behind_has_waited_since_its_queue_was_empty_as_the_claim_counts() -> None:
     policy = Noting(2)
-    played = play([0.0, 0.001, 0.002, 0.003, 0.1], policy, Virtual(GPU))
+    played = play([0.0, 0.001, 0.002, 0.003, 0.1], policy, lambda first, last: GPU.seconds(last - first))
     assert played.batches == 4
     assert policy.seen == [0.0, 0.001, 0.001, 0.1]
+
+
+def test_in_turns_every_policy_serves_as_it_does_alone() -> None:
+    came = [0.002 * number for number in range(2 * TURN + 3)]
+    ran: list[tuple[int, int]] = []
+
+    def seconds(first: int, last: int) -> float:
+        ran.append((first, last))
+        return GPU.seconds(last - first)
+
+    found = play_in_turns(came, {"four": Greedy(4), "one": Greedy(1)}, seconds)
+    assert ran.index((0, 1), 1) < TURN  # the second began before the first had ended
+    for name, most in (("four", 4), ("one", 1)):
+        assert found[name].latencies == play(came, Greedy(most), seconds).latencies
