@@ -4,7 +4,7 @@ python -m benchmarks.window [--jobs 30000] [--error 0.1] [--real-jobs 2000] [--s
                             [--workers N] [--plot docs/images/window.png]
 
 On virtual clocks over the whole grid (about 10 minutes on 2 cores), each cell until its standard error is ``--error``
-points, and on the embed engine with a real model over a few of its cells (about 20 minutes). ``--quick`` takes a few
+points, and on the embed engine with a real model over a few of its cells (about 13 minutes). ``--quick`` takes a few
 minutes, and then misses bars: what learns needs time.
 """
 

@@ -9,7 +9,7 @@ lies between the difference and its bar, on whichever side.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
@@ -118,8 +118,14 @@ class Measured:
 def precise(cell: Cell, jobs: int, seed: int, error: float) -> Measured:
     """Play a cell on a virtual device: so many jobs, or as many more as bring the standard error down to ``error``
     points, or to where the bar is clear."""
+
+    def seconds(first: int, last: int) -> float:
+        return cell.line.seconds(last - first)
+
     while True:
-        measured = Measured(cell, _figures(cell, arrivals(cell, jobs, seed)), jobs)
+        came = arrivals(cell, jobs, seed)
+        one_by_one = ((name, play(came, policy, seconds)) for name, policy in ways(MOST, cell.target_s).items())
+        measured = _measured(cell, jobs, one_by_one)
         enough = max(error, abs(measured.behind - BAR) / CLEAR)
         if measured.error <= enough or jobs >= MOST_JOBS:
             return _with_best(measured, seed)
@@ -129,8 +135,11 @@ def precise(cell: Cell, jobs: int, seed: int, error: float) -> Measured:
 def measure(cell: Cell, jobs: int, seed: int, seconds: Seconds) -> Measured:
     """Play a cell on a real device, which all policies share in turns."""
     found = play_in_turns(arrivals(cell, jobs, seed), ways(MOST, cell.target_s), seconds)
-    figures = {name: Figure.of(played, cell.target_s) for name, played in found.items()}
-    return _with_best(Measured(cell, figures, jobs), seed)
+    return _with_best(_measured(cell, jobs, found.items()), seed)
+
+
+def _measured(cell: Cell, jobs: int, played: Iterable[tuple[str, Played]]) -> Measured:
+    return Measured(cell, {name: Figure.of(each, cell.target_s) for name, each in played}, jobs)
 
 
 def _with_best(measured: Measured, seed: int) -> Measured:
@@ -138,16 +147,6 @@ def _with_best(measured: Measured, seed: int) -> Measured:
     last = arrivals(cell, measured.jobs, seed)[-FORESEEN:]
     best = Figure.of(clairvoyant(last, cell.line, cell.target_s), cell.target_s)
     return replace(measured, figures={**measured.figures, BEST: best})
-
-
-def _figures(cell: Cell, came: Sequence[float]) -> dict[str, Figure]:
-    def seconds(first: int, last: int) -> float:
-        return cell.line.seconds(last - first)
-
-    return {
-        name: Figure.of(play(came, policy, seconds), cell.target_s)
-        for name, policy in ways(MOST, cell.target_s).items()
-    }
 
 
 def measure_all(

@@ -78,7 +78,7 @@ def cells(lines: tuple[Line, ...] = LINES) -> Iterator[Cell]:
 
 
 def few(line: Line) -> Iterator[Cell]:
-    """A few cells of a line, for where time is real."""
+    """A few cells of a line, for a device that is real."""
     low = LOW * line.single_per_s / line.full_per_s
     for load, uneven, target in (
         (low, 1.0, 3.0),
