@@ -16,7 +16,7 @@ from itertools import count
 from typing import Any, Protocol
 
 from . import preemption
-from .preemption import Room
+from .preemption import Prefill, Room
 from .queue import NO_HOLD, Claim, Claimed, Queue
 from .window import Hold
 
@@ -75,6 +75,8 @@ class Ledger:
         self._alone = ""  # lease of a suspect, which shares the worker with nobody
         self._preemptible: dict[str, None] = {}  # leases, oldest first
         self._others_at = -math.inf  # when a job of a tier that is not preemptible was taken, on the monotonic clock
+        self._unread: set[str] = set()  # leases of jobs of preemptible tiers whose prompts are being read
+        self._prefill = Prefill()
         # Ended, not yet written:
         self._done: list[tuple[str, str, bytes]] = []
         self._released: list[str] = []
@@ -101,8 +103,10 @@ class Ledger:
         """How many more jobs the worker may take."""
         if self._alone:
             return Room.of(0)
-        others_s = time.monotonic() - self._others_at
-        return preemption.room(self.taker.capacity, self.taker.slots, self.count, len(self._preemptible), others_s)
+        now, held, preemptible = time.monotonic(), self.count, len(self._preemptible)
+        prefill = Prefill(math.inf) if self._unread else self._prefill
+        pause_s = prefill.next_at(beside_others=held > preemptible) - now
+        return preemption.room(self.taker.capacity, self.taker.slots, held, preemptible, now - self._others_at, pause_s)
 
     @property
     def open_queues(self) -> list[str]:
@@ -131,8 +135,20 @@ class Ledger:
                 self._alone = job.lease
             if job.queue not in self.queue.preemptible:
                 self._others_at = time.monotonic()
-            elif self.taker.slots and not (overdue or job.dated or job.lease == self._alone):
-                self._preemptible[job.lease] = None
+            elif self.taker.slots:
+                self._unread.add(job.lease)
+                if not (overdue or job.dated or job.lease == self._alone):
+                    self._preemptible[job.lease] = None
+
+    def prefilled(self, lease: str, stall_s: float) -> float:
+        """Note that a job's prompt has been read, for which others had to wait for ``stall_s`` seconds. Returns in how
+        many seconds another of a preemptible tier may join them; 0 if the job is of no such tier."""
+        if lease not in self._unread:
+            return 0.0
+        self._unread.discard(lease)
+        now = time.monotonic()
+        self._prefill = Prefill(now, stall_s)
+        return self._prefill.next_at(beside_others=True) - now
 
     def name(self, lease: str, job_id: str) -> None:
         """Note the id of a job that is held, under which its result is stored."""
@@ -175,6 +191,7 @@ class Ledger:
         if lease == self._alone:
             self._alone = ""
         self._preemptible.pop(lease, None)
+        self._unread.discard(lease)
         with self._lock:
             return self._held.pop(lease, None)
 

@@ -3,6 +3,9 @@
 Jobs of a preemptible tier (fleet file: ``tiers``) run in the slots that the others leave over:
 
 - While others have come lately, a share of a worker's slots is left free: a few that come at once then start at once.
+- Then, and while a worker holds others, preemptible jobs join it one at a time, the next when the last one's prompt has
+  been read: what a job takes first is the device's time, and not a slot. Beside others that it holds, it is only after
+  a pause as well, ``PACE`` times as long as that prompt has kept their tokens waiting.
 - Others that have waited for ``GRACE`` of their target, so that no worker has a slot for them, take the slots of
   preemptible jobs, the youngest first: those lose least. They go back to the head of their queue, and begin anew.
 
@@ -15,6 +18,7 @@ Engines that run batches as a whole have no slots in this sense: a batch ends so
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -28,6 +32,9 @@ LATELY_S = 300.0
 
 GRACE = 0.05
 """After which share of their target jobs of other tiers take slots; as in ``claim.lua``."""
+
+PACE = 4.0
+"""How long others are spared the next prompt of a preemptible job, in times of how long the last one held them up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +63,20 @@ class Room:
         return max(self.of_tier(True), self.of_tier(False))
 
 
-def room(capacity: int, slots: int, held: int, preemptible: int, others_s: float) -> Room:
+@dataclass(frozen=True, slots=True)
+class Prefill:
+    """The reading of the last prompt of a preemptible tier that joined a worker: when it ends, by the caller's clock
+    (infinite: nobody knows yet), and for how long others have to wait for their tokens meanwhile, in seconds."""
+
+    read_at: float = -math.inf
+    stall_s: float = 0.0
+
+    def next_at(self, beside_others: bool) -> float:
+        """From when on another may join."""
+        return self.read_at + (PACE * self.stall_s if beside_others else 0.0)
+
+
+def room(capacity: int, slots: int, held: int, preemptible: int, others_s: float, pause_s: float = 0.0) -> Room:
     """The room of a worker.
 
     Args:
@@ -65,12 +85,16 @@ def room(capacity: int, slots: int, held: int, preemptible: int, others_s: float
         held: jobs that it holds.
         preemptible: of these, how many may be preempted.
         others_s: how long ago it took a job that is not of a preemptible tier, in seconds.
+        pause_s: for how long no other job of a preemptible tier may join those that it holds, in seconds
+            (:meth:`Prefill.next_at`).
     """
     ahead = capacity - held
     if not slots or not capacity:
         return Room.of(ahead)
     reserved = int(slots * RESERVE) if others_s < LATELY_S else 0
     rest = min(ahead, slots - reserved - held) if reserved else ahead
+    if held > preemptible or others_s < LATELY_S:
+        rest = min(rest, 0 if pause_s > 0 else 1)
     if not preemptible:
         return Room(ahead, rest)
     free = max(0, min(ahead, slots - held))  # behind a preemptible job it would wait for that job's end

@@ -24,6 +24,8 @@ class What(IntEnum):
     """Of a worker that has drained for long enough."""
     PREEMPTION = 7
     """Of a model whose requests have waited for long enough to take others' slots."""
+    PAUSE_OVER = 8
+    """Of a worker that may take preemptible requests again beside those of other tiers."""
 
 
 class Events:

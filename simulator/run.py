@@ -100,6 +100,7 @@ class Simulation:
             self._redeliver,
             self._hand_back,
             self.yielding.preempt,
+            self.yielding.resume,
         )
         self.events.add(0.0, What.ROUND)
         for place in range(len(self.fleet.devices)):
@@ -200,7 +201,7 @@ class Simulation:
                 started[request] = now
                 if self.foresight is not None:
                     self.foresight.started(self, request, now)
-        self.expect(worker, worker.admit(requests, now, self.yielding.admitted(worker, requests, overdue, now)))
+        self.expect(worker, self.yielding.admit(worker, requests, overdue, now))
 
     def expect(self, worker: Worker, due: float) -> None:
         """Something that a worker holds ends by then, if nothing joins or leaves."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from autoscaler.roster import Phase
 from autoscaler.roster import Worker as Seen
+from scheduler.preemption import Prefill
 
 if TYPE_CHECKING:
     from .fair_queues import FairQueues
@@ -32,7 +33,7 @@ class Worker:
     __slots__ = (
         "_at", "_busy_s", "_clock", "_ends", "_inputs", "_jobs", "_metered_at", "_occupancy", "_outputs", "_service",
         "_stalled_until", "accepts", "capacity", "device", "draining_since", "due", "listed", "load_s", "model", "name",
-        "others_at", "preemptible", "queues", "ready_at", "room", "started_at",
+        "others_at", "preemptible", "prefill", "queues", "ready_at", "room", "started_at",
     )  # fmt: skip
 
     def __init__(
@@ -53,6 +54,8 @@ class Worker:
         """When it took a request of a tier that is not preemptible."""
         self.preemptible: dict[int, float] = {}
         """Requests that may be preempted, the oldest first, and when the prompt of each has been read."""
+        self.prefill = Prefill()
+        """The last one of a preemptible tier."""
         self._service = service
         self._inputs, self._outputs = trace.input_tokens, trace.output_tokens
         self._ends: list[tuple[float, int]] = []  # a heap of (token at which it ends, request)
@@ -86,7 +89,7 @@ class Worker:
         """Take these, at most as many as there is room for. Returns when the next of all it holds ends.
 
         Args:
-            preemptible: those of them that may be preempted; of an engine that batches, none.
+            preemptible: those of them of preemptible tiers; of an engine that batches, none.
         """
         service, ends = self._service, self._ends
         if not ends:
@@ -104,6 +107,7 @@ class Worker:
             stalled += self._inputs[request] * per_token
             if request in preemptible:
                 self.preemptible[request] = stalled
+                self.prefill = Prefill(stalled, self._inputs[request] * per_token)
             heapq.heappush(ends, (clock + self._outputs[request], request))
         self._stalled_until = stalled
         self.room -= len(requests)

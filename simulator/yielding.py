@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from scheduler import preemption
@@ -31,27 +31,47 @@ class Yielding:
         self._called = [False] * len(sim.trace.models)
         self._workers: list[dict[Worker, None]] = [{} for _ in sim.trace.models]
         """Those that may hold preemptible requests."""
+        self._wakes: dict[Worker, float] = {}
+        """When those that make a pause are looked at again, the latest time of each."""
 
     def room(self, worker: Worker, now: float) -> Room:
         """What a worker may take with nobody giving way."""
         if not self._on:
             return Room.of(worker.room)
         held, preemptible = worker.running, len(worker.preemptible)
-        room = preemption.room(worker.room + held, worker.slots, held, preemptible, now - worker.others_at)
+        next_at = worker.prefill.next_at(beside_others=held > preemptible)
+        others_s = now - worker.others_at
+        room = preemption.room(worker.room + held, worker.slots, held, preemptible, others_s, next_at - now)
+        if next_at > now and self._wakes.get(worker, 0.0) < next_at:
+            self._wakes[worker] = next_at
+            self._sim.events.add(next_at, What.PAUSE_OVER, worker)
         return Room(room.free, room.preemptible)
 
-    def admitted(self, worker: Worker, requests: Sequence[int], overdue: bool, now: float) -> Container[int]:
-        """A worker took these: those of them that may be preempted."""
+    def admit(self, worker: Worker, requests: Sequence[int], overdue: bool, now: float) -> float:
+        """A worker takes these; see :meth:`Worker.admit`. Those that were overdue are not to be preempted."""
         if not self._on:
-            return ()
+            return worker.admit(requests, now)
         tiers = self._sim.trace.tier
         found = {request for request in requests if self.preemptible[tiers[request]]}
         if len(found) < len(requests):
             worker.others_at = now
-        if not found or overdue or not worker.slots:
-            return ()
-        self._workers[worker.model][worker] = None
-        return found
+        if not found or not worker.slots:
+            return worker.admit(requests, now)
+        due = worker.admit(requests, now, found)
+        if overdue:
+            for request in found:
+                del worker.preemptible[request]
+        else:
+            self._workers[worker.model][worker] = None
+        return due
+
+    def resume(self, whom: object, now: float) -> None:
+        """A worker's pause is over."""
+        worker: Worker = whom  # type: ignore[assignment]  # the payload of this kind of event
+        if self._wakes.get(worker) == now:
+            del self._wakes[worker]
+        if worker.accepts:
+            self._sim.feed(worker, now)
 
     def queued(self, model: int, tier: int, now: float) -> None:
         """A request has to wait."""

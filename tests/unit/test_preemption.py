@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler.lanes import Lanes, Waiting, claim
-from scheduler.preemption import LATELY_S, Room, room, victims
+from scheduler.preemption import LATELY_S, PACE, Prefill, Room, room, victims
 from scheduler.priority import Rank
 
 LONG_AGO_S = math.inf
@@ -18,9 +18,26 @@ def test_alone_it_may_have_every_slot() -> None:
 
 
 def test_while_others_come_it_leaves_some() -> None:
-    assert room(27, 24, 0, 0, 1.0) == Room(27, 20)
     assert room(27, 24, 20, 20, 1.0) == Room(4, 0, 20)
-    assert room(5, 5, 0, 0, 1.0) == Room.of(5), "of fewer than six slots none"
+    assert room(27, 24, 19, 19, 1.0) == Room(5, 1, 19)
+    assert room(5, 5, 4, 4, 1.0) == Room(1, 1, 4), "of fewer than six slots none"
+
+
+def test_while_others_come_or_run_it_joins_one_at_a_time() -> None:
+    assert room(27, 24, 0, 0, 1.0) == Room(27, 1)
+    assert room(27, 24, 2, 1, LONG_AGO_S) == Room(22, 1, 1)
+    assert room(27, 24, 2, 2, LONG_AGO_S) == Room(22, 25, 2), "nobody else waits for its prompts"
+
+
+def test_others_are_spared_the_next_prompt_for_a_while() -> None:
+    assert room(27, 24, 2, 1, LONG_AGO_S, pause_s=0.1) == Room(22, 0, 1)
+    assert room(27, 24, 2, 1, 1.0, pause_s=math.inf) == Room(22, 0, 1)
+    assert room(27, 24, 2, 2, LONG_AGO_S, pause_s=math.inf) == Room(22, 25, 2)
+    read = Prefill(100.0, 0.5)
+    assert read.next_at(beside_others=False) == 100.0
+    assert read.next_at(beside_others=True) == 100.0 + PACE * 0.5
+    assert Prefill().next_at(beside_others=True) == -math.inf, "none was read"
+    assert Prefill(math.inf).next_at(beside_others=False) == math.inf, "it is being read"
 
 
 def test_others_may_have_what_it_holds_but_nothing_behind_it() -> None:
@@ -36,12 +53,19 @@ def test_an_engine_that_runs_whole_batches_has_nothing_to_leave() -> None:
     assert room(64, 0, 10, 10, 0.0) == Room.of(54)
 
 
-@given(st.integers(1, 64), st.integers(0, 8), st.integers(0, 80), st.integers(0, 80), st.floats(0, 1000))
+@given(
+    st.integers(1, 64),
+    st.integers(0, 8),
+    st.integers(0, 80),
+    st.integers(0, 80),
+    st.floats(0, 1000),
+    st.floats(-10, 10),
+)
 def test_nobody_is_promised_a_slot_that_is_not_there(
-    slots: int, ahead: int, others: int, preemptible: int, since_s: float
+    slots: int, ahead: int, others: int, preemptible: int, since_s: float, pause_s: float
 ) -> None:
-    assert room(0, slots, others + preemptible, preemptible, since_s).most <= 0
-    found = room(slots + ahead, slots, others + preemptible, preemptible, since_s)
+    assert room(0, slots, others + preemptible, preemptible, since_s, pause_s).most <= 0
+    found = room(slots + ahead, slots, others + preemptible, preemptible, since_s, pause_s)
     assert found.preempting >= 0
     assert found.preemptible <= slots + ahead - others - preemptible
     if preemptible:

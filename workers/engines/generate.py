@@ -33,6 +33,7 @@ from .generation import Generation, Sequence
 from .mailbox import Cancellation, Mailbox, Withdrawal
 from .prompt import Prompts
 from .protocol import Outcome, Report, Request
+from .stalls import Stalls
 from .torch_device import torch_device
 
 _AHEAD = 8
@@ -76,6 +77,7 @@ class GenerateEngine:
         self._unread: deque[Generation] = deque()
         self._unread_inputs = 0
         self._reports: list[Report] = []
+        self._stalls = Stalls()
         self._progress = 0
 
     @property
@@ -159,6 +161,7 @@ class GenerateEngine:
                     self._end(generation, Preempted(f"job {generation.request.id} was given back"))
             else:
                 self._progress += len(message)
+                self._reports += self._stalls.step([output.request_id for output in message], time.monotonic())
                 for output in message:
                     self._read(output)
         self._expire()
@@ -228,6 +231,9 @@ class GenerateEngine:
             if not self._batch.add(sequence_id, sequence.token_ids, most, sampler):
                 self._admission.again(sequence)  # it was not inside: no suspect
                 self._restart()
+            else:
+                alone = len(self._admission.running) == 1
+                self._stalls.join(sequence_id, sequence.generation.request.id, time.monotonic(), alone=alone)
 
     def _read(self, output: GenerationOutput) -> None:
         sequence = self._admission.running.get(output.request_id)
@@ -258,6 +264,7 @@ class GenerateEngine:
     def _retry(self, sequence: Sequence, reason: str) -> None:
         """Put a sequence whose batch died back in front, to run alone; the second time it is to blame."""
         self._batch.forget(sequence.id)
+        self._stalls.leave(sequence.id)
         self._admission.again(sequence)
         if sequence.suspect:
             self._end(sequence.generation, EngineError(f"input {sequence.index} failed on the device twice: {reason}"))
@@ -271,6 +278,7 @@ class GenerateEngine:
         self._batch = self._start()
 
     def _leave(self, sequence: Sequence, *, cancel: bool) -> None:
+        self._stalls.leave(sequence.id)
         if self._admission.leave(sequence):
             if cancel:
                 self._batch.cancel(sequence.id)

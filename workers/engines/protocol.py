@@ -72,7 +72,20 @@ class Batch:
     ran_s: float
 
 
-Report = Outcome | Piece | Batch
+@dataclass(frozen=True, slots=True)
+class Prefilled:
+    """No prompt of a request is being read any more, which has kept others that run waiting for their tokens for
+    ``stall_s`` seconds in all; 0 where a server sees to it that prompts do not.
+
+    An engine with ``slots`` tells it of every request that begins, before its :class:`Outcome`; of one with more inputs
+    than places perhaps several times.
+    """
+
+    id: str
+    stall_s: float
+
+
+Report = Outcome | Piece | Batch | Prefilled
 """What ``step`` tells."""
 
 

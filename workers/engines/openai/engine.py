@@ -21,7 +21,7 @@ from producer.tables import Model
 
 from .. import sources
 from ..mailbox import Cancellation, Mailbox, Withdrawal
-from ..protocol import Outcome, Piece, Report, Request
+from ..protocol import Outcome, Piece, Prefilled, Report, Request
 from . import asks, command, wire
 from .asks import Ask, Job
 from .client import Client, ServerLost
@@ -197,7 +197,9 @@ class OpenAIEngine:
         assert self._loop is not None
         while self._waiting and len(self._running) < self._settings.max_concurrency:
             ask = self._waiting.popleft()
-            ask.job.started_at = ask.job.started_at or time.monotonic()
+            if not ask.job.started_at:
+                ask.job.started_at = time.monotonic()
+                self._reports.append(Prefilled(ask.job.request.id, 0.0))  # servers read prompts beside others' tokens
             self._running.add(ask)
             ask.task = self._loop.create_task(self._run(ask))
             ask.task.add_done_callback(functools.partial(self._leave, ask))
