@@ -1,9 +1,10 @@
 """The demo's language model, served by the real fleet, beside its simulation.
 
 A server, the autoscaler and the worker that it starts run as in ``make demo``. After a burst that tells how much the
-worker can do, requests arrive at random, for long enough to learn the figures of the service (:mod:`.learn`), and
-then again, otherwise drawn. The second part is compared: the same arrivals and lengths are simulated with the figures
-that the first has taught, and what came of them is not known to the simulation.
+worker can do, requests arrive at random in rounds, each of which begins with nothing to do and ends when all is
+answered. Every second round teaches the figures of the service (:mod:`.learn`); the others are compared: the same
+arrivals and lengths are simulated with these figures, and what came of them is not known to the simulation. The two
+take turns, so that a machine that gets slower or faster meanwhile, as shared ones do, does so for both.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autoscaler.policy import named
@@ -62,6 +63,8 @@ LONGEST_S = 240.0
 LEAD_S = 10.0
 """By when the simulated worker is there, as the real one is."""
 AGREES = 0.10
+TURNS, TURN_S = 10, 15.0
+"""Rounds that teach, and as many that are compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +78,20 @@ class Ask:
 
 def run(options: argparse.Namespace) -> list[Bar]:
     """Real and simulated figures, and by how much they differ."""
-    lasts_s = 20.0 if options.quick else 150.0
+    turns = 2 if options.quick else TURNS
     rng = random.Random(options.seed)
     with _fleet() as (settings, client):
         _serve(client, [_ask(rng, 0.0) for _ in range(PLACES)])  # caches warm, clocks up
         burst = _serve(client, [_ask(rng, 0.0) for _ in range(BURST)])
         per_s = BUSY * BURST / max(one.ended for one in burst)
-        print(f"  the worker does {per_s / BUSY:.2f} requests/s; {per_s:.2f}/s for {lasts_s:.0f} s, twice", flush=True)
-        taught = _serve(client, _arrivals(rng, per_s, lasts_s))
-        real = _serve(client, _arrivals(rng, per_s, lasts_s))
+        print(
+            f"  the worker does {per_s / BUSY:.2f} requests/s; {per_s:.2f}/s for {2 * turns} x {TURN_S:.0f} s",
+            flush=True,
+        )
+        taught, real = [], []
+        for turn in range(turns):
+            taught += _later(turn, _serve(client, _arrivals(rng, per_s, TURN_S)))
+            real += _later(turn, _serve(client, _arrivals(rng, per_s, TURN_S)))
     service = learn.service(taught)
     print(
         f"  learned from {len(taught)}: a step {service.step_s * 1e3:.1f} ms and {service.sequence_s * 1e3:.2f} ms for "
@@ -166,6 +174,12 @@ def _serve(client: Client, asks: Sequence[Ask]) -> list[Served]:
     finally:
         collector.close()
     return sorted(served, key=lambda one: one.at)
+
+
+def _later(turn: int, served: Sequence[Served]) -> list[Served]:
+    """A round of its turn, as one of a long run: with so much time before it that all before it have ended."""
+    by = turn * (TURN_S + LONGEST_S)
+    return [replace(one, at=one.at + by, started=one.started + by, ended=one.ended + by) for one in served]
 
 
 def _served(at: float, ended: float, stored: bytes) -> Served:
