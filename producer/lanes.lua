@@ -37,26 +37,34 @@ local function wake(queue)
   if redis.call('EXISTS', bell) == 0 then redis.call('LPUSH', bell, 1) end
 end
 
--- A job waits at its place: at the head, or at the end.
-local function put(place, entry, at_head)
-  local push = at_head and 'RPUSH' or 'LPUSH'
-  local queue, tenant = string.match(place, '^([^/]+)/(.+)$')
-  if not queue then
-    redis.call(push, place, entry)
-    return
-  end
-  local lanes, added = model_key('lanes', queue), 1
-  if string.sub(entry, DUE + 1, DUE + 1) == '!' then
-    local due = string.sub(entry, 1, DUE)
-    added = redis.call('ZADD', tier_key('dated', queue, tenant), due, entry)
-    redis.call('ZADD', tier_key('due', queue), 'LT', due, tenant)
-    redis.call('HINCRBY', lanes, 'dated:' .. queue, added)
-  else
-    redis.call(push, tier_key('lane', queue, tenant), entry)
-  end
-  redis.call('HINCRBY', lanes, 'jobs:' .. queue, added)
+-- So many jobs more wait in a tenant's lanes.
+local function added(queue, tenant, jobs)
+  redis.call('HINCRBY', model_key('lanes', queue), 'jobs:' .. queue, jobs)
   enter(queue, tenant)
   wake(queue)
+end
+
+-- Jobs wait at their place, those with a deadline of their own excepted: at the head, or at the end. Some thousand at
+-- most, for Lua hands over no more arguments.
+local function put_all(place, entries, at_head)
+  local push = at_head and 'RPUSH' or 'LPUSH'
+  local queue, tenant = string.match(place, '^([^/]+)/(.+)$')
+  redis.call(push, queue and tier_key('lane', queue, tenant) or place, unpack(entries))
+  if queue then added(queue, tenant, #entries) end
+end
+
+-- A job waits at its place: at the head, or at the end.
+local function put(place, entry, at_head)
+  local queue, tenant = string.match(place, '^([^/]+)/(.+)$')
+  if not queue or string.sub(entry, DUE + 1, DUE + 1) ~= '!' then
+    put_all(place, { entry }, at_head)
+    return
+  end
+  local due = string.sub(entry, 1, DUE)
+  local new = redis.call('ZADD', tier_key('dated', queue, tenant), due, entry)
+  redis.call('ZADD', tier_key('due', queue), 'LT', due, tenant)
+  redis.call('HINCRBY', model_key('lanes', queue), 'dated:' .. queue, new)
+  added(queue, tenant, new)
 end
 
 -- The message of an entry.

@@ -25,25 +25,24 @@ if ARGV[4] ~= '' then
     return {-2, own, string.format('%.3f', waited)}
   end
 end
-local place = queue .. '/' .. tenant
-local function into_lane(entry)
-  if plain > 0 then enter(queue, DEFAULT) end -- it waited before: stock producers do not say so
-  put(place, entry, false)
-end
-local pushed = 0
+local own_lane = tenant ~= '' and tenant ~= DEFAULT
+local prefix = own_lane and string.format('%.6f|', due) or ''
+local dated, undated = {}, {}
 for i = 6, #ARGV, 3 do
   local marker, deadline, message = tonumber(ARGV[i]), ARGV[i + 1], ARGV[i + 2]
   if marker == 0 or redis.call('SET', KEYS[marker], 1, 'NX', 'PX', ARGV[2]) then
     if deadline ~= '' and tonumber(deadline) < due then
-      into_lane(deadline .. '!' .. message)
-    elseif tenant == '' or tenant == DEFAULT then
-      put(queue, message, false)
+      dated[#dated + 1] = deadline .. '!' .. message
     else
-      into_lane(string.format('%.6f|', due) .. message)
+      undated[#undated + 1] = prefix .. message
     end
-    pushed = pushed + 1
   end
 end
+local place, pushed = queue .. '/' .. tenant, #dated + #undated
+-- It waited before: stock producers do not say so.
+if plain > 0 and (#dated > 0 or own_lane and pushed > 0) then enter(queue, DEFAULT) end
+for _, entry in ipairs(dated) do put(place, entry, false) end
+if #undated > 0 then put_all(own_lane and place or queue, undated, false) end
 if length == 0 and pushed > 0 then
   redis.call('HSET', KEYS[2], queue, string.format('%d.%06d', clock[1], clock[2]))
 end

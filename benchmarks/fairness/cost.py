@@ -24,6 +24,8 @@ from .live import MODEL, Live, fleet
 if TYPE_CHECKING:
     from redis import Redis
 
+TIER = "interactive"
+"""Of the throughput: its last batch, which is not full, is not held for long to become fuller."""
 ROOM = 32
 CLAIMS = 8
 """Of one filling."""
@@ -64,7 +66,13 @@ class Round:
 
     jobs_per_s: float
     cpu_s: float
-    """For each job, of the worker and the server."""
+    """For each job, of the worker: of its event loop, which is all that tenants can change, and of the model."""
+    loop_s: float
+    """Of that, the event loop's."""
+    server_s: float
+    """For each job, CPU time of the server."""
+    batch: float
+    """Jobs that the model ran at once, on average."""
 
 
 TABLES = """
@@ -108,24 +116,23 @@ def _until_ready(redis: Redis, worker: subprocess.Popen[bytes], log: Path) -> No
 
 
 def _round(redis: Redis, client: Client, pid: int, jobs: int, tenants: int) -> Round:
-    busy, begun = _cpu_s(redis, pid), time.perf_counter()
+    before, begun = _used_s(redis, pid), time.perf_counter()
     ids = client.submit_many(
-        client.job("minilm", f"text number {n % 97}", tier="batch", tenant=f"t{n % tenants}" if tenants else "default")
+        client.job("minilm", f"text number {n % 97}", tier=TIER, tenant=f"t{n % tenants}" if tenants else "default")
         for n in range(jobs)
     )
-    ended = sum(1 for _ in client.results(ids, timeout=600))
-    assert ended == jobs
-    return Round(jobs / (time.perf_counter() - begun), (_cpu_s(redis, pid) - busy) / jobs)
+    batches = [result.timing.batch_size for _, result in client.results(ids, timeout=600)]
+    took_s = time.perf_counter() - begun
+    assert len(batches) == jobs
+    used = [(after - one) / jobs for one, after in zip(before, _used_s(redis, pid), strict=True)]
+    return Round(jobs / took_s, *used, batch=statistics.fmean(batches))
 
 
-def _cpu_s(redis: Redis, pid: int) -> float:
-    """CPU seconds that the worker and the server have used."""
+def _used_s(redis: Redis, pid: int) -> tuple[float, float, float]:
+    """CPU seconds of a worker, of its event loop, which is its first thread, and of the server."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    server = redis.info("cpu")
     ticks = int(fields[11]) + int(fields[12])  # user and system, proc(5)
-    return ticks / os.sysconf("SC_CLK_TCK") + float(server["used_cpu_user"]) + float(server["used_cpu_sys"])
-
-
-def median_ratio(pairs: Sequence[tuple[float, float]]) -> float:
-    """Of the second over the first, the median of the pairs."""
-    return statistics.median(second / first for first, second in pairs)
+    loop_ns = int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0])
+    server = redis.info("cpu")
+    server_s = float(server["used_cpu_user"]) + float(server["used_cpu_sys"])
+    return ticks / os.sysconf("SC_CLK_TCK"), loop_ns / 1e9, server_s
