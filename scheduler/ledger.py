@@ -73,9 +73,10 @@ class Ledger:
         self._lock = threading.Lock()
         self._held: dict[str, str] = {}  # lease -> job id
         self._alone = ""  # lease of a suspect, which shares the worker with nobody
-        self._preemptible: dict[str, None] = {}  # leases, oldest first
+        self._waiters: set[str] = set()  # leases of jobs of preemptible tiers
+        self._preemptible: dict[str, None] = {}  # of these, those that may be preempted, oldest first
         self._others_at = -math.inf  # when a job of a tier that is not preemptible was taken, on the monotonic clock
-        self._unread: set[str] = set()  # leases of jobs of preemptible tiers whose prompts are being read
+        self._unread: set[str] = set()  # leases of jobs of preemptible tiers whose prompts are still to be read
         self._prefill = Prefill()
         # Ended, not yet written:
         self._done: list[tuple[str, str, bytes]] = []
@@ -103,10 +104,16 @@ class Ledger:
         """How many more jobs the worker may take."""
         if self._alone:
             return Room.of(0)
-        now, held, preemptible = time.monotonic(), self.count, len(self._preemptible)
+        now, beside_others = time.monotonic(), self.count > len(self._waiters)
         prefill = Prefill(math.inf) if self._unread else self._prefill
-        pause_s = prefill.next_at(beside_others=held > preemptible) - now
-        return preemption.room(self.taker.capacity, self.taker.slots, held, preemptible, now - self._others_at, pause_s)
+        return preemption.room(
+            self.taker.capacity,
+            self.taker.slots,
+            self.count,
+            len(self._preemptible),
+            others_s=0.0 if beside_others else now - self._others_at,
+            pause_s=prefill.next_at(beside_others) - now,
+        )
 
     @property
     def open_queues(self) -> list[str]:
@@ -135,7 +142,9 @@ class Ledger:
                 self._alone = job.lease
             if job.queue not in self.queue.preemptible:
                 self._others_at = time.monotonic()
-            elif self.taker.slots:
+                continue
+            self._waiters.add(job.lease)
+            if self.taker.slots:
                 self._unread.add(job.lease)
                 if not (overdue or job.dated or job.lease == self._alone):
                     self._preemptible[job.lease] = None
@@ -191,6 +200,7 @@ class Ledger:
         if lease == self._alone:
             self._alone = ""
         self._preemptible.pop(lease, None)
+        self._waiters.discard(lease)
         self._unread.discard(lease)
         with self._lock:
             return self._held.pop(lease, None)

@@ -2,10 +2,10 @@
 
 Jobs of a preemptible tier (fleet file: ``tiers``) run in the slots that the others leave over:
 
-- While others have come lately, a share of a worker's slots is left free: a few that come at once then start at once.
-- Then, and while a worker holds others, preemptible jobs join it one at a time, the next when the last one's prompt has
-  been read: what a job takes first is the device's time, and not a slot. Beside others that it holds, it is only after
-  a pause as well, ``PACE`` times as long as that prompt has kept their tokens waiting.
+- While a worker holds others, and a while after they came, a share of its slots is left free: a few that come at once
+  then start at once. And preemptible jobs join it one at a time, the next when the prompt of the last one, its first
+  prompts if it has many, has been read: what a job takes first is the device's time, and not a slot. Beside others that
+  it holds, it is only after a pause as well, ``PACE`` times as long as that prompt has kept their tokens waiting.
 - Others that have waited for ``GRACE`` of their target, so that no worker has a slot for them, take the slots of
   preemptible jobs, the youngest first: those lose least. They go back to the head of their queue, and begin anew.
 
@@ -84,17 +84,17 @@ def room(capacity: int, slots: int, held: int, preemptible: int, others_s: float
         slots: that jobs join and leave one by one; 0 if its engine runs batches as a whole.
         held: jobs that it holds.
         preemptible: of these, how many may be preempted.
-        others_s: how long ago it took a job that is not of a preemptible tier, in seconds.
+        others_s: how long ago it took a job that is not of a preemptible tier, in seconds; 0 while it holds one.
         pause_s: for how long no other job of a preemptible tier may join those that it holds, in seconds
             (:meth:`Prefill.next_at`).
     """
     ahead = capacity - held
     if not slots or not capacity:
         return Room.of(ahead)
-    reserved = int(slots * RESERVE) if others_s < LATELY_S else 0
-    rest = min(ahead, slots - reserved - held) if reserved else ahead
-    if held > preemptible or others_s < LATELY_S:
-        rest = min(rest, 0 if pause_s > 0 else 1)
+    rest = ahead
+    if others_s < LATELY_S:
+        reserved = int(slots * RESERVE)
+        rest = min(ahead, slots - reserved - held if reserved else ahead, 0 if pause_s > 0 else 1)
     if not preemptible:
         return Room(ahead, rest)
     free = max(0, min(ahead, slots - held))  # behind a preemptible job it would wait for that job's end

@@ -212,10 +212,11 @@ class Simulation:
     def feed(self, worker: Worker, now: float) -> None:
         """Let a worker take what waits, as far as it has room."""
         queues = worker.queues
-        if worker.room and queues.waiting:
+        while worker.room and queues.waiting:
             requests, overdue = queues.claim(now, self.yielding.room(worker, now))
-            if requests:
-                self._admit(worker, requests, now, overdue)
+            if not requests:
+                break
+            self._admit(worker, requests, now, overdue)
         if worker.room and not worker.listed:
             worker.listed = True
             self.open[worker.model].append(worker)

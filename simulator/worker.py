@@ -32,8 +32,8 @@ class Worker:
 
     __slots__ = (
         "_at", "_busy_s", "_clock", "_ends", "_inputs", "_jobs", "_metered_at", "_occupancy", "_outputs", "_service",
-        "_stalled_until", "accepts", "capacity", "device", "draining_since", "due", "listed", "load_s", "model", "name",
-        "others_at", "preemptible", "prefill", "queues", "ready_at", "room", "started_at",
+        "_stalled_until", "accepts", "capacity", "device", "draining_since", "due", "kept", "listed", "load_s", "model",
+        "name", "others_at", "preemptible", "prefill", "queues", "ready_at", "room", "started_at",
     )  # fmt: skip
 
     def __init__(
@@ -53,7 +53,9 @@ class Worker:
         self.others_at = -math.inf
         """When it took a request of a tier that is not preemptible."""
         self.preemptible: dict[int, float] = {}
-        """Requests that may be preempted, the oldest first, and when the prompt of each has been read."""
+        """Requests of preemptible tiers, the oldest first, and when the prompt of each has been read."""
+        self.kept: set[int] = set()
+        """Of these, those that are not to be preempted."""
         self.prefill = Prefill()
         """The last one of a preemptible tier."""
         self._service = service
@@ -124,6 +126,7 @@ class Worker:
         while ends and ends[0][0] <= limit:
             done.append(heapq.heappop(ends)[1])
             self.preemptible.pop(done[-1], None)
+            self.kept.discard(done[-1])
         if done:
             self._meter(now, len(done), held)
             if self.accepts:
@@ -141,12 +144,15 @@ class Worker:
         lost = [request for _, request in sorted(self._ends)]
         self._ends.clear()
         self.preemptible.clear()
+        self.kept.clear()
         self.accepts, self.room, self.due = False, 0, math.inf
         return lost
 
     def preempt(self, requests: Sequence[int], now: float) -> float:
         """Let go of these. Prompts that were not read yet are read no more. Returns when the next of the rest ends."""
         self._advance(now)
+        if self.prefill.read_at > now:  # it is one of these, for the youngest go: the pause before it was over
+            self.prefill = Prefill()
         for request in requests:
             unread_s = self.preemptible.pop(request) - now
             self._stalled_until -= max(0.0, min(unread_s, self._inputs[request] * self._service.prompt_token_s))

@@ -32,20 +32,33 @@ class Yielding:
         self._workers: list[dict[Worker, None]] = [{} for _ in sim.trace.models]
         """Those that may hold preemptible requests."""
         self._wakes: dict[Worker, float] = {}
-        """When those that make a pause are looked at again, the latest time of each."""
+        """When those that make a pause look again, as it was last known."""
 
     def room(self, worker: Worker, now: float) -> Room:
         """What a worker may take with nobody giving way."""
         if not self._on:
             return Room.of(worker.room)
         held, preemptible = worker.running, len(worker.preemptible)
-        next_at = worker.prefill.next_at(beside_others=held > preemptible)
-        others_s = now - worker.others_at
-        room = preemption.room(worker.room + held, worker.slots, held, preemptible, others_s, next_at - now)
-        if next_at > now and self._wakes.get(worker, 0.0) < next_at:
+        room = preemption.room(
+            worker.room + held,
+            worker.slots,
+            held,
+            preemptible - len(worker.kept),
+            others_s=0.0 if held > preemptible else now - worker.others_at,
+            pause_s=self._next_at(worker) - now,
+        )
+        self._wake(worker, now)
+        return Room(room.free, room.preemptible)
+
+    def _next_at(self, worker: Worker) -> float:
+        return worker.prefill.next_at(beside_others=worker.running > len(worker.preemptible))
+
+    def _wake(self, worker: Worker, now: float) -> None:
+        """Have a worker that makes a pause look again when it is over."""
+        next_at = self._next_at(worker)
+        if next_at > now and self._wakes.get(worker) != next_at:
             self._wakes[worker] = next_at
             self._sim.events.add(next_at, What.PAUSE_OVER, worker)
-        return Room(room.free, room.preemptible)
 
     def admit(self, worker: Worker, requests: Sequence[int], overdue: bool, now: float) -> float:
         """A worker takes these; see :meth:`Worker.admit`. Those that were overdue are not to be preempted."""
@@ -59,10 +72,10 @@ class Yielding:
             return worker.admit(requests, now)
         due = worker.admit(requests, now, found)
         if overdue:
-            for request in found:
-                del worker.preemptible[request]
+            worker.kept |= found
         else:
             self._workers[worker.model][worker] = None
+        self._wake(worker, now)
         return due
 
     def resume(self, whom: object, now: float) -> None:
@@ -88,10 +101,10 @@ class Yielding:
         while sim.queues[model].urgent and workers:
             worker = next(iter(workers))
             del workers[worker]
-            if not worker.accepts or not worker.preemptible:
+            held = [(request, 1) for request in worker.preemptible if request not in worker.kept]
+            if not worker.accepts or not held:
                 continue
             workers[worker] = None  # behind the others
-            held = [(request, 1) for request in worker.preemptible]
             victims = preemption.victims(held, sim.queues[model].urgent)
             sim.expect(worker, worker.preempt(victims, now))
             for request in reversed(victims):

@@ -72,7 +72,7 @@ class Round:
     server_s: float
     """For each job, CPU time of the server."""
     batch: float
-    """Jobs that the model ran at once, on average."""
+    """Jobs that ran with one at once, the average of all jobs."""
 
 
 TABLES = """

@@ -181,6 +181,21 @@ def test_an_idempotency_key_is_queued_once(client: Client, redis: redis_py.Redis
     assert redis.llen("m.interactive") == redis.llen(keys.lane("m", "interactive", "other")) == 1
 
 
+def test_many_jobs_of_a_tenant_keep_their_order_and_are_queued_once(client: Client, redis: redis_py.Redis) -> None:
+    def jobs(first: int, last: int) -> list[Job]:
+        return [client.job("m", str(n), tenant="acme", idempotency_key=f"k{n}") for n in range(first, last)]
+
+    ids = client.submit_many(jobs(0, 3))
+    again = client.submit_many(jobs(2, 4))
+    assert again[0] == ids[2]
+    dated = client.submit_many([client.job("m", "soon", tenant="acme", deadline=0.5)])
+    oldest_first = redis.lrange(keys.lane("m", "interactive", "acme"), 0, -1)[::-1]
+    assert [json.loads(entry.partition(b"|")[2])["headers"]["id"] for entry in oldest_first] == [*ids, again[1]]
+    [entry] = redis.zrange(keys.dated("m", "interactive", "acme"), 0, -1)
+    assert json.loads(entry.partition(b"!")[2])["headers"]["id"] == dated[0]
+    assert redis.hget(keys.lanes("m"), "jobs:m.interactive") == b"5"
+
+
 def test_many_jobs_go_to_their_own_queues(client: Client, redis: redis_py.Redis) -> None:
     client.submit_many([client.job("m", "x"), client.job("m", "y", tier="batch"), client.job("m", "z")])
     assert (redis.llen("m.interactive"), redis.llen("m.batch")) == (2, 1)

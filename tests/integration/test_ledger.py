@@ -5,7 +5,7 @@ from deploy.server import Server
 from producer import Client, Settings, keys
 from scheduler import ledger as ledger_module
 from scheduler.ledger import Ledger, Nobody
-from scheduler.preemption import PACE
+from scheduler.preemption import LATELY_S, PACE
 from scheduler.queue import Queue
 
 RESULT = b'{"status": "SUCCESS"}'
@@ -69,6 +69,23 @@ def test_beside_others_a_job_that_can_wait_joins_when_the_last_ones_prompt_is_re
     ledger.take([batch[1]])
     ledger.release([batch[1].lease])
     assert ledger.room.of_tier(preemptible=True) == 1, "it was given back unread"
+    ledger.done(other.lease)
+    now += LATELY_S
+    assert ledger.room.of_tier(preemptible=True) == Slots.slots - 1, "nobody else waits for its prompts"
+
+
+def test_a_batch_job_that_is_not_to_be_preempted_makes_no_other_batch_job_wait(
+    redis: redis_py.Redis, server: Server
+) -> None:
+    settings = Settings(redis={"url": server.url}, models={"m": {"engine": "echo"}})
+    ledger = Ledger(Queue(redis, settings, "m"))
+    ledger.taker = Slots()
+    with Client(settings) as client:
+        client.submit("m", "x", tier="batch", deadline=500)
+    [dated] = ledger.queue.claim(1, "owner")
+    ledger.take([dated])
+    assert ledger.preemptible == []
+    assert ledger.room.of_tier(preemptible=True) == Slots.slots - 1
 
 
 def test_a_result_is_written_with_its_lease_by_the_next_flush(redis: redis_py.Redis, ledger: Ledger) -> None:

@@ -109,6 +109,17 @@ def test_interactive_jobs_take_the_youngest_batch_jobs_slots_and_all_come_to_the
     assert {job for job in batch if any(job in line for line in preempted)} == set(batch[-2:])
 
 
+def test_batch_jobs_join_a_worker_that_holds_others_one_after_the_other(fleet: Fleet) -> None:
+    fleet.worker("stub", "w")
+    client = fleet.client
+    held = client.submit("stub", "first", tier="interactive", parameters={"max_new_tokens": 10 * WORDS})
+    wait_for(lambda: client.status(held) is Status.RUNNING, "it to run")
+    batch = [client.submit("stub", f"file {n}", tier="batch", parameters={"max_new_tokens": WORDS}) for n in range(4)]
+    wait_for(lambda: fleet.redis.hlen(keys.inflight("stub")) == 1 + len(batch), "all to have joined")
+    assert all(client.status(job) is not Status.SUCCEEDED for job in batch), "none waited for another's end"
+    client.cancel(held)
+
+
 def test_with_a_tenants_lane_as_well(fleet: Fleet) -> None:
     fleet.worker("stub", "w")
     client = fleet.client

@@ -37,10 +37,31 @@ def test_a_request_is_told_of_when_the_last_of_its_prompts_is_read() -> None:
     for sequence in ("1", "2", "3"):
         stalls.join(sequence, "second", now, alone=False)
     assert stalls.step(["0", "1"], now + 3.0) == []
-    assert stalls.leave("3") is None
+    stalls.leave("3")
     assert stalls.step(["0", "1", "2"], now + 5.0) == [Prefilled("second", pytest.approx(3.0))]
     stalls.join("4", "second", now + 5.0, alone=False)
     assert stalls.step(["4"], now + 6.0) == [Prefilled("second", pytest.approx(0.0))], "of another that began later"
+
+
+def test_a_prompt_behind_others_is_not_charged_for_theirs() -> None:
+    stalls = Stalls()
+    now = running(stalls)
+    for sequence in ("1", "2", "3", "4"):
+        stalls.join(sequence, f"of {sequence}", now, alone=False)
+    assert stalls.step(["0", "1"], now + 3.0) == [Prefilled("of 1", pytest.approx(2.0))]
+    together = stalls.step(["0", "1", "2", "3"], now + 5.0)
+    assert together == [Prefilled("of 2", pytest.approx(1.0)), Prefilled("of 3", pytest.approx(1.0))]
+    assert stalls.step(["4"], now + 10.0) == [Prefilled("of 4", pytest.approx(4.0))]
+
+
+def test_of_what_is_given_up_unread_nothing_is_told() -> None:
+    stalls = Stalls()
+    now = running(stalls)
+    stalls.join("1", "second", now, alone=False)
+    stalls.leave("1")
+    assert stalls.step(["0", "1"], now + 3.0) == []
+    stalls.join("2", "second", now + 3.0, alone=False)
+    assert stalls.step(["2"], now + 8.0)[0].id == "second", "it has begun anew"
 
 
 def test_a_step_that_is_shorter_than_usual_makes_good_for_nothing() -> None:

@@ -25,12 +25,12 @@ def test_while_others_come_it_leaves_some() -> None:
 
 def test_while_others_come_or_run_it_joins_one_at_a_time() -> None:
     assert room(27, 24, 0, 0, 1.0) == Room(27, 1)
-    assert room(27, 24, 2, 1, LONG_AGO_S) == Room(22, 1, 1)
+    assert room(27, 24, 2, 1, 0.0) == Room(22, 1, 1)
     assert room(27, 24, 2, 2, LONG_AGO_S) == Room(22, 25, 2), "nobody else waits for its prompts"
 
 
 def test_others_are_spared_the_next_prompt_for_a_while() -> None:
-    assert room(27, 24, 2, 1, LONG_AGO_S, pause_s=0.1) == Room(22, 0, 1)
+    assert room(27, 24, 2, 1, 0.0, pause_s=0.1) == Room(22, 0, 1)
     assert room(27, 24, 2, 1, 1.0, pause_s=math.inf) == Room(22, 0, 1)
     assert room(27, 24, 2, 2, LONG_AGO_S, pause_s=math.inf) == Room(22, 25, 2)
     read = Prefill(100.0, 0.5)

@@ -2,6 +2,7 @@
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from autoscaler.policy import BACKLOG
 from producer.settings import Settings
 from producer.tables import Limits, Model, Redis, Scaling, Tier
+from scheduler.preemption import PACE
 from simulator.hardware import DeviceType, Hardware
 from simulator.order import FIFO, LIVE, STRICT, Order
 from simulator.outcome import Fate, Outcome
@@ -113,6 +115,22 @@ def test_fifo_is_so_over_the_tiers_and_strict_priority_serves_the_fast_one_first
 
     assert median_wait(STRICT, 0) < 0.5 * median_wait(STRICT, 1)
     assert median_wait(FIFO, 0) == pytest.approx(median_wait(FIFO, 1), rel=0.1)
+
+
+def test_batch_requests_join_one_that_is_held_one_at_a_time_and_with_pauses() -> None:
+    tiers = {"fast": TIERS["fast"], "slow": Tier(target_wait_s=600, weight=1, preemptible=True)}
+    model = Model(engine="generate", source="m", tiers=("fast", "slow"), min_replicas=1, max_concurrency=16)
+    settings_ = Settings(tiers=tiers, models={"m": model})
+    service = ServiceModel(0.01, 0.001, 0.001)
+    hardware = Hardware((DeviceType(type="gpu", count=1),), {"m": service})
+    at, prompt, count = 10.0, 100, 4
+    tokens = [10_000] + [10] * count
+    trace = Trace([at] + [at + 1] * count, [0] + [prompt] * count, tokens)
+    trace = replace(assign(trace, settings_), tier=[0] + [1] * count, tiers=("fast", "slow"))
+    outcome = Simulation(settings_, hardware, trace, BACKLOG, LIVE).run()
+    stall_s = prompt * service.prompt_token_s
+    joined = [at + 1 + n * (1 + PACE) * stall_s for n in range(count)]
+    assert outcome.started[1:] == pytest.approx(joined)
 
 
 def test_a_tenant_that_asks_for_much_does_not_delay_one_that_asks_for_little() -> None:

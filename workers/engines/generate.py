@@ -161,7 +161,8 @@ class GenerateEngine:
                     self._end(generation, Preempted(f"job {generation.request.id} was given back"))
             else:
                 self._progress += len(message)
-                self._reports += self._stalls.step([output.request_id for output in message], time.monotonic())
+                alive = [output.request_id for output in message if output.error is None]
+                self._reports += self._stalls.step(alive, time.monotonic())
                 for output in message:
                     self._read(output)
         self._expire()

@@ -77,8 +77,8 @@ class Prefilled:
     """No prompt of a request is being read any more, which has kept others that run waiting for their tokens for
     ``stall_s`` seconds in all; 0 where a server sees to it that prompts do not.
 
-    An engine with ``slots`` tells it of every request that begins, before its :class:`Outcome`; of one with more inputs
-    than places perhaps several times.
+    An engine with ``slots`` tells it of every request that begins, unless that ends before, and never after its
+    :class:`Outcome`; of one with more inputs than places perhaps several times.
     """
 
     id: str
