@@ -73,7 +73,7 @@ class Ledger:
         self._lock = threading.Lock()
         self._held: dict[str, str] = {}  # lease -> job id
         self._alone = ""  # lease of a suspect, which shares the worker with nobody
-        self._waiters: set[str] = set()  # leases of jobs of preemptible tiers
+        self._waiters: set[str] = set()  # leases of jobs of preemptible tiers, where there are slots
         self._preemptible: dict[str, None] = {}  # of these, those that may be preempted, oldest first
         self._others_at = -math.inf  # when a job of a tier that is not preemptible was taken, on the monotonic clock
         self._unread: set[str] = set()  # leases of jobs of preemptible tiers whose prompts are still to be read
@@ -142,9 +142,8 @@ class Ledger:
                 self._alone = job.lease
             if job.queue not in self.queue.preemptible:
                 self._others_at = time.monotonic()
-                continue
-            self._waiters.add(job.lease)
-            if self.taker.slots:
+            elif self.taker.slots:
+                self._waiters.add(job.lease)
                 self._unread.add(job.lease)
                 if not (overdue or job.dated or job.lease == self._alone):
                     self._preemptible[job.lease] = None

@@ -32,33 +32,27 @@ class Yielding:
         self._workers: list[dict[Worker, None]] = [{} for _ in sim.trace.models]
         """Those that may hold preemptible requests."""
         self._wakes: dict[Worker, float] = {}
-        """When those that make a pause look again, as it was last known."""
+        """When those that made a pause look again: the last time that was noted of each."""
 
     def room(self, worker: Worker, now: float) -> Room:
         """What a worker may take with nobody giving way."""
         if not self._on:
             return Room.of(worker.room)
         held, preemptible = worker.running, len(worker.preemptible)
+        beside_others = held > preemptible
+        next_at = worker.prefill.next_at(beside_others)
+        if next_at > now and self._wakes.get(worker) != next_at:
+            self._wakes[worker] = next_at
+            self._sim.events.add(next_at, What.PAUSE_OVER, worker)
         room = preemption.room(
             worker.room + held,
             worker.slots,
             held,
             preemptible - len(worker.kept),
-            others_s=0.0 if held > preemptible else now - worker.others_at,
-            pause_s=self._next_at(worker) - now,
+            others_s=0.0 if beside_others else now - worker.others_at,
+            pause_s=next_at - now,
         )
-        self._wake(worker, now)
         return Room(room.free, room.preemptible)
-
-    def _next_at(self, worker: Worker) -> float:
-        return worker.prefill.next_at(beside_others=worker.running > len(worker.preemptible))
-
-    def _wake(self, worker: Worker, now: float) -> None:
-        """Have a worker that makes a pause look again when it is over."""
-        next_at = self._next_at(worker)
-        if next_at > now and self._wakes.get(worker) != next_at:
-            self._wakes[worker] = next_at
-            self._sim.events.add(next_at, What.PAUSE_OVER, worker)
 
     def admit(self, worker: Worker, requests: Sequence[int], overdue: bool, now: float) -> float:
         """A worker takes these; see :meth:`Worker.admit`. Those that were overdue are not to be preempted."""
@@ -75,14 +69,11 @@ class Yielding:
             worker.kept |= found
         else:
             self._workers[worker.model][worker] = None
-        self._wake(worker, now)
         return due
 
     def resume(self, whom: object, now: float) -> None:
         """A worker's pause is over."""
         worker: Worker = whom  # type: ignore[assignment]  # the payload of this kind of event
-        if self._wakes.get(worker) == now:
-            del self._wakes[worker]
         if worker.accepts:
             self._sim.feed(worker, now)
 

@@ -104,8 +104,9 @@ def _lost(console: Console, pairs: list[tuple[Round, Round]]) -> Bar:
     seen = f"jobs/s {spread('jobs_per_s')}, the worker's CPU time {spread('cpu_s')}"
     console.print(
         f"A worker with {TENANTS} tenants beside one without, {len(pairs)} pairs of rounds, median, quartiles: {seen}. "
-        f"Batches of {batch[0]:.1f} jobs and {batch[1]:.1f} with. Tenants add {lost:+.2%} of a job's CPU time in "
-        f"the worker's event loop; of the server's, a job takes {server[0] * 1e6:.0f} and {server[1] * 1e6:.0f} us."
+        f"Batches of {batch[0]:.1f} jobs without tenants, {batch[1]:.1f} with; of the server's CPU time, a job takes "
+        f"{server[0] * 1e6:.0f} and {server[1] * 1e6:.0f} us. In the worker's event loop, tenants add {lost:+.2%} of a "
+        "job's CPU time."
     )
     return Bar("throughput lost", round(lost, 4), 0.01, note=f"event loop's, of a job's CPU time; as seen: {seen}")
 
