@@ -81,7 +81,7 @@ bench: bench-setup ## the benchmarks, each beside its baseline; the last line of
 	$(BIN)/python -m benchmarks.devices
 
 test: setup ## all tests: unit, integration (a real server), acceptance (real processes, real models)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 # vLLM pins other versions than ours, hence an environment of its own. torchvision and the like come built for CUDA
 # and then keep transformers from being imported beside a CPU build of torch; text needs none of them.
