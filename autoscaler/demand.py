@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from producer.situation import left_to_others
+from producer.reserved_slots import left_to_others
 
 from .roster import Phase, Worker
 

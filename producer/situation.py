@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from . import keys
 from .estimate import Ahead, Errors, Situation
 from .heartbeat import Heartbeat, WorkerState
-from .tables import RESERVE
+from .reserved_slots import left_to_others
 
 if TYPE_CHECKING:
     from .settings import Settings
@@ -74,12 +74,6 @@ def lengths(replies: Sequence[Any]) -> list[int]:
     return [
         (length if isinstance(length, int) else 0) + int(more or 0) for length, more in zip(plain, laned, strict=True)
     ]
-
-
-def left_to_others(settings: Settings, tier: str, slots: int, arrivals_per_s: Mapping[str, float]) -> int:
-    """How many of a worker's slots are not for the tier: those that a preemptible one leaves to others that come."""
-    others = any(per_s and not settings.tiers[each].preemptible for each, per_s in arrivals_per_s.items())
-    return int(slots * RESERVE) if others and settings.tiers[tier].preemptible else 0
 
 
 def situation(sizes: object, settings: Settings, model: str, place: Place, beats: Sequence[Heartbeat]) -> Situation:

@@ -45,10 +45,6 @@ class Redis(_Table):
     result_ttl_s: Seconds = 86_400.0
 
 
-RESERVE = 1 / 6
-"""Share of a worker's slots that preemptible tiers leave to the others, rounded down: none of fewer than six."""
-
-
 class Tier(_Table):
     """An SLA tier: ``target_wait_s`` is when a job is due, ``weight`` how much a second counts by which it is late."""
 

@@ -23,7 +23,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from producer.tables import RESERVE
+from producer.reserved_slots import reserved
 
 J = TypeVar("J")
 
@@ -93,8 +93,8 @@ def room(capacity: int, slots: int, held: int, preemptible: int, others_s: float
         return Room.of(ahead)
     rest = ahead
     if others_s < LATELY_S:
-        reserved = int(slots * RESERVE)
-        rest = min(ahead, slots - reserved - held if reserved else ahead, 0 if pause_s > 0 else 1)
+        kept = reserved(slots)
+        rest = min(ahead, slots - kept - held if kept else ahead, 0 if pause_s > 0 else 1)
     if not preemptible:
         return Room(ahead, rest)
     free = max(0, min(ahead, slots - held))  # behind a preemptible job it would wait for that job's end

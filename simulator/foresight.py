@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from autoscaler.demand import Demand
 from producer.estimate import Ahead, Errors, Estimate, Situation, estimate
-from producer.situation import left_to_others
+from producer.reserved_slots import left_to_others
 
 if TYPE_CHECKING:
     from .run import Simulation

@@ -5,6 +5,9 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
+from producer import Settings
+from producer.reserved_slots import left_to_others
+from producer.tables import Model
 from scheduler.lanes import Lanes, Waiting, claim
 from scheduler.preemption import LATELY_S, PACE, Prefill, Room, room, victims
 from scheduler.priority import Rank
@@ -21,6 +24,15 @@ def test_while_others_come_it_leaves_some() -> None:
     assert room(27, 24, 20, 20, 1.0) == Room(4, 0, 20)
     assert room(27, 24, 19, 19, 1.0) == Room(5, 1, 19)
     assert room(5, 5, 4, 4, 1.0) == Room(1, 1, 4), "of fewer than six slots none"
+
+
+def test_estimates_expect_the_slots_to_be_reserved_that_a_worker_reserves() -> None:
+    fleet = Settings(models={"m": Model(engine="echo")})
+    for slots in range(1, 100):
+        for_others = left_to_others(fleet, "batch", slots, {"interactive": 1.0})
+        assert room(2 * slots, slots, slots - for_others - 1, 0, 1.0).preemptible == 1
+        if for_others:
+            assert room(2 * slots, slots, slots - for_others, 0, 1.0).preemptible == 0
 
 
 def test_while_others_come_or_run_it_joins_one_at_a_time() -> None:
