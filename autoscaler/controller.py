@@ -14,7 +14,7 @@ from producer import heartbeat, keys
 from scheduler.queues import observe
 
 from . import roster
-from .decisions import Decision, Hold, Start
+from .decisions import Decision, Drain, Hold, Start
 from .demand import Demand
 from .foresights import Foresights
 from .journal import Journal
@@ -138,9 +138,8 @@ class Controller:
         self._note_ended(now)
         seen = self._observe(now)
         decisions = self.reconciler.decide(seen)
-        for decision in decisions:
-            with self._troubles.of(decision.model, "a decision could not be carried out"):
-                self._act(now, decision)
+        if not self._carry_out(now, decisions):
+            return
         self.journal.held(now, decisions)
         with self._troubles.of("what is wanted", "'stoker explain' is not told"):
             mind = self.reconciler
@@ -215,9 +214,28 @@ class Controller:
                 self.reconciler.failed(now, ended.model, ended.lived_s, ended.cause, served)
                 self.journal.lost(now, ended)
 
-    def _act(self, now: float, decision: Decision) -> None:
-        if isinstance(decision, Hold):
-            return
+    def _carry_out(self, now: float, decisions: Sequence[Decision]) -> bool:
+        """Act on the decisions, each only while the lease holds that they were made under.
+
+        Observing may take longer than the lease lasts; another autoscaler may then have acted already. Each check
+        renews the lease, so that it does not run out during the act itself.
+
+        Returns:
+            False when the lease was lost: what was left of the decisions is dropped.
+        """
+        for decision in decisions:
+            if isinstance(decision, Hold):
+                continue
+            if not self.leader.renew():
+                log.warning(
+                    "the lease ran out during this round (it lasts %g s): its decisions are dropped", self.leader.ttl_s
+                )
+                return False
+            with self._troubles.of(decision.model, "a decision could not be carried out"):
+                self._act(now, decision)
+        return True
+
+    def _act(self, now: float, decision: Start | Drain) -> None:
         if not isinstance(decision, Start):
             self.launcher.drain(decision.worker, decision.grace_s)
             self.journal.decided(now, decision, decision.worker)

@@ -35,6 +35,10 @@ AGAIN_AFTER_S = 60.0
 class NoLease(Leader):
     """Leads nobody, and so need not ask."""
 
+    def renew(self) -> bool:
+        """Always."""
+        return True
+
     def confirm(self) -> bool:
         """Always."""
         return True

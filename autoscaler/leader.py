@@ -44,9 +44,13 @@ class Leader:
         self._renew = redis.register_script(RENEW)
         self._release = redis.register_script(RELEASE)
 
+    def renew(self) -> bool:
+        """Renew the lease that is held. False when it ran out, whether or not another contender has it now."""
+        return bool(self._renew(keys=[keys.leader()], args=[self.name, int(self.ttl_s * 1000)]))
+
     def confirm(self) -> bool:
         """Renew the lease, or take it when it is free. True while this contender leads."""
-        if self._renew(keys=[keys.leader()], args=[self.name, int(self.ttl_s * 1000)]):
+        if self.renew():
             return True
         return bool(self.redis.set(keys.leader(), self.name, nx=True, px=int(self.ttl_s * 1000)))
 

@@ -343,6 +343,42 @@ def test_a_second_autoscaler_waits_and_takes_over_with_the_same_workers(rig: Rig
     assert rig.swept == 3
 
 
+def test_decisions_are_dropped_when_the_lease_ran_out_while_they_were_made(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig.push()
+    look = rig.probe.devices
+
+    def slow_look() -> list[Device]:
+        rig.redis.set(keys.leader(), b"rival")  # as when NVML took longer than the lease lasts
+        return look()
+
+    rig.probe.devices = slow_look  # type: ignore[method-assign]  # a look that takes long
+    rig.controller.round()
+    assert rig.launcher.started == 0
+    assert "the lease ran out during this round" in caplog.text
+    assert rig.redis.get(keys.leader()) == b"rival"
+    rig.probe.devices = look  # type: ignore[method-assign]
+    rig.redis.delete(keys.leader())
+    rig.controller.round()
+    assert rig.launcher.started == 1
+
+
+def test_each_decision_is_fenced_by_the_lease(rig: Rig) -> None:
+    rig.probe.found = [Device(f"cpu:{n}", "cpu", "slot", 4) for n in range(2)]
+    rig.push("m")
+    rig.push("n")
+    start = rig.launcher.start
+
+    def slow_start(placement: Placement) -> str:
+        rig.redis.delete(keys.leader())  # ran out, and nobody has taken it yet
+        return start(placement)
+
+    rig.launcher.start = slow_start  # type: ignore[method-assign]  # a start that takes long
+    rig.controller.round()
+    assert rig.launcher.started == 1
+
+
 def test_stopping_leaves_the_workers_and_gives_up_the_lease(rig: Rig) -> None:
     rig.push()
     rig.controller.start()
