@@ -13,14 +13,14 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from producer.connection import connect
-from producer.errors import ConfigError
+from producer.contract.connection import connect
+from producer.contract.errors import ConfigError
 
 from .controller import Controller
+from .devices.nvml import choose_probe
 from .dry_run import NoLease, Onlooker, Told
 from .fleet_file import FleetFile
 from .launchers.local import LocalLauncher
-from .nvml import choose_probe
 from .sweep import Sweep
 
 

@@ -10,33 +10,33 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from producer import heartbeat, keys
-from scheduler.queues import observe
+from producer.contract import heartbeat, keys
+from scheduler.queue_lengths import observe
 
 from . import roster
-from .decisions import Decision, Drain, Hold, Start
-from .demand import Demand
+from .actions.decision import Decision, Drain, Hold, Start
+from .devices.placement import tenants
+from .error_isolation import AWAY, Troubles
 from .foresights import Foresights
 from .journal import Journal
 from .launchers.protocol import Launcher, LaunchError, Placement
 from .leader import Leader
 from .observation import Observation
-from .placement import tenants
-from .policy import named
+from .published_view import sizes_view
 from .reconciler import Reconciler
-from .trouble import AWAY, Troubles
-from .views import sizes_view
+from .sizing.demand import Demand
+from .sizing.policy import named
 
 if TYPE_CHECKING:
     from redis import Redis
 
-    from producer.settings import Settings
-    from scheduler.queues import ModelQueues
+    from producer.contract.settings import Settings
+    from scheduler.queue_lengths import ModelQueues
 
-    from .devices import Probe
-    from .policy import Policy
-    from .quarantine import Health
+    from .devices.device import Probe
+    from .devices.quarantine import Health
     from .roster import Worker
+    from .sizing.policy import Policy
 
 log = logging.getLogger(__name__)
 

@@ -21,12 +21,12 @@ from .leader import Leader
 if TYPE_CHECKING:
     from redis import Redis
 
-    from producer.estimate import Errors
-    from producer.heartbeat import Heartbeat
+    from producer.contract.heartbeat import Heartbeat
+    from producer.estimates.wait_time import Errors
 
-    from .decisions import Drain, Inputs, Start
+    from .actions.decision import Drain, Inputs, Start
+    from .devices.quarantine import Health
     from .launchers.protocol import Ended, Placement
-    from .quarantine import Health
 
 AGAIN_AFTER_S = 60.0
 """What would be done is never done, and so decided in every round. It is told again when it was not for so long."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from producer.errors import ConfigError
-from producer.settings import Settings
+from producer.contract.errors import ConfigError
+from producer.contract.settings import Settings
 
 log = logging.getLogger(__name__)
 

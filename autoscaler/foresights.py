@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from producer.waiting import recall
+from producer.estimates.queued_job import recall
 
-from .foresight import Foresight
+from .estimate_calibration import Foresight
 
 if TYPE_CHECKING:
     from redis import Redis
 
-    from producer.settings import Settings
-    from scheduler.queues import ModelQueues
+    from producer.contract.settings import Settings
+    from scheduler.queue_lengths import ModelQueues
 
-    from .demand import Demand
     from .journal import Journal
     from .roster import Worker
+    from .sizing.demand import Demand
 
 
 class Foresights:

@@ -9,22 +9,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from producer import keys
+from producer.contract import keys
 
-from . import medical_record
-from .decisions import Decision, Drain, Hold, Inputs, Start
-from .placement import by_device, summary
-from .quarantine import WELL, Health
-from .views import SIZES, Sizes
+from .actions.decision import Decision, Drain, Hold, Inputs, Start
+from .devices import quarantine_record
+from .devices.placement import by_device, summary
+from .devices.quarantine import WELL, Health
+from .published_view import SIZES, Sizes
 
 if TYPE_CHECKING:
     from redis import Redis
 
-    from producer.estimate import Errors
+    from producer.estimates.wait_time import Errors
 
-    from .devices import Device
+    from .devices.device import Device
+    from .devices.placement import Tenant
     from .launchers.protocol import Ended
-    from .placement import Tenant
 
 log = logging.getLogger(__name__)
 
@@ -93,14 +93,14 @@ class Journal:
 
     def recall(self) -> dict[str, Health]:
         """What is remembered of the devices of this machine."""
-        known = medical_record.read(self.redis, self.host)
+        known = quarantine_record.read(self.redis, self.host)
         self._kept = dict(known)
         return known
 
     def pardons(self) -> dict[str, Health]:
         """The devices in quarantine that somebody has released (``stoker release``), as they are to be remembered."""
         out = {name for name, one in self._kept.items() if one.fault is not None}
-        written = medical_record.read(self.redis, self.host) if out else {}
+        written = quarantine_record.read(self.redis, self.host) if out else {}
         return {name: one for name, one in written.items() if name in out and one.fault is None}
 
     def show(self, now: float, source: str, devices: Sequence[Device], held: Sequence[Tenant], ttl_s: float) -> None:
@@ -131,7 +131,7 @@ class Journal:
         self.redis.set(key, view, px=int(ttl_s * 1000))
 
     def _keep(self, device: str, health: Health) -> None:
-        medical_record.write(self.redis, self.host, device, health)
+        quarantine_record.write(self.redis, self.host, device, health)
 
     def _add(self, now: float, action: str, model: str, worker: str, device: str, reason: str, inputs: Inputs) -> None:
         log.info("%s %s", action, " ".join(part for part in (model, worker, device, reason) if part))

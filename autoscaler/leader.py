@@ -7,7 +7,7 @@ import secrets
 import socket
 from typing import TYPE_CHECKING
 
-from producer import keys
+from producer.contract import keys
 
 if TYPE_CHECKING:
     from redis import Redis

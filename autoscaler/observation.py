@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from . import backoff
+from .actions import backoff
 
 if TYPE_CHECKING:
-    from producer.settings import Settings
+    from producer.contract.settings import Settings
 
-    from .backoff import Backoff
-    from .demand import Demand
-    from .devices import Device
-    from .history import History
+    from .actions.backoff import Backoff
+    from .devices.device import Device
     from .roster import Worker
-    from .sizing import Size
+    from .sizing.demand import Demand
+    from .sizing.history import History
+    from .sizing.size import Size
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,20 +8,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from .decide import decide
-from .demand import Demand, Traffic, assess, watch
+from .actions.decide import decide
+from .devices.placement import with_states
+from .devices.quarantine import Health, quarantine
 from .observation import Memory, Observation
-from .placement import with_states
-from .quarantine import Health, quarantine
+from .sizing.demand import Demand, Traffic, assess, watch
 
 if TYPE_CHECKING:
-    from producer.settings import Settings
-    from scheduler.queues import ModelQueues
+    from producer.contract.settings import Settings
+    from scheduler.queue_lengths import ModelQueues
 
-    from .decisions import Decision
-    from .devices import Device
-    from .policy import Policy
+    from .actions.decision import Decision
+    from .devices.device import Device
     from .roster import Worker
+    from .sizing.policy import Policy
 
 
 class Reconciler:
@@ -68,7 +68,8 @@ class Reconciler:
         workers: Sequence[Worker],
         measured: Mapping[str, float],
     ) -> Demand:
-        """A model's demand, after another look at its queues. Arguments as of :func:`~autoscaler.demand.assess`."""
+        """A model's demand, after another look at its queues. Arguments as of
+        :func:`~autoscaler.sizing.demand.assess`."""
         traffic = watch(self._traffic.get(queues.model), now, queues)
         self._traffic[queues.model] = traffic
         return assess(now, settings, queues, traffic, workers, measured)

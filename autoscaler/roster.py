@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from producer.heartbeat import WorkerState
+from producer.contract.heartbeat import WorkerState
 
 if TYPE_CHECKING:
-    from producer.heartbeat import Heartbeat
+    from producer.contract.heartbeat import Heartbeat
 
     from .launchers.protocol import Launched
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from scheduler.queue import Queue
+from scheduler.lease.queue import Queue
 
-from .trouble import Troubles
+from .error_isolation import Troubles
 
 if TYPE_CHECKING:
     from redis import Redis
 
-    from producer.settings import Settings
+    from producer.contract.settings import Settings
 
 
 log = logging.getLogger(__name__)

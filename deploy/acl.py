@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from producer import keys
-from producer.errors import ConfigError
-from producer.settings import Settings
+from producer.contract import keys
+from producer.contract.errors import ConfigError
+from producer.contract.settings import Settings
 
 CONNECTION = (
     "ping",
@@ -160,7 +160,8 @@ def _registry() -> list[Grant]:
 
 
 def _lanes(fleet: Fleet) -> list[Grant]:
-    """What ``submit.lua`` does to the lanes of tenants, and what admission counts in them (``producer/arrival.py``). Of
+    """What ``submit.lua`` does to the lanes of tenants, and what admission counts in them
+    (``producer/estimates/on_arrival.py``). Of
     those jobs it sees none but the next of a lane."""
     models = fleet.models
     return [

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from autoscaler.views import SIZES, Sizes, Wanted
-from producer import heartbeat, keys
-from producer.heartbeat import Heartbeat
+from autoscaler.published_view import SIZES, Sizes, Wanted
+from producer.contract import heartbeat, keys
+from producer.contract.heartbeat import Heartbeat
 
 from .decision import Decision, decision
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import redis
 
-from producer import heartbeat, keys
-from producer.connection import connect
-from producer.errors import StokerError
-from producer.settings import Settings
+from producer.contract import heartbeat, keys
+from producer.contract.connection import connect
+from producer.contract.errors import StokerError
+from producer.contract.settings import Settings
 
 if TYPE_CHECKING:
     from redis import Redis

@@ -12,11 +12,11 @@ mpl.use("Agg")  # no screen is needed
 import matplotlib.pyplot as plt
 from matplotlib.ticker import MaxNLocator
 
-from producer.errors import ConfigError
+from producer.contract.errors import ConfigError
 
 if TYPE_CHECKING:
     from simulator.hardware import Hardware
-    from simulator.outcome import Outcome
+    from simulator.results.outcome import Outcome
 
 _TIERS = ("#d1495b", "#edae49", "#30638e", "#6c757d", "#8d6a9f", "#5d737e")
 _TYPES = ("#3d5a80", "#98c1d9", "#ee6c4d", "#293241")

@@ -8,19 +8,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from autoscaler.launchers import records
-from producer import heartbeat, keys
-from producer.address import shown
-from producer.heartbeat import Heartbeat
-from scheduler.queues import ModelQueues, observe
+from producer.contract import heartbeat, keys
+from producer.contract.heartbeat import Heartbeat
+from producer.contract.redis_url import shown
+from scheduler.queue_lengths import ModelQueues, observe
 
-from . import flower, gateway, strays
+from . import strays
 from .decision import Decision, decision
+from .machine import flower, gateway
 from .strays import Stray
 
 if TYPE_CHECKING:
     from redis import Redis
 
-    from producer.settings import Settings
+    from producer.contract.settings import Settings
 
 DECISIONS = 8
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from producer import keys
+from producer.contract import keys
 
 if TYPE_CHECKING:
     from redis import Redis
 
-    from producer.settings import Settings
+    from producer.contract.settings import Settings
 
 # Kombu's own names (kombu.transport.redis: keyprefix_queue, sep, PRIORITY_STEPS); a test compares them.
 BINDINGS = "_kombu.binding."

@@ -2,7 +2,7 @@
 
 from .async_client import AsyncClient
 from .client import Client
-from .errors import (
+from .contract.errors import (
     BrokerUnavailable,
     ConfigError,
     DeadlineUnreachable,
@@ -16,8 +16,8 @@ from .errors import (
     UnknownModel,
     UnknownTier,
 )
-from .job import Job, Result, Status
-from .settings import Settings
+from .contract.job import Job, Result, Status
+from .contract.settings import Settings
 from .stream import Piece
 
 __all__ = [

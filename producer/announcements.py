@@ -6,11 +6,11 @@ import asyncio
 from asyncio import Future, Task
 from typing import TYPE_CHECKING
 
-from . import envelope, keys
+from .cancel_tasks import end
 from .collect import AT_ONCE, RECHECK_S
-from .ending import end
+from .contract import celery_message, keys
+from .contract.settings import Settings
 from .outage import Outage, persist
-from .settings import Settings
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -125,7 +125,7 @@ class Announcements:
             outage.end()
 
     def _told(self, name: bytes, stored: bytes | str | None) -> None:
-        if name in self._waiting and envelope.is_final(stored):
+        if name in self._waiting and celery_message.is_final(stored):
             for future in list(self._waiting[name]):
                 if not future.done():
                     future.set_result(stored)

@@ -14,17 +14,17 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from . import envelope, heartbeat, keys
-from .admission import Admission, admit, concerns
 from .announcements import Announcements
-from .arrival import Arrival
 from .client import build, outcome, revoke
-from .connection import AWAY, close_async, connect_async
-from .errors import ResultTimeout, StokerError
-from .job import Item, Job, Result, Status
+from .contract import celery_message, heartbeat, keys
+from .contract.connection import AWAY, close_async, connect_async
+from .contract.errors import ResultTimeout, StokerError
+from .contract.job import Item, Job, Result, Status
+from .contract.settings import Settings
+from .estimates.admission import Admission, admit, concerns
+from .estimates.on_arrival import Arrival
 from .multiplex import Multiplex
 from .outage import Outage
-from .settings import Settings
 from .stream import AT_ONCE, Piece, Reading, entries
 from .submission import CANCEL_LUA, SUBMIT_LUA, Deadline, arguments, confirm, plan, unavailable
 
@@ -77,7 +77,7 @@ class AsyncClient:
         """The job as :meth:`submit` would queue it now; see :meth:`producer.client.Client.admit`."""
         if not concerns(job, admission):
             return job
-        envelope.check(job, self.settings)
+        celery_message.check(job, self.settings)
         arrival = Arrival(job, self.settings, datetime.now(UTC))
         try:
             async with self.redis.pipeline(transaction=False) as pipe:
@@ -187,15 +187,15 @@ class AsyncClient:
         """Where the job is now; see :meth:`producer.client.Client.status`."""
         try:
             stored = await self.redis.get(keys.result(job_id))
-            if stored is not None and envelope.is_final(stored):
-                return envelope.status(stored)
+            if stored is not None and celery_message.is_final(stored):
+                return celery_message.status(stored)
             running = any(heartbeat.mark(job_id) in beat.running for beat in await self._beats())
         except AWAY as error:
             raise unavailable(error, self.settings, "asking for a status") from error
         return Status.RUNNING if running else Status.QUEUED
 
     async def _beats(self) -> list[heartbeat.Heartbeat]:
-        """As :func:`producer.heartbeat.read_all`, which both clients must agree with."""
+        """As :func:`producer.contract.heartbeat.read_all`, which both clients must agree with."""
         found = await self.redis.zrange(keys.workers(), 0, -1)
         names = sorted(heartbeat.text(name) for name in found)
         return heartbeat.parse(await self.redis.mget([keys.worker(name) for name in names]), names) if names else []
@@ -205,7 +205,7 @@ class AsyncClient:
         try:
             cancelled = await self._cancel(
                 [keys.result(job_id), keys.cancelled()],
-                [job_id, envelope.cancelled_meta(job_id), int(self.settings.redis.result_ttl_s * 1000)],
+                [job_id, celery_message.cancelled_meta(job_id), int(self.settings.redis.result_ttl_s * 1000)],
             )
             if cancelled:
                 await asyncio.to_thread(revoke, self.settings, job_id)

@@ -13,19 +13,19 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoPermissionError
 from redis.retry import Retry
 
-from . import envelope, heartbeat, keys
-from .admission import Admission, admit, concerns
-from .arrival import Arrival
 from .collect import RECHECK_S, Collector
-from .connection import AWAY, close, connect, transport_options
-from .errors import BrokerUnavailable, ResultTimeout, StokerError
-from .job import Item, Job, Result, Status
-from .obstacle import obstacle
+from .contract import celery_message, heartbeat, keys
+from .contract.connection import AWAY, close, connect, transport_options
+from .contract.errors import BrokerUnavailable, ResultTimeout, StokerError
+from .contract.job import Item, Job, Result, Status
+from .contract.settings import Settings
+from .estimates.admission import Admission, admit, concerns
+from .estimates.on_arrival import Arrival
+from .estimates.queued_job import Waiting, look
+from .estimates.readiness import obstacle
 from .outage import Outage
-from .settings import Settings
 from .stream import AT_ONCE, Piece, Reading, entries
 from .submission import CANCEL_LUA, SUBMIT_LUA, Deadline, arguments, confirm, instant, plan, unavailable
-from .waiting import Waiting, look
 
 
 class Client:
@@ -102,7 +102,7 @@ class Client:
         """
         if not concerns(job, admission):
             return job
-        envelope.check(job, self.settings)
+        celery_message.check(job, self.settings)
         arrival = Arrival(job, self.settings, datetime.now(UTC))
         try:
             with self._redis.pipeline(transaction=False) as pipe:
@@ -218,7 +218,7 @@ class Client:
             yield from reading.read(entries(found))
             if ended and not found:
                 break
-            if ended is None and envelope.is_final(stored):
+            if ended is None and celery_message.is_final(stored):
                 ended = outcome(stored)  # and look once more for what was written before it
             elif not found and reading.overdue:
                 raise ResultTimeout(f"job {job_id} made nothing for {timeout} s; it goes on, ask again")
@@ -253,8 +253,8 @@ class Client:
         """
         try:
             stored = self._redis.get(keys.result(job_id))
-            if stored is not None and envelope.is_final(stored):
-                return envelope.status(stored)
+            if stored is not None and celery_message.is_final(stored):
+                return celery_message.status(stored)
             running = any(heartbeat.mark(job_id) in beat.running for beat in heartbeat.read_all(self._redis))
         except AWAY as error:
             raise unavailable(error, self.settings, "asking for a status") from error
@@ -302,7 +302,7 @@ class Client:
         try:
             cancelled = self._cancel(
                 [keys.result(job_id), keys.cancelled()],
-                [job_id, envelope.cancelled_meta(job_id), int(self.settings.redis.result_ttl_s * 1000)],
+                [job_id, celery_message.cancelled_meta(job_id), int(self.settings.redis.result_ttl_s * 1000)],
             )
             if cancelled:
                 revoke(self.settings, job_id)
@@ -321,7 +321,7 @@ class Client:
             with self._redis.pipeline(transaction=False) as pipe:
                 for job_id in job_ids:
                     names = [keys.result(job_id), keys.cancelled()]
-                    self._cancel(names, [job_id, envelope.cancelled_meta(job_id), ttl_ms], client=pipe)
+                    self._cancel(names, [job_id, celery_message.cancelled_meta(job_id), ttl_ms], client=pipe)
                 pipe.execute()
             if job_ids:
                 revoke(self.settings, list(job_ids))
@@ -389,6 +389,6 @@ def revoke(settings: Settings, job_id: str | list[str]) -> None:
 def outcome(stored: bytes) -> Result | StokerError:
     """The result of a job that ended, or its failure as a value."""
     try:
-        return envelope.decode(stored)
+        return celery_message.decode(stored)
     except StokerError as error:
         return error

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from . import envelope, keys
+from .contract import celery_message, keys
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -105,7 +105,7 @@ class Collector:
         if message["type"] == "subscribe":
             self._unconfirmed.discard(name)
             self._confirmed.append(name)
-        elif message["type"] == "message" and envelope.is_final(message["data"]) and name in self._waiting:
+        elif message["type"] == "message" and celery_message.is_final(message["data"]) and name in self._waiting:
             self._found.append((self._waiting.pop(name), message["data"]))
 
     def _to_look_up(self) -> list[bytes]:
@@ -122,5 +122,5 @@ class Collector:
 
     def _look_up(self, names: list[bytes]) -> None:
         for name, stored in zip(names, self._redis.mget(names), strict=True):
-            if isinstance(stored, bytes) and envelope.is_final(stored):
+            if isinstance(stored, bytes) and celery_message.is_final(stored):
                 self._found.append((self._waiting.pop(name), stored))

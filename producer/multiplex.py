@@ -12,11 +12,11 @@ from asyncio import Future, Task
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from . import keys
-from .connection import AWAY
-from .ending import end
+from .cancel_tasks import end
+from .contract import keys
+from .contract.connection import AWAY
+from .contract.settings import Settings
 from .outage import RETRY_S, Outage, persist
-from .settings import Settings
 from .stream import AT_ONCE, Entry, by_stream
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-from .connection import AWAY
-from .errors import BrokerUnavailable
-from .settings import Settings
+from .contract.connection import AWAY
+from .contract.errors import BrokerUnavailable
+from .contract.settings import Settings
 from .submission import unavailable
 
 OUTAGE_S = 30.0

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import StokerError
+from .contract.errors import StokerError
 
 AT_ONCE = 100
 """Most entries read in one step: what a slow reader holds of a fast writer."""

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from . import envelope, keys
-from .errors import BrokerUnavailable, QueueFull, QuotaExceeded
-from .job import Job
-from .scripts import script
-from .settings import Settings
-from .tenants import DEFAULT, quoted
-from .trouble import trouble
+from .contract import celery_message, keys
+from .contract.errors import BrokerUnavailable, QueueFull, QuotaExceeded
+from .contract.job import Job
+from .contract.lua import script
+from .contract.redis_errors import trouble
+from .contract.settings import Settings
+from .contract.tenants import DEFAULT, quoted
 
 SUBMIT_LUA = script(__package__, "submit.lua")
 CANCEL_LUA = script(__package__, "cancel.lua")
@@ -80,10 +80,10 @@ def plan(jobs: Iterable[Job], settings: Settings) -> tuple[list[str], list[Push]
     ids: list[str] = []
     pushes: defaultdict[tuple[str, str, str], list[Push]] = defaultdict(list)
     for job in jobs:
-        envelope.check(job, settings)
+        celery_message.check(job, settings)
         job_id = job.id
-        message = envelope.encode(job, job_id)
-        envelope.check_size(message, job, settings)
+        message = celery_message.encode(job, job_id)
+        celery_message.check_size(message, job, settings)
         lane = "" if job.tenant == DEFAULT and job.deadline is None else job.tenant
         alike = pushes[job.model, job.tier, lane]
         if not alike or len(alike[-1].ids) == CHUNK:

@@ -7,7 +7,7 @@
 -- Returns {-1, length} when the queue is full, {-2, the tenant's jobs, seconds that its oldest has waited} when the
 -- tenant has too many in it, else {pushed, length}. A message whose marker exists was submitted before and is not
 -- pushed again.
--- include lanes.lua
+-- include contract/lanes.lua
 local queue, tenant = KEYS[1], ARGV[3]
 local plain = redis.call('LLEN', queue)
 local length = plain + tonumber(redis.call('HGET', KEYS[3], 'jobs:' .. queue) or 0)

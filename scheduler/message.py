@@ -14,8 +14,8 @@ from typing import Any
 from kombu.utils import json as celery_json
 from pydantic_core import from_json
 
-from producer.errors import StokerError
-from producer.job import TASK
+from producer.contract.errors import StokerError
+from producer.contract.job import TASK
 
 SENDS = ("callbacks", "errbacks", "chain", "chord")
 """Where a message names further tasks, which Celery would have the worker send when this one has ended."""

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from producer.connection import AWAY
+from producer.contract.connection import AWAY
 
 logger = logging.getLogger(__name__)
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from pydantic_core import to_json
 
+from producer.contract import errors
+
 
 def succeeded(job_id: str, value: Any) -> bytes:
     """The result of a job that ended well.
@@ -23,7 +25,10 @@ def succeeded(job_id: str, value: Any) -> bytes:
 
 def failed(job_id: str, error: Exception) -> bytes:
     """The result of a job that ended with an error."""
-    return _result("FAILURE", job_id, _exception(type(error).__qualname__, error.args, type(error).__module__))
+    module = type(error).__module__
+    if module == errors.__name__:
+        module = errors.WIRE_MODULE
+    return _result("FAILURE", job_id, _exception(type(error).__qualname__, error.args, module))
 
 
 def revoked(job_id: str, reason: str) -> bytes:

@@ -22,9 +22,9 @@ import redis
 from kombu.transport import redis as stock
 from kombu.transport import virtual
 
-from producer import keys
+from producer.contract import keys
 
-from .ledger import Ledger
+from .lease.ledger import Ledger
 
 PEEK_S = 5
 """How long one blocking peek lasts, in seconds. A peek that is overdue by as much again means a dead connection."""

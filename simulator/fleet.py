@@ -7,15 +7,15 @@ import random
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from autoscaler.devices import Device, DeviceState
+from autoscaler.devices.device import Device, DeviceState
 
 from .worker import Worker
 
 if TYPE_CHECKING:
-    from producer.settings import Settings
+    from producer.contract.settings import Settings
 
     from .hardware import DeviceType, Hardware
-    from .trace import Trace
+    from .traces.trace import Trace
 
 
 class Fleet:

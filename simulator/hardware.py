@@ -25,9 +25,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from producer.errors import ConfigError
-from producer.job import explain
-from producer.settings import Settings
+from producer.contract.errors import ConfigError
+from producer.contract.job import explain
+from producer.contract.settings import Settings
 
 from .service import ServiceModel
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from autoscaler.decisions import Decision, Drain, Start
+from autoscaler.actions.decision import Decision, Drain, Start
 from autoscaler.observation import Observation
 from autoscaler.roster import Phase
 from autoscaler.roster import Worker as Seen
 
 from .events import What
-from .outcome import Sample
-from .push import together
+from .queueing.push import together
+from .results.outcome import Sample
 
 if TYPE_CHECKING:
-    from autoscaler.demand import Demand
     from autoscaler.reconciler import Reconciler
+    from autoscaler.sizing.demand import Demand
 
     from .run import Simulation
     from .worker import Worker

@@ -12,23 +12,23 @@ from typing import TYPE_CHECKING
 from autoscaler.reconciler import Reconciler
 
 from .events import Events, What
-from .fair_queues import FairQueues
 from .fleet import Fleet
-from .order import LIVE, Order
-from .outcome import Fate, Outcome, Sample
-from .push import Push, emptied
-from .queues import Queues
+from .queueing.fair_queues import FairQueues
+from .queueing.preemption import Yielding
+from .queueing.push import Push, emptied
+from .queueing.queue_policy import LIVE, Order
+from .queueing.queues import Queues
+from .queueing.routing import PULL, Routing
+from .results.outcome import Fate, Outcome, Sample
 from .rounds import Rounds
-from .routing import PULL, Routing
-from .yielding import Yielding
 
 if TYPE_CHECKING:
-    from autoscaler.policy import Policy
-    from producer.settings import Settings
+    from autoscaler.sizing.policy import Policy
+    from producer.contract.settings import Settings
 
-    from .foresight import Foresight
     from .hardware import Hardware
-    from .trace import Trace
+    from .results.estimates import Foresight
+    from .traces.trace import Trace
     from .worker import Worker
 
 PROGRESS_EVERY = 20_000

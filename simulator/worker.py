@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from autoscaler.roster import Phase
 from autoscaler.roster import Worker as Seen
-from scheduler.preemption import Prefill
+from scheduler.order.preemption import Prefill
 
 if TYPE_CHECKING:
-    from .fair_queues import FairQueues
-    from .queues import Queues
+    from .queueing.fair_queues import FairQueues
+    from .queueing.queues import Queues
     from .service import ServiceModel
-    from .trace import Trace
+    from .traces.trace import Trace
 
 METER_MEMORY_S = 30.0
 """How far back the rate looks, in seconds of busy time, as the live worker's meter does."""
@@ -78,7 +78,7 @@ class Worker:
 
     @property
     def slots(self) -> int:
-        """See :func:`scheduler.preemption.room`."""
+        """See :func:`scheduler.order.preemption.room`."""
         return 0 if self._service.batches else self.capacity
 
     def ready(self, now: float) -> None:

@@ -9,8 +9,8 @@ from itertools import count
 
 import redis as redis_py
 
-from producer.settings import Settings
-from scheduler.queue import Queue
+from producer.contract.settings import Settings
+from scheduler.lease.queue import Queue
 
 
 class Consumer(threading.Thread):

@@ -10,7 +10,7 @@ import pytest
 import redis as redis_py
 
 from batch_consumer import Consumer
-from deploy.server import Server
+from deploy.machine.server import Server
 from processes import Fleet
 from producer import Settings
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import httpx2
 
-from deploy.ports import free_port
+from deploy.machine.ports import free_port
+from gateway.access import api_key_store
+from gateway.access.api_key import ApiKey
 from processes import Fleet, wait_for
-from producer import apikeys, keys
-from producer.apikey import ApiKey
+from producer.contract import keys
 
 TABLES = """
 [gateway]
@@ -81,7 +82,7 @@ class Gatewayed(Fleet):
         """Start a batch process, without waiting for it."""
         with self.log("batches").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "producer.batches"],
+                [sys.executable, "-m", "gateway.batches"],
                 env={**os.environ, "STOKER_FLEET": str(self.file)},
                 stdout=log,
                 stderr=log,
@@ -96,5 +97,5 @@ class Gatewayed(Fleet):
     def key(self, tenant: str = "default", **limits: Any) -> str:
         """Make an API key."""
         secret, kept = ApiKey.new(tenant, **limits)
-        apikeys.add(self.redis, secret, kept)
+        api_key_store.add(self.redis, secret, kept)
         return secret

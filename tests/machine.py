@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from autoscaler.launchers import records
-from deploy.ports import free_port
+from deploy.machine.ports import free_port
 from processes import DEADLINE_S, wait_for
 from producer import Settings
 
@@ -71,7 +71,7 @@ class Machine:
     def flower(self, url: str) -> subprocess.Popen[bytes]:
         """Start Flower, without waiting for it."""
         more = {"FLOWER_PORT": str(self.flower_port), "FLOWER_BASIC_AUTH": f"{USER}:{PASSWORD}"}
-        return self.start("flower", url, "deploy.flower", **more)
+        return self.start("flower", url, "deploy.machine.flower", **more)
 
     def ask_flower(self, path: str, password: str | None = PASSWORD) -> tuple[int, str]:
         """Status and body of what Flower answers; status 0 while it does not."""

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from producer import Client, Settings, heartbeat
-from producer.connection import close, connect
-from producer.heartbeat import Heartbeat, WorkerState
+from producer import Client, Settings
+from producer.contract import heartbeat
+from producer.contract.connection import close, connect
+from producer.contract.heartbeat import Heartbeat, WorkerState
 
 T = TypeVar("T")
 

@@ -10,18 +10,18 @@ import uuid
 
 import redis
 
-from producer import heartbeat
-from producer.connection import connect
-from producer.errors import StokerError
-from producer.settings import Settings
-from scheduler.ledger import Ledger
+from producer.contract import heartbeat
+from producer.contract.connection import connect
+from producer.contract.errors import StokerError
+from producer.contract.settings import Settings
+from scheduler.lease.ledger import Ledger
+from scheduler.lease.queue import Queue
 from scheduler.periodic import Periodic
-from scheduler.queue import Queue
 
 from . import remote
 from .app import Assignment, WorkerApp, make_app
 from .engines.registry import create
-from .heart import Heart
+from .heartbeats import Heart
 from .watchdog import INTERVAL_S, Watchdog
 
 EXIT_BAD_CONFIG = 2

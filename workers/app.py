@@ -9,10 +9,10 @@ from celery import Celery
 from celery.backends.redis import RedisBackend
 from kombu import Queue
 
-from producer.connection import transport_options
-from producer.job import TASK
-from producer.settings import Settings
-from scheduler.ledger import Ledger
+from producer.contract.connection import transport_options
+from producer.contract.job import TASK
+from producer.contract.settings import Settings
+from scheduler.lease.ledger import Ledger
 
 from .engines.protocol import Engine
 

@@ -1,4 +1,5 @@
-"""How long jobs may wait for a fuller batch, from what this worker sees: the inputs of ``scheduler.learned_window``."""
+"""How long jobs may wait for a fuller batch, from what this worker sees: the inputs of
+``scheduler.window.learned_window``."""
 
 from __future__ import annotations
 
@@ -8,18 +9,18 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from producer import keys
-from scheduler.cost import LearnedCost
-from scheduler.learned_window import LearnedWindow
-from scheduler.window import Hold
+from producer.contract import keys
+from scheduler.window.batch_cost import LearnedCost
+from scheduler.window.learned_window import LearnedWindow
+from scheduler.window.window import Hold
 
 from .engines.protocol import Batch
 
 if TYPE_CHECKING:
     from redis import Redis
 
-    from producer.settings import Settings
-    from scheduler.queue import Claim
+    from producer.contract.settings import Settings
+    from scheduler.lease.queue import Claim
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from celery.worker import state
 
-from producer.job import TASK
+from producer.contract.job import TASK
 
 from .engines.protocol import Outcome
 from .running import Running

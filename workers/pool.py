@@ -1,6 +1,6 @@
 """The pool that feeds one engine: jobs in as they are claimed, batches on the device, one result for each out.
 
-Celery asks a pool to run its tasks one by one; this one is given claims whole (``scheduler.ledger.Taker``), runs
+Celery asks a pool to run its tasks one by one; this one is given claims whole (``scheduler.lease.ledger.Taker``), runs
 them on the one thread that owns the device, and ends each in the ledger. Monitors see every job as a task of its own
 (``monitor``), and stock applications get its result as of any task (``scheduler.results``).
 
@@ -22,17 +22,18 @@ from billiard.exceptions import TimeLimitExceeded
 from celery.concurrency.base import BasePool
 from celery.worker import state
 
-from producer.envelope import check, check_size
-from producer.errors import EngineError, InvalidJob, JobCancelled, JobExpired, Preempted
-from producer.job import Job
-from scheduler import preemption, results
-from scheduler.ledger import Nobody
+from producer.contract.celery_message import check, check_size
+from producer.contract.errors import EngineError, InvalidJob, JobCancelled, JobExpired, Preempted
+from producer.contract.job import Job
+from scheduler import results
+from scheduler.lease.ledger import Nobody
+from scheduler.lease.queue import Claim, Claimed
 from scheduler.message import Message, NotAJob, read
-from scheduler.queue import Claim, Claimed
-from scheduler.window import Hold
+from scheduler.order import preemption
+from scheduler.window.window import Hold
 
 from .app import WorkerApp
-from .device import Device
+from .device_thread import Device
 from .engines.protocol import Batch, Outcome, Piece, Prefilled, Request
 from .holding import Holding
 from .meter import Meter
@@ -72,21 +73,21 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
 
     @property
     def capacity(self) -> int:
-        """See ``scheduler.ledger.Taker``."""
+        """See ``scheduler.lease.ledger.Taker``."""
         ready = self.device.ready_at is not None and not self.draining and not self.device.lost
         return self.engine.capacity if ready else 0
 
     @property
     def slots(self) -> int:
-        """See ``scheduler.ledger.Taker``."""
+        """See ``scheduler.lease.ledger.Taker``."""
         return self.engine.slots
 
     def hold(self) -> Hold:
-        """See ``scheduler.ledger.Taker``."""
+        """See ``scheduler.lease.ledger.Taker``."""
         return self.holding.hold(self.ledger.count)
 
     def take(self, claim: Claim) -> None:
-        """See ``scheduler.ledger.Taker``."""
+        """See ``scheduler.lease.ledger.Taker``."""
         self.holding.see(claim, self.ledger.count)
         if not claim.jobs:
             return

@@ -21,8 +21,8 @@ from typing import Any
 
 import redis
 
-from producer import keys
-from scheduler.queue import Queue
+from producer.contract import keys
+from scheduler.lease.queue import Queue
 
 from .engines.protocol import Piece
 

@@ -7,8 +7,8 @@ import os
 import time
 from collections.abc import Callable
 
-from producer import heartbeat
-from scheduler.ledger import Nobody
+from producer.contract import heartbeat
+from scheduler.lease.ledger import Nobody
 
 from .app import WorkerApp
 

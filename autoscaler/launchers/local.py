@@ -18,13 +18,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from producer.heartbeat import WorkerState
+from producer.contract.heartbeat import WorkerState
 
 from . import records
 from .protocol import Ended, Launched, LaunchError, Placement
 
 if TYPE_CHECKING:
-    from producer.heartbeat import Heartbeat
+    from producer.contract.heartbeat import Heartbeat
 
 log = logging.getLogger(__name__)
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from producer.errors import StokerError
+from producer.contract.errors import StokerError
 
 if TYPE_CHECKING:
-    from producer.heartbeat import Heartbeat
+    from producer.contract.heartbeat import Heartbeat
 
 
 class LaunchError(StokerError):

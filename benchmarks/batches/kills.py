@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.bars import Bar
 from benchmarks.chaos import audit
 from benchmarks.chaos.arena import MODEL, OUTAGE, Arena, wait_for
-from producer import keys
+from producer.contract import keys
 
 from .million import ENDED
 from .stage import Say, Stage, write

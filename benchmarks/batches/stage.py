@@ -16,7 +16,7 @@ from typing import Any
 import httpx2
 
 from benchmarks.chaos.arena import Arena, wait_for
-from deploy.ports import free_port
+from deploy.machine.ports import free_port
 
 Say = Callable[[str], None]
 
@@ -56,7 +56,7 @@ class Stage:
             self.workers += 1
             self.running[what] = self.arena.start_worker(f"worker-{self.workers}")
         elif what == "batches":
-            self.running[what] = self.arena.spawn(what, "producer.batches")
+            self.running[what] = self.arena.spawn(what, "gateway.batches")
         else:
             self.running[what] = self.arena.spawn(what, "deploy.cli", "gateway", "--port", str(self.port))
 

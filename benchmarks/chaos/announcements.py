@@ -10,7 +10,7 @@ from typing import Any
 
 import redis as redis_py
 
-from producer import envelope, keys
+from producer.contract import celery_message, keys
 
 from .arena import OUTAGE
 
@@ -46,7 +46,7 @@ class Announcements:
         for start in range(0, len(missing), 1000):
             chunk = missing[start : start + 1000]
             for job_id, stored in zip(chunk, self._redis.mget([keys.result(each) for each in chunk]), strict=True):
-                if envelope.is_final(stored):
+                if celery_message.is_final(stored):
                     self.first.setdefault(job_id, stored)
 
     def _run(self) -> None:
@@ -64,7 +64,7 @@ class Announcements:
         if message is None:
             return
         self.listening.set()
-        if message["type"] != "pmessage" or not envelope.is_final(message["data"]):
+        if message["type"] != "pmessage" or not celery_message.is_final(message["data"]):
             return
         job_id = message["channel"].removeprefix(PREFIX).decode()
         self.heard[job_id] += 1

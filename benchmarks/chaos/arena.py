@@ -15,11 +15,12 @@ from typing import Any, Self, TypeVar
 import psutil
 import redis as redis_py
 
-from deploy.server import Server
-from producer import Client, Settings, heartbeat, keys
-from producer.errors import BrokerUnavailable
-from producer.heartbeat import WorkerState
-from producer.job import Job
+from deploy.machine.server import Server
+from producer import Client, Settings
+from producer.contract import heartbeat, keys
+from producer.contract.errors import BrokerUnavailable
+from producer.contract.heartbeat import WorkerState
+from producer.contract.job import Job
 
 T = TypeVar("T")
 

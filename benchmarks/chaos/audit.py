@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from producer import keys
+from producer.contract import keys
 
 FINAL = (b'"SUCCESS"', b'"FAILURE"', b'"REVOKED"')
 RESULT = keys.result("").encode()

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.bars import Bar, percentile
-from producer import envelope, heartbeat, keys
-from producer.heartbeat import WorkerState
+from producer.contract import celery_message, heartbeat, keys
+from producer.contract.heartbeat import WorkerState
 
 from . import audit
 from .announcements import Announcements
@@ -124,7 +124,7 @@ def run(folder: Path, count: int, say: Callable[[str], None]) -> list[Bar]:
         finally:
             heard.stop()
         failed = sum(
-            stored is not None and envelope.status(stored) != "succeeded"
+            stored is not None and celery_message.status(stored) != "succeeded"
             for stored in arena.redis.mget([keys.result(each) for each in tide.ids])
         )
         losses = arena.redis.hlen(keys.losses(MODEL))

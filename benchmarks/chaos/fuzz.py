@@ -14,8 +14,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from producer.envelope import encode
-from producer.job import Job
+from producer.contract.celery_message import encode
+from producer.contract.job import Job
 
 
 class Fate(StrEnum):

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from benchmarks.bars import Bar
-from producer import envelope, keys
+from producer.contract import celery_message, keys
 
 from . import audit
 from .announcements import Announcements
@@ -87,7 +87,7 @@ def _outcomes(arena: Arena, bad: list[Hostile]) -> list[tuple[Hostile, str]]:
     for each in bad:
         ends = [f"dead: {dead[each.message].pop()}"] if dead.get(each.message) else []
         stored = arena.redis.get(keys.result(each.job_id)) if each.job_id else None
-        if envelope.is_final(stored) and not ends:
+        if celery_message.is_final(stored) and not ends:
             ends.append(_described(stored))
         if not ends and each.job_id and ran[f"hostile {each.job_id}"]:
             ends.append("ran without a result, as it asked")  # ignore_result
@@ -97,8 +97,8 @@ def _outcomes(arena: Arena, bad: list[Hostile]) -> list[tuple[Hostile, str]]:
 
 def _described(stored: bytes) -> str:
     try:
-        envelope.decode(stored)
+        celery_message.decode(stored)
     except Exception as error:
-        kind = "REVOKED" if envelope.status(stored) == "cancelled" else "FAILURE"
+        kind = "REVOKED" if celery_message.status(stored) == "cancelled" else "FAILURE"
         return f"{kind}: {type(error).__name__}: {error}"
     return "SUCCESS"

@@ -10,7 +10,7 @@ from typing import Any
 
 import redis as redis_py
 
-from producer import keys
+from producer.contract import keys
 
 from .announcements import Announcements
 from .arena import MODEL, OUTAGE

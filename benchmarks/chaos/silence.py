@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from benchmarks.bars import Bar
-from producer import heartbeat, keys
+from producer.contract import heartbeat, keys
 
 from . import network
 from .announcements import Announcements

@@ -15,8 +15,8 @@ from typing import Any
 
 import redis as redis_py
 
-from deploy.server import Server
-from producer import keys
+from deploy.machine.server import Server
+from producer.contract import keys
 
 from . import audit
 from .announcements import Announcements

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from producer import keys
-from producer.envelope import decode
-from producer.errors import StokerError
+from producer.contract import keys
+from producer.contract.celery_message import decode
+from producer.contract.errors import StokerError
 
 from . import audit
 from .announcements import Announcements

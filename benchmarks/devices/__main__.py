@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from benchmarks.bars import show
-from producer.errors import StokerError
+from producer.contract.errors import StokerError
 
 from . import drill
 

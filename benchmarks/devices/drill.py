@@ -17,7 +17,7 @@ from typing import Self
 from autoscaler.launchers import records
 from benchmarks.bars import Bar
 from benchmarks.chaos.arena import MODEL, OUTAGE, Arena, wait_for
-from producer import keys
+from producer.contract import keys
 
 from .fake_nvml import LOST, UNKNOWN, FakeGpus
 

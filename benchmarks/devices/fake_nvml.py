@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from producer.errors import StokerError
+from producer.contract.errors import StokerError
 
 SOURCE = Path(__file__).with_suffix(".c")
 LOST, UNKNOWN = 15, 999

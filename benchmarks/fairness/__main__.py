@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.bars import Bar, show
-from deploy.server import Server
+from deploy.machine.server import Server
 
 from .cost import Round, claims, throughput
 from .gap import Gap, Model, measure, published_bound, workload

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from producer import Client, Settings
-from producer.heartbeat import WorkerState, read_all
-from scheduler.preemption import Room
-from scheduler.queue import Queue
+from producer.contract.heartbeat import WorkerState, read_all
+from scheduler.lease.queue import Queue
+from scheduler.order.preemption import Room
 
 from .gap import Job
 from .live import MODEL, Live, fleet

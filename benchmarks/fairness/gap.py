@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from scheduler.fairness import bound, expected, price
-from scheduler.lanes import Lanes, Waiting, claim
-from scheduler.preemption import Room
-from scheduler.priority import Rank
+from scheduler.order.fairness import bound, expected, price
+from scheduler.order.lanes import Lanes, Waiting, claim
+from scheduler.order.preemption import Room
+from scheduler.order.priority import Rank
 
 LONGEST_INPUT = 512
 LONGEST_OUTPUT = 256
@@ -109,7 +109,7 @@ def measure(
 
 
 class Model:
-    """The pure order, as ``scheduler/lanes.py`` has it."""
+    """The pure order, as ``scheduler/order/lanes.py`` has it."""
 
     def __init__(self, jobs: Iterable[Job], weights: dict[str, float]) -> None:
         self._lanes: Lanes[Job] = Lanes(Rank(-1.0, 1.0), weights)

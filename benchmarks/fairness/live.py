@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from itertools import count
 from typing import TYPE_CHECKING
 
-from producer.job import Job as Submitted
-from producer.settings import Settings
+from producer.contract.job import Job as Submitted
+from producer.contract.settings import Settings
 from producer.submission import SUBMIT_LUA, arguments, plan
-from scheduler.preemption import Room
-from scheduler.queue import Queue
+from scheduler.lease.queue import Queue
+from scheduler.order.preemption import Room
 
 from .gap import Job
 

@@ -19,9 +19,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from autoscaler.forecast import TICK_S, WAYS, Forecast
+from autoscaler.sizing.forecast import TICK_S, WAYS, Forecast
 from benchmarks.simulator import azure
-from simulator import readers
+from simulator.traces import readers
 
 AHEAD, FIRST, MEMORY = 12, 30, 360
 """Ticks: how far ahead it is looked, when one begins to, how far back the library looks."""

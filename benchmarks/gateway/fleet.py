@@ -16,10 +16,11 @@ from pathlib import Path
 import psutil
 import redis
 
-from deploy.ports import free_port
-from deploy.server import Server
-from producer import Settings, heartbeat
-from producer.heartbeat import WorkerState
+from deploy.machine.ports import free_port
+from deploy.machine.server import Server
+from producer import Settings
+from producer.contract import heartbeat
+from producer.contract.heartbeat import WorkerState
 
 READY_S = 60.0
 

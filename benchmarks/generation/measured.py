@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.bars import Bar
-from producer.tables import Model
+from producer.contract.fleet_schema import Model
 
 from .streaming import worker
 from .ways import NotingEngine, Peer, ours, timed

@@ -19,12 +19,13 @@ from pathlib import Path
 
 import psutil
 
-from deploy.server import Server
-from producer import AsyncClient, Client, Settings, heartbeat
-from producer.connection import close, connect
-from producer.errors import StokerError
-from producer.heartbeat import WorkerState
-from producer.job import Result
+from deploy.machine.server import Server
+from producer import AsyncClient, Client, Settings
+from producer.contract import heartbeat
+from producer.contract.connection import close, connect
+from producer.contract.errors import StokerError
+from producer.contract.heartbeat import WorkerState
+from producer.contract.job import Result
 
 from .workload import Ask, Run
 

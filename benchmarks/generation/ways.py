@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from producer.tables import Model
+from producer.contract.fleet_schema import Model
 from workers.engines import sources
-from workers.engines.cache_size import CacheSize
-from workers.engines.continuous import configuration
-from workers.engines.generate import GenerateEngine, Options
+from workers.engines.generation.cache_size import CacheSize
+from workers.engines.generation.continuous import configuration
+from workers.engines.generation.generate import GenerateEngine, Options
 from workers.engines.protocol import Outcome, Request
 from workers.engines.torch_device import torch_device
 

@@ -32,7 +32,7 @@ from benchmarks.queue_tax.workload import Work, bundles, prompts, single_texts
 from benchmarks.window import cell, report
 from benchmarks.window.devices import Real
 from benchmarks.window.grid import MOST, cells
-from producer.tables import Model
+from producer.contract.fleet_schema import Model
 
 from .models import PRESETS, Preset, build
 

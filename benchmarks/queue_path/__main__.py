@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
-from producer.errors import ConfigError
+from producer.contract.errors import ConfigError
 
 from . import report
 from .bars import bars

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from deploy.server import Server
+from deploy.machine.server import Server
 
 from .roster import APPLICATIONS, CHECKOUT, Contestant
 from .tree import Tree

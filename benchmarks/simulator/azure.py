@@ -15,20 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from producer.settings import Settings
-from producer.tables import Model, Scaling
-from simulator import readers
+from producer.contract.fleet_schema import Model, Scaling
+from producer.contract.settings import Settings
 from simulator.hardware import DeviceType, Hardware
-from simulator.order import LIVE, Order
-from simulator.report import Report, report
+from simulator.queueing.queue_policy import LIVE, Order
+from simulator.results.report import Report, report
 from simulator.run import Simulation
 from simulator.service import ServiceModel
-from simulator.trace import assign
+from simulator.traces import readers
+from simulator.traces.trace import assign
 
 if TYPE_CHECKING:
-    from autoscaler.policy import Policy
-    from simulator.outcome import Outcome
-    from simulator.trace import Trace
+    from autoscaler.sizing.policy import Policy
+    from simulator.results.outcome import Outcome
+    from simulator.traces.trace import Trace
 
 MODEL = "llama"
 DEVICES, SEQUENCES, LOAD_S = 16, 24, 60.0

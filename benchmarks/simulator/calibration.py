@@ -21,19 +21,20 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from autoscaler.policy import named
+from autoscaler.sizing.policy import named
 from benchmarks.bars import Bar, percentile
 from benchmarks.chaos.arena import wait_for
-from deploy.demo_work import PROMPTS
-from deploy.server import Server
-from producer import Client, Result, heartbeat
-from producer.connection import close, connect
-from producer.heartbeat import WorkerState
-from producer.settings import Settings
+from deploy.demo.work import PROMPTS
+from deploy.machine.server import Server
+from producer import Client, Result
+from producer.contract import heartbeat
+from producer.contract.connection import close, connect
+from producer.contract.heartbeat import WorkerState
+from producer.contract.settings import Settings
 from simulator.hardware import DeviceType, Hardware
 from simulator.run import Simulation
 from simulator.service import ServiceModel
-from simulator.trace import Trace, assign
+from simulator.traces.trace import Trace, assign
 
 from . import learn
 from .learn import Served

@@ -12,18 +12,18 @@ import math
 from collections import Counter
 from pathlib import Path
 
-from autoscaler.policy import named
+from autoscaler.sizing.policy import named
 from benchmarks.bars import Bar
-from producer.estimate import Interval, Why
-from producer.settings import Settings
-from producer.tables import Model, Scaling
-from simulator import readers
-from simulator.foresight import Foresight, Told
+from producer.contract.fleet_schema import Model, Scaling
+from producer.contract.settings import Settings
+from producer.estimates.wait_time import Interval, Why
 from simulator.hardware import DeviceType, Hardware
-from simulator.outcome import Outcome
+from simulator.results.estimates import Foresight, Told
+from simulator.results.outcome import Outcome
 from simulator.run import Simulation
 from simulator.service import ServiceModel
-from simulator.trace import Trace, assign, faster, since, until
+from simulator.traces import readers
+from simulator.traces.trace import Trace, assign, faster, since, until
 
 SETTINGS = Settings(models={"m": Model(engine="generate", source="m", max_replicas=16)}, scaling=Scaling(idle_s=60))
 POLICY = named(SETTINGS.scaling.policy)

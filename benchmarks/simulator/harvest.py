@@ -12,12 +12,12 @@ import argparse
 import random
 from dataclasses import replace
 
-from autoscaler.policy import named
+from autoscaler.sizing.policy import named
 from benchmarks.bars import Bar
-from simulator import readers
-from simulator.order import FIFO, LIVE, Order
-from simulator.outcome import Fate
-from simulator.trace import Trace
+from simulator.queueing.queue_policy import FIFO, LIVE, Order
+from simulator.results.outcome import Fate
+from simulator.traces import readers
+from simulator.traces.trace import Trace
 
 from . import azure
 from .azure import MODEL, SEQUENCES, SERVICE

@@ -13,15 +13,15 @@ import itertools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from autoscaler.policy import POLICIES, SLACK, named
+from autoscaler.sizing.policy import POLICIES, SLACK, named
 from benchmarks.bars import Bar
-from simulator.clairvoyant import clairvoyant
+from simulator.results.clairvoyant import clairvoyant
 
 from . import azure, schedules
 from .azure import DEVICES, HARDWARE
 
 if TYPE_CHECKING:
-    from simulator.trace import Trace
+    from simulator.traces.trace import Trace
 
     from .azure import Run
 

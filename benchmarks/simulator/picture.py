@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 from .azure import LOAD_S, SEQUENCES, SERVICE
 
 if TYPE_CHECKING:
-    from simulator.trace import Trace
+    from simulator.traces.trace import Trace
 
     from .azure import Run
 

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from autoscaler.policy import BACKLOG
-from simulator import readers
+from autoscaler.sizing.policy import BACKLOG
 from simulator.hardware import Hardware
-from simulator.report import Report, report
-from simulator.routing import PULL, ROUTINGS, Routing
+from simulator.queueing.routing import PULL, ROUTINGS, Routing
+from simulator.results.report import Report, report
 from simulator.run import Simulation
-from simulator.trace import assign, faster
+from simulator.traces import readers
+from simulator.traces.trace import assign, faster
 
 from . import azure
 from .azure import DEVICES, HARDWARE, MODEL, SEQUENCES, SERVICE
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from benchmarks.bars import Bar
-    from simulator.trace import Trace
+    from simulator.traces.trace import Trace
 
 ATTAINED = 0.95
 SERVEGEN, SERVEGEN_TIMES, SERVEGEN_S = "servegen*.tgz", 0.12, 600.0

@@ -6,7 +6,8 @@ plus a price for each request that finds all slots taken. Every candidate is the
 requests and real slots, and counts for what it does there. The cheapest that misses no more than is allowed is cut down
 step by step, a random piece of it at a time, for as long as it still does.
 
-What is left is a schedule that works, so no bound from below: the linear program of ``simulator/clairvoyant.py`` is
+What is left is a schedule that works, so no bound from below: the linear program of
+``simulator/results/clairvoyant.py`` is
 one, and the truth is between them.
 """
 
@@ -19,14 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autoscaler.sizing import Size
+from autoscaler.sizing.size import Size
 
 from . import azure
 from .azure import DEVICES, LOAD_S, SEQUENCES, SERVICE
 
 if TYPE_CHECKING:
     from autoscaler.observation import Memory, Observation
-    from simulator.trace import Trace
+    from simulator.traces.trace import Trace
 
 Array = np.ndarray[Any, Any]
 Schedule = tuple[int, ...]

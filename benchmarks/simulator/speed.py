@@ -9,13 +9,13 @@ from __future__ import annotations
 import argparse
 import time
 
-from autoscaler.policy import SLACK
+from autoscaler.sizing.policy import SLACK
 from benchmarks.bars import Bar
-from simulator import synthetic
-from simulator.outcome import Fate
-from simulator.report import report
+from simulator.results.outcome import Fate
+from simulator.results.report import report
 from simulator.run import Simulation
-from simulator.trace import assign
+from simulator.traces import synthetic
+from simulator.traces.trace import assign
 
 REQUESTS, DEVICES, MODELS = 1_000_000, 1000, 20
 BUSY = 0.5

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from scheduler.learned_window import LearnedWindow
-from scheduler.window import Waiting, look_again
+from scheduler.window.learned_window import LearnedWindow
+from scheduler.window.window import Waiting, look_again
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from typing import Annotated
 import redis
 import typer
 
-from producer.errors import StokerError
-from producer.settings import Settings
-from producer.trouble import trouble
+from producer.contract.errors import StokerError
+from producer.contract.redis_errors import trouble
+from producer.contract.settings import Settings
 
 from . import acl, batch, batches, dead, explain, fleet, gateway, keys, release, simulate, status
 

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from deploy.acl import ROLES, rules
-from producer.settings import Settings
+from producer.contract.settings import Settings
+
+from ..acl import ROLES, rules
 
 
 def acl(

@@ -12,9 +12,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from gateway.batches import local_file as batches
 from producer import Client
-from producer.batches import local as batches
-from producer.settings import Settings
+from producer.contract.settings import Settings
 
 from .duration import duration
 

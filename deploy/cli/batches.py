@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from producer.settings import Settings
+from producer.contract.settings import Settings
 
 from .fleet import become
 
@@ -18,4 +18,4 @@ def batches() -> None:
       stoker batches
     """
     Settings.load()
-    become("producer.batches")
+    become("gateway.batches")

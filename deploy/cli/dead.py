@@ -15,11 +15,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from producer import keys
-from producer.connection import connect
-from producer.settings import Settings
-from scheduler import deadletters
-from scheduler.deadletters import DeadLetter, NoSuchLetter
+from producer.contract import keys
+from producer.contract.connection import connect
+from producer.contract.settings import Settings
+from scheduler import dead_letters
+from scheduler.dead_letters import DeadLetter, NoSuchLetter
 
 from .printable import printable
 
@@ -77,7 +77,7 @@ def list_(
         names = [model] if model is not None else sorted(settings.models)
         for name in names:
             settings.model(name)
-        found = [letter for name in names for letter in deadletters.letters(client, name, limit)]
+        found = [letter for name in names for letter in dead_letters.letters(client, name, limit)]
     if not found:
         console.print("no dead letters")
         return
@@ -104,7 +104,7 @@ def show(model: ModelName, letter: LetterId) -> None:
     """
     with _connected() as (client, settings):
         settings.model(model)
-        found = deadletters.letter(client, model, letter)
+        found = dead_letters.letter(client, model, letter)
     for name, value in zip(("queue", "given up", "workers lost", "reason"), _line(found), strict=True):
         console.print(Text(f"{name:<13}") + value)
     for loss in found.history:
@@ -137,7 +137,7 @@ def requeue(
         if letter is None:
             count = _requeue_all(client, model)
         else:
-            deadletters.requeue(client, model, letter)
+            dead_letters.requeue(client, model, letter)
             count = 1
     console.print(f"requeued {count}")
 
@@ -151,7 +151,7 @@ def _requeue_all(client: redis.Redis, model: str) -> int:
     while last and (page := _ids(client, model, after, last)):
         for one in page:
             with contextlib.suppress(NoSuchLetter):  # somebody else has purged or requeued it
-                deadletters.requeue(client, model, one)
+                dead_letters.requeue(client, model, one)
                 count += 1
         after = f"({page[-1]}"
     return count
@@ -183,7 +183,7 @@ def purge(
     _one_or_all(letter, every)
     with _connected() as (client, settings):
         settings.model(model)
-        count = deadletters.purge(client, model, letter)
+        count = dead_letters.purge(client, model, letter)
     if letter is not None and not count:
         raise NoSuchLetter(f"no dead letter {letter!r} of model {model!r}; 'stoker dead list' shows them")
     console.print(f"purged {count}")

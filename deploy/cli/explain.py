@@ -14,12 +14,12 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from deploy.decision import Decision
-from deploy.explain import Explanation, ModelExplained, read
-from producer.connection import connect
-from producer.settings import Settings
-from producer.tables import Model
+from producer.contract.connection import connect
+from producer.contract.fleet_schema import Model
+from producer.contract.settings import Settings
 
+from ..decision import Decision
+from ..explain import Explanation, ModelExplained, read
 from .duration import duration
 from .printable import printable
 from .status import TIMEOUT_S

@@ -10,9 +10,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from deploy import local, teardown
-from producer.errors import ConfigError
-from producer.settings import Settings
+from producer.contract.errors import ConfigError
+from producer.contract.settings import Settings
+
+from ..machine import local, teardown
 
 console = Console(highlight=False)
 

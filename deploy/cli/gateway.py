@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from producer.settings import Settings
+from producer.contract.settings import Settings
 
 
 def gateway(
@@ -28,6 +28,6 @@ def gateway(
       OPENAI_BASE_URL=http://127.0.0.1:8000/v1 OPENAI_API_KEY=any python app.py
     """
     # Only who runs a gateway needs its libraries.
-    from producer.gateway.server import Listen, serve
+    from gateway.server import Listen, serve
 
     serve(Settings.load(), Listen(host, port, tls_cert, tls_key))

@@ -7,14 +7,14 @@ import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from producer.job import Status
+from producer.contract.job import Status
 
 from .duration import duration
 from .printable import printable
 
 if TYPE_CHECKING:
-    from producer.estimate import Interval
-    from producer.waiting import Waiting
+    from producer.estimates.queued_job import Waiting
+    from producer.estimates.wait_time import Interval
 
 
 def text_of(job_id: str, found: Waiting) -> str:

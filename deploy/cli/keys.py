@@ -14,11 +14,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from producer import apikeys
-from producer.apikey import ApiKey
-from producer.connection import close, connect
-from producer.errors import ConfigError, UnknownTier
-from producer.settings import Settings
+from gateway.access import api_key_store
+from gateway.access.api_key import ApiKey
+from producer.contract.connection import close, connect
+from producer.contract.errors import ConfigError, UnknownTier
+from producer.contract.settings import Settings
 
 from .printable import printable
 
@@ -77,7 +77,7 @@ def create(
         requests_per_minute=requests_per_minute,
     )
     with _redis(settings) as client:
-        apikeys.add(client, secret, key)
+        api_key_store.add(client, secret, key)
     print(f"{key.id}, for tenant {printable(key.tenant)}; keep it now:", file=sys.stderr)
     print(secret)
 
@@ -88,7 +88,7 @@ def list_keys(
 ) -> None:
     """List all keys ever made, without themselves."""
     with _redis(Settings.load()) as client:
-        found = apikeys.read_all(client)
+        found = api_key_store.read_all(client)
     if as_json:
         print(json.dumps([key.model_dump() for key in found]))
         return
@@ -121,5 +121,5 @@ def revoke(key_id: Annotated[str, typer.Argument(metavar="ID", help="As 'stoker 
       stoker keys revoke key_3f9c2a71b0de
     """
     with _redis(Settings.load()) as client:
-        key = apikeys.revoke(client, key_id)
+        key = api_key_store.revoke(client, key_id)
     console.print(f"{key.id}, of tenant {printable(key.tenant)}, is revoked")

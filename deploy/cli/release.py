@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from autoscaler import medical_record
-from producer import keys
-from producer.connection import connect
-from producer.settings import Settings
+from autoscaler.devices import quarantine_record
+from producer.contract import keys
+from producer.contract.connection import connect
+from producer.contract.settings import Settings
 
 from .printable import printable
 from .status import TIMEOUT_S
@@ -40,7 +40,7 @@ def release(
     """
     client = connect(Settings.load(), socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
     with contextlib.closing(client):
-        was = medical_record.release(client, host or _host(client), device)
+        was = quarantine_record.release(client, host or _host(client), device)
     console.print(printable(f"{device} is released; it was out for: {was.reason}"), markup=False, soft_wrap=True)
 
 

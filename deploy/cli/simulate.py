@@ -13,21 +13,21 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from producer.errors import ConfigError
-from producer.settings import Settings
+from producer.contract.errors import ConfigError
+from producer.contract.settings import Settings
 from simulator import hardware as hardwares
-from simulator import readers, synthetic
-from simulator import scheme as schemes
-from simulator.clairvoyant import clairvoyant
-from simulator.report import Report, report
+from simulator import policy_spec as schemes
+from simulator.results.clairvoyant import clairvoyant
+from simulator.results.report import Report, report
 from simulator.run import Simulation
-from simulator.trace import Trace, assign, faster
+from simulator.traces import readers, synthetic
+from simulator.traces.trace import Trace, assign, faster
 
 from .duration import duration
 
 if TYPE_CHECKING:
     from simulator.hardware import Hardware
-    from simulator.outcome import Outcome
+    from simulator.results.outcome import Outcome
 
 SYNTHETIC = "synthetic"
 LASTS_S = 3600.0
@@ -134,7 +134,7 @@ def simulate(
             with progress_console.status("the clairvoyant bound"):
                 bounds = [clairvoyant(settings, hardware, outcome).device_hours for _, outcome in runs]
         if plot is not None:
-            from deploy.plot_simulation import save
+            from ..plot_simulation import save
 
             save([(found.policy, outcome) for found, outcome in runs], hardware, plot)
     except KeyboardInterrupt:

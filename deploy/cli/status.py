@@ -14,15 +14,15 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from deploy.decision import Decision
-from deploy.status import Snapshot, read
-from deploy.strays import Stray
 from producer.client import Client
-from producer.connection import connect
-from producer.heartbeat import Heartbeat, WorkerState
-from producer.settings import Settings
-from scheduler.queues import ModelQueues
+from producer.contract.connection import connect
+from producer.contract.heartbeat import Heartbeat, WorkerState
+from producer.contract.settings import Settings
+from scheduler.queue_lengths import ModelQueues
 
+from ..decision import Decision
+from ..status import Snapshot, read
+from ..strays import Stray
 from . import job as jobs
 from .duration import duration
 from .printable import printable

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import redis as redis_py
 
-from deploy.server import Server
+from deploy.machine.server import Server
 from processes import Fleet
-from producer import keys
+from producer.contract import keys
 
 
 def test_a_file_of_requests_becomes_a_file_of_answers(

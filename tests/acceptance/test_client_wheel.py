@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.server import Server
+from deploy.machine.server import Server
 from documented import ECHOES, examples
 from processes import Fleet
 
@@ -103,5 +103,5 @@ def test_it_asks_for_what_the_fleets_own_package_asks_for() -> None:
     for field in ("dependencies", "version", "requires-python", "license"):
         assert client["project"][field] == own["project"][field]
     of_ours = [each for each in own["tool"]["setuptools"]["packages"] if each.partition(".")[0] == "producer"]
-    named = [each.replace("producer", "stoker_client", 1) for each in of_ours if each != "producer.gateway"]
+    named = [each.replace("producer", "stoker_client", 1) for each in of_ours]
     assert client["tool"]["setuptools"]["packages"] == named

@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 import redis as redis_py
 
-from autoscaler.decisions import Start
+from autoscaler.actions.decision import Start
 from autoscaler.journal import Journal
-from deploy import demo_report, demo_work, plot
 from deploy.decision import Decision
-from deploy.demo_watch import Life, Sample, Watch
-from deploy.demo_work import Asker, Served
-from deploy.server import Server
+from deploy.demo import plot, report, work
+from deploy.demo.watch import Life, Sample, Watch
+from deploy.demo.work import Asker, Served
+from deploy.machine.server import Server
 from processes import Fleet, wait_for
 from producer import Settings
-from producer.heartbeat import WorkerState
-from producer.job import Result, Timing
+from producer.contract.heartbeat import WorkerState
+from producer.contract.job import Result, Timing
 
 TABLES = '[models.smollm2]\nengine = "echo"\n[models.minilm]\nengine = "echo"\n'
 
@@ -38,10 +38,10 @@ def test_people_a_batch_and_a_stock_application_are_served_and_watched(
     watch.start()
     asker = Asker(fleet.client, "smollm2", ("one", "two"), {}, lambda _: 5, told.append)
     asker.start()
-    source = demo_work.write_batches(tmp_path)["smollm2"]
+    source = work.write_batches(tmp_path)["smollm2"]
     with (tmp_path / "log").open("wb") as log:
-        batch = demo_work.start_batch("smollm2", source, log)
-        stock = demo_work.start_stock(server.url, 60.0, log)
+        batch = work.start_batch("smollm2", source, log)
+        stock = work.start_stock(server.url, 60.0, log)
         wait_for(lambda: watch.samples and watch.samples[-1].queued["smollm2", "batch"] == 60, "the batch to queue")
         assert not watch.samples[-1].at_rest
         fleet.worker("smollm2", "worker")
@@ -54,8 +54,8 @@ def test_people_a_batch_and_a_stock_application_are_served_and_watched(
     assert asker.failure is None
     assert asker.served == told
     assert told[0].result.output == "one"
-    assert demo_work.read_stock(output).result.output == demo_work.STOCK_PROMPT
-    assert len(demo_work.read_batch("smollm2", source)) == 60
+    assert work.read_stock(output).result.output == work.STOCK_PROMPT
+    assert len(work.read_batch("smollm2", source)) == 60
     wait_for(lambda: watch.lives["worker"].ready_at, "the worker's readiness to be seen")
     fleet.processes[0].terminate()
     assert fleet.processes[0].wait(60) == 0
@@ -82,25 +82,25 @@ def test_the_first_jobs_time_is_split_without_a_gap() -> None:
         Decision(101.0, "smollm2", "start", "", "s", "cpu:0"),
     ]
     lives = {"m": Life("minilm", 95.0, 96.0), "s": Life("smollm2", 111.0, 123.0)}
-    split = demo_report.from_zero(first, decisions, lives)
+    split = report.from_zero(first, decisions, lives)
     assert (split.noticing, split.starting, split.loading, split.running) == (1.0, 10.0, 12.0, 7.0)
     assert split.total == first.ended_at - first.submitted_at
 
 
 def test_waits_are_told_by_tier_and_the_cold_ones_apart() -> None:
     jobs = [served("interactive", 9.0, 1.0), served("interactive", 1.0, 50.0, 12), served("batch", 40.0)]
-    table = demo_report.table(jobs, {"smollm2": 10.0})
+    table = report.table(jobs, {"smollm2": 10.0})
     assert list(table.columns[1].cells) == ["batch", "interactive", "interactive (cold)"]
     assert list(table.columns[3].cells) == ["40.00 s", "1.00 s", "9.00 s"]
-    said = demo_report.overtaking(jobs, {"smollm2": 10.0})
+    said = report.overtaking(jobs, {"smollm2": 10.0})
     assert said.startswith("1 interactive jobs overtook 12 batch jobs each")
     assert "they waited 1.00 s, the batch 40.00 s" in said
-    assert "too fast" in demo_report.overtaking(jobs[2:], {"smollm2": 10.0})
+    assert "too fast" in report.overtaking(jobs[2:], {"smollm2": 10.0})
 
 
 @pytest.mark.parametrize(("percent", "value"), [(1, 1), (50, 5), (51, 6), (99, 10), (100, 10)])
 def test_percentiles_are_values_that_occurred(percent: float, value: float) -> None:
-    assert demo_report.percentile([10, 9, 8, 7, 6, 5, 4, 3, 2, 1], percent) == value
+    assert report.percentile([10, 9, 8, 7, 6, 5, 4, 3, 2, 1], percent) == value
 
 
 def test_the_picture_is_a_picture(tmp_path: Path) -> None:
@@ -117,4 +117,4 @@ def test_the_picture_is_a_picture(tmp_path: Path) -> None:
 
 def test_a_stock_application_that_is_not_on_its_own_is_told() -> None:
     with pytest.raises(ValueError, match="producer"):
-        demo_work.read_stock(b'{"answer": {"output": "x"}, "ours": ["producer"]}')
+        work.read_stock(b'{"answer": {"output": "x"}, "ours": ["producer"]}')

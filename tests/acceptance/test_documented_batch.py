@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from deploy.server import Server
+from deploy.machine.server import Server
 from documented import ECHOES, examples, install_node_client
 from gatewayed import Gatewayed
 from processes import DEADLINE_S
-from producer.settings import Settings
+from producer.contract.settings import Settings
 
 
 class Documented(Gatewayed):

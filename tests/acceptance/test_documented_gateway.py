@@ -12,7 +12,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from deploy.server import Server
+from deploy.machine.server import Server
 from documented import examples, install_node_client
 from gatewayed import Gatewayed
 from processes import DEADLINE_S
@@ -88,7 +88,7 @@ def test_a_curl_example_runs(url: str, tmp_path: Path, example: str) -> None:
 def test_the_example_that_verifies_a_webhook_does() -> None:
     import time
 
-    from producer.gateway import webhook
+    from gateway.webhooks import webhook
 
     (example,) = examples("curl.md", "python")
     found: dict[str, object] = {}

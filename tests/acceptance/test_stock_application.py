@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import redis as redis_py
 
-from deploy.server import Server
+from deploy.machine.server import Server
 from processes import Fleet
 
 ROOT = Path(__file__).parents[2]

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 import pytest
 import redis as redis_py
 
-from deploy.server import Server
+from deploy.machine.server import Server
 from processes import Fleet, wait_for
-from producer import AsyncClient, JobExpired, Piece, keys
-from producer.heartbeat import WorkerState
+from producer import AsyncClient, JobExpired, Piece
+from producer.contract import keys
+from producer.contract.heartbeat import WorkerState
 
 MODEL = "smollm2"
 TABLES = f"""

@@ -19,7 +19,8 @@ import redis as redis_py
 
 from autoscaler.launchers import records
 from processes import wait_for
-from producer import Client, Settings, keys
+from producer import Client, Settings
+from producer.contract import keys
 
 FLEET = """
 [models.parrot]

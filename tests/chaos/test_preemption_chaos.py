@@ -10,10 +10,10 @@ from pathlib import Path
 
 import redis as redis_py
 
-from deploy.server import Server
+from deploy.machine.server import Server
 from processes import DEADLINE_S, Fleet, wait_for
-from producer import keys
-from producer.job import Result
+from producer.contract import keys
+from producer.contract.job import Result
 
 STUB = str(Path(__file__).parents[1] / "openai_stub.py")
 SLOTS, WAVES, BATCH, WORDS = 6, 8, 60, 30

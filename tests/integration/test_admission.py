@@ -10,11 +10,12 @@ import pytest
 import redis as redis_py
 
 from deploy import acl
-from deploy.server import Server
+from deploy.machine.server import Server
 from processes import Fleet, wait_for
-from producer import AsyncClient, Client, DeadlineUnreachable, InvalidJob, Status, heartbeat, keys
-from producer.heartbeat import Heartbeat, WorkerState
-from producer.settings import Model, Redis, Settings
+from producer import AsyncClient, Client, DeadlineUnreachable, InvalidJob, Status
+from producer.contract import heartbeat, keys
+from producer.contract.heartbeat import Heartbeat, WorkerState
+from producer.contract.settings import Model, Redis, Settings
 
 SLOW = """
 [models.slow]

@@ -10,16 +10,16 @@ from dataclasses import replace
 import pytest
 import redis as redis_py
 
-from autoscaler import medical_record
 from autoscaler.controller import Controller
-from autoscaler.devices import Device
+from autoscaler.devices import quarantine_record
+from autoscaler.devices.device import Device
 from autoscaler.launchers.protocol import Ended, Launched, LaunchError, Placement
 from autoscaler.sweep import Sweep
-from deploy.server import Server
-from producer import heartbeat, keys
-from producer.heartbeat import Heartbeat, WorkerState
-from producer.settings import Settings
-from producer.tables import Model, Scaling
+from deploy.machine.server import Server
+from producer.contract import heartbeat, keys
+from producer.contract.fleet_schema import Model, Scaling
+from producer.contract.heartbeat import Heartbeat, WorkerState
+from producer.contract.settings import Settings
 
 SETTINGS = Settings(
     models={"m": Model(engine="echo"), "n": Model(engine="echo")},
@@ -228,8 +228,8 @@ def test_a_released_device_is_taken_back_at_once_unless_it_is_still_not_well(rig
     ]
     rig.controller.round()
     rig.probe.found[0] = replace(rig.probe.found[0], xids=())
-    assert "XID 79" in medical_record.release(rig.redis, host, "cuda:0").reason
-    medical_record.release(rig.redis, host, "cuda:1")
+    assert "XID 79" in quarantine_record.release(rig.redis, host, "cuda:0").reason
+    quarantine_record.release(rig.redis, host, "cuda:1")
     rig.now += 1
     rig.controller.round()
     assert [device["state"] for device in rig.devices()] == ["idle", "faulty"]
@@ -237,8 +237,8 @@ def test_a_released_device_is_taken_back_at_once_unless_it_is_still_not_well(rig
     assert "taken back, as somebody asked for; was out for 1 s: XID 79" in rig.decisions()[-1]["reason"]
     rig.controller.round()
     assert [device["state"] for device in rig.devices()] == ["idle", "faulty"]  # its old memory errors are known
-    with pytest.raises(medical_record.NotInQuarantine, match=r"cuda:0 of .* those that are: cuda:1"):
-        medical_record.release(rig.redis, host, "cuda:0")
+    with pytest.raises(quarantine_record.NotInQuarantine, match=r"cuda:0 of .* those that are: cuda:1"):
+        quarantine_record.release(rig.redis, host, "cuda:0")
 
 
 def test_the_node_has_a_summary(rig: Rig) -> None:

@@ -3,7 +3,7 @@ import time
 import redis as redis_py
 
 from autoscaler.leader import Leader
-from producer import keys
+from producer.contract import keys
 
 
 def contenders(redis: redis_py.Redis, ttl_s: float = 30) -> tuple[Leader, Leader]:

@@ -16,14 +16,14 @@ import pytest
 import redis as redis_py
 
 from autoscaler.controller import Controller
-from autoscaler.devices import DeclaredProbe
+from autoscaler.devices.device import DeclaredProbe
 from autoscaler.launchers import records
 from autoscaler.launchers.local import LocalLauncher, last_words
 from autoscaler.launchers.protocol import LaunchError, Placement
-from producer import keys
-from producer.heartbeat import Heartbeat, WorkerState
-from producer.settings import Settings
-from producer.tables import DeclaredDevice, Model, Scaling
+from producer.contract import keys
+from producer.contract.fleet_schema import DeclaredDevice, Model, Scaling
+from producer.contract.heartbeat import Heartbeat, WorkerState
+from producer.contract.settings import Settings
 
 PLACE = Placement("m", "cpu:0", "cpu")
 SLEEP = "import time; print('up', flush=True); time.sleep(600)"

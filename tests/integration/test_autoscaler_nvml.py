@@ -14,8 +14,8 @@ from benchmarks.devices.fake_nvml import LOST, UNKNOWN, FakeGpus, NoCompilerErro
 # Told on stdin when to look again.
 SHOW = """
 import dataclasses, json, sys
-from autoscaler.nvml import choose_probe
-from producer.settings import Settings
+from autoscaler.devices.nvml import choose_probe
+from producer.contract.settings import Settings
 
 probe = choose_probe(Settings())
 for _ in sys.stdin:

@@ -13,10 +13,11 @@ import pytest
 import redis as redis_py
 
 from autoscaler.launchers import records
-from deploy.server import Server
-from producer import Client, Settings, heartbeat, keys
-from producer.errors import JobFailed
-from producer.heartbeat import WorkerState
+from deploy.machine.server import Server
+from producer import Client, Settings
+from producer.contract import heartbeat, keys
+from producer.contract.errors import JobFailed
+from producer.contract.heartbeat import WorkerState
 
 FLEET = """
 [redis]

@@ -13,18 +13,19 @@ import pytest
 import redis as redis_py
 
 from batch_consumer import Consumer
-from deploy.server import Server
+from deploy.machine.server import Server
+from gateway.access.api_key import ApiKey
+from gateway.batches.batch_process import Runner
+from gateway.batches.batch_run import BatchRun, Stopped
+from gateway.batches.lease import Lease, LeaseLost
+from gateway.batches.records import Asked, BatchRecord, FileRecord, new_id
+from gateway.batches.registry import Registry
+from gateway.batches.store import SOURCE, store_of
 from processes import wait_for
-from producer import Client, keys
-from producer.apikey import ApiKey
-from producer.batches.lease import Lease, LeaseLost
-from producer.batches.records import Asked, BatchRecord, FileRecord, new_id
-from producer.batches.registry import Registry
-from producer.batches.run import BatchRun, Stopped
-from producer.batches.runner import Runner
-from producer.batches.store import SOURCE, store_of
-from producer.settings import Settings
-from producer.tables import Gateway, Model, Redis
+from producer import Client
+from producer.contract import keys
+from producer.contract.fleet_schema import Gateway, Model, Redis
+from producer.contract.settings import Settings
 
 Consume = Callable[..., Consumer]
 CALLER = ApiKey(id="k", tenant="ours")

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import redis as redis_py
 
-from producer import collect, keys
+from producer import collect
 from producer.collect import AT_ONCE, Collector
+from producer.contract import keys
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import pytest
 import redis as redis_py
 
 from batch_consumer import Consumer
-from deploy.server import Server
+from deploy.machine.server import Server
 from processes import wait_for
-from producer.settings import Settings
+from producer.contract.settings import Settings
 
 LINES = 150
 FIRST = 60

@@ -12,13 +12,14 @@ import pytest
 import redis as redis_py
 
 from batch_consumer import Consumer
-from deploy.server import Server
+from deploy.machine.server import Server
+from gateway.batches.local_file import Batch, Progress
+from gateway.batches.resume import sidecar
 from processes import wait_for
-from producer import Client, Settings, keys
-from producer.batches.local import Batch, Progress
-from producer.batches.resume import sidecar
-from producer.errors import BatchError, UnknownModel, UnknownTier
-from producer.tables import Limits, Model, Redis
+from producer import Client, Settings
+from producer.contract import keys
+from producer.contract.errors import BatchError, UnknownModel, UnknownTier
+from producer.contract.fleet_schema import Limits, Model, Redis
 
 Consume = Callable[..., Consumer]
 
@@ -189,7 +190,7 @@ def test_an_output_that_cannot_be_there_is_told_before_it_is_tried(
 def test_when_nothing_is_answered_what_is_missing_is_told(
     client: Client, consume: Consume, redis: redis_py.Redis, source: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("producer.batches.fly.HINT_S", 1.5)  # longer than a first step on a busy machine
+    monkeypatch.setattr("gateway.batches.submit_loop.HINT_S", 1.5)  # longer than a first step on a busy machine
     steps = Batch(client, source, out, "echo").run()
     assert next(steps).waiting == ""  # not at once: a fleet may need a moment
     missing = "no worker of echo and no autoscaler leads: start the fleet with 'stoker up'"

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import redis as redis_py
 
-from deploy import broker
-from deploy.ports import free_port
-from deploy.server import Server
+from deploy.machine import broker
+from deploy.machine.ports import free_port
+from deploy.machine.server import Server
 from producer import BrokerUnavailable, Settings
-from producer.tables import Redis
+from producer.contract.fleet_schema import Redis
 
 SECRET = "open-sesame"  # noqa: S105  made up
 

@@ -13,9 +13,9 @@ from typer.testing import CliRunner, Result
 
 from deploy.cli import app
 from deploy.cli.printable import printable
-from deploy.server import Server
-from producer import keys
-from scheduler import deadletters
+from deploy.machine.server import Server
+from producer.contract import keys
+from scheduler import dead_letters
 
 MESSAGE = b'{"headers": {"id": "job-1"}, "body": "hello"}'
 
@@ -117,7 +117,7 @@ def test_all_are_requeued_page_by_page_whatever_vanishes_meanwhile(
     for n in range(5):
         bury(redis, "again", b"message %d" % n)
     every = ids(redis)
-    requeue = deadletters.requeue
+    requeue = dead_letters.requeue
 
     def disturbed(client: redis_py.Redis, model: str, entry: str) -> None:
         if entry == every[0]:
@@ -125,7 +125,7 @@ def test_all_are_requeued_page_by_page_whatever_vanishes_meanwhile(
             bury(redis, "died anew", b"new")
         requeue(client, model, entry)
 
-    monkeypatch.setattr(deadletters, "requeue", disturbed)
+    monkeypatch.setattr(dead_letters, "requeue", disturbed)
     assert dead("requeue", "parrot", "--all").stdout == "requeued 5\n"
     assert redis.llen(keys.queue("parrot", "batch")) == 5
     assert len(ids(redis)) == 1  # what died meanwhile waits for the next decision

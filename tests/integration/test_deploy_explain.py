@@ -16,15 +16,15 @@ from pydantic import TypeAdapter
 from rich.console import Console
 
 from autoscaler.controller import Controller
-from autoscaler.devices import DeclaredProbe
+from autoscaler.devices.device import DeclaredProbe
 from autoscaler.launchers.protocol import Ended, Launched, Placement
 from deploy.cli.explain import screen_of
 from deploy.explain import Explanation, read
-from deploy.server import Server
-from producer import heartbeat, keys
-from producer.heartbeat import Heartbeat, WorkerState
-from producer.settings import Settings
-from producer.tables import DeclaredDevice, Model, Redis, Scaling
+from deploy.machine.server import Server
+from producer.contract import heartbeat, keys
+from producer.contract.fleet_schema import DeclaredDevice, Model, Redis, Scaling
+from producer.contract.heartbeat import Heartbeat, WorkerState
+from producer.contract.settings import Settings
 
 
 class Ours:

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from autoscaler.launchers import records
-from deploy.supervise import STABLE_S, Child
-from deploy.teardown import ORDER, graces, stop_all
-from producer.settings import Settings
-from producer.tables import Scaling
+from deploy.machine.supervise import STABLE_S, Child
+from deploy.machine.teardown import ORDER, graces, stop_all
+from producer.contract.fleet_schema import Scaling
+from producer.contract.settings import Settings
 
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(600)"
 PATIENT = "import time; print(flush=True); time.sleep(600)"

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import redis as redis_py
 
-from deploy import server as deploy_server
-from deploy.server import Server
+from deploy.machine import server as deploy_server
+from deploy.machine.server import Server
 from processes import wait_for
 from producer import BrokerUnavailable
 

@@ -16,21 +16,23 @@ import redis as redis_py
 from kombu.transport import redis as kombu_redis
 from rich.console import Console
 
-from autoscaler.decisions import Start
-from autoscaler.devices import Device, DeviceState
+from autoscaler.actions.decision import Start
+from autoscaler.devices.device import Device, DeviceState
 from autoscaler.journal import Journal
 from autoscaler.launchers import records
 from autoscaler.leader import Leader
-from deploy import gateway, health, strays
+from deploy import health, strays
 from deploy.cli.duration import duration
 from deploy.cli.status import json_of, screen_of
-from deploy.server import Server
+from deploy.machine import gateway
+from deploy.machine.server import Server
 from deploy.status import Snapshot, read
-from producer import Client, heartbeat, keys
-from producer.heartbeat import Heartbeat, WorkerState
-from producer.job import TASK
-from producer.settings import Settings
-from producer.tables import Model, Redis
+from producer import Client
+from producer.contract import heartbeat, keys
+from producer.contract.fleet_schema import Model, Redis
+from producer.contract.heartbeat import Heartbeat, WorkerState
+from producer.contract.job import TASK
+from producer.contract.settings import Settings
 
 SECRET = "open-sesame"  # noqa: S105  a made-up one, which must show up nowhere
 

@@ -11,24 +11,13 @@ import pytest
 import redis as redis_py
 from celery import Celery
 
-from deploy.server import Server
-from producer import (
-    AsyncClient,
-    Client,
-    InvalidJob,
-    Job,
-    QueueFull,
-    Settings,
-    Status,
-    UnknownModel,
-    UnknownTier,
-    heartbeat,
-    keys,
-)
-from producer.envelope import encode
-from producer.job import TASK
+from deploy.machine.server import Server
+from producer import AsyncClient, Client, InvalidJob, Job, QueueFull, Settings, Status, UnknownModel, UnknownTier
+from producer.contract import heartbeat, keys
+from producer.contract.celery_message import encode
+from producer.contract.fleet_schema import Limits, Model, Redis
+from producer.contract.job import TASK
 from producer.submission import plan
-from producer.tables import Limits, Model, Redis
 
 OURS_ALONE = {"submitted_at"}
 NEW_EVERY_TIME = {"id", "root_id", "origin", "kwargsrepr", "correlation_id", "reply_to", "delivery_tag"}

@@ -14,10 +14,12 @@ from typing import Any
 import httpx2
 import pytest
 
-from deploy.server import Server
+from deploy.machine.server import Server
+from gateway.access import api_key_store
+from gateway.app import create_app
 from gatewayed import Gatewayed
-from producer import Settings, apikeys, keys
-from producer.gateway.app import create_app
+from producer import Settings
+from producer.contract import keys
 
 OPEN = {"/healthz", "/readyz", "/metrics"}
 """Paths that say nothing of anybody's."""
@@ -53,8 +55,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     server.start()
     fleet = Gatewayed(folder, server.url)
     revoked = fleet.key("mine")
-    (known,) = apikeys.read_all(fleet.redis)
-    apikeys.revoke(fleet.redis, known.id)
+    (known,) = api_key_store.read_all(fleet.redis)
+    api_key_store.revoke(fleet.redis, known.id)
     yield Place(fleet, fleet.gateway(), fleet.key("mine"), revoked, fleet.key("others"))
     fleet.close()
     server.stop()

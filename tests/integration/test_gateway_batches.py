@@ -8,10 +8,10 @@ import httpx2
 import openai
 import pytest
 
-from deploy.server import Server
+from deploy.machine.server import Server
+from gateway.access import api_key_store
 from gatewayed import TABLES, Gatewayed
 from processes import wait_for
-from producer import apikeys
 
 LIMITS = TABLES.replace("[gateway]\n", "[gateway]\nmax_file_bytes = 100000\nmax_file_lines = 500\n")
 
@@ -275,8 +275,8 @@ def ask(served: str, theirs: dict[str, str]) -> Ask:
 @pytest.mark.parametrize(("method", "path"), ENDPOINTS)
 def test_nobody_without_a_key_or_with_a_revoked_one(fleet: Gatewayed, ask: Ask, method: str, path: str) -> None:
     secret = fleet.key("ours", name="revoked")
-    kept = next(key for key in apikeys.read_all(fleet.redis) if key.name == "revoked" and key.revoked_at is None)
-    apikeys.revoke(fleet.redis, kept.id)
+    kept = next(key for key in api_key_store.read_all(fleet.redis) if key.name == "revoked" and key.revoked_at is None)
+    api_key_store.revoke(fleet.redis, kept.id)
     assert [ask(method, path, key).status_code for key in (None, "sk-stoker-guess", secret)] == [401, 401, 401]
 
 

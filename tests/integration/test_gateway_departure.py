@@ -11,10 +11,11 @@ from typing import Any
 import httpx2
 import pytest
 
-from deploy.server import Server
+from deploy.machine.server import Server
 from gatewayed import Gatewayed
 from processes import wait_for
-from producer import Status, keys
+from producer import Status
+from producer.contract import keys
 
 TABLES = """
 [gateway]

@@ -15,12 +15,12 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.checks import not_a_server_error
 
-from deploy.server import Server
+from deploy.machine.server import Server
+from gateway.app import create_app
 from gatewayed import Gatewayed
 from processes import wait_for
 from producer import Settings
-from producer.gateway.app import create_app
-from producer.heartbeat import WorkerState
+from producer.contract.heartbeat import WorkerState
 
 EXAMPLES = int(os.environ.get("STOKER_FUZZ_EXAMPLES", "15"))
 """Requests made up for each operation."""

@@ -17,10 +17,10 @@ from typing import Any
 import httpx2
 import pytest
 
-from deploy.server import Server
+from deploy.machine.server import Server
 from gatewayed import Gatewayed
 from processes import wait_for
-from producer import keys
+from producer.contract import keys
 
 KEY = b"k" * 32
 SECRET = "whsec_" + base64.b64encode(KEY).decode()

@@ -10,7 +10,7 @@ from typing import Any
 import openai
 import pytest
 
-from deploy.server import Server
+from deploy.machine.server import Server
 from gatewayed import Gatewayed
 
 HELLO: list[Any] = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "hello there, you"}]

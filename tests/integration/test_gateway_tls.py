@@ -11,7 +11,7 @@ import httpx2
 import pytest
 import trustme
 
-from deploy.server import Server
+from deploy.machine.server import Server
 from gatewayed import Gatewayed
 
 

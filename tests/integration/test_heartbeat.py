@@ -7,9 +7,9 @@ import time
 import pytest
 import redis as redis_py
 
-from deploy.server import Server
-from producer import heartbeat, keys
-from producer.heartbeat import Heartbeat, WorkerState
+from deploy.machine.server import Server
+from producer.contract import heartbeat, keys
+from producer.contract.heartbeat import Heartbeat, WorkerState
 
 
 def beat(name: str, **fields: object) -> Heartbeat:

@@ -1,12 +1,13 @@
 import pytest
 import redis as redis_py
 
-from deploy.server import Server
-from producer import Client, Settings, keys
-from scheduler import ledger as ledger_module
-from scheduler.ledger import Ledger, Nobody
-from scheduler.preemption import LATELY_S, PACE
-from scheduler.queue import Queue
+from deploy.machine.server import Server
+from producer import Client, Settings
+from producer.contract import keys
+from scheduler.lease import ledger as ledger_module
+from scheduler.lease.ledger import Ledger, Nobody
+from scheduler.lease.queue import Queue
+from scheduler.order.preemption import LATELY_S, PACE
 
 RESULT = b'{"status": "SUCCESS"}'
 

@@ -18,18 +18,19 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from producer import Client, Job, QueueFull, Settings, keys
-from producer.errors import QuotaExceeded
+from producer import Client, Job, QueueFull, Settings
+from producer.contract import keys
+from producer.contract.errors import QuotaExceeded
+from producer.contract.fleet_schema import Limits
+from producer.contract.tenants import DEFAULT
 from producer.submission import SUBMIT_LUA, arguments, plan
-from producer.tables import Limits
-from producer.tenants import DEFAULT
-from scheduler import fairness
-from scheduler.fairness import Counters
-from scheduler.lanes import Lanes, Waiting, claim
-from scheduler.preemption import Room
-from scheduler.priority import rank
-from scheduler.queue import Claimed, Queue
-from scheduler.queues import observe
+from scheduler.lease.queue import Claimed, Queue
+from scheduler.order import fairness
+from scheduler.order.fairness import Counters
+from scheduler.order.lanes import Lanes, Waiting, claim
+from scheduler.order.preemption import Room
+from scheduler.order.priority import rank
+from scheduler.queue_lengths import observe
 
 TIERS = ("interactive", "batch")
 WEIGHTS = {"heavy": 3.0, "light": 0.5}

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 import redis as redis_py
 
-from deploy.server import Server
+from deploy.machine.server import Server
 from processes import DEADLINE_S, Fleet, wait_for
-from producer import Settings, Status, keys
-from scheduler.preemption import GRACE, Room
-from scheduler.queue import Claim, Queue
+from producer import Settings, Status
+from producer.contract import keys
+from scheduler.lease.queue import Claim, Queue
+from scheduler.order.preemption import GRACE, Room
 
 STUB = str(Path(__file__).parents[1] / "openai_stub.py")
 SLOTS, WORDS = 6, 40

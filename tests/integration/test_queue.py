@@ -7,14 +7,14 @@ from collections.abc import Callable
 import pytest
 import redis as redis_py
 
-from producer import keys
-from producer.job import TASK
-from producer.settings import Settings
-from producer.tables import Redis
-from scheduler import deadletters
-from scheduler.priority import longest_wait
-from scheduler.queue import Queue
-from scheduler.queues import observe
+from producer.contract import keys
+from producer.contract.fleet_schema import Redis
+from producer.contract.job import TASK
+from producer.contract.settings import Settings
+from scheduler import dead_letters
+from scheduler.lease.queue import Queue
+from scheduler.order.priority import longest_wait
+from scheduler.queue_lengths import observe
 
 MODEL = "m"
 
@@ -76,7 +76,7 @@ def test_a_tier_passed_over_for_long_enough_is_served_first(
 def test_a_claim_is_bounded_in_bytes_but_takes_at_least_one(
     redis: redis_py.Redis, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scheduler.queue.CLAIM_BYTES", 10)
+    monkeypatch.setattr("scheduler.lease.queue.CLAIM_BYTES", 10)
     push(redis, "batch", b"x" * 20, b"y" * 4, b"z" * 4, b"w" * 4)
     assert [len(job.message) for job in queue.claim(8, "a")] == [20]
     assert [job.message[:1] for job in queue.claim(8, "b")] == [b"y", b"z"]
@@ -305,7 +305,7 @@ def test_a_dead_letter_tells_who_was_lost_over_it(
         (job,) = queue.claim(1, owner)
         expire(job.lease)
         queue.reap()
-    (letter,) = deadletters.letters(redis, MODEL)
+    (letter,) = dead_letters.letters(redis, MODEL)
     assert [line.split(" lost with ")[1] for line in letter.history] == ["first:000001", "second:000000"]
     assert not redis.exists(keys.history(MODEL))
 

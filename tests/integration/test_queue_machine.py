@@ -16,14 +16,14 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from producer import envelope, keys
-from producer.job import Job
-from producer.settings import Settings
+from producer.contract import celery_message, keys
+from producer.contract.fleet_schema import Limits, Model, Redis
+from producer.contract.job import Job
+from producer.contract.settings import Settings
+from producer.contract.tenants import DEFAULT
 from producer.submission import CANCEL_LUA, SUBMIT_LUA, arguments, plan
-from producer.tables import Limits, Model, Redis
-from producer.tenants import DEFAULT
-from scheduler import deadletters
-from scheduler.queue import Queue
+from scheduler import dead_letters
+from scheduler.lease.queue import Queue
 
 MODEL = "m"
 TIERS = ("interactive", "batch")
@@ -207,7 +207,7 @@ class QueueMachine(RuleBasedStateMachine):
         else:
             assert self._place(job_id) == []
             if not final:  # acknowledged without a result, as a cancelled job is
-                self.redis.set(keys.result(job_id), envelope.cancelled_meta(job_id), nx=True)
+                self.redis.set(keys.result(job_id), celery_message.cancelled_meta(job_id), nx=True)
                 self.committed[job_id] = self.redis.get(keys.result(job_id))
 
     @precondition(lambda self: self._leases())
@@ -271,7 +271,7 @@ class QueueMachine(RuleBasedStateMachine):
     def cancel(self, pick: int) -> None:
         job_id = _pick(sorted(self.ids), pick)
         cancelled = self._cancel(
-            [keys.result(job_id), keys.cancelled()], [job_id, envelope.cancelled_meta(job_id), 3_600_000]
+            [keys.result(job_id), keys.cancelled()], [job_id, celery_message.cancelled_meta(job_id), 3_600_000]
         )
         assert bool(cancelled) == (job_id not in self.committed)
 
@@ -279,7 +279,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(pick=PICK)
     def requeue(self, pick: int) -> None:
         entry, message = _pick(self._dead(), pick)
-        deadletters.requeue(self.redis, MODEL, entry)
+        dead_letters.requeue(self.redis, MODEL, entry)
         job_id = _id(message)
         assert self._place(job_id) != ["dead"]
         self.committed.pop(job_id, None)  # a new life: its failure is forgotten

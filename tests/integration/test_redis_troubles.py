@@ -7,9 +7,10 @@ from collections.abc import Callable
 import pytest
 import redis as redis_py
 
-from deploy.server import Server
+from deploy.machine.server import Server
 from processes import DEADLINE_S, Fleet, wait_for
-from producer import BrokerUnavailable, Result, keys
+from producer import BrokerUnavailable, Result
+from producer.contract import keys
 
 TABLES = """
 [models.slow]
@@ -55,7 +56,7 @@ def test_the_same_idempotency_key_runs_once_and_answers_both(
 
 
 def _beat_after(fleet: Fleet, jobs: int) -> int:
-    from producer import heartbeat
+    from producer.contract import heartbeat
 
     done = [beat.jobs_done for beat in heartbeat.read_all(fleet.redis)]
     return sum(done) if sum(done) >= jobs else 0

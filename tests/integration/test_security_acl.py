@@ -19,17 +19,19 @@ from fastapi.testclient import TestClient
 
 from autoscaler.launchers import records
 from deploy import acl
-from deploy.ports import free_port
-from deploy.server import Server
+from deploy.machine.ports import free_port
+from deploy.machine.server import Server
+from gateway.access import api_key_store
+from gateway.access.api_key import ApiKey
+from gateway.app import create_app
 from machine import Machine
 from processes import DEADLINE_S, wait_for
-from producer import AsyncClient, Client, Settings, Status, apikeys, heartbeat, keys
-from producer.apikey import ApiKey
-from producer.gateway.app import create_app
-from producer.job import TASK
-from scheduler import deadletters
-from scheduler.preemption import Room
-from scheduler.queue import CLAIM_SHA, Queue
+from producer import AsyncClient, Client, Settings, Status
+from producer.contract import heartbeat, keys
+from producer.contract.job import TASK
+from scheduler import dead_letters
+from scheduler.lease.queue import CLAIM_SHA, Queue
+from scheduler.order.preemption import Room
 
 FLEET = """
 [scaling]
@@ -119,8 +121,8 @@ def _through_a_gateway(guarded: Guarded) -> None:
         wait_for(ready, "the gateway")
         secret, key = ApiKey.new("tenant", requests_per_minute=100)
         with guarded.client("operator") as operator:
-            apikeys.add(operator, secret, key)
-            assert [each.id for each in apikeys.read_all(operator)] == [key.id]
+            api_key_store.add(operator, secret, key)
+            assert [each.id for each in api_key_store.read_all(operator)] == [key.id]
         http.headers["Authorization"] = f"Bearer {secret}"
         webhook = {"url": "https://192.0.2.1/", "secret": "whsec_" + "a" * 43 + "="}
         left = {"model": "echo", "input": "x", "stream": True, "webhook": webhook}
@@ -179,7 +181,7 @@ def test_a_dry_run_has_a_monitors_rights_and_tells_what_would_be_done_and_does_n
 
 def _batched(guarded: Guarded) -> None:
     """A batch, made by a gateway and run by a batch process."""
-    guarded.start("batches", guarded.as_("batches"), "producer.batches")
+    guarded.start("batches", guarded.as_("batches"), "gateway.batches")
     settings = guarded.settings(guarded.as_("gateway"))
     with TestClient(create_app(settings)) as http:
         lines = b'{"custom_id": "a", "input": "x"}\n{"custom_id": "b", "input": "y", "parameters": {"fail": "no"}}\n'
@@ -219,12 +221,12 @@ def _monitored(guarded: Guarded) -> None:
 def _dead_letters_decided(guarded: Guarded) -> None:
     guarded.admin.lpush(keys.queue("echo", "batch"), b"rubbish")
     operator = guarded.client("operator")
-    (letter,) = wait_for(lambda: list(deadletters.letters(operator, "echo")), "the dead letter")
+    (letter,) = wait_for(lambda: list(dead_letters.letters(operator, "echo")), "the dead letter")
     shown = guarded.run(guarded.as_("operator"), "deploy.cli", "dead", "show", "echo", letter.id)
     assert "rubbish" in shown.stdout, shown.stderr
-    deadletters.requeue(operator, "echo", letter.id)
-    wait_for(lambda: list(deadletters.letters(operator, "echo")), "it to come back")
-    assert deadletters.purge(operator, "echo") == 1
+    dead_letters.requeue(operator, "echo", letter.id)
+    wait_for(lambda: list(dead_letters.letters(operator, "echo")), "it to come back")
+    assert dead_letters.purge(operator, "echo") == 1
     operator.close()
 
 

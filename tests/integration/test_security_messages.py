@@ -15,12 +15,13 @@ import pytest
 import redis as redis_py
 from celery import Celery, chain
 
-from deploy.server import Server
+from deploy.machine.server import Server
 from processes import DEADLINE_S, Fleet, wait_for
-from producer import Job, keys
-from producer.envelope import encode
-from producer.heartbeat import WorkerState
-from producer.job import TASK
+from producer import Job
+from producer.contract import keys
+from producer.contract.celery_message import encode
+from producer.contract.heartbeat import WorkerState
+from producer.contract.job import TASK
 
 TABLES = """
 [models.echo]

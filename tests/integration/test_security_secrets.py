@@ -13,10 +13,11 @@ import redis as redis_py
 from celery import Celery
 
 from autoscaler.launchers import records
-from deploy.server import Server
+from deploy.machine.server import Server
 from machine import PASSWORD, Machine
 from processes import DEADLINE_S, wait_for
-from producer import BrokerUnavailable, Client, keys
+from producer import BrokerUnavailable, Client
+from producer.contract import keys
 
 SECRET = "open-sesame"  # noqa: S105  made up
 WRONG = "guess-sesame"

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
-from deploy.server import Server
+from deploy.machine.server import Server
 from machine import Machine
 from processes import DEADLINE_S, wait_for
 from producer import AsyncClient, BrokerUnavailable, Client, Settings, Status
-from producer.job import TASK
+from producer.contract.job import TASK
 from tls import TlsFront
 
 SECRET = "open-sesame"  # noqa: S105  made up

@@ -12,12 +12,13 @@ import pytest
 import redis as redis_py
 from flower.utils.broker import Broker as FlowerBroker
 
-from deploy import broker, flower
-from deploy.server import Server, free_port, server_binary
+from deploy.machine import broker, flower
+from deploy.machine.server import Server, free_port, server_binary
 from processes import DEADLINE_S, Fleet, wait_for
-from producer import AsyncClient, BrokerUnavailable, Client, ConfigError, Settings, keys
-from producer.connection import close_async, connect
-from producer.tables import Model, Redis
+from producer import AsyncClient, BrokerUnavailable, Client, ConfigError, Settings
+from producer.contract import keys
+from producer.contract.connection import close_async, connect
+from producer.contract.fleet_schema import Model, Redis
 
 TABLES = """
 sentinel_master = "jobs"

@@ -10,23 +10,25 @@ import redis as redis_py
 
 import autoscaler
 from autoscaler import controller as live
-from autoscaler import policy as policies
 from autoscaler.controller import Controller
-from autoscaler.devices import Device
+from autoscaler.devices.device import Device
 from autoscaler.launchers.protocol import Ended, Launched, Placement
 from autoscaler.reconciler import Reconciler
-from deploy.server import Server
-from producer import keys
-from producer.heartbeat import Heartbeat
-from producer.settings import Settings
-from producer.tables import Model, Scaling
-from scheduler import ledger, priority, queue
-from simulator import worker, yielding
+from autoscaler.sizing import policy as policies
+from deploy.machine.server import Server
+from producer.contract import keys
+from producer.contract.fleet_schema import Model, Scaling
+from producer.contract.heartbeat import Heartbeat
+from producer.contract.settings import Settings
+from scheduler.lease import ledger, queue
+from scheduler.order import priority
+from simulator import worker
 from simulator.hardware import DeviceType, Hardware
-from simulator.order import LIVE
+from simulator.queueing import preemption
+from simulator.queueing.queue_policy import LIVE
 from simulator.run import Simulation
 from simulator.service import ServiceModel
-from simulator.trace import Trace, assign
+from simulator.traces.trace import Trace, assign
 
 SETTINGS = Settings(
     models={"m": Model(engine="echo", max_replicas=2), "n": Model(engine="echo")},
@@ -115,7 +117,7 @@ def test_both_hold_the_same_reconciler_with_the_same_policy_object(redis: redis_
 
 
 def test_both_ask_the_same_function_what_batch_work_leaves_to_the_others() -> None:
-    assert ledger.preemption.room is yielding.preemption.room
+    assert ledger.preemption.room is preemption.preemption.room
     assert ledger.Prefill is worker.Prefill
 
 

@@ -11,11 +11,12 @@ from collections.abc import Iterable, Iterator
 import pytest
 import redis as redis_py
 
-from deploy.server import Server
+from deploy.machine.server import Server
 from processes import wait_for
-from producer import AsyncClient, Client, JobCancelled, JobFailed, Piece, ResultTimeout, Settings, keys
+from producer import AsyncClient, Client, JobCancelled, JobFailed, Piece, ResultTimeout, Settings
+from producer.contract import keys
 from producer.stream import AT_ONCE, LOOK_S
-from scheduler.queue import Queue
+from scheduler.lease.queue import Queue
 from workers import streaming
 from workers.engines.protocol import Piece as Made
 from workers.streaming import Streams

@@ -7,21 +7,23 @@ from pathlib import Path
 import pytest
 import redis as redis_py
 
-from autoscaler.demand import assess, watch
 from autoscaler.foresights import Foresights
 from autoscaler.journal import Journal
 from autoscaler.roster import Phase, Worker
+from autoscaler.sizing.demand import assess, watch
 from deploy import acl
 from deploy.cli.job import json_of, text_of
-from deploy.server import Server
-from producer import Client, heartbeat, keys, waiting
-from producer.errors import BrokerUnavailable, UnknownTier
-from producer.estimate import Errors, Why
-from producer.heartbeat import Heartbeat, WorkerState
-from producer.job import Status
-from producer.settings import Settings
-from producer.tables import Model, Redis
-from scheduler.queues import observe
+from deploy.machine.server import Server
+from producer import Client
+from producer.contract import heartbeat, keys
+from producer.contract.errors import BrokerUnavailable, UnknownTier
+from producer.contract.fleet_schema import Model, Redis
+from producer.contract.heartbeat import Heartbeat, WorkerState
+from producer.contract.job import Status
+from producer.contract.settings import Settings
+from producer.estimates import queued_job
+from producer.estimates.wait_time import Errors, Why
+from scheduler.queue_lengths import observe
 
 MODEL = Model(engine="echo", max_concurrency=4)
 
@@ -94,7 +96,7 @@ def test_running_ended_and_unknown_jobs_wait_for_nothing(redis: redis_py.Redis, 
     with Client(settings) as client:
         job = client.submit("m", "x")
         beat(redis, running=(heartbeat.mark(job),))
-        assert client.waiting(job) == waiting.Waiting(Status.RUNNING, "m")
+        assert client.waiting(job) == queued_job.Waiting(Status.RUNNING, "m")
         assert client.cancel(job)
         assert client.waiting(job).status is Status.CANCELLED
         assert "has ended: cancelled" in text_of(job, client.waiting(job))
@@ -108,7 +110,7 @@ def test_running_ended_and_unknown_jobs_wait_for_nothing(redis: redis_py.Redis, 
 def test_in_a_long_queue_only_its_ends_are_looked_at(
     redis: redis_py.Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "LOOK_AT", 300)
+    monkeypatch.setattr(queued_job, "LOOK_AT", 300)
     with Client(settings) as client:
         jobs = client.submit_many([client.job("m", f"{n}", tier="batch") for n in range(2000)])
         for place in (0, 299, 1700, 1999):
@@ -167,7 +169,7 @@ def test_the_autoscaler_learns_how_far_its_estimates_are_off_and_tells_it(
         redis.hincrby(keys.taken("m"), queue, 1)
         look()  # it took three
         now += 10.0
-    learned = waiting.recall(redis, "m").quantiles()
+    learned = queued_job.recall(redis, "m").quantiles()
     assert learned[f"{Why.FULL}, batch"] == pytest.approx((3.05 / 1.05, 3.05 / 1.05), abs=0.01)
     redis.set(keys.estimates("m"), "rubbish")
-    assert waiting.recall(redis, "m") == Errors()
+    assert queued_job.recall(redis, "m") == Errors()

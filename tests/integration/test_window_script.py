@@ -9,14 +9,15 @@ import redis as redis_py
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from producer import Client, Job, Settings, keys
+from producer import Client, Job, Settings
+from producer.contract import keys
 from producer.submission import SUBMIT_LUA, arguments, plan
-from scheduler.preemption import Room
-from scheduler.queue import Queue
-from scheduler.window import Hold, Waiting, look_again
+from scheduler.lease.queue import Queue
+from scheduler.order.preemption import Room
+from scheduler.window.window import Hold, Waiting, look_again
 
 RULE = (
-    files("scheduler").joinpath("window.lua").read_text()
+    files("scheduler.window").joinpath("window.lua").read_text()
     + """
 local n = tonumber
 local window = { full = n(ARGV[1]), busy = n(ARGV[2]), run = n(ARGV[3]), per_job = n(ARGV[4]) }

@@ -15,7 +15,7 @@ import redis as redis_py
 from celery import Celery
 from celery.exceptions import TaskRevokedError
 
-from deploy.server import Server
+from deploy.machine.server import Server
 from processes import DEADLINE_S, Fleet, wait_for
 from producer import (
     AsyncClient,
@@ -26,11 +26,11 @@ from producer import (
     JobFailed,
     ResultTimeout,
     Status,
-    keys,
 )
-from producer.heartbeat import WorkerState
-from producer.job import TASK
-from scheduler.queue import Queue
+from producer.contract import keys
+from producer.contract.heartbeat import WorkerState
+from producer.contract.job import TASK
+from scheduler.lease.queue import Queue
 
 TABLES = """
 [models.echo]

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.address import concealed, shown, usable
-from producer.errors import ConfigError
-from producer.settings import Settings
+from producer.contract.errors import ConfigError
+from producer.contract.redis_url import concealed, shown, usable
+from producer.contract.settings import Settings
 
 SECRET = "open-sesame"  # noqa: S105  a made-up one, which must show up nowhere
 

@@ -5,11 +5,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from producer.admission import Admission, admit, concerns
-from producer.errors import DeadlineUnreachable, InvalidJob
-from producer.estimate import Estimate, Interval, Why
-from producer.job import Job
-from producer.settings import Model, Settings
+from producer.contract.errors import DeadlineUnreachable, InvalidJob
+from producer.contract.job import Job
+from producer.contract.settings import Model, Settings
+from producer.estimates.admission import Admission, admit, concerns
+from producer.estimates.wait_time import Estimate, Interval, Why
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 # Named in no order: what is lower is told by the targets.

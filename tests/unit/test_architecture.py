@@ -13,11 +13,12 @@ ROOT = Path(__file__).parents[2]
 
 ARROWS = {
     "producer": set(),
+    "gateway": {"producer"},
     "scheduler": {"producer"},
     "workers": {"producer", "scheduler"},
     "autoscaler": {"producer", "scheduler"},
     "simulator": {"producer", "scheduler", "autoscaler"},
-    "deploy": {"producer", "scheduler", "workers", "autoscaler", "simulator"},
+    "deploy": {"producer", "gateway", "scheduler", "workers", "autoscaler", "simulator"},
 }
 
 MEASURING = {"benchmarks", "tests"}
@@ -71,8 +72,10 @@ def test_the_producer_imports_its_own_files_relatively_so_that_it_can_be_install
 
 
 def test_the_arrows_are_looked_for_in_every_kind_of_import() -> None:
-    source = "import workers.pool as p\nfrom autoscaler.decide import x\ndef f(): import deploy\nfrom . import y"
-    assert set(modules_imported(source)) == {"workers.pool", "autoscaler.decide", "deploy"}
+    source = (
+        "import workers.pool as p\nfrom autoscaler.actions.decide import x\ndef f(): import deploy\nfrom . import y"
+    )
+    assert set(modules_imported(source)) == {"workers.pool", "autoscaler.actions.decide", "deploy"}
 
 
 def test_importing_the_producer_loads_no_model_no_gpu_and_no_screen(tmp_path: Path) -> None:

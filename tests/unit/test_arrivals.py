@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.arrivals import LATEST, Arrivals
+from scheduler.window.arrivals import LATEST, Arrivals
 
 
 def steady(per_s: float, seconds: float, look_s: float = 0.05, occupied: bool = True) -> Arrivals:

@@ -1,4 +1,4 @@
-from autoscaler.backoff import LONGEST_S, STABLE_S, after, pause_s
+from autoscaler.actions.backoff import LONGEST_S, STABLE_S, after, pause_s
 from autoscaler.observation import Memory
 
 

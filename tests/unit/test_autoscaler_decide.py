@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoscaler.backoff import after
-from autoscaler.decide import decide
-from autoscaler.decisions import Decision, Drain, Hold, Start
-from autoscaler.demand import Demand, TierDemand
-from autoscaler.devices import Device
+from autoscaler.actions.backoff import after
+from autoscaler.actions.decide import decide
+from autoscaler.actions.decision import Decision, Drain, Hold, Start
+from autoscaler.devices.device import Device
+from autoscaler.devices.placement import free_gb, tenants
 from autoscaler.observation import Memory, Observation
-from autoscaler.placement import free_gb, tenants
 from autoscaler.roster import Phase, Worker
-from producer.settings import Settings
-from producer.tables import Model, Scaling
+from autoscaler.sizing.demand import Demand, TierDemand
+from producer.contract.fleet_schema import Model, Scaling
+from producer.contract.settings import Settings
 
 NOW = 10_000.0
 SCALING = Scaling(up_cooldown_s=3, idle_s=30, drain_s=60, start_s=300)

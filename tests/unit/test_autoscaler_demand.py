@@ -2,11 +2,11 @@ from typing import Any
 
 import pytest
 
-from autoscaler.demand import WINDOW_S, Traffic, assess, watch
 from autoscaler.roster import Phase, Worker
-from producer.settings import Settings
-from producer.tables import Model
-from scheduler.queues import ModelQueues, QueueState
+from autoscaler.sizing.demand import WINDOW_S, Traffic, assess, watch
+from producer.contract.fleet_schema import Model
+from producer.contract.settings import Settings
+from scheduler.queue_lengths import ModelQueues, QueueState
 
 SETTINGS = Settings(models={"m": Model(engine="echo", tiers=("interactive", "batch"))})
 

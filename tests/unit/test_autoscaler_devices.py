@@ -1,10 +1,10 @@
 import pytest
 
-from autoscaler.devices import DeclaredProbe
-from autoscaler.nvml import choose_probe
-from producer.errors import ConfigError
-from producer.settings import Settings
-from producer.tables import DeclaredDevice
+from autoscaler.devices.device import DeclaredProbe
+from autoscaler.devices.nvml import choose_probe
+from producer.contract.errors import ConfigError
+from producer.contract.fleet_schema import DeclaredDevice
+from producer.contract.settings import Settings
 
 
 def test_declared_devices_are_what_the_fleet_file_says() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from autoscaler.fleet_file import FleetFile
-from producer.errors import ConfigError
+from producer.contract.errors import ConfigError
 
 ONE = '[models.one]\nengine = "echo"\n'
 TWO = ONE + '[models.two]\nengine = "echo"\nmax_replicas = 3\n'

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from autoscaler.capacity import Capacity
-from autoscaler.forecast import DAY_S, TICK_S, WAYS, Forecast
+from autoscaler.sizing.capacity import Capacity
+from autoscaler.sizing.forecast import DAY_S, TICK_S, WAYS, Forecast
 
 HORIZON_S = 120.0
 

@@ -1,10 +1,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoscaler.devices import Device, DeviceState
-from autoscaler.placement import Tenant, by_device, free_gb, obstacle, place, summary, tenants, with_states
+from autoscaler.devices.device import Device, DeviceState
+from autoscaler.devices.placement import Tenant, by_device, free_gb, obstacle, place, summary, tenants, with_states
 from autoscaler.roster import Phase, Worker
-from producer.tables import Model
+from producer.contract.fleet_schema import Model
 
 MODELS = {"m": Model(engine="echo", memory_gb=10), "n": Model(engine="echo", memory_gb=10)}
 

@@ -8,19 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoscaler.demand import Demand, TierDemand
-from autoscaler.forecast import TICK_S, Forecast
-from autoscaler.history import History, remember
 from autoscaler.observation import Memory, Observation
-from autoscaler.policies.forecast import forecast_size
-from autoscaler.policies.slack import slack_size
-from autoscaler.policies.target_tracking import tracking_size
-from autoscaler.policies.threshold import threshold_size
-from autoscaler.policy import POLICIES, named
 from autoscaler.roster import Phase, Worker
-from producer.errors import ConfigError
-from producer.settings import Settings
-from producer.tables import Model, PolicyName, Scaling, Threshold
+from autoscaler.sizing.demand import Demand, TierDemand
+from autoscaler.sizing.forecast import TICK_S, Forecast
+from autoscaler.sizing.history import History, remember
+from autoscaler.sizing.policies.forecast import forecast_size
+from autoscaler.sizing.policies.slack import slack_size
+from autoscaler.sizing.policies.target_tracking import tracking_size
+from autoscaler.sizing.policies.threshold import threshold_size
+from autoscaler.sizing.policy import POLICIES, named
+from producer.contract.errors import ConfigError
+from producer.contract.fleet_schema import Model, PolicyName, Scaling, Threshold
+from producer.contract.settings import Settings
 
 LOAD_S = 60.0
 FULL = 10

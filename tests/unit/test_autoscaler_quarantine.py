@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoscaler.devices import Device
-from autoscaler.quarantine import (
+from autoscaler.devices.device import Device
+from autoscaler.devices.quarantine import (
     FORGET_S,
     HYSTERESIS_C,
     LONGEST_HOLD_S,
@@ -21,7 +21,7 @@ from autoscaler.quarantine import (
     hold_s,
     quarantine,
 )
-from producer.tables import Quarantine
+from producer.contract.fleet_schema import Quarantine
 
 LIMITS = Quarantine(hot_c=85, hold_s=30, severe_hold_s=600)
 HOT, COOL = LIMITS.hot_c, LIMITS.hot_c - HYSTERESIS_C

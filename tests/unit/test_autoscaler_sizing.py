@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoscaler.demand import Demand, TierDemand
 from autoscaler.roster import Phase
-from autoscaler.sizing import size
-from producer.tables import Model
+from autoscaler.sizing.demand import Demand, TierDemand
+from autoscaler.sizing.size import size
+from producer.contract.fleet_schema import Model
 
 IDLE_S = 30.0
 

@@ -2,17 +2,17 @@
 
 import pytest
 
-from autoscaler.decide import decide
-from autoscaler.decisions import Start
-from autoscaler.demand import Demand, TierDemand
-from autoscaler.devices import Device
+from autoscaler.actions.decide import decide
+from autoscaler.actions.decision import Start
+from autoscaler.actions.whatif import one_more
+from autoscaler.devices.device import Device
 from autoscaler.observation import Memory, Observation
-from autoscaler.policy import POLICIES, Policy
+from autoscaler.published_view import SIZES, sizes_view
 from autoscaler.roster import Phase, Worker
-from autoscaler.views import SIZES, sizes_view
-from autoscaler.whatif import one_more
-from producer.settings import Settings
-from producer.tables import Model, Scaling
+from autoscaler.sizing.demand import Demand, TierDemand
+from autoscaler.sizing.policy import POLICIES, Policy
+from producer.contract.fleet_schema import Model, Scaling
+from producer.contract.settings import Settings
 
 SETTINGS = Settings(
     models={"m": Model(engine="echo", max_replicas=3, max_concurrency=4), "whale": Model(engine="echo", memory_gb=99)},

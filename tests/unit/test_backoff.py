@@ -1,6 +1,6 @@
 import random
 
-from scheduler.backoff import FIRST_S, LONGEST_S, delays
+from scheduler.lease.retry_backoff import FIRST_S, LONGEST_S, delays
 
 
 def test_delays_double_up_to_a_longest_and_differ_between_jobs() -> None:

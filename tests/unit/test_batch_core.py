@@ -7,22 +7,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.apikey import ApiKey
-from producer.batches import window
-from producer.batches.firstseen import FirstSeen
-from producer.batches.flight import CHUNK, chunk
-from producer.batches.lines import parse
-from producer.batches.pace import LEAST, MOST, Pace, width
-from producer.batches.records import Asked, BatchRecord, new_id
-from producer.batches.resume import number_of
-from producer.batches.terms import JOBS, LineError, Terms, tell_openai
-from producer.errors import JobFailed, QueueFull
-from producer.heartbeat import Heartbeat, WorkerState
-from producer.job import Result
-from producer.openai.problem import Problem
-from producer.settings import Settings
-from producer.tables import Limits, Model
-from producer.tenants import Tenant
+from gateway.access.api_key import ApiKey
+from gateway.batches import completion_window
+from gateway.batches.custom_ids import FirstSeen
+from gateway.batches.in_flight import CHUNK, chunk
+from gateway.batches.line_translation import JOBS, LineError, Terms, tell_openai
+from gateway.batches.lines import parse
+from gateway.batches.progress import LEAST, MOST, Pace, width
+from gateway.batches.records import Asked, BatchRecord, new_id
+from gateway.batches.resume import number_of
+from gateway.openai.api_error import Problem
+from producer.contract.errors import JobFailed, QueueFull
+from producer.contract.fleet_schema import Limits, Model
+from producer.contract.heartbeat import Heartbeat, WorkerState
+from producer.contract.job import Result
+from producer.contract.settings import Settings
+from producer.contract.tenants import Tenant
 
 SETTINGS = Settings(models={"echo": Model(engine="echo"), "talk": Model(engine="echo", options={"task": "generate"})})
 
@@ -43,13 +43,13 @@ def test_first_seen_grows() -> None:
 
 @pytest.mark.parametrize(("given", "seconds"), [("24h", 86_400), ("1d", 86_400), ("90m", 5400), ("5s", 5)])
 def test_completion_windows(given: str, seconds: int) -> None:
-    assert window.seconds(given) == seconds
+    assert completion_window.seconds(given) == seconds
 
 
 @pytest.mark.parametrize("given", ["", "24", "h", "25h", "2d", "0h", "-1h", "1.5h", "24h ", "999999s", "1\u0661h"])
 def test_what_is_no_completion_window(given: str) -> None:
     with pytest.raises(ValueError, match="allowed: '24h'"):
-        window.seconds(given)
+        completion_window.seconds(given)
 
 
 def test_the_pace_is_known_from_the_first_lines_on_and_follows() -> None:

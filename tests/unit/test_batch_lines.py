@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from producer.batches.lines import Line, parse, read
-from producer.batches.terms import tell_ours
-from producer.errors import InvalidJob, JobCancelled, JobFailed
-from producer.job import Result, Timing
+from gateway.batches.line_translation import tell_ours
+from gateway.batches.lines import Line, parse, read
+from producer.contract.errors import InvalidJob, JobCancelled, JobFailed
+from producer.contract.job import Result, Timing
 
 LONGEST = 1000
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.batches.lineset import LineSet
-from producer.batches.resume import Asked, claim_run, is_complete, opened_alone, sidecar, survey
-from producer.errors import BatchError
+from gateway.batches.line_set import LineSet
+from gateway.batches.resume import Asked, claim_run, is_complete, opened_alone, sidecar, survey
+from producer.contract.errors import BatchError
 
 ASKED = Asked("/in.jsonl", 10, "abc", "m", "batch", "default")
 

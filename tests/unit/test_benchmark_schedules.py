@@ -2,12 +2,12 @@
 
 import pytest
 
-from autoscaler.demand import Demand
 from autoscaler.observation import Memory, Observation
+from autoscaler.sizing.demand import Demand
 from benchmarks.simulator import azure, schedules
 from benchmarks.simulator.azure import LOAD_S, MODEL
 from benchmarks.simulator.schedules import LOADING, SLOT_S, Scheduled
-from simulator.trace import Trace, assign
+from simulator.traces.trace import Trace, assign
 
 
 def burst() -> Trace:

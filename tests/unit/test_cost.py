@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.cost import Cost, LearnedCost
+from scheduler.window.batch_cost import Cost, LearnedCost
 
 POSITIVE = st.floats(1e-5, 0.1)
 

@@ -4,9 +4,9 @@ import socket
 import stat
 from pathlib import Path
 
-from deploy import private
-from deploy.ports import is_free, kept_port
-from deploy.supervise import LONGEST_S, pause_s
+from deploy.machine import private
+from deploy.machine.ports import is_free, kept_port
+from deploy.machine.supervise import LONGEST_S, pause_s
 
 
 def mode(file: Path) -> int:

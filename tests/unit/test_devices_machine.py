@@ -8,17 +8,17 @@ is in two states, nothing goes to a faulty device. At the end, when all is well 
 import random
 from dataclasses import replace
 
-from autoscaler.decisions import Drain, Start
-from autoscaler.devices import Device, DeviceState
+from autoscaler.actions.decision import Drain, Start
+from autoscaler.devices.device import Device, DeviceState
+from autoscaler.devices.placement import free_gb, summary, tenants
+from autoscaler.devices.quarantine import FORGET_S, LONGEST_HOLD_S
 from autoscaler.observation import Observation
-from autoscaler.placement import free_gb, summary, tenants
-from autoscaler.policy import BACKLOG
-from autoscaler.quarantine import FORGET_S, LONGEST_HOLD_S
 from autoscaler.reconciler import Reconciler
 from autoscaler.roster import Phase, Worker
-from producer.settings import Settings
-from producer.tables import Model, Scaling
-from scheduler.queues import ModelQueues, QueueState
+from autoscaler.sizing.policy import BACKLOG
+from producer.contract.fleet_schema import Model, Scaling
+from producer.contract.settings import Settings
+from scheduler.queue_lengths import ModelQueues, QueueState
 
 OPERATIONS = 10_000
 MODELS = {

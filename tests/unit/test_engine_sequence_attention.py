@@ -8,7 +8,7 @@ import torch
 from transformers import LlamaConfig, MistralConfig, PretrainedConfig, Qwen2Config
 from transformers.generation.continuous_batching.utils import build_attention_mask
 
-from workers.engines.sequence_attention import attend, serves
+from workers.engines.generation.sequence_attention import attend, serves
 
 KEY_HEADS, GROUPS, WIDTH = 2, 3, 8
 SEQUENCES = {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from producer.errors import ModelNotFound
+from producer.contract.errors import ModelNotFound
 from workers.engines import sources
 
 

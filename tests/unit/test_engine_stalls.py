@@ -2,8 +2,8 @@
 
 import pytest
 
+from workers.engines.generation.stalls import Stalls
 from workers.engines.protocol import Prefilled
-from workers.engines.stalls import Stalls
 
 
 def running(stalls: Stalls, *, usual_s: float = 1.0, steps: int = 10) -> float:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.estimate import COVERED, ENOUGH, Ahead, Errors, Situation, Why, estimate
+from producer.estimates.wait_time import COVERED, ENOUGH, Ahead, Errors, Situation, Why, estimate
 
 BUSY = Situation(
     tier="standard",

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.fairness.gap import Fifo, Model, measure, published_bound, workload
-from scheduler.fairness import Counters, expected, price, quantum, used
-from scheduler.lanes import Lanes, Waiting, claim
-from scheduler.preemption import Room
-from scheduler.priority import Rank
+from scheduler.order.fairness import Counters, expected, price, quantum, used
+from scheduler.order.lanes import Lanes, Waiting, claim
+from scheduler.order.preemption import Room
+from scheduler.order.priority import Rank
 
 
 def lanes(**weights: float) -> Lanes[str]:

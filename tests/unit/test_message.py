@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from kombu.utils import json as celery_json
 
 from producer import Job
-from producer.envelope import encode
+from producer.contract.celery_message import encode
 from scheduler.message import NotAJob, read
 
 GOOD = json.loads(encode(Job(model="m", tier="batch", input="x"), "id"))

@@ -1,7 +1,7 @@
 """What a model lacks to be served."""
 
-from producer.heartbeat import Heartbeat, WorkerState
-from producer.obstacle import obstacle
+from producer.contract.heartbeat import Heartbeat, WorkerState
+from producer.estimates.readiness import obstacle
 
 
 def beat(model: str, state: WorkerState) -> Heartbeat:

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from gateway.access.api_key import ANYBODY, ApiKey
+from gateway.openai.api_error import Problem
+from gateway.openai.chunks import Chunks
+from gateway.openai.endpoints import ENDPOINTS
+from gateway.openai.parameters import TABLE, Parameter
 from producer import Settings
-from producer.apikey import ANYBODY, ApiKey
-from producer.openai.chunks import Chunks
-from producer.openai.endpoints import ENDPOINTS
-from producer.openai.parameters import TABLE, Parameter
-from producer.openai.problem import Problem
 
 SETTINGS = Settings(
     models={  # type: ignore[arg-type]  # pydantic reads tables

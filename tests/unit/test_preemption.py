@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from producer import Settings
-from producer.reserved_slots import left_to_others
-from producer.tables import Model
-from scheduler.lanes import Lanes, Waiting, claim
-from scheduler.preemption import LATELY_S, PACE, Prefill, Room, room, victims
-from scheduler.priority import Rank
+from producer.contract.fleet_schema import Model
+from producer.contract.reserved_slots import left_to_others
+from scheduler.order.lanes import Lanes, Waiting, claim
+from scheduler.order.preemption import LATELY_S, PACE, Prefill, Room, room, victims
+from scheduler.order.priority import Rank
 
 LONG_AGO_S = math.inf
 

@@ -1,9 +1,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.settings import Settings
-from producer.tables import Tier
-from scheduler.priority import longest_wait, rank
+from producer.contract.fleet_schema import Tier
+from producer.contract.settings import Settings
+from scheduler.order.priority import longest_wait, rank
 
 TIERS = Settings().tiers
 tiers = st.builds(Tier, target_wait_s=st.floats(0.1, 3600), weight=st.floats(0.1, 100))

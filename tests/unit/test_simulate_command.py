@@ -8,7 +8,7 @@ from typer.testing import CliRunner, Result
 
 from deploy.cli import app
 from deploy.cli import simulate as command
-from producer.errors import ConfigError, StokerError
+from producer.contract.errors import ConfigError, StokerError
 
 FLEET = """
 [models.big]

@@ -4,16 +4,16 @@ import math
 
 import pytest
 
-from autoscaler.policy import BACKLOG
-from producer.settings import Settings
-from producer.tables import Model, Scaling, Tier
-from simulator.clairvoyant import Bound, clairvoyant
+from autoscaler.sizing.policy import BACKLOG
+from producer.contract.fleet_schema import Model, Scaling, Tier
+from producer.contract.settings import Settings
 from simulator.hardware import DeviceType, Hardware
-from simulator.outcome import Fate, Outcome
+from simulator.results.clairvoyant import Bound, clairvoyant
+from simulator.results.outcome import Fate, Outcome
 from simulator.run import Simulation
 from simulator.service import ServiceModel
-from simulator.synthetic import generate
-from simulator.trace import Trace, assign
+from simulator.traces.synthetic import generate
+from simulator.traces.trace import Trace, assign
 
 SETTINGS = Settings(
     tiers={"fast": Tier(target_wait_s=10, weight=4), "slow": Tier(target_wait_s=600, weight=1)},

@@ -4,14 +4,14 @@ import random
 
 import pytest
 
-from autoscaler.policy import BACKLOG
+from autoscaler.sizing.policy import BACKLOG
 from benchmarks.simulator.learn import Served, service
-from producer.settings import Settings
-from producer.tables import Model, Tier
+from producer.contract.fleet_schema import Model, Tier
+from producer.contract.settings import Settings
 from simulator.hardware import DeviceType, Hardware
 from simulator.run import Simulation
 from simulator.service import ServiceModel
-from simulator.trace import Trace, assign
+from simulator.traces.trace import Trace, assign
 
 
 def test_the_figures_that_requests_were_served_with_are_learned_from_their_times() -> None:

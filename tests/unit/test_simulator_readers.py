@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from producer.errors import UnknownTier
-from producer.settings import Settings
-from producer.tables import Model
-from simulator.readers import read
-from simulator.synthetic import generate, popularity
-from simulator.trace import Trace, TraceError, assign
+from producer.contract.errors import UnknownTier
+from producer.contract.fleet_schema import Model
+from producer.contract.settings import Settings
+from simulator.traces.readers import read
+from simulator.traces.synthetic import generate, popularity
+from simulator.traces.trace import Trace, TraceError, assign
 
 AZURE = """TIMESTAMP,ContextTokens,GeneratedTokens
 2023-11-16 18:17:03.9799600,4808,10

@@ -9,21 +9,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoscaler.policy import BACKLOG, POLICIES
+from autoscaler.sizing.policy import BACKLOG, POLICIES
 from deploy.cli.simulate import simulate as command
-from producer.errors import ConfigError
-from producer.settings import Settings
-from producer.tables import Limits, Model, Scaling, Tier
-from simulator.foresight import Foresight
+from producer.contract.errors import ConfigError
+from producer.contract.fleet_schema import Limits, Model, Scaling, Tier
+from producer.contract.settings import Settings
 from simulator.hardware import DeviceType, Hardware
-from simulator.order import LIVE, ORDERS
-from simulator.outcome import Fate, Outcome
-from simulator.push import Push
-from simulator.routing import PULL, ROUTINGS, Routing
+from simulator.policy_spec import named
+from simulator.queueing.push import Push
+from simulator.queueing.queue_policy import LIVE, ORDERS
+from simulator.queueing.routing import PULL, ROUTINGS, Routing
+from simulator.results.estimates import Foresight
+from simulator.results.outcome import Fate, Outcome
 from simulator.run import Simulation
-from simulator.scheme import named
 from simulator.service import ServiceModel
-from simulator.trace import Trace, assign
+from simulator.traces.trace import Trace, assign
 from simulator.worker import Worker
 
 Fleet = tuple[Settings, Hardware]

@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoscaler.policy import BACKLOG
-from producer.settings import Settings
-from producer.tables import Limits, Model, Redis, Scaling, Tier
-from scheduler.preemption import PACE
+from autoscaler.sizing.policy import BACKLOG
+from producer.contract.fleet_schema import Limits, Model, Redis, Scaling, Tier
+from producer.contract.settings import Settings
+from scheduler.order.preemption import PACE
 from simulator.hardware import DeviceType, Hardware
-from simulator.order import FIFO, LIVE, STRICT, Order
-from simulator.outcome import Fate, Outcome
+from simulator.queueing.queue_policy import FIFO, LIVE, STRICT, Order
+from simulator.results.outcome import Fate, Outcome
 from simulator.run import Simulation
 from simulator.service import ServiceModel
-from simulator.trace import Trace, assign
+from simulator.traces.trace import Trace, assign
 
 TIERS = {"fast": Tier(target_wait_s=1, weight=4), "slow": Tier(target_wait_s=60, weight=1)}
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.errors import StokerError
+from producer.contract.errors import StokerError
 from producer.stream import LOOK_S, Entry, Piece, Reading, entries
 
 

@@ -7,9 +7,9 @@ import redis
 from redis import exceptions
 
 from producer import Settings
-from producer.connection import AWAY
-from producer.tables import Redis
-from producer.trouble import trouble
+from producer.contract.connection import AWAY
+from producer.contract.fleet_schema import Redis
+from producer.contract.redis_errors import trouble
 
 SECRET = "open-sesame"  # noqa: S105  made up
 CONFIGURED = Settings(redis=Redis(url=f"redis://:{SECRET}@db:6379/0"))

@@ -5,9 +5,9 @@ import ipaddress
 
 import pytest
 
-from producer.gateway import webhook
-from producer.gateway.webhook import Webhook
-from producer.gateway.webhook_target import is_public
+from gateway.webhooks import webhook
+from gateway.webhooks.target import is_public
+from gateway.webhooks.webhook import Webhook
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105  everybody knows this one
 

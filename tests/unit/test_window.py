@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.arrivals import Rate
-from scheduler.cost import Cost
-from scheduler.hindsight import Hindsight, windows
-from scheduler.learned_window import LearnedWindow
-from scheduler.window import Hold, Waiting, hold, law, look_again, no_hold, slack
+from scheduler.window.arrivals import Rate
+from scheduler.window.batch_cost import Cost
+from scheduler.window.hindsight import Hindsight, windows
+from scheduler.window.learned_window import LearnedWindow
+from scheduler.window.window import Hold, Waiting, hold, law, look_again, no_hold, slack
 
 COSTS = st.builds(Cost, st.floats(0, 0.1), st.floats(0, 0.5), st.floats(1, 3))
 RATES = st.floats(0, 1e4).flatmap(lambda r: st.builds(Rate, st.just(r), st.floats(r, 2e4)))

@@ -10,13 +10,13 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from producer.errors import ConfigError, EngineError, InvalidJob, JobCancelled, JobExpired, Preempted
-from producer.job import explain
-from producer.tables import Model
+from producer.contract.errors import ConfigError, EngineError, InvalidJob, JobCancelled, JobExpired, Preempted
+from producer.contract.fleet_schema import Model
+from producer.contract.job import explain
 
+from .echo_output import Speech, Task
 from .mailbox import Cancellation, Mailbox, Withdrawal
 from .protocol import Outcome, Report, Request
-from .speech import Speech, Task
 
 
 class Options(BaseModel):

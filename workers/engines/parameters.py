@@ -7,8 +7,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from producer.errors import InvalidJob
-from producer.job import explain
+from producer.contract.errors import InvalidJob
+from producer.contract.job import explain
 
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
 

@@ -10,13 +10,13 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from transformers import AutoTokenizer
 
-from producer.errors import ConfigError, ModelNotFound
-from producer.job import explain
-from producer.tables import Model
+from producer.contract.errors import ConfigError, ModelNotFound
+from producer.contract.fleet_schema import Model
+from producer.contract.job import explain
 
 from . import sources
-from .backlog import Features, Text
-from .micro_batches import OutOfMemory
+from .encoders.backlog import Features, Text
+from .encoders.micro_batches import OutOfMemory
 from .protocol import Request
 from .torch_device import torch_device
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from producer.errors import StokerError
-from producer.job import Item
+from producer.contract.errors import StokerError
+from producer.contract.job import Item
 
 
 @dataclass(frozen=True, slots=True)

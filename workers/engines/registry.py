@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from producer.tables import Model
+from producer.contract.fleet_schema import Model
 
 from .protocol import Engine
 
@@ -15,22 +15,22 @@ def create(settings: Model, device: str) -> Engine:
     """
     match settings.engine:
         case "embed":
-            from .embed import Embedder
-            from .micro_batches import MicroBatchEngine
+            from .encoders.embed import Embedder
+            from .encoders.micro_batches import MicroBatchEngine
 
             return MicroBatchEngine(settings, Embedder(settings, device))
         case "classify":
-            from .classify import Classifier
-            from .micro_batches import MicroBatchEngine
+            from .encoders.classify import Classifier
+            from .encoders.micro_batches import MicroBatchEngine
 
             return MicroBatchEngine(settings, Classifier(settings, device))
         case "rerank":
-            from .micro_batches import MicroBatchEngine
-            from .rerank import Reranker
+            from .encoders.micro_batches import MicroBatchEngine
+            from .encoders.rerank import Reranker
 
             return MicroBatchEngine(settings, Reranker(settings, device))
         case "generate":
-            from .generate import GenerateEngine
+            from .generation.generate import GenerateEngine
 
             return GenerateEngine(settings, device)
         case "openai":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from producer.errors import InvalidJob
+from producer.contract.errors import InvalidJob
 
 
 def require_text(value: object, index: int) -> str:

@@ -6,7 +6,7 @@ import os
 
 import torch
 
-from producer.errors import ConfigError
+from producer.contract.errors import ConfigError
 
 
 def torch_device(device: str) -> torch.device:

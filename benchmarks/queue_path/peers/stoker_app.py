@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from producer import Client, Settings, keys
-from producer.connection import connect
+from producer import Client, Settings
+from producer.contract import keys
+from producer.contract.connection import connect
 
 MODEL = "echo"
 INPUTS = 256

@@ -9,8 +9,8 @@ from typing import NoReturn
 
 import httpx2
 
-from producer.errors import ConfigError, EngineError, InvalidJob
-from scheduler import backoff
+from producer.contract.errors import ConfigError, EngineError, InvalidJob
+from scheduler.lease import retry_backoff
 
 from . import wire
 from .options import Options
@@ -128,7 +128,7 @@ class Client:
 
     async def _send(self, call: wire.Call, read: Callable[[httpx2.Response], Awaitable[None]]) -> None:
         """Send a request, again while the server is busy, and let ``read`` have the answer."""
-        pauses = iter(backoff.delays(BUSY_RETRIES))
+        pauses = iter(retry_backoff.delays(BUSY_RETRIES))
         while True:
             try:
                 async with self._http.stream(

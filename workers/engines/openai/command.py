@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from producer.errors import ConfigError
+from producer.contract.errors import ConfigError
 
 
 def arguments(command: Sequence[str], **values: str) -> list[str]:

@@ -16,15 +16,23 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from producer.errors import ConfigError, EngineError, InvalidJob, JobCancelled, JobExpired, Preempted, StokerError
-from producer.tables import Model
+from producer.contract.errors import (
+    ConfigError,
+    EngineError,
+    InvalidJob,
+    JobCancelled,
+    JobExpired,
+    Preempted,
+    StokerError,
+)
+from producer.contract.fleet_schema import Model
 
 from .. import sources
 from ..mailbox import Cancellation, Mailbox, Withdrawal
 from ..protocol import Outcome, Piece, Prefilled, Report, Request
-from . import asks, command, wire
-from .asks import Ask, Job
+from . import command, http_requests, wire
 from .client import Client, ServerLost
+from .http_requests import Ask, Job
 from .options import Options
 from .server import Server, free_port
 
@@ -186,7 +194,7 @@ class OpenAIEngine:
 
     def _accept(self, request: Request) -> None:
         try:
-            job = asks.job_of(request, self._model, self._options.task)
+            job = http_requests.job_of(request, self._model, self._options.task)
         except InvalidJob as error:
             self._reports.append(Outcome(request.id, error=error))
             return

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from producer.errors import ConfigError
-from producer.job import explain
+from producer.contract.errors import ConfigError
+from producer.contract.job import explain
 
 
 class Options(BaseModel):

@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 
-from producer.errors import ConfigError
+from producer.contract.errors import ConfigError
 
 from . import lifeline
 

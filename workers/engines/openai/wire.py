@@ -10,8 +10,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from producer.errors import EngineError, InvalidJob
-from producer.job import Item
+from producer.contract.errors import EngineError, InvalidJob
+from producer.contract.job import Item
 
 from ..parameters import Parameters
 from ..text import require_text

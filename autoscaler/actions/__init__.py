@@ -1,0 +1,1 @@
+"""Actions: what one round starts and drains, each with its reason."""

@@ -1,0 +1,188 @@
+"""Growing: where missing replicas are started, and what is done when there is no room for one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ..devices.device import type_of
+from ..devices.placement import ByDevice, Tenant, by_device, obstacle, place, tenants
+from ..roster import Phase, Worker
+from .decision import Decision, Drain, Hold, Start
+
+if TYPE_CHECKING:
+    from ..devices.device import Device
+    from ..observation import Memory, Observation
+    from ..sizing.size import Size
+
+
+DEVICES_TOLD = 16
+"""Devices whose obstacles a hindrance names: nobody reads those of a thousand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """Who holds the devices now, and who will when all that drains is gone and all that waits has come."""
+
+    now: ByDevice
+    later: ByDevice
+
+    def started(self, replica: Tenant) -> Rooms:
+        """With one more."""
+        return Rooms(_with(self.now, replica), _with(self.later, replica))
+
+    def promised(self, replica: Tenant) -> Rooms:
+        """With one that will come."""
+        return Rooms(self.now, _with(self.later, replica))
+
+    def without(self, worker: Worker) -> Rooms:
+        """When that worker will be gone."""
+        here = tuple(one for one in self.later.get(worker.device, ()) if one.name != worker.name)
+        others = {device: held for device, held in self.later.items() if device != worker.device}
+        return Rooms(self.now, {**others, worker.device: here} if here else others)
+
+    def leaving(self, device: str) -> list[str]:
+        """Who holds a device and will not."""
+        later = self.later.get(device, ())
+        return [one.name for one in self.now.get(device, ()) if one not in later]
+
+
+def _with(here: ByDevice, replica: Tenant) -> ByDevice:
+    return {**here, replica.device: (*here.get(replica.device, ()), replica)}
+
+
+def grow(
+    seen: Observation, memory: Memory, sizes: Mapping[str, Size], workers: Sequence[Worker]
+) -> tuple[list[Decision], Memory]:
+    """Start what is missing where it fits; say what stands in the way where it does not.
+
+    Args:
+        workers: every worker; one that was told to drain in this round is in phase ``DRAINING``.
+    """
+    missing, decisions = _missing(seen, memory, sizes, workers)
+    if not missing:
+        return decisions, memory
+    held = tenants(workers, seen.devices, seen.settings.models)
+    rooms = Rooms(by_device(held), by_device(tenant for tenant in held if tenant.serves))
+    started = dict(memory.started_at)
+    stuck: set[str] = set()
+    for nth, _, name in missing:
+        if name in stuck:
+            continue
+        replica = Tenant(f"a new {name}", name, "", seen.settings.models[name].memory_gb)
+        if device := home(seen, replica, rooms.now):
+            rooms = rooms.started(replace(replica, device=device.id))
+            decisions.append(Start(name, device.id, device.kind, sizes[name].reason, type_of(device)))
+            started[name] = seen.now
+        else:
+            stuck.add(name)
+            made, rooms = _make_room(seen, workers, rooms, replica, first=nth == 0)
+            decisions += [_explained(one, sizes[name].reason) for one in made]
+    return decisions, replace(memory, started_at=started)
+
+
+def _missing(
+    seen: Observation, memory: Memory, sizes: Mapping[str, Size], workers: Sequence[Worker]
+) -> tuple[list[tuple[int, float, str]], list[Decision]]:
+    """Replicas to start, as (how many its model has by then, minus its urgency, model), and what holds back
+    others. In the order of their claim: every model's first before anybody's second, the latest first."""
+    missing: list[tuple[int, float, str]] = []
+    holds: list[Decision] = []
+    serving = Counter(worker.model for worker in workers if worker.serves)
+    for name, wanted in sizes.items():
+        present = serving[name]
+        if present >= wanted.replicas:
+            continue
+        failure = memory.failures.get(name)
+        cooled = seen.now - memory.started_at.get(name, 0.0) >= seen.settings.scaling.up_cooldown_s
+        if failure is not None and seen.now < failure.until:
+            holds.append(Hold(name, f"back-off {failure.failures}", failure.reason))
+        elif present == 0 or cooled:
+            upto = min(wanted.replicas, present + seen.settings.scaling.max_step)
+            missing += [(nth, -seen.demands[name].urgency, name) for nth in range(present, upto)]
+    return sorted(missing), holds
+
+
+def _make_room(
+    seen: Observation, workers: Sequence[Worker], rooms: Rooms, replica: Tenant, *, first: bool
+) -> tuple[list[Decision], Rooms]:
+    """What to do for a replica that fits nowhere: wait for what drains already, or, when its model has jobs
+    waiting and no worker at all, drain a worker that nobody needs before its idle time is over."""
+    model = replica.model
+    if device := home(seen, replica, rooms.later):
+        hold = Hold(model, "waiting", f"waits for {device.id}: {', '.join(rooms.leaving(device.id))} drains")
+        return [hold], rooms.promised(replace(replica, device=device.id))
+    devices, per_gpu = {device.id: device for device in seen.devices}, seen.settings.models[model].replicas_per_gpu
+    for idle in _dispensable(seen, workers, rooms) if first and seen.demands[model].queued else ():
+        after = rooms.without(idle)
+        left = after.later.get(idle.device, ())
+        if idle.device not in devices or obstacle(model, replica.memory_gb, devices[idle.device], left, per_gpu):
+            continue  # without it the replica fits no better
+        if device := home(seen, replica, after.later):
+            quiet = seen.demands[idle.model].quiet_s
+            why = f"drained early: {model} has jobs waiting and no device, {idle.model} none for {quiet:.0f} s"
+            drain = Drain(idle.model, idle.name, idle.device, seen.settings.scaling.drain_s, why)
+            hold = Hold(model, "waiting", f"waits for {device.id}: {idle.name} drains")
+            # It keeps its device until it is gone, but is nobody's to drain a second time.
+            return [drain, hold], after.promised(replace(replica, device=device.id))
+    return [hindrance(seen, replica, rooms.now)], rooms
+
+
+def hindrance(seen: Observation, replica: Tenant, here: ByDevice) -> Hold:
+    """Why a replica fits nowhere, device by device."""
+    model, needed = replica.model, replica.memory_gb
+    largest = max(seen.devices, key=lambda device: device.memory_gb, default=None)
+    if largest is None:
+        return Hold(model, "no idle device", "no idle device: there is none")
+    if largest.memory_gb < needed:
+        what = f"the largest, {largest.id}, has {largest.memory_gb:g} GB"
+        cure = f"lower models.{model}.memory_gb in fleet.toml if it needs less, or add a larger device"
+        return Hold(model, "too large", f"fits on no device: {needed:g} GB needed, {what}. {cure}")
+    per_gpu = seen.settings.models[model].replicas_per_gpu
+    free = f"is kept free for bursts (headroom_devices is {seen.settings.scaling.headroom_devices})"
+    found = [
+        obstacle(model, needed, device, here.get(device.id, ()), per_gpu) or f"{device.id} {free}"
+        for device in seen.devices[:DEVICES_TOLD]
+    ]
+    if more := len(seen.devices) - len(found):
+        found.append(f"and {more} more")
+    return Hold(model, "no idle device", f"no idle device: {'; '.join(found)}")
+
+
+def home(seen: Observation, replica: Tenant, here: ByDevice) -> Device | None:
+    """Where a replica goes, or None when it fits nowhere. The headroom is for those whose jobs cannot wait."""
+    demand, models = seen.demands[replica.model], seen.settings.models
+    return place(
+        replica.model,
+        replica.memory_gb,
+        seen.devices,
+        here,
+        per_gpu=models[replica.model].replicas_per_gpu,
+        headroom=0 if demand.pressing else seen.settings.scaling.headroom_devices,
+        others_gb=[model.memory_gb for model in models.values()],
+        speeds=demand.speeds,
+    )
+
+
+def _dispensable(seen: Observation, workers: Sequence[Worker], rooms: Rooms) -> list[Worker]:
+    """Idle workers of models that nobody asks for and that may have fewer, the longest unneeded first."""
+    if not any(worker.phase is Phase.READY and not worker.running for worker in workers):
+        return []
+    staying = [worker for worker in workers if worker.serves and worker.name not in rooms.leaving(worker.device)]
+    present = Counter(worker.model for worker in staying)
+
+    def may_go(worker: Worker) -> bool:
+        if not worker.managed or worker.phase is not Phase.READY or worker.running:
+            return False
+        model, demand = seen.settings.models.get(worker.model), seen.demands.get(worker.model)
+        if model is None or demand is None:
+            return False
+        return demand.none and present[worker.model] > model.min_replicas
+
+    return sorted(filter(may_go, staying), key=lambda worker: (-seen.demands[worker.model].quiet_s, worker.name))
+
+
+def _explained(decision: Decision, demand: str) -> Decision:
+    return replace(decision, reason=f"{decision.reason}. {demand}") if isinstance(decision, Hold) else decision

@@ -1,0 +1,75 @@
+"""Removal: the workers that must go whatever the demand is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ..roster import Phase, Worker
+from .decision import Drain
+
+if TYPE_CHECKING:
+    from producer.contract.fleet_schema import Scaling
+
+    from ..devices.device import Device
+    from ..observation import Memory, Observation
+
+
+HAND_BACK_S = 10.0
+"""What a worker gets on top of ``drain_s``, at which it begins to hand back what it has not finished."""
+
+
+LAST_WORDS_S = 2.0
+"""What a worker on a lost device gets to hand back what it has not begun, before it is killed for what it has."""
+
+
+def remove(seen: Observation, memory: Memory) -> tuple[list[Drain], Memory]:
+    """Kill what is out of patience; drain what sits on a faulty device or serves a model that is no more."""
+    managed = [worker for worker in seen.workers if worker.managed]
+    silent = {
+        worker.name: memory.silent_since.get(worker.name, seen.now)
+        for worker in managed
+        if worker.phase is Phase.STARTING
+    }
+    scaling = seen.settings.scaling
+    faults = {device.id: device for device in seen.devices if device.fault and not device.suspect}
+    drains = []
+    for worker in managed:
+        if late := _overdue(seen.now, scaling, worker, silent) or _stranded(seen.now, worker, faults):
+            drains.append(Drain(worker.model, worker.name, worker.device, 0.0, late))
+        elif worker.serves and (why := _unwanted(worker, faults, seen.settings.models)):
+            drains.append(Drain(worker.model, worker.name, worker.device, scaling.drain_s, why))
+    return drains, replace(memory, silent_since=silent)
+
+
+def _overdue(now: float, scaling: Scaling, worker: Worker, silent: Mapping[str, float]) -> str:
+    """Why a worker is out of patience; empty when it is not."""
+    if worker.phase is Phase.DRAINING:
+        waited, limit = now - (worker.draining_since or now), scaling.drain_s
+        late = waited > limit + HAND_BACK_S
+        return f"killed: draining for {waited:.0f} s (drain_s {limit:g})" if late else ""
+    limit = scaling.start_s
+    if worker.phase is Phase.STARTING:
+        # Counted from when it was first seen silent, not from its start: after a Redis or an autoscaler that
+        # was down, every worker looks silent for a moment.
+        waited = now - silent[worker.name]
+        return f"killed: no heartbeat for {waited:.0f} s (start_s {limit:g})" if waited > limit else ""
+    waited = now - worker.started_at
+    late = worker.phase is Phase.LOADING and waited > limit
+    return f"killed: loading for {waited:.0f} s (start_s {limit:g})" if late else ""
+
+
+def _stranded(now: float, worker: Worker, faults: Mapping[str, Device]) -> str:
+    """Why a worker whose device is gone is not waited for; empty when it is not so, or not yet time."""
+    device = faults.get(worker.device)
+    if device is None or not device.lost or worker.draining_since is None:
+        return ""
+    waited = now - worker.draining_since
+    return f"killed: {device.id} is lost, and nothing there can end ({device.fault})" if waited > LAST_WORDS_S else ""
+
+
+def _unwanted(worker: Worker, faults: Mapping[str, Device], models: Mapping[str, object]) -> str:
+    if worker.device in faults:
+        return f"{worker.device} is faulty: {faults[worker.device].fault}"
+    return "" if worker.model in models else f"{worker.model} is not in fleet.toml any more"

@@ -1,0 +1,84 @@
+"""What if: what it would take that a model gets one replica more. Pure, and without a side effect on any decision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ..devices.placement import Tenant, by_device, free_gb, tenants
+from .grow import hindrance, home
+
+if TYPE_CHECKING:
+    from ..observation import Memory, Observation
+    from ..sizing.policy import Policy
+
+MOST_JOBS = 1_000_000
+"""More than that in a queue is no answer to anybody's question."""
+
+
+@dataclass(frozen=True, slots=True)
+class OneMore:
+    """What one more replica than the ``present`` ones needs.
+
+    ``queued`` is how many jobs ``tier`` would have to have waiting, the others staying as they are, that it be wanted;
+    None when no number would do. ``device`` is where it would go, with ``free_gb`` left now; when it fits nowhere,
+    ``hindrance`` says why, device by device.
+    """
+
+    present: int
+    tier: str
+    queued: int | None
+    device: str = ""
+    free_gb: float = 0.0
+    hindrance: str = ""
+
+
+def one_more(seen: Observation, policy: Policy, memory: Memory, model: str) -> OneMore:
+    """What a model would need that one more replica of it were started.
+
+    The policy itself is asked, about demands that are not there.
+
+    Args:
+        memory: with which the policy decided in this round.
+    """
+    demand = seen.demands[model]
+    fastest = min(range(len(demand.tiers)), key=lambda nth: demand.tiers[nth].target_wait_s)
+    present = demand.replicas
+
+    def with_queued(jobs: int) -> Observation:
+        tiers = list(demand.tiers)
+        tiers[fastest] = replace(tiers[fastest], queued=jobs)
+        return replace(seen, demands={model: replace(demand, tiers=tuple(tiers))})
+
+    def wanted(jobs: int) -> bool:
+        sizes, _ = policy.sizes(with_queued(jobs), memory)
+        return sizes[model].replicas > present
+
+    now, tier = demand.tiers[fastest].queued, demand.tiers[fastest].tier
+    queued = _least(now, wanted)
+    where = _where(with_queued(now + 1 if queued is None else queued), model)
+    return replace(where, present=present, tier=tier, queued=queued)
+
+
+def _least(low: int, wanted: Callable[[int], bool]) -> int | None:
+    """The least number, from ``low`` on, that is wanted, which is taken to grow with the number."""
+    high = max(1, low)
+    if wanted(low):
+        return low
+    while not wanted(high):
+        if high >= MOST_JOBS:
+            return None
+        low, high = high, high * 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if wanted(middle) else (middle, high)
+    return high
+
+
+def _where(seen: Observation, model: str) -> OneMore:
+    here = by_device(tenants(seen.workers, seen.devices, seen.settings.models))
+    replica = Tenant(f"a new {model}", model, "", seen.settings.models[model].memory_gb)
+    if device := home(seen, replica, here):
+        return OneMore(0, "", None, device.id, free_gb(device, here.get(device.id, ())))
+    return OneMore(0, "", None, hindrance=hindrance(seen, replica, here).reason)

@@ -1,0 +1,1 @@
+"""Devices: what NVML or the fleet file reports, faults and quarantine, placement."""

@@ -1,0 +1,167 @@
+"""Placement: which device a new replica goes to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ..roster import Phase, Worker
+from .device import Device, DeviceState, Summary, summarise, type_of
+
+if TYPE_CHECKING:
+    from producer.contract.fleet_schema import Model
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """Somebody who holds (a part of) a device: a worker, or a replica placed a moment ago.
+
+    ``memory_gb`` is what it may take, ``measured_gb`` what it takes now.
+    """
+
+    name: str
+    model: str
+    device: str
+    memory_gb: float
+    measured_gb: float = 0.0
+    serves: bool = True
+
+
+ByDevice = Mapping[str, Sequence[Tenant]]
+"""The tenants of each device that has any."""
+
+
+def tenants(workers: Iterable[Worker], devices: Iterable[Device], models: Mapping[str, Model]) -> tuple[Tenant, ...]:
+    """The tenants of this machine's devices. One that drains keeps its device until it is gone."""
+    by_id = {device.id: device for device in devices}
+    found = []
+    for worker in workers:
+        if (device := by_id.get(worker.device)) is None:
+            continue
+        model = models.get(worker.model)
+        declared = model.memory_gb if model else 0.0
+        measured = device.used_by.get(worker.pid) if worker.pid is not None else None
+        if measured is None:  # the driver does not tell, or numbers processes otherwise, as in a container
+            # One that is told to go while it loads has not taken it all: what is used may still be others'.
+            measured = declared if worker.phase is Phase.READY or worker.was_ready else 0.0
+        found.append(
+            Tenant(worker.name, worker.model, device.id, max(declared, measured), measured, serves=worker.serves)
+        )
+    return tuple(found)
+
+
+def place(
+    model: str,
+    memory_gb: float,
+    devices: Sequence[Device],
+    here: ByDevice,
+    *,
+    per_gpu: int = 1,
+    headroom: int = 0,
+    others_gb: Sequence[float] = (),
+    speeds: Mapping[str, float] | None = None,
+) -> Device | None:
+    """The device for a replica of ``model`` that needs ``memory_gb``, or None when it fits on none that is left.
+
+    Of those it fits on, the one where it makes least memory useless to the fleet's models; of those, the one with the
+    fewest workers, which would share its speed; then the fastest for the model; then the one with least left over.
+    So small models share a GPU where whole ones are to be kept for large ones, and else have one each.
+
+    Args:
+        here: who holds the devices.
+        per_gpu: replicas of the model that may share a GPU.
+        headroom: idle devices that must be left idle.
+        others_gb: what replicas of the fleet's models need.
+        speeds: jobs per second of a replica, by type of device. One that was never tried goes first.
+    """
+    open_ = [device for device in devices if device.kind != "cpu" or device.id not in here]
+    fitting = [one for one in open_ if not obstacle(model, memory_gb, one, here.get(one.id, ()), per_gpu)]
+    if headroom and len(idle(devices, here)) <= headroom:
+        fitting = [device for device in fitting if here.get(device.id)]
+
+    def cost(device: Device) -> tuple[float, int, float, float, str]:
+        tenants = here.get(device.id, ())
+        free = free_gb(device, tenants)
+        speed = speeds.get(type_of(device), math.inf) if speeds else 0.0
+        lost = 0.0
+        if device.kind == "cuda":  # a CPU slot is taken as a whole
+            lost = fragmentation(free - memory_gb, others_gb) - fragmentation(free, others_gb)
+        return lost, len(tenants), -speed, free, device.id
+
+    return min(fitting, key=cost, default=None)
+
+
+def idle(devices: Iterable[Device], here: ByDevice) -> list[Device]:
+    """The devices that nobody holds and that may be used."""
+    return [device for device in devices if not device.fault and not here.get(device.id)]
+
+
+def fragmentation(free_gb: float, others_gb: Iterable[float]) -> float:
+    """Memory of a device, in GB, that is of no use to those that need more; summed over them.
+
+    As in Weng et al., "Beware of Fragmentation: Scheduling GPU-Sharing Workloads with Fragmentation Gradient Descent",
+    USENIX ATC 2023, with the fleet's models as the expected workload, each as likely as the others.
+    """
+    return sum(free_gb for needed in others_gb if free_gb < needed)
+
+
+def by_device(held: Iterable[Tenant]) -> dict[str, tuple[Tenant, ...]]:
+    """The tenants of each device that has any: with a thousand devices, nobody can look through all for each."""
+    found: dict[str, tuple[Tenant, ...]] = {}
+    for tenant in held:
+        found[tenant.device] = (*found.get(tenant.device, ()), tenant)
+    return found
+
+
+def obstacle(model: str, memory_gb: float, device: Device, held: Sequence[Tenant], per_gpu: int = 1) -> str:
+    """Why a replica cannot go to a device, of which the model may have so many on a GPU; empty when it can."""
+    if device.fault:
+        return f"{device.id} is faulty ({device.fault})"
+    if device.memory_gb < memory_gb:
+        return f"{device.id} has {device.memory_gb:g} GB in all of {memory_gb:g} GB needed"
+    here = [tenant for tenant in held if tenant.device == device.id]
+    if device.kind == "cpu" and here:
+        # It stands for cores, of which nobody says how they would be shared.
+        return f"{device.id} is held by {here[0].name}"
+    present = sum(tenant.model == model and tenant.serves for tenant in here)
+    if present >= per_gpu:
+        # An engine already fills its batches: two of one model on a GPU would mostly take turns.
+        return f"{device.id} has {'a replica' if present == 1 else f'{present} replicas'} already"
+    free = free_gb(device, held)
+    return f"{device.id} has {max(free, 0):.1f} GB free of {memory_gb:g} GB needed" if free < memory_gb else ""
+
+
+def free_gb(device: Device, held: Iterable[Tenant]) -> float:
+    """Memory that nobody uses and no tenant was promised, in GB."""
+    here = [tenant for tenant in held if tenant.device == device.id]
+    others = max(0.0, device.used_gb - sum(tenant.measured_gb for tenant in here))
+    return device.memory_gb - others - sum(tenant.memory_gb for tenant in here)
+
+
+def with_states(devices: Iterable[Device], workers: Sequence[Worker]) -> list[Device]:
+    """The devices with what they are used for."""
+    phases: dict[str, set[Phase]] = {}
+    for worker in workers:
+        phases.setdefault(worker.device, set()).add(worker.phase)
+    states = [_state(device, phases.get(device.id)) for device in devices]
+    return [
+        device if device.state is state else replace(device, state=state)
+        for device, state in zip(devices, states, strict=True)
+    ]
+
+
+def summary(devices: Sequence[Device], held: Iterable[Tenant]) -> Summary:
+    """The node's devices by state, and the memory that is left on those that may be used."""
+    here = by_device(held)
+    free = sum(max(0.0, free_gb(device, here.get(device.id, ()))) for device in devices if not device.fault)
+    return summarise(devices, free)
+
+
+def _state(device: Device, phases: set[Phase] | None) -> DeviceState:
+    if device.fault:
+        return DeviceState.FAULTY
+    if not phases:
+        return DeviceState.IDLE
+    return DeviceState.RESERVED if phases <= {Phase.STARTING, Phase.LOADING} else DeviceState.ALLOCATED

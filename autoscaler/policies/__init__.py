@@ -1,1 +1,0 @@
-"""One scaling policy a file. ``autoscaler/policy.py`` knows them by name."""

@@ -1,0 +1,76 @@
+"""History: what is remembered of a model beyond the last moment, for those policies that look ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ..roster import Phase, by_model
+from .capacity import Capacity
+from .forecast import TICK_S, Forecast, Outlook
+
+if TYPE_CHECKING:
+    from ..observation import Memory, Observation
+    from ..roster import Worker
+    from .demand import Demand
+
+SETTLED_S = 60.0
+"""A replica's rate counts from here on: before, it says how it filled up."""
+SHORTEST_HORIZON_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Of one model: since when, how fast replicas were, and what came to each tier."""
+
+    at: float
+    capacity: Capacity = field(default_factory=Capacity)
+    tiers: Mapping[str, Forecast] = field(default_factory=dict)
+
+    def outlook(self, tier: str, horizon_s: float) -> Outlook:
+        """What is expected of a tier over the next ``horizon_s`` seconds."""
+        return self.tiers[tier].outlook(horizon_s) if tier in self.tiers else Outlook()
+
+
+def horizon_s(load_s: float) -> float:
+    """How far ahead it is looked: until a replica that is started now has served for as long as it loads."""
+    return max(SHORTEST_HORIZON_S, 2 * load_s)
+
+
+def remember_all(seen: Observation, memory: Memory) -> Mapping[str, History]:
+    """The histories of all models whose demand could be told, after another look."""
+    own, models = by_model(seen.workers), seen.settings.models
+    return {
+        name: remember(memory.histories.get(name), seen.now, demand, own[name], models[name].max_concurrency)
+        for name, demand in seen.demands.items()
+    }
+
+
+def remember(before: History | None, now: float, demand: Demand, workers: Sequence[Worker], full: int) -> History:
+    """After another look; of several in a tick the first counts.
+
+    Args:
+        workers: those of the model.
+        full: how many jobs a replica runs at a time.
+    """
+    if before is not None and 0 <= now - before.at < TICK_S - 1e-6:
+        return before
+    passed = now - before.at if before is not None else 0.0
+    settled = [
+        (worker.batch_size, worker.jobs_per_s)
+        for worker in workers
+        if worker.phase is Phase.READY and worker.running and now - worker.started_at - worker.load_s >= SETTLED_S
+    ]
+    ahead = horizon_s(demand.load_s)
+    known = before.tiers if before is not None else {}
+    tiers = {
+        tier.tier: known[tier.tier].after(now, tier.arrived, ahead)
+        if tier.tier in known
+        else Forecast(now, tier.arrived)
+        for tier in demand.tiers
+    }
+    # What was measured before we looked stands for a full replica until there are some to look at. Later it does not
+    # count: a replica that has just begun also writes it, and knows nothing yet.
+    capacity = before.capacity if before is not None else Capacity().after(0.0, [(full, demand.jobs_per_s)])
+    return History(now, capacity.after(max(0.0, passed), settled), tiers)

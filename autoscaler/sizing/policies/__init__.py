@@ -1,0 +1,1 @@
+"""One scaling policy a file. ``autoscaler/sizing/policy.py`` knows them by name."""

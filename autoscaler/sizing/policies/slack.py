@@ -1,0 +1,86 @@
+"""Slack: replicas for what is expected to come while another loads; what can wait fills them up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ..history import horizon_s, remember_all
+from ..size import SLOWEST_PER_S, Size, bounded, facts, idle, size
+
+if TYPE_CHECKING:
+    from producer.contract.fleet_schema import Model, Scaling
+
+    from ...observation import Memory, Observation
+    from ..demand import Demand
+    from ..history import History
+
+
+class Slack:
+    """Sizes a model by the least slack of its tiers.
+
+    1. A tier that cannot wait for a new replica (its target is within the horizon) needs capacity beforehand: for the
+       rate that is forecast, and ``headroom`` standard deviations of what the forecast is wrong by. That is the
+       newsvendor's quantile (Arrow, Harris and Marschak, 1951), with the deviation measured, not supposed.
+    2. A tier that can wait needs none beforehand. What waits of it, and of all more urgent ones, has to be gone by its
+       target; a target within the horizon is taken as that, since no replica that is started now could meet it.
+    3. A replica counts for as many jobs a second as it would do if it were full (``capacity.py``).
+    4. A surplus is kept for some load times. After one, keeping it has cost as many device seconds as its return would,
+       which is at most twice what anybody who knows the future pays (ski rental; Karlin et al., 1988); the others are
+       for what would miss its target while it loads.
+
+    Until a model's capacity is known it is sized by its backlog.
+    """
+
+    name = "slack"
+
+    def sizes(self, seen: Observation, memory: Memory) -> tuple[Mapping[str, Size], Memory]:
+        """As :class:`~autoscaler.sizing.policy.Policy` has it."""
+        models, histories = seen.settings.models, remember_all(seen, memory)
+        sizes = {
+            name: slack_size(models[name], demand, histories[name], seen.settings.scaling)
+            for name, demand in seen.demands.items()
+        }
+        return sizes, replace(memory, histories=histories)
+
+
+def slack_size(model: Model, demand: Demand, history: History, scaling: Scaling) -> Size:
+    """The replicas of one model."""
+    spare_s = max(scaling.idle_s, scaling.keep_loads * demand.load_s)
+    if (nothing := idle(demand, spare_s)) is not None:
+        return bounded(model, 0, nothing, spare_s)
+    # What preemptible tiers leave to the others is there for bursts, and fills no replica.
+    per_s = history.capacity.per_s(model.max_concurrency - demand.left)
+    if per_s < SLOWEST_PER_S:
+        return replace(size(model, demand, spare_s), spare_s=spare_s)
+    required, why = needed_per_s(demand, history, scaling.headroom)
+    # To the nearest whole: what half a replica cannot do waits, is counted, and asks for a whole one if it stays.
+    replicas = max(1, math.floor(required / per_s + 0.5))
+    return bounded(model, replicas, f"{facts(demand)}; {why}; a full replica does {per_s:.2f}", spare_s)
+
+
+def needed_per_s(demand: Demand, history: History, headroom: float) -> tuple[float, str]:
+    """Jobs per second for the tier with the least slack, and why."""
+    ahead_s = horizon_s(demand.load_s)
+    most, why = 0.0, "nothing expected"
+    expected = spread = 0.0
+    queued = demand.suspects
+    for tier in sorted(demand.tiers, key=lambda tier: tier.target_wait_s):
+        queued += tier.queued
+        way = "with what waits"
+        if tier.target_wait_s <= ahead_s:
+            outlook = history.outlook(tier.tier, ahead_s)
+            expected, spread = expected + outlook.per_s, spread + outlook.spread
+            way = f"as {outlook.way} tells"
+        left_s = max(tier.target_wait_s - tier.waited_s, ahead_s)
+        # Headroom is there for bursts: what waits of one does not need it a second time.
+        needed = expected + max(headroom * spread, queued / left_s)
+        if needed > most:
+            most = needed
+            why = (
+                f"{needed:.2f} jobs/s needed up to {tier.tier}: {expected:.2f} expected ({way}), and the larger of "
+                f"{queued} queued in {left_s:.0f} s and {headroom:g} x {spread:.2f} by which that was wrong"
+            )
+    return most, why

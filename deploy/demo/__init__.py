@@ -1,0 +1,1 @@
+"""The demo (``make demo``): a fleet from zero to zero."""

@@ -1,0 +1,100 @@
+"""Watching a fleet: what is queued and who works, four times a second, and the autoscaler's decisions."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import redis as redis_py
+
+from producer.contract import heartbeat, keys
+from producer.contract.heartbeat import WorkerState
+from scheduler.queue_lengths import observe
+
+from ..decision import Decision, decision
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from producer.contract.settings import Settings
+
+EVERY_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The fleet at Unix time ``at``: jobs queued by (model, tier), jobs in flight and workers by model."""
+
+    at: float
+    queued: dict[tuple[str, str], int]
+    inflight: dict[str, int]
+    workers: dict[str, list[WorkerState]]
+
+    @property
+    def at_rest(self) -> bool:
+        """Nothing queued, nothing running, no worker."""
+        return not (any(self.queued.values()) or any(self.inflight.values()) or any(self.workers.values()))
+
+
+@dataclass(slots=True)
+class Life:
+    """A worker: when it first spoke and when it was ready to serve, in Unix seconds."""
+
+    model: str
+    spoke_at: float
+    ready_at: float | None = None
+
+
+class Watch(threading.Thread):
+    """Takes samples until stopped; calls back with each sample and each decision."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        settings: Settings,
+        on_sample: Callable[[Sample], None],
+        on_decision: Callable[[Decision], None],
+    ) -> None:
+        super().__init__(name="watch", daemon=True)
+        self.samples: list[Sample] = []
+        self.decisions: list[Decision] = []
+        self.lives: dict[str, Life] = {}
+        self._redis = redis
+        self._settings = settings
+        self._on_sample = on_sample
+        self._on_decision = on_decision
+        self._last = "-"
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        """Take no more samples."""
+        self._stopping.set()
+        self.join()
+
+    def run(self) -> None:
+        """Sample until stopped. A server that is away has nothing to show."""
+        while not self._stopping.wait(EVERY_S):
+            try:
+                self._look()
+            except redis_py.RedisError:
+                continue
+
+    def _look(self) -> None:
+        queues = observe(self._redis, self._settings)
+        workers: dict[str, list[WorkerState]] = {name: [] for name in queues}
+        for beat in heartbeat.read_all(self._redis):
+            workers.setdefault(beat.model, []).append(beat.state)
+            life = self.lives.setdefault(beat.name, Life(beat.model, beat.beat_at))
+            life.ready_at = beat.ready_at
+        queued = {(tier.model, tier.tier): tier.length for model in queues.values() for tier in model.tiers}
+        inflight = {name: model.inflight for name, model in queues.items()}
+        self.samples.append(Sample(time.time(), queued, inflight, workers))
+        entries: Any = self._redis.xrange(keys.decisions(), min=self._last, count=100)  # typed for every protocol
+        for entry_id, fields in entries:
+            self._last = f"({entry_id.decode()}"
+            self.decisions.append(decision(fields))
+            self._on_decision(self.decisions[-1])
+        self._on_sample(self.samples[-1])

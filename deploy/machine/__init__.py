@@ -1,0 +1,1 @@
+"""The fleet of one machine: server, autoscaler, Flower, gateway, supervised."""

@@ -1,0 +1,261 @@
+"""The fleet of one machine: a server if there is none, the autoscaler, Flower and a gateway, kept running."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import redis
+
+from autoscaler.launchers import records
+from producer.contract import keys
+from producer.contract.connection import connect
+from producer.contract.errors import StokerError
+from producer.contract.redis_url import shown
+from producer.contract.settings import Settings
+
+from . import broker, flower, gateway, private, teardown
+from .ports import kept_port
+from .server import Server
+from .supervise import Child
+
+TEND_S = 0.2
+READY_TIMEOUT_S = 90.0
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Besides:
+    """What runs beside the queues and the autoscaler."""
+
+    flower: bool = True
+    gateway: bool = True
+
+    @property
+    def options(self) -> list[str]:
+        """For the command line."""
+        return [f"--no-{name}" for name in ("flower", "gateway") if not getattr(self, name)]
+
+    @property
+    def roles(self) -> set[str]:
+        """As their processes are recorded."""
+        return {name for name in ("flower", "gateway") if getattr(self, name)}
+
+
+ALL = Besides()
+
+
+class AlreadyRunningError(StokerError):
+    """A supervisor of this fleet lives."""
+
+
+@contextlib.contextmanager
+def _only_one(state_dir: Path) -> Iterator[None]:
+    """Hold the fleet's lock. The kernel lets go of it with the process, however that ends.
+
+    Raises:
+        AlreadyRunningError: when another supervisor holds it.
+    """
+    state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (state_dir / "up.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AlreadyRunningError("the fleet is already running here; 'stoker down' stops it") from None
+        yield
+
+
+def embedded_server(settings: Settings) -> Server | None:
+    """The server to run here, on the port and with the password it last had; None when one is configured."""
+    if settings.redis.url or os.environ.get("REDIS_URL"):
+        return None
+    home = settings.state_dir / "redis"
+    if any(record.name == "server" for record in records.read_all(settings.state_dir / "run")):
+        port = int((home / "port").read_text())  # taken, and by our own
+    else:
+        port = kept_port(home / "port")
+    return Server(home, port, requirepass=private.kept_password(home / "password"))
+
+
+def unready(settings: Settings, besides: Besides) -> str:
+    """What is still missing before the fleet can be used; empty when nothing is."""
+    try:
+        client = connect(settings, socket_timeout=2, socket_connect_timeout=2)
+        with contextlib.closing(client):
+            if not client.exists(keys.leader()):
+                return "no autoscaler leads yet"
+    except (redis.RedisError, StokerError) as error:
+        return f"the server does not answer: {error}"
+    if besides.gateway and not gateway.answers(settings):
+        return "the gateway does not answer yet"
+    return "Flower does not answer yet" if besides.flower and not flower.answers(settings) else ""
+
+
+def where(settings: Settings, besides: Besides) -> list[str]:
+    """Where everything is, one line each, without a secret."""
+    own = settings.url_file.exists()
+    full = f"; for a program: REDIS_URL=$(cat {_near(settings.url_file)})" if own else ""
+    password = _near(flower.password_file(settings))
+    monitor = f"Flower   {flower.url(settings)}; user {flower.USER}, password in {password}"
+    return [
+        f"Redis    {shown(settings.redis_url)}{full}",
+        *([f"OpenAI   {gateway.url(settings)}/v1"] if besides.gateway else []),
+        *([monitor] if besides.flower else []),
+        f"Logs     {_near(settings.state_dir / 'logs')}",
+        "Look     stoker status",
+        "Stop     stoker down",
+    ]
+
+
+def _near(path: Path) -> str:
+    """The path as it is shortest to type from here."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
+def up(settings: Settings, say: Say, besides: Besides = ALL) -> None:
+    """Run the fleet until SIGINT or SIGTERM, then stop all of it. A second signal waits for nothing.
+
+    Raises:
+        AlreadyRunningError: when it runs already.
+        BrokerUnavailable: when the configured Redis cannot be used, or none can be started.
+    """
+    os.umask(0o077)  # what it and its children write may hold what users wrote
+    with _only_one(settings.state_dir):
+        stop = threading.Event()
+
+        def asked(_: int, __: FrameType | None) -> None:
+            stop.set()
+            _on_signal(signal.default_int_handler)  # the next one interrupts the waiting
+
+        _on_signal(asked)
+        run_dir = settings.state_dir / "run"
+        records.write(run_dir, records.of_process(os.getpid(), "supervisor", "supervisor"))
+        try:
+            _run(settings, say, stop, besides)
+        finally:
+            _stop(settings, say)
+            records.remove(run_dir, "supervisor")
+            teardown.clear(run_dir)
+            say("stopped")
+
+
+def _on_signal(handler: Callable[[int, FrameType | None], None]) -> None:
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, handler)
+
+
+def _run(settings: Settings, say: Say, stop: threading.Event, besides: Besides) -> None:
+    run_dir, log_dir = settings.state_dir / "run", settings.state_dir / "logs"
+    log_dir.mkdir(parents=True, exist_ok=True)
+    children: list[Child] = []
+
+    def keep(name: str, spawn: Callable[[], subprocess.Popen[bytes]], log: Path) -> None:
+        child = Child(name, spawn, run_dir, log, say)
+        child.start(time.monotonic())
+        children.append(child)
+
+    if server := embedded_server(settings):
+        keep("server", server.spawn, server.log)
+        server.wait_until_ready(say)
+        private.write(settings.url_file, server.url)
+    else:
+        settings.url_file.unlink(missing_ok=True)
+    broker.check(settings)
+    autoscaler_log, flower_log, gateway_log, batches_log = (
+        log_dir / f"{name}.log" for name in ("autoscaler", "flower", "gateway", "batches")
+    )
+    keep("autoscaler", lambda: _spawn("autoscaler", autoscaler_log), autoscaler_log)
+    if besides.flower:
+        keep("flower", lambda: flower.spawn(settings, flower_log), flower_log)
+    if besides.gateway:
+        keep("gateway", lambda: gateway.spawn(settings, gateway_log), gateway_log)
+        keep("batches", lambda: _spawn("gateway.batches", batches_log), batches_log)
+
+    announced = False
+    while not stop.is_set():
+        for child in children:
+            child.tend(time.monotonic())
+        if not announced and not unready(settings, besides):
+            announced = True
+            say("the fleet is up\n" + "\n".join(f"  {line}" for line in where(settings, besides)))
+        stop.wait(TEND_S)
+
+
+def _spawn(module: str, log: Path) -> subprocess.Popen[bytes]:
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            # -P: a folder named like one of ours, where the user happens to be, must not be taken for it.
+            [sys.executable, "-P", "-m", module],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # Ctrl-C is for the supervisor, which then stops all in their order
+        )
+
+
+def _stop(settings: Settings, say: Say) -> None:
+    grace = teardown.graces(settings)
+    others = teardown.ORDER[1:]
+    if any(record.role == "worker" for record in records.read_all(settings.state_dir / "run")):
+        say(f"workers get {grace['worker']:g} s to finish what they run; Ctrl-C again to wait for nothing")
+    try:
+        teardown.stop_all(settings, say, grace, others)
+    except KeyboardInterrupt:
+        teardown.stop_all(settings, say, dict.fromkeys(others, 0.0), others)
+
+
+def up_detached(settings: Settings, say: Say, besides: Besides = ALL) -> None:
+    """Run ``up`` in the background, and return once the server, the autoscaler and Flower do their work.
+
+    Raises:
+        AlreadyRunningError: when it runs already.
+        StokerError: with the end of the log, when it ends, or is not ready in time.
+    """
+    with _only_one(settings.state_dir):
+        pass  # let go again for the supervisor; it looks once more, so a race costs a clearer message only
+    log = settings.state_dir / "logs" / "up.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    begin = log.stat().st_size if log.exists() else 0
+    with log.open("ab") as output:
+        supervisor = subprocess.Popen(
+            [sys.executable, "-P", "-m", "deploy.cli", "up", *besides.options],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    missing = "it has not begun"
+    while time.monotonic() < deadline:
+        if (code := supervisor.poll()) is not None:
+            said = log.read_bytes()[begin:].decode(errors="replace").strip()
+            raise StokerError(f"the fleet did not start (exit code {code}):\n{said}")
+        if not (missing := _detached_unready(settings, supervisor.pid, besides)):
+            say("the fleet is up, in the background\n" + "\n".join(f"  {line}" for line in where(settings, besides)))
+            return
+        time.sleep(TEND_S)
+    raise StokerError(
+        f"the fleet is not ready after {READY_TIMEOUT_S:g} s: {missing}. Look into {log.parent}; 'stoker down' stops it"
+    )
+
+
+def _detached_unready(settings: Settings, pid: int, besides: Besides) -> str:
+    """As ``unready``, for this very supervisor: an earlier one's url file may still lie there."""
+    roles = {record.role: record for record in records.read_all(settings.state_dir / "run")}
+    if "supervisor" not in roles or roles["supervisor"].pid != pid:
+        return "the supervisor has not begun"
+    if missing := {"autoscaler", *besides.roles} - roles.keys():
+        return f"not started yet: {', '.join(sorted(missing))}"
+    return unready(settings, besides)

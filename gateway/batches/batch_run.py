@@ -1,0 +1,259 @@
+"""One batch, run by who holds its lease: checked, flown, put together. Whatever was done before is not done again."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, BinaryIO
+
+from producer.client import Client
+from producer.contract import heartbeat
+from producer.contract.connection import AWAY
+from producer.contract.errors import StokerError
+
+from . import lines
+from .in_flight import CHUNK, Flight, chunk
+from .lease import Field, Lease
+from .line_set import LineSet
+from .line_translation import NotRun, Terms, cancelled, expired, tell_openai
+from .lines import Line
+from .parts import Parts
+from .progress import Pace, width
+from .records import ENDED, BatchRecord, FileRecord, Mistake, Status
+from .registry import Registry
+from .store import SOURCE, Store
+from .submit_loop import OUTAGE, OUTAGE_PAUSE_S, POLL_S, fly
+from .validation import Checked, check
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+LOOK_S = 5.0
+"""How often is looked how many workers there are."""
+
+CANCEL_S = 30.0
+"""How long cancelled jobs may take to say that they are, before that is taken for granted."""
+
+DELETED = Mistake(code="file_not_found", message="the input file was deleted")
+
+_CHECKING = threading.Lock()
+"""Of the batches of one process one is checked at a time: the table of custom_ids takes memory."""
+
+
+class Stopped(StokerError):
+    """The process is to end; the batch goes on elsewhere, or later."""
+
+
+class BatchRun:
+    """One batch, from wherever it stands to its end.
+
+    Args:
+        redis, client: of this run alone.
+        stop: set when the process is to end.
+    """
+
+    def __init__(self, redis: Redis, client: Client, store: Store, lease: Lease, stop: threading.Event) -> None:
+        self._redis = redis
+        self._client = client
+        self._store = store
+        self._lease = lease
+        self._stop = stop
+        self._parts = Parts(store, lease, client)
+
+    def run(self) -> Status:
+        """Run it to its end, and return how it ended.
+
+        Raises:
+            Stopped: before it had ended, for the process is to; the lease is given up.
+            LeaseLost: another process runs it.
+            OSError: its files cannot be read or written.
+            redis.RedisError: Redis is away; begin again, under the same lease.
+        """
+        try:
+            self._commit()  # tells whether it is wanted any more
+            if (record := self._lease.record()).status == "validating":
+                self._check(record)
+            if (record := self._lease.record()).status == "in_progress":
+                self._fly(record)
+            if (record := self._lease.record()).status == "finalizing":
+                self._finalize(record)
+            return self._close()
+        except Stopped:
+            self._commit(let_go=True)
+            raise
+        except OSError:
+            self._lease.commit()  # raises LeaseLost when they went because another process ended the batch
+            raise
+
+    def _commit(self, fields: Mapping[str, Field] | None = None, *, over: bool = False, let_go: bool = False) -> None:
+        """Commit, through outages. A lease that runs out meanwhile is lost."""
+        while True:
+            try:
+                self._parts.commit(fields, over=over, let_go=let_go)
+                return
+            except AWAY:
+                if self._stop.is_set():
+                    raise
+                time.sleep(OUTAGE_PAUSE_S)
+
+    def _alive(self) -> None:
+        """Keep the lease, if it is time to; ends the run when the process is to end."""
+        if self._stop.is_set():
+            raise Stopped("the process is to end")
+        if self._parts.due:
+            self._commit()
+
+    def _terms(self, record: BatchRecord) -> Terms:
+        asked = record.asked
+        deadline = datetime.fromtimestamp(asked.expires_at, UTC)
+        return Terms(
+            self._client.settings, record.id, asked.caller, asked.model, endpoint=asked.endpoint, deadline=deadline
+        )
+
+    def _input(self, record: BatchRecord) -> BinaryIO:
+        return self._store.open(f"{SOURCE}/{record.asked.input_file_id}")
+
+    def _check(self, record: BatchRecord) -> None:
+        """Read the input through. Any mistake ends the batch, with all of them told."""
+        while not _CHECKING.acquire(timeout=1.0):
+            self._alive()
+        checked = Checked()
+        try:
+            settings = self._client.settings
+            longest = lines.longest(settings)
+            most = settings.gateway.max_file_lines
+            with self._input(record) as file:
+                for _ in check(lines.read(file, longest), longest, self._terms(record), most, checked):
+                    self._alive()
+                    if self._lease.cancelling:
+                        break
+        except FileNotFoundError:
+            checked.mistakes.append(DELETED)
+        finally:
+            _CHECKING.release()
+        now = int(time.time())
+        if self._lease.cancelling:
+            self._commit({"status": "cancelled", "cancelled_at": now})
+        elif checked.mistakes:
+            self._commit({"status": "failed", "failed_at": now, "mistakes": _told(checked.mistakes)})
+        else:
+            self._commit({"status": "in_progress", "in_progress_at": now, "total": checked.total})
+
+    def _fly(self, record: BatchRecord) -> None:
+        """Have every line answered: by its job, or as one that was not run because the batch ended before."""
+        finished = self._parts.survey(self._alive)
+        longest = lines.longest(self._client.settings)
+        tell = tell_openai(record.id, self._why)
+        terms, size = self._terms(record), chunk(self._client.settings, record.tenant)
+        fresh = Flight(self._client, terms, tell, self._parts, finished, size)
+        try:
+            source = self._input(record)
+        except FileNotFoundError:  # nobody knows any more what was asked; what was answered is not lost
+            self._finish("failed", mistakes=_told([DELETED]))
+            return
+        with source as file, closing(fresh) as flight:
+            left = _lines(file, longest, finished)
+            pace = Pace(time.time(), len(finished))
+
+            def over() -> bool:
+                return self._lease.cancelling or time.time() >= record.asked.expires_at or self._stop.is_set()
+
+            for _ in fly(left, flight, self._width(flight), over):
+                if self._parts.due:
+                    now = time.time()
+                    rate = pace.add(now, len(finished))
+                    self._commit({"lines_per_s": round(rate, 3), "told_at": round(now, 3)})
+            if self._stop.is_set():
+                raise Stopped("the process is to end")
+            ending = self._answer_the_rest(left, flight)
+        self._finish(ending)
+
+    def _finish(self, ending: Status, **besides: Field) -> None:
+        """Step 6 of ``parts``."""
+        self._commit({"status": "finalizing", "finalizing_at": int(time.time()), "ending": ending, **besides})
+
+    def _width(self, flight: Flight) -> Callable[[], int]:
+        now, look_at = width([], ()), 0.0
+
+        def most() -> int:
+            nonlocal now, look_at
+            if time.monotonic() >= look_at:
+                now, look_at = width(heartbeat.read_all(self._redis), flight.models), time.monotonic() + LOOK_S
+            return now
+
+        return most
+
+    def _answer_the_rest(self, left: Iterator[Line], flight: Flight) -> Status:
+        """Nothing is submitted any more. What has ended keeps its answer; others are told that they were not run."""
+        ending: Status = "cancelled" if self._lease.cancelling else "expired"
+        any_left = bool(len(flight))
+        if any_left:
+            self._cancel_flight(flight)
+            flight.give_up(self._why())
+        for count, line in enumerate(left, 1):
+            any_left = True
+            flight.refuse(line, self._why())
+            if count % CHUNK == 0:
+                self._alive()
+        return ending if any_left else "completed"
+
+    def _why(self) -> NotRun:
+        return cancelled() if self._lease.cancelling else expired()
+
+    def _cancel_flight(self, flight: Flight) -> None:
+        """Have each job in flight end one way or the other: what did before this came has its answer."""
+        deadline = time.monotonic() + CANCEL_S
+        cancelled = False
+        while len(flight) and time.monotonic() < deadline:
+            try:
+                if not cancelled:
+                    self._client.cancel_many(flight.job_ids)
+                    cancelled = True
+                flight.collect(POLL_S)
+            except OUTAGE:
+                time.sleep(OUTAGE_PAUSE_S)
+            self._alive()
+            if not flight.waits:
+                return
+
+    def _finalize(self, record: BatchRecord) -> None:
+        """Put the output together: steps 7 and 8 of ``parts``."""
+        registry, made = Registry(self._redis), {}
+        for failed, field in ((False, "output"), (True, "error")):
+            file_id = f"file-{record.id.removeprefix('batch_')}-{field}"
+            if size := self._parts.put_together(failed, file_id, self._alive):
+                made[f"{field}_file_id"] = file_id
+                name = f"{record.id}_{field}.jsonl"
+                registry.add_file(
+                    FileRecord(
+                        id=file_id,
+                        tenant=record.tenant,
+                        filename=name,
+                        purpose="batch_output",
+                        size=size,
+                        created_at=int(time.time()),
+                    )
+                )
+        self._commit({"status": record.ending, f"{record.ending}_at": int(time.time()), **made})
+
+    def _close(self) -> Status:
+        """Steps 9 and 10 of ``parts``."""
+        record = self._lease.record()
+        assert record.status in ENDED
+        self._parts.delete()
+        self._commit(over=True)
+        return record.status
+
+
+def _told(mistakes: list[Mistake]) -> str:
+    return json.dumps([mistake.model_dump() for mistake in mistakes])
+
+
+def _lines(file: BinaryIO, longest: int, finished: LineSet) -> Iterator[Line]:
+    for number, raw in lines.read(file, longest):
+        if number not in finished:
+            yield lines.parse(number, raw, longest)

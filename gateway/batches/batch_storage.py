@@ -1,0 +1,41 @@
+"""Where the gateway finds files and batches: their records in Redis, their content in the store."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Annotated, Self
+
+from fastapi import Depends, Request
+
+from producer.contract.connection import close, connect
+from producer.contract.settings import Settings
+
+from .registry import Registry
+from .store import store_of
+
+
+class Desk:
+    """The registry and the store, for the routes of files and batches. These run on threads, as all that read files."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._redis = connect(settings)
+        self.registry = Registry(self._redis)
+        self.store = store_of(settings)
+        self.limits = settings.gateway
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        close(self._redis)
+
+
+def _desk(request: Request) -> Desk:
+    desk: Desk = request.app.state.desk
+    return desk
+
+
+AtDesk = Annotated[Desk, Depends(_desk)]
+"""The process's one desk."""

@@ -1,0 +1,203 @@
+"""A batch over files of this machine: ``stoker batch``. The output itself says what is finished.
+
+Every line is submitted under an idempotency key of the run and its number, so that a line submitted again,
+after Ctrl-C, a kill or an outage, is the same job: it runs once, and its stored result answers both.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from redis.exceptions import NoPermissionError
+
+from producer.client import Client
+from producer.contract.errors import BatchError
+
+from ..access.api_key import ApiKey
+from . import lines, resume
+from .custom_ids import FirstSeen
+from .in_flight import Flight, chunk
+from .line_set import LineSet
+from .line_translation import Terms, tell_alike
+from .lines import Line
+from .submit_loop import OUTAGE, fly
+
+MOST_MISTAKES = 10
+"""Most repeated custom_ids that one error names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A batch at one moment, in lines. ``resumed`` of ``done`` were finished before this start.
+
+    ``waiting`` says what holds the batch up, such as a Redis that is away; empty while it goes on.
+    """
+
+    total: int
+    done: int
+    errors: int
+    resumed: int
+    inflight: int
+    waiting: str = ""
+
+
+class Batch:
+    """One batch over the file ``source``, its answers in the file ``out`` as they come.
+
+    Args:
+        model: of the lines that name none.
+        tier: by default each model's slowest.
+        in_flight: most lines that are submitted and not yet answered; bounds the memory.
+        overwrite: begin anew, whatever the output holds.
+
+    Raises:
+        UnknownModel, UnknownTier: naming what there is.
+        BatchError: the input cannot be read, the output cannot be where it is to be, or both are one file.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        source: Path,
+        out: Path,
+        model: str | None = None,
+        tier: str | None = None,
+        *,
+        tenant: str = "default",
+        in_flight: int = 256,
+        overwrite: bool = False,
+    ) -> None:
+        _refuse_files(source, out)
+        settings = client.settings
+        if model is not None:
+            settings.tier(model, tier or settings.default_tier(model))
+        self._client = client
+        self._source = source
+        self._out = out
+        self._overwrite = overwrite
+        self._in_flight = in_flight
+        self._chunk = min(in_flight, chunk(settings, tenant))
+        self._longest = lines.longest(settings, model)
+        self._asked = resume.Asked.about(source, model, tier, tenant)
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Have :meth:`run` submit nothing more, write what has come, and end. Safe in a signal handler."""
+        self._stopping = True
+
+    def run(self) -> Iterator[Progress]:
+        """Do the batch, or go on with it; yields at least every ``fly.POLL_S`` seconds and once at the end.
+
+        Ends early when stopped: then fewer lines are done than there are, and the same call later goes on.
+
+        Raises:
+            BatchError: the output belongs to something else, or cannot be written; a custom_id is there twice.
+        """
+        try:
+            with resume.opened_alone(self._out) as file:
+                yield from self._run(file)
+        except OSError as error:
+            raise BatchError(f"{error}. What is written stays; the same command goes on") from error
+
+    def _run(self, file: BinaryIO) -> Iterator[Progress]:
+        sidecar = resume.sidecar(self._out)
+        if self._overwrite:
+            sidecar.unlink(missing_ok=True)
+            file.truncate(0)
+        total = self._count()
+        if not sidecar.exists() and file.seek(0, os.SEEK_END):
+            yield self._found_complete(total, file)
+            return
+        run = resume.claim_run(self._out, self._asked)
+        finished, errors = resume.survey(file, self._out)
+        terms = Terms(
+            self._client.settings, run, ApiKey(id="", tenant=self._asked.tenant), self._asked.model, self._asked.tier
+        )
+        with (
+            self._source.open("rb") as source,
+            closing(Flight(self._client, terms, tell_alike(run), _Output(file), finished, self._chunk)) as flight,
+        ):
+            flight.errors = errors
+            yield from self._fly(self._lines(source, finished), total, flight)
+            file.flush()
+            os.fsync(file.fileno())
+        if len(finished) >= total:
+            sidecar.unlink()
+
+    def _count(self) -> int:
+        """How many lines there are. A custom_id that is there twice could not have one answer: nothing runs then."""
+        total, seen, repeated = 0, FirstSeen(), []
+        with self._source.open("rb") as source:
+            for number, raw in lines.read(source, self._longest):
+                total += 1
+                line = lines.parse(number, raw, self._longest)
+                if (first := seen.add(line.custom_id, number)) != number:
+                    repeated.append(f"line {number} has the custom_id {line.custom_id!r:.80} of line {first}")
+                    if len(repeated) == MOST_MISTAKES:
+                        break
+        if repeated:
+            said = "\n".join(repeated)
+            raise BatchError(f"{self._source}: each custom_id gets one answer, so none may be there twice:\n{said}")
+        return total
+
+    def _lines(self, source: BinaryIO, finished: LineSet) -> Iterator[Line]:
+        for number, raw in lines.read(source, self._longest):
+            if number not in finished:
+                yield lines.parse(number, raw, self._longest)
+
+    def _fly(self, more: Iterator[Line], total: int, flight: Flight) -> Iterator[Progress]:
+        resumed = len(flight.finished)
+        waiting = ""
+        for waiting in fly(more, flight, lambda: self._in_flight, lambda: self._stopping, self._hint):
+            yield Progress(total, len(flight.finished), flight.errors, resumed, len(flight), waiting)
+        if self._stopping:
+            with suppress(*OUTAGE):
+                flight.collect(0.0)  # what has come
+        yield Progress(total, len(flight.finished), flight.errors, resumed, len(flight))
+
+    def _hint(self) -> str:
+        if self._asked.model is None:
+            return ""
+        with suppress(NoPermissionError):  # who may submit need not be allowed to look
+            return self._client.obstacle(self._asked.model)
+        return ""
+
+    def _found_complete(self, total: int, file: BinaryIO) -> Progress:
+        if not resume.is_complete(self._source, self._out, self._longest):
+            raise BatchError(
+                f"{self._out} exists and is not the output of this input: name another --out, or begin anew "
+                "with --overwrite"
+            )
+        _, errors = resume.survey(file, self._out)
+        return Progress(total, total, errors, total, 0)
+
+
+class _Output:
+    """The output file as a sink: what is written is finished."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def write(self, told: bytes, failed: bool, job_id: str | None) -> None:  # noqa: ARG002  as any sink
+        self._file.write(told)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def _refuse_files(source: Path, out: Path) -> None:
+    """See that the files are what they are meant to be, before anything is written."""
+    if not source.is_file():
+        raise BatchError(f"{source} is not a file: name a JSONL file, one request to a line")
+    for file in (out, resume.sidecar(out)):
+        if file.exists() and file.samefile(source):
+            raise BatchError(f"{file} is the input itself, which must not be written over: name another --out")
+    if not out.parent.is_dir():
+        raise BatchError(f"the folder {out.parent} does not exist: make it, or name another --out")
+    if out.is_dir():
+        raise BatchError(f"{out} is a folder: name a file in it with --out")

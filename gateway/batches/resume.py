@@ -1,0 +1,177 @@
+"""Going on with a batch: what was asked for, which lines are finished, and files that survive any end."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from producer.contract.errors import BatchError
+
+from . import lines
+from .line_set import LineSet
+
+HEAD_BYTES = 65_536
+"""How much of the input tells it from another one, together with its size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a batch is: the same again goes on, anything else is another batch."""
+
+    input: str
+    input_bytes: int
+    input_head_sha256: str
+    model: str | None
+    tier: str | None
+    tenant: str
+
+    @classmethod
+    def about(cls, source: Path, model: str | None, tier: str | None, tenant: str) -> Asked:
+        """Describe a batch over the file ``source``."""
+        with source.open("rb") as file:
+            head = hashlib.sha256(file.read(HEAD_BYTES)).hexdigest()
+            size = file.seek(0, os.SEEK_END)
+        return cls(str(source.absolute()), size, head, model, tier, tenant)
+
+
+def sidecar(out: Path) -> Path:
+    """Where the run of an unfinished batch is kept."""
+    return out.with_name(out.name + ".run")
+
+
+@contextlib.contextmanager
+def opened_alone(out: Path) -> Iterator[BinaryIO]:
+    """The output, opened and locked. The kernel lets go with the process, however that ends.
+
+    Raises:
+        BatchError: another process writes it.
+    """
+    with os.fdopen(os.open(out, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BatchError(f"another process writes {out} now: wait for it, or name another --out") from None
+        yield file
+
+
+def claim_run(out: Path, asked: Asked) -> str:
+    """The id of the run to go on with, or of a new one. Its sidecar is on disk then.
+
+    Raises:
+        BatchError: the output belongs to another batch.
+    """
+    file = sidecar(out)
+    if file.exists():
+        return _same(file, asked, out)
+    run = str(uuid.uuid4())
+    _write_whole(file, json.dumps({"run": run, **asdict(asked)}, indent=1) + "\n")
+    return run
+
+
+def _same(file: Path, asked: Asked, out: Path) -> str:
+    try:
+        kept: dict[str, Any] = json.loads(file.read_text())
+        run = str(kept.pop("run"))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise BatchError(f"{file} is not a sidecar of ours: remove it, or name another --out") from None
+    wanted = asdict(asked)
+    if other := [key for key in wanted if kept.get(key) != wanted[key]]:
+        found = "; ".join(f"{key} was {kept.get(key)!r}, is {wanted[key]!r}" for key in other)
+        raise BatchError(
+            f"{out} belongs to an unfinished batch that is not this one: {found}. Go on with that one by its "
+            "own command, name another --out, or begin anew with --overwrite"
+        )
+    return run
+
+
+def _write_whole(file: Path, text: str) -> None:
+    """Write a file whole or not at all, and have it on disk."""
+    temporary = file.with_name(file.name + ".new")
+    with temporary.open("w") as output:
+        output.write(text)
+        output.flush()
+        os.fsync(output.fileno())
+    temporary.replace(file)
+    folder = os.open(file.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def survey(file: BinaryIO, out: Path) -> tuple[LineSet, int]:
+    """The lines finished in the output, and how many of them are errors. Leaves the file at its end.
+
+    A torn last line, left by a process killed while it wrote, is cut off.
+
+    Raises:
+        BatchError: a line in it is not ours.
+    """
+    finished, errors, end = LineSet(), 0, 0
+    file.seek(0)
+    for position, raw in enumerate(file, 1):
+        if not raw.endswith(b"\n"):
+            break
+        end += len(raw)
+        number, _, failed = _answered(raw, position, out)
+        errors += failed and number not in finished
+        finished.add(number)
+    file.truncate(end)
+    file.seek(end)
+    return finished, errors
+
+
+_ID = re.compile(rb'\{"id": "batch_req_[^"]*-(\d+)"')
+
+
+def number_of(told: bytes) -> int:
+    """Which line of the input an output line in OpenAI's form answers, without reading all of it.
+
+    Raises:
+        ValueError: it is none that we wrote.
+    """
+    if (found := _ID.match(told)) is None:
+        raise ValueError("no output line of a batch")
+    return int(found[1])
+
+
+def _answered(raw: bytes, position: int, out: Path) -> tuple[int, str, bool]:
+    """Line number, custom id and whether it is an error, of one output line."""
+    try:
+        told = json.loads(raw)
+        if "line" in told:
+            return int(told["line"]), str(told["custom_id"]), "error" in told
+        response = told["response"]
+        return number_of(raw), str(told["custom_id"]), response is None or response["status_code"] != 200
+    except (ValueError, KeyError, TypeError):
+        raise BatchError(
+            f"line {position} of {out} is not the output of a batch: repair it, name another --out, or begin "
+            "anew with --overwrite"
+        ) from None
+
+
+def is_complete(source: Path, out: Path, longest: int) -> bool:
+    """Whether the output answers every line of the input once, by number and custom id, in any order."""
+    wanted = got = count = 0
+    with source.open("rb") as file:
+        for number, raw in lines.read(file, longest):
+            count += 1
+            wanted ^= hash((number, lines.parse(number, raw, longest).custom_id))
+    answered = LineSet()
+    with out.open("rb") as file:
+        for position, raw in enumerate(file, 1):
+            number, custom_id, _ = _answered(raw, position, out)
+            if number in answered:
+                return False
+            answered.add(number)
+            got ^= hash((number, custom_id))
+    return len(answered) == count and got == wanted

@@ -1,0 +1,67 @@
+"""A client that goes away: its work is cancelled, at once when it is queued, within a step when it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from fastapi import FastAPI, Request, Response
+from redis.exceptions import RedisError
+from starlette.types import Receive
+
+from producer.async_client import AsyncClient
+from producer.contract.errors import StokerError
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+CLOSED = 499
+"""The status of a request whose client has gone, as nginx has it. Nobody receives it; the metrics count it."""
+
+
+class ClientGone(Exception):
+    """The client closed its connection: nobody hears an answer."""
+
+
+async def gone(receive: Receive) -> None:
+    """Return when the client has closed its connection. The body must have been read."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """What ``work`` returns, unless the client goes away first: then it is cancelled.
+
+    Raises:
+        ClientGone: it did.
+    """
+    working, leaving = asyncio.create_task(work), asyncio.create_task(gone(request.receive))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientGone
+        return working.result()
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def give_up(client: AsyncClient, job_id: str) -> None:
+    """Cancel a job that nobody waits for, whatever becomes of who asks. Its deadline ends it if this cannot."""
+    try:
+        await asyncio.shield(client.cancel(job_id))
+    except (StokerError, RedisError) as error:
+        logger.warning("job %s could not be cancelled; its deadline will end it: %s", job_id, error)
+
+
+def install(app: FastAPI) -> None:
+    """Have the application end requests without a client quietly."""
+    app.add_exception_handler(ClientGone, _nobody_hears)
+
+
+async def _nobody_hears(_: Request, __: Exception) -> Response:
+    return Response(status_code=CLOSED)

@@ -1,0 +1,144 @@
+"""Server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html), as a job makes them."""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import Task
+from collections.abc import AsyncGenerator, Callable, Mapping
+from typing import Any
+
+from fastapi import Request, Response
+from starlette.types import Receive, Scope, Send
+
+from producer.async_client import AsyncClient
+from producer.contract.errors import JobExpired, StokerError
+
+from .disconnect import ClientGone, give_up, gone, unless_gone
+
+SILENCE_S = 10.0
+"""How long a stream is silent before it says so: proxies cut connections that are."""
+
+SILENT = b": waiting\n\n"
+"""A comment, which clients skip."""
+
+
+class EventStream(Response):
+    """The events of one job.
+
+    What goes wrong before the first event, or the first silence, is an error of its own (:meth:`begin`); what goes
+    wrong behind it is an event. A client that goes away cancels the job, if ``cancels`` says so.
+
+    Args:
+        events: ends when all is told; raises what went wrong.
+        broken_off: the last event when something did.
+        timeout_s: when it is enough, from now.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        client: AsyncClient,
+        job_id: str,
+        events: AsyncGenerator[bytes],
+        broken_off: Callable[[StokerError], bytes],
+        headers: Mapping[str, str],
+        timeout_s: float | None = None,
+        cancels: bool = True,
+    ) -> None:
+        super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **headers})
+        del self.headers["content-length"]
+        self._client = client
+        self._job_id = job_id
+        self._events = events
+        self._broken_off = broken_off
+        self._cancels = cancels
+        self._deadline = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
+        self._next: Task[bytes | None] = self._ask()
+
+    async def begin(self, request: Request) -> EventStream:
+        """Wait for the first event, or the first silence.
+
+        Raises:
+            ClientGone: the client did not wait.
+            StokerError: there will be no event.
+        """
+        try:
+            await unless_gone(request, self._wait())
+            if self._next.done():
+                self._next.result()
+            elif self._overdue:
+                raise _too_late()
+        except (ClientGone, JobExpired, asyncio.CancelledError):
+            await self._end(whole=False)
+            raise
+        return self
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  ASGI's signature
+        """Send the events, until they end or nobody hears them."""
+        telling, leaving = asyncio.create_task(self._tell(send)), asyncio.create_task(gone(receive))
+        whole = False
+        try:
+            await asyncio.wait((telling, leaving), return_when=asyncio.FIRST_COMPLETED)
+            whole = telling.done() and telling.result()
+        finally:
+            for task in (telling, leaving):
+                task.cancel()
+            await asyncio.gather(telling, leaving, return_exceptions=True)
+            await self._end(whole)
+
+    async def _tell(self, send: Send) -> bool:
+        """Whether all was told."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        whole = False
+        try:
+            while (event := await self._event()) is not None:
+                await _send(send, event)
+            whole = True
+        except StokerError as error:
+            await _send(send, self._broken_off(error))
+        await _send(send, b"", more=False)
+        return whole
+
+    async def _event(self) -> bytes | None:
+        """The next event, or a comment when it does not come; None after the last."""
+        if not await self._wait():
+            if self._overdue:
+                raise _too_late()
+            return SILENT
+        event = self._next.result()
+        if event is not None:
+            self._next = self._ask()
+        return event
+
+    @property
+    def _overdue(self) -> bool:
+        return self._deadline is not None and asyncio.get_running_loop().time() >= self._deadline
+
+    async def _wait(self) -> bool:
+        wait_s = SILENCE_S
+        if self._deadline is not None:
+            wait_s = min(wait_s, max(0.0, self._deadline - asyncio.get_running_loop().time()))
+        done, _ = await asyncio.wait((self._next,), timeout=wait_s)
+        return bool(done)
+
+    def _ask(self) -> Task[bytes | None]:
+        async def one() -> bytes | None:
+            return await anext(self._events, None)
+
+        return asyncio.create_task(one())
+
+    async def _end(self, whole: bool) -> None:
+        self._next.cancel()
+        await asyncio.gather(self._next, return_exceptions=True)
+        await self._events.aclose()
+        if self._cancels and not whole:
+            await give_up(self._client, self._job_id)
+
+
+def _too_late() -> JobExpired:
+    return JobExpired("the answer did not end in the time that requests may take (gateway.timeout_s)")
+
+
+async def _send(send: Send, body: bytes, more: bool = True) -> Any:
+    await send({"type": "http.response.body", "body": body, "more_body": more})

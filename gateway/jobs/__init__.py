@@ -1,0 +1,1 @@
+"""Jobs that clients leave with the gateway: their record, and how a job is told."""

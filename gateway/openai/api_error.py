@@ -1,0 +1,91 @@
+"""Errors as the OpenAI API tells them: a status, and ``{"error": {"message", "type", "param", "code"}}``.
+
+Source: https://platform.openai.com/docs/guides/error-codes. The official clients choose the exception by the status.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from producer.contract.errors import (
+    BrokerUnavailable,
+    DeadlineUnreachable,
+    InvalidJob,
+    JobCancelled,
+    JobExpired,
+    QueueFull,
+    ResultTimeout,
+    StokerError,
+    UnknownModel,
+    UnknownTier,
+)
+
+_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    409: "conflict_error",
+    429: "rate_limit_error",
+}
+
+
+class Problem(StokerError):
+    """What a client is told when it does not get what it asked for.
+
+    ``status`` is HTTP's; ``param`` names the parameter that is wrong, ``code`` says what in one word for a program.
+    ``retry_after_s`` is when to come back, in seconds.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.param = param
+        self.code = code
+        self.retry_after_s = retry_after_s
+
+    @property
+    def type(self) -> str:
+        """What sort of error it is, in the API's words."""
+        return _TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The body of the answer."""
+        return {"error": {"message": str(self), "type": self.type, "param": self.param, "code": self.code}}
+
+
+def problem_of(error: StokerError) -> Problem:
+    """What a client is told of any error of ours. One that passes carries ``retry_after_s``, and is told as 429."""
+    retry_after_s = getattr(error, "retry_after_s", None)
+    message = str(error)
+    match error:
+        case Problem():
+            return error
+        case UnknownModel():
+            return Problem(404, message, param="model", code="model_not_found")
+        case UnknownTier():
+            return Problem(400, message, param="service_tier", code="invalid_service_tier")
+        case QueueFull():
+            return Problem(429, message, code="queue_full", retry_after_s=retry_after_s)
+        case DeadlineUnreachable():
+            return Problem(429, message, param="deadline_s", code="deadline_unreachable", retry_after_s=retry_after_s)
+        case InvalidJob():
+            return Problem(400, message, code="invalid_job")
+        case BrokerUnavailable():
+            return Problem(503, message, code="broker_unavailable", retry_after_s=retry_after_s or 1.0)
+        case ResultTimeout() | JobExpired():
+            return Problem(504, message, code="timeout")
+        case JobCancelled():
+            return Problem(409, message, code="cancelled")
+        case _ if retry_after_s is not None:
+            return Problem(429, message, code="rate_limit_exceeded", retry_after_s=retry_after_s)
+        case _:
+            return Problem(500, message, code="job_failed")

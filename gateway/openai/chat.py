@@ -1,0 +1,106 @@
+"""Chats: ``POST /v1/chat/completions``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from producer.contract.job import Result
+from producer.contract.settings import Settings
+
+from ..access.api_key import ApiKey
+from .api_error import Problem
+from .generation import Generating, texts_of, usage_of
+from .parameters import CHAT
+from .translation import Endpoint, Order, ignored, job_of
+
+
+class Part(BaseModel):
+    """A part of a message. Only those of type ``text`` are understood."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    type: str
+    text: str | None = None
+
+
+class Message(BaseModel):
+    """One message of a chat."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[Part] | None = None
+
+
+class ChatRequest(Generating):
+    """A chat to be answered."""
+
+    messages: Annotated[list[Message], Field(min_length=1)]
+    metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, le=2**31)] | None = None
+
+
+def order(asked: ChatRequest, settings: Settings, caller: ApiKey) -> Order:
+    """What a chat asks for.
+
+    Raises:
+        Problem: naming what is wrong with it.
+    """
+    unheeded = ignored(asked, CHAT)
+    messages = [_message(message, index) for index, message in enumerate(asked.messages)]
+    most = asked.max_completion_tokens or asked.max_tokens or settings.gateway.max_tokens
+    stream, choices = bool(asked.stream), asked.n or 1
+    include_usage = asked.include_usage
+    inputs = [{"messages": messages}] * choices
+    job = job_of(asked, "generate", inputs, asked.sampling(most), stream, settings, caller, asked.metadata)
+
+    def response(job_id: str, result: Result, created: int) -> dict[str, Any]:
+        return {
+            "id": f"chatcmpl-{job_id}",
+            "object": "chat.completion",
+            "created": created,
+            "model": job.model,
+            "choices": [
+                {
+                    "index": index,
+                    "message": {"role": "assistant", "content": text, "refusal": None},
+                    "logprobs": None,
+                    "finish_reason": reason,
+                }
+                for index, (text, reason) in enumerate(texts_of(result))
+            ],
+            "usage": usage_of(result, choices),
+            "service_tier": job.tier,
+            "system_fingerprint": None,
+        }
+
+    return Order(job, response, True, stream, include_usage, choices, unheeded)
+
+
+def _message(message: Message, index: int) -> dict[str, str]:
+    where = f"messages.{index}"
+    if message.role in ("tool", "function") or (message.model_extra or {}).get("tool_calls"):
+        raise Problem(400, f"{where}: the engines call no tools", param=f"{where}.role", code="unsupported_parameter")
+    if message.content is None:
+        raise Problem(400, f"{where}.content is missing", param=f"{where}.content", code="missing_required_parameter")
+    # Templates know of system, user and assistant; OpenAI has developer mean what system did.
+    return {"role": "system" if message.role == "developer" else message.role, "content": _text(message.content, where)}
+
+
+def _text(content: str | list[Part], where: str) -> str:
+    if isinstance(content, str):
+        return content
+    for number, part in enumerate(content):
+        if part.type != "text" or part.text is None:
+            raise Problem(
+                400,
+                f"{where}.content.{number} is of type {part.type!r}; allowed: text",
+                param=f"{where}.content.{number}",
+                code="unsupported_content",
+            )
+    return "\n".join(part.text or "" for part in content)
+
+
+ENDPOINT = Endpoint("/v1/chat/completions", "generate", ChatRequest, CHAT, order)

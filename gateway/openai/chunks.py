@@ -1,0 +1,79 @@
+"""The events of a stream: an answer as it is made, in the API's chunks."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from producer.contract.errors import StokerError
+from producer.contract.job import Result
+
+from .api_error import Problem, problem_of
+from .generation import texts_of, usage_of
+from .translation import Order
+
+DONE = b"data: [DONE]\n\n"
+
+
+class Chunks:
+    """Makes the events of one streamed order, each as the bytes to send.
+
+    Args:
+        created: when it was asked, in Unix time.
+    """
+
+    def __init__(self, order: Order, job_id: str, created: int) -> None:
+        self._order = order
+        self._chat = chat = order.chat
+        self._told: dict[int, int] = {}
+        self._head = {
+            "id": f"{'chatcmpl' if chat else 'cmpl'}-{job_id}",
+            "object": "chat.completion.chunk" if chat else "text_completion",
+            "created": created,
+            "model": order.job.model,
+            "service_tier": order.job.tier,
+            "system_fingerprint": None,
+        }
+
+    def begin(self) -> bytes:
+        """The first event: who speaks."""
+        if not self._chat:
+            return b""
+        return b"".join(
+            self._event(index, {"role": "assistant", "content": "", "refusal": None}, None)
+            for index in range(len(self._order.job.items))
+        )
+
+    def piece(self, index: int, at: int, text: str) -> bytes:
+        """More of answer ``index``: from character ``at`` on.
+
+        Raises:
+            Problem: it takes back what was told, which the API has no word for.
+        """
+        told = self._told.get(index, 0)
+        if at < told:
+            raise Problem(500, "the answer had to be made again, and became another", code="answer_changed")
+        self._told[index] = at + len(text)
+        return self._event(index, {"content": text} if self._chat else text, None)
+
+    def end(self, result: Result) -> bytes:
+        """How each answer ended, and what it took."""
+        empty: Any = {} if self._chat else ""
+        ends = [self._event(index, empty, reason) for index, (_, reason) in enumerate(texts_of(result))]
+        if self._order.include_usage:
+            ends.append(_data({**self._head, "choices": [], "usage": usage_of(result, self._order.choices)}))
+        return b"".join([*ends, DONE])
+
+    def _event(self, index: int, news: Any, reason: str | None) -> bytes:
+        choice = {"index": index, "delta" if self._chat else "text": news, "logprobs": None, "finish_reason": reason}
+        usage = {"usage": None} if self._order.include_usage else {}
+        return _data({**self._head, "choices": [choice], **usage})
+
+
+def broken_off(error: StokerError) -> bytes:
+    """The last event of a stream that cannot go on. The official clients raise it as an ``APIError``."""
+    return _data(problem_of(error).body) + DONE
+
+
+def _data(fields: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(fields).encode() + b"\n\n"

@@ -1,0 +1,60 @@
+"""Texts to go on from: ``POST /v1/completions``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from producer.contract.job import Result
+from producer.contract.settings import Settings
+
+from ..access.api_key import ApiKey
+from .generation import Generating, texts_of, usage_of
+from .parameters import COMPLETION
+from .text_input import Texts, texts
+from .translation import Endpoint, Order, ignored, job_of
+
+DEFAULT_TOKENS = 16
+"""OpenAI's."""
+
+
+class CompletionRequest(Generating):
+    """Texts to go on from, each ``n`` times."""
+
+    prompt: Annotated[Texts, Field(description="a text, or a list of texts")]
+
+
+def order(asked: CompletionRequest, settings: Settings, caller: ApiKey) -> Order:
+    """What a completion asks for. Its choices are those of the first prompt, then those of the second.
+
+    Raises:
+        Problem: naming what is wrong with it.
+    """
+    unheeded = ignored(asked, COMPLETION)
+    prompts = texts(asked.prompt, "prompt")
+    stream, choices = bool(asked.stream), asked.n or 1
+    include_usage = asked.include_usage
+    inputs = [prompt for prompt in prompts for _ in range(choices)]
+    parameters = asked.sampling(asked.max_tokens or DEFAULT_TOKENS)
+    job = job_of(asked, "generate", inputs, parameters, stream, settings, caller)
+
+    def response(job_id: str, result: Result, created: int) -> dict[str, Any]:
+        return {
+            "id": f"cmpl-{job_id}",
+            "object": "text_completion",
+            "created": created,
+            "model": job.model,
+            "choices": [
+                {"index": index, "text": text, "logprobs": None, "finish_reason": reason}
+                for index, (text, reason) in enumerate(texts_of(result))
+            ],
+            "usage": usage_of(result, choices),
+            "service_tier": job.tier,
+            "system_fingerprint": None,
+        }
+
+    return Order(job, response, False, stream, include_usage, choices, unheeded)
+
+
+ENDPOINT = Endpoint("/v1/completions", "generate", CompletionRequest, COMPLETION, order)

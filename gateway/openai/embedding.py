@@ -1,0 +1,64 @@
+"""Vectors of texts: ``POST /v1/embeddings``."""
+
+from __future__ import annotations
+
+import base64
+import struct
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from producer.contract.job import Result
+from producer.contract.settings import Settings
+
+from ..access.api_key import ApiKey
+from .api_error import Problem
+from .parameters import EMBEDDING
+from .text_input import Texts, texts
+from .translation import Asked, Endpoint, Order, ignored, job_of
+
+
+class EmbeddingRequest(Asked):
+    """Texts to be embedded."""
+
+    input: Annotated[Texts, Field(description="a text, or a list of texts")]
+    encoding_format: Literal["float", "base64"] | None = None
+
+
+def order(asked: EmbeddingRequest, settings: Settings, caller: ApiKey) -> Order:
+    """What a request for embeddings asks for.
+
+    Raises:
+        Problem: naming what is wrong with it.
+    """
+    unheeded = ignored(asked, EMBEDDING)
+    job = job_of(asked, "embeddings", list(texts(asked.input, "input")), {}, False, settings, caller)
+    encode = _base64 if asked.encoding_format == "base64" else list[float]
+
+    def response(_: str, result: Result, __: int) -> dict[str, Any]:
+        read = result.usage.get("input_tokens", 0)
+        return {
+            "object": "list",
+            "data": [
+                {"object": "embedding", "index": index, "embedding": encode(vector)}
+                for index, vector in enumerate(_vectors(result))
+            ],
+            "model": job.model,
+            "usage": {"prompt_tokens": read, "total_tokens": read},
+        }
+
+    return Order(job, response, ignored=unheeded)
+
+
+def _vectors(result: Result) -> list[list[float]]:
+    if not isinstance(result.output, list) or not all(isinstance(vector, list) for vector in result.output):
+        raise Problem(502, "the engine answered with something that is no vector", code="engine_answered_no_vector")
+    return result.output
+
+
+def _base64(vector: list[float]) -> str:
+    """As 32-bit floats, little-endian."""
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+
+
+ENDPOINT = Endpoint("/v1/embeddings", "embeddings", EmbeddingRequest, EMBEDDING, order)

@@ -1,0 +1,92 @@
+"""What chats and completions share: how the next token is chosen, and how the answer ends."""
+
+from __future__ import annotations
+
+import random
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from producer.contract.job import Result
+
+from .api_error import Problem
+from .translation import Asked
+
+Stop = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class StreamOptions(BaseModel):
+    """How a stream is told. With ``include_usage`` its last event counts the tokens."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    include_usage: bool | None = None
+
+
+class Generating(Asked):
+    """A request for text."""
+
+    max_tokens: Annotated[int, Field(ge=1, le=2**31)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=-1, le=2**31)] | None = None
+    n: Annotated[int, Field(ge=1, le=16)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    def sampling(self, max_new_tokens: int) -> dict[str, Any]:
+        """The job's parameters.
+
+        It always has a seed: should its worker die, the next one draws the same text, and a stream goes on.
+        """
+        parameters: dict[str, Any] = {
+            "max_new_tokens": max_new_tokens,
+            "temperature": 1.0 if self.temperature is None else self.temperature,
+            "seed": random.getrandbits(62) if self.seed is None else self.seed % 2**63,
+        }
+        if self.top_p == 0:
+            parameters["temperature"] = 0.0
+        elif self.top_p is not None:
+            parameters["top_p"] = self.top_p
+        if self.top_k is not None and self.top_k > 0:
+            parameters["top_k"] = self.top_k
+        if self.stop:
+            parameters["stop"] = self.stop
+        return parameters
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether a stream shall tell its usage.
+
+        Raises:
+            Problem: stream options without a stream.
+        """
+        if self.stream_options is None:
+            return False
+        if not self.stream:
+            raise Problem(
+                400, "stream_options needs stream = true", param="stream_options", code="invalid_stream_options"
+            )
+        return bool(self.stream_options.include_usage)
+
+
+def texts_of(result: Result) -> list[tuple[str, str]]:
+    """Each answer of a generation, and how it ended: ``stop`` or ``length``.
+
+    Raises:
+        Problem: the engine answered with something else.
+    """
+    try:
+        return [(output["text"], output.get("finish_reason", "stop")) for output in result.output]
+    except (TypeError, KeyError, AttributeError):
+        raise Problem(
+            502, "the engine answered with something that is no text", code="engine_answered_no_text"
+        ) from None
+
+
+def usage_of(result: Result, choices: int) -> dict[str, int]:
+    """Tokens that were read and made. A prompt with several answers counts once."""
+    read, made = result.usage.get("input_tokens", 0) // choices, result.usage.get("output_tokens", 0)
+    return {"prompt_tokens": read, "completion_tokens": made, "total_tokens": read + made}

@@ -1,0 +1,47 @@
+"""The models of the fleet, as ``GET /v1/models`` tells them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from producer.contract.settings import Settings
+
+from ..access.api_key import ApiKey
+from .api_error import Problem
+
+
+def model_list(settings: Settings, caller: ApiKey) -> dict[str, Any]:
+    """Those that the caller may use."""
+    names = [name for name in settings.models if caller.may_use(name)]
+    return {"object": "list", "data": [_object(name) for name in names]}
+
+
+def model_object(name: str, settings: Settings, caller: ApiKey) -> dict[str, Any]:
+    """One of them.
+
+    Raises:
+        Problem: there is none of that name that the caller may use.
+    """
+    return _object(permitted(name, settings, caller))
+
+
+def permitted(name: str, settings: Settings, caller: ApiKey) -> str:
+    """The name, when there is such a model and the caller may use it.
+
+    Raises:
+        Problem: 404 in either case, which does not tell the caller of what is not his.
+    """
+    if name in settings.models and caller.may_use(name):
+        return name
+    may = ", ".join(sorted(each for each in settings.models if caller.may_use(each))) or "none"
+    raise Problem(
+        404,
+        f"the model {name!r} does not exist, or this API key may not use it; allowed: {may}",
+        param="model",
+        code="model_not_found",
+    )
+
+
+def _object(name: str) -> dict[str, Any]:
+    # The fleet file does not say since when there is a model.
+    return {"id": name, "object": "model", "created": 0, "owned_by": "stoker"}

@@ -1,0 +1,144 @@
+"""Every parameter of every endpoint, and what becomes of it: the table that the code obeys and the docs print.
+
+Supported ones are fields of the endpoint's request. One that is refused is an error, unless its value asks for nothing;
+one that is ignored changes nothing in the answer, and is named in the response's header ``x-stoker-ignored``. One that
+is not here is an error: a typing error must not go by unseen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .api_error import Problem
+
+Treatment = Literal["supported", "refused", "ignored"]
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter. ``neutral`` are the values of a refused one that ask for nothing, besides null."""
+
+    name: str
+    treatment: Treatment
+    note: str
+    neutral: tuple[Any, ...] = ()
+
+
+def _supported(name: str, note: str) -> Parameter:
+    return Parameter(name, "supported", note)
+
+
+def _refused(name: str, note: str, *neutral: Any) -> Parameter:
+    return Parameter(name, "refused", note, neutral)
+
+
+def _ignored(name: str, note: str) -> Parameter:
+    return Parameter(name, "ignored", note)
+
+
+_ASKED = (
+    _supported("model", "a model of the fleet file"),
+    _supported("service_tier", "a tier of the model by name; `auto`, `default`, `priority`, `scale`: its fastest; "
+               "`flex`: its slowest"),
+)  # fmt: skip
+_SAMPLED = (
+    _supported("temperature", "0 to 2; 1 by default, 0 is greedy"),
+    _supported("top_p", "0 to 1; 0 is greedy"),
+    _supported("top_k", "not OpenAI's: only among the so many likeliest tokens; 0 or -1 for no limit"),
+    _supported("n", "1 to 16"),
+    _supported("stop", "a text or up to 16; the answer ends before the first"),
+    _supported("seed", "the same seed and request give the same answer"),
+    _supported("stream", "server-sent events"),
+    _supported("stream_options", "`include_usage`"),
+    _refused("frequency_penalty", "the engines do not penalise repetition", 0),
+    _refused("presence_penalty", "the engines do not penalise repetition", 0),
+    _refused("logit_bias", "the engines do not bias tokens", {}),
+    _ignored("user", "use one API key for each tenant"),
+)
+_KEPT = (_supported("metadata", "up to 16 texts, kept with the job"),)
+
+CHAT = (
+    *_ASKED,
+    _supported("messages", "texts, or lists of `text` parts; roles system, developer (as system), user, assistant"),
+    _supported("max_completion_tokens", "`gateway.max_tokens` of the fleet file by default"),
+    _supported("max_tokens", "the old name of `max_completion_tokens`"),
+    *_SAMPLED,
+    *_KEPT,
+    _refused("response_format", "answers are free text", {"type": "text"}),
+    _refused("tools", "the engines call no tools", []),
+    _refused("tool_choice", "the engines call no tools", "none", "auto"),
+    _refused("functions", "the engines call no functions", []),
+    _refused("function_call", "the engines call no functions", "none", "auto"),
+    _refused("logprobs", "the engines tell no probabilities", False),
+    _refused("top_logprobs", "the engines tell no probabilities", 0),
+    _refused("modalities", "text only", ["text"]),
+    _refused("audio", "text only"),
+    _refused("prediction", "the engines take no predicted output"),
+    _refused("web_search_options", "the fleet searches no web"),
+    _refused("moderation", "the fleet moderates nothing"),
+    _ignored("parallel_tool_calls", "there are no tool calls"),
+    _ignored("reasoning_effort", "the model reasons as it was trained to"),
+    _ignored("verbosity", "the model is as verbose as it was trained to be"),
+    _ignored("store", "results are kept for `redis.result_ttl_s` either way"),
+    _ignored("prompt_cache_key", "an engine that caches prompts needs no key"),
+    _ignored("prompt_cache_options", "an engine that caches prompts needs none"),
+    _ignored("prompt_cache_retention", "an engine that caches prompts decides itself"),
+    _ignored("safety_identifier", "use one API key for each tenant"),
+)
+
+COMPLETION = (
+    *_ASKED,
+    _supported("prompt", "a text, or a list of texts; arrays of tokens are refused"),
+    _supported("max_tokens", "16 by default"),
+    *_SAMPLED,
+    _refused("best_of", "the engines tell no probabilities to choose by", 1),
+    _refused("echo", "the answer does not hold the prompt", False),
+    _refused("logprobs", "the engines tell no probabilities", 0),
+    _refused("suffix", "the engines do not fill in the middle", ""),
+)
+
+EMBEDDING = (
+    *_ASKED,
+    _supported("input", "a text, or a list of texts; arrays of tokens are refused"),
+    _supported("encoding_format", "`float` or `base64`"),
+    _refused("dimensions", "a vector has the dimensions that its model gives it"),
+    _ignored("user", "use one API key for each tenant"),
+)
+
+TABLE = {"/v1/chat/completions": CHAT, "/v1/completions": COMPLETION, "/v1/embeddings": EMBEDDING}
+"""By path."""
+
+
+def check(parameters: tuple[Parameter, ...], given: dict[str, Any]) -> list[str]:
+    """Judge parameters that are not fields of the request: the names of those that are ignored.
+
+    Raises:
+        Problem: for the first that is refused or unknown.
+    """
+    known = {parameter.name: parameter for parameter in parameters}
+    ignored = []
+    for name, value in given.items():
+        parameter = known.get(name)
+        if parameter is None:
+            allowed = ", ".join(sorted(each.name for each in parameters if each.treatment != "refused"))
+            raise Problem(
+                400,
+                f"{name!r} is no parameter of this endpoint; allowed: {allowed}",
+                param=name,
+                code="unknown_parameter",
+            )
+        if value is None:
+            continue
+        if parameter.treatment == "ignored":
+            ignored.append(name)
+        elif not any(_same(value, neutral) for neutral in parameter.neutral):
+            raise Problem(
+                400, f"{name} is not supported here: {parameter.note}", param=name, code="unsupported_parameter"
+            )
+    return ignored
+
+
+def _same(value: Any, neutral: Any) -> bool:
+    """Equal as JSON is: 0 and 0.0 are, 0 and false are not."""
+    return bool(value == neutral) and isinstance(value, bool) == isinstance(neutral, bool)

@@ -1,0 +1,109 @@
+"""What a request asks for: a job, and how its result is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from producer.contract.job import Job, Result
+from producer.contract.settings import Settings
+
+from ..access.api_key import ApiKey
+from .api_error import Problem
+from .model_list import permitted
+from .parameters import Parameter, check
+from .service_tier import tier_of
+from .validation_error import mistake
+
+Task = Literal["generate", "embeddings"]
+
+
+class Asked(BaseModel):
+    """What every request of a model has. Other parameters than its fields are judged by ``parameters.TABLE``."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    model: str
+    service_tier: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A job to submit; ``response`` makes the answer of a job's id and result, and of when it was asked (Unix time).
+
+    ``chat`` says in which form a stream is told. ``choices`` of a generation are how many answers each prompt gets.
+    ``ignored`` are parameters that had no effect.
+    """
+
+    job: Job
+    response: Callable[[str, Result, int], dict[str, Any]]
+    chat: bool = False
+    stream: bool = False
+    include_usage: bool = False
+    choices: int = 1
+    ignored: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One endpoint that a model serves: what its requests look like, and what they ask for."""
+
+    path: str
+    task: Task
+    request: type[Asked]
+    parameters: tuple[Parameter, ...]
+    order: Callable[[Any, Settings, ApiKey], Order]
+
+    def read(self, body: Mapping[str, Any], settings: Settings, caller: ApiKey) -> Order:
+        """Understand a body that was read from JSON.
+
+        Raises:
+            Problem: naming the parameter, what was found and what is allowed.
+        """
+        try:
+            asked = self.request.model_validate(body)
+        except ValidationError as error:
+            raise mistake(error.errors()) from None
+        return self.order(asked, settings, caller)
+
+
+def job_of(
+    asked: Asked,
+    task: Task,
+    inputs: list[Any],
+    parameters: dict[str, Any],
+    stream: bool,
+    settings: Settings,
+    caller: ApiKey,
+    metadata: dict[str, str] | None = None,
+) -> Job:
+    """The job of a request, of its caller's tenant, on the tier that it asks for.
+
+    Raises:
+        Problem: a model or tier that there is not, or that the caller may not use; a model for another task.
+    """
+    model = settings.model(permitted(asked.model, settings, caller))
+    if model.task != task:
+        does = f"serves {model.task}" if model.task else "is served by /v1/jobs"
+        raise Problem(
+            400, f"the model {asked.model!r} {does}, not {task}", param="model", code="model_does_not_serve_this"
+        )
+    return Job.parse(
+        {
+            "model": asked.model,
+            "tier": tier_of(asked.service_tier, asked.model, settings, caller),
+            "input": inputs,
+            "parameters": parameters,
+            "tenant": caller.tenant,
+            "stream": stream,
+            "metadata": metadata or {},
+        }
+    )
+
+
+def ignored(asked: Asked, parameters: tuple[Parameter, ...]) -> tuple[str, ...]:
+    """Judge the parameters that are no fields of the request; see :func:`gateway.openai.parameters.check`."""
+    return tuple(check(parameters, asked.model_extra or {}))

@@ -1,0 +1,96 @@
+"""Batches: ``/v1/batches`` (https://platform.openai.com/docs/api-reference/batch). ``stoker batches`` runs them."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from ..access.authentication import Caller
+from ..batches import completion_window
+from ..batches.batch_storage import AtDesk
+from ..batches.line_translation import JOBS
+from ..batches.records import Asked, new_id
+from ..openai.api_error import Problem
+from ..openai.endpoints import ENDPOINTS
+from ..state import Client
+
+router = APIRouter(prefix="/v1/batches", tags=["batches"])
+
+
+class BatchRequest(BaseModel):
+    """A batch to be run. ``model`` is an extension: of lines that name none."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    input_file_id: Annotated[str, Field(max_length=128)]
+    endpoint: str
+    completion_window: Annotated[str, Field(description="'24h', or a shorter time, such as '90m'")]
+    metadata: (
+        Annotated[
+            dict[
+                Annotated[str, StringConstraints(max_length=64)],
+                Annotated[str, StringConstraints(max_length=512)],
+            ],
+            Field(max_length=16),
+        ]
+        | None
+    ) = None
+    model: str | None = None
+
+
+@router.post("")
+def create(asked: BatchRequest, caller: Caller, desk: AtDesk, client: Client) -> dict[str, Any]:
+    """Make a batch of an uploaded file. Its lines are checked first: see ``status`` and ``errors``."""
+    allowed = [*ENDPOINTS, JOBS]
+    if asked.endpoint not in allowed:
+        message = f"endpoint = {asked.endpoint!r:.80}; allowed: {', '.join(allowed)}"
+        raise Problem(400, message, param="endpoint", code="invalid_value")
+    try:
+        length = completion_window.seconds(asked.completion_window)
+    except ValueError as error:
+        message = f"completion_window = {asked.completion_window!r:.80}; {error}"
+        raise Problem(400, message, param="completion_window", code="invalid_value") from None
+    if asked.model is not None:
+        client.settings.model(asked.model)
+        if not caller.may_use(asked.model):
+            message = f"this API key may not use the model {asked.model!r}"
+            raise Problem(403, message, param="model", code="model_not_allowed")
+    desk.registry.file(caller.tenant, asked.input_file_id)
+    now = int(time.time())
+    made = Asked(
+        caller=caller,
+        endpoint=asked.endpoint,
+        input_file_id=asked.input_file_id,
+        completion_window=asked.completion_window,
+        created_at=now,
+        expires_at=now + length,
+        model=asked.model,
+        metadata=asked.metadata,
+    )
+    return desk.registry.add_batch(new_id("batch_"), made).public()
+
+
+@router.get("")
+def list_batches(
+    caller: Caller,
+    desk: AtDesk,
+    after: Annotated[str | None, Query(max_length=128)] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+) -> dict[str, Any]:
+    """The caller's batches, the newest first."""
+    return desk.registry.batches(caller.tenant, after, limit).public()
+
+
+@router.get("/{batch_id}")
+def retrieve(batch_id: str, caller: Caller, desk: AtDesk) -> dict[str, Any]:
+    """How far a batch is."""
+    return desk.registry.batch(caller.tenant, batch_id).public()
+
+
+@router.post("/{batch_id}/cancel")
+def cancel(batch_id: str, caller: Caller, desk: AtDesk) -> dict[str, Any]:
+    """Cancel a batch. What is done by then is in its output."""
+    return desk.registry.cancel(caller.tenant, batch_id).public()

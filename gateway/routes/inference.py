@@ -1,0 +1,54 @@
+"""The routes that a model serves, and the list of models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from ..access.authentication import Caller
+from ..errors import RESPONSES
+from ..openai import chat, completion, embedding
+from ..openai.model_list import model_list, model_object
+from ..request import serve
+from ..state import Client
+
+router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=RESPONSES)
+
+_STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/json": {}, "text/event-stream": {}}, "description": "The answer, or its stream"}
+}
+
+
+@router.post("/chat/completions", response_class=Response, responses=_STREAMED)
+async def create_chat_completion(asked: chat.ChatRequest, request: Request, caller: Caller, client: Client) -> Response:
+    """Answer a chat."""
+    return await serve(request, client, chat.order(asked, client.settings, caller))
+
+
+@router.post("/completions", response_class=Response, responses=_STREAMED)
+async def create_completion(
+    asked: completion.CompletionRequest, request: Request, caller: Caller, client: Client
+) -> Response:
+    """Go on from a text."""
+    return await serve(request, client, completion.order(asked, client.settings, caller))
+
+
+@router.post("/embeddings")
+async def create_embedding(
+    asked: embedding.EmbeddingRequest, request: Request, caller: Caller, client: Client
+) -> Response:
+    """Embed texts."""
+    return await serve(request, client, embedding.order(asked, client.settings, caller))
+
+
+@router.get("/models")
+async def list_models(caller: Caller, client: Client) -> dict[str, Any]:
+    """The models that the caller may use."""
+    return model_list(client.settings, caller)
+
+
+@router.get("/models/{model}")
+async def retrieve_model(model: str, caller: Caller, client: Client) -> dict[str, Any]:
+    """One of them."""
+    return model_object(model, client.settings, caller)

@@ -1,0 +1,204 @@
+"""Jobs that are left here: to be polled for, read as they are made, cancelled, or told of by a webhook.
+
+Unlike a request that somebody waits for, a job goes on when its client goes away. It has ``deadline_s`` to end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import uuid
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from producer.async_client import AsyncClient
+from producer.contract import celery_message, keys
+from producer.contract.errors import BrokerUnavailable, StokerError
+from producer.contract.job import Item, Job, Result, Status
+from producer.estimates.admission import Admission
+from producer.submission import instant
+
+from ..access.authentication import Caller
+from ..errors import RESPONSES, Json
+from ..event_stream import EventStream
+from ..jobs.job_record import JobRecord, Notice, forget, keep, owned, same_as_before
+from ..jobs.job_response import ended, job_object
+from ..openai.api_error import Problem, problem_of
+from ..openai.model_list import permitted
+from ..openai.service_tier import tier_of
+from ..state import Client
+from ..webhooks.target import ForbiddenTarget, check_policy
+from ..webhooks.webhook import Webhook
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=RESPONSES)
+
+
+class JobRequest(BaseModel):
+    """A job to be left here. What an input and its parameters may be is the engine's to say."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    model: str
+    input: Item | list[Item]
+    tier: str | None = None
+    parameters: dict[str, JsonValue] = Field(default_factory=dict)
+    stream: bool = False
+    deadline_s: Annotated[float, Field(gt=0)] | None = None
+    """How long it may take, in seconds; ``redis.result_ttl_s`` at most, and by default."""
+    admission: Admission = "accept"
+    """What becomes of it when it would miss a ``deadline_s`` that it has: it is accepted all the same, refused (429,
+    with ``Retry-After``), or degraded to a lower tier, where it may take as long as by default."""
+    metadata: Annotated[dict[str, str], Field(max_length=16)] = Field(default_factory=dict)
+    webhook: Webhook | None = None
+
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(alias="Idempotency-Key", min_length=1, max_length=256, description="The same key is the same job"),
+]
+
+
+@router.post("", status_code=202)
+async def create_job(
+    asked: JobRequest, caller: Caller, client: Client, idempotency_key: IdempotencyKey = None
+) -> Response:
+    """Leave a job, and go. The answer has its id."""
+    # With a key its id is known before it is submitted, and it can be submitted twice.
+    job = await _admitted(_job(asked, caller, client, idempotency_key or uuid.uuid4().hex), asked, caller, client)
+    if idempotency_key is not None:
+        fingerprint = hashlib.sha256(json.dumps(asked.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+        await same_as_before(client, caller.tenant, idempotency_key, fingerprint)
+    record = JobRecord(
+        id=job.id,
+        tenant=job.tenant,
+        model=job.model,
+        tier=job.tier,
+        created_at=time.time(),
+        metadata=job.metadata,
+        notice=Notice(webhook=asked.webhook) if asked.webhook else None,
+    )
+    new = await keep(client, record)
+    if new or await client.redis.get(keys.submission(job.id)) is None:
+        try:
+            await client.submit_many([job])
+        except BrokerUnavailable:  # it may be queued
+            raise
+        except StokerError:
+            if new:
+                await forget(client, record)
+            raise
+    if not new:  # it is where it was first queued
+        record = await owned(client, record.id, caller)
+    return await _answer(record, client, 202, {"Location": f"/v1/jobs/{record.id}"})
+
+
+def _job(asked: JobRequest, caller: Caller, client: AsyncClient, idempotency_key: str) -> Job:
+    settings = client.settings
+    permitted(asked.model, settings, caller)
+    longest = settings.redis.result_ttl_s
+    if asked.deadline_s is not None and asked.deadline_s > longest:
+        message = f"deadline_s = {asked.deadline_s:g}; allowed: up to {longest:g} (redis.result_ttl_s)"
+        raise Problem(400, message, param="deadline_s", code="invalid_value")
+    if asked.webhook:
+        try:
+            check_policy(asked.webhook.url, settings.gateway.webhook_hosts)
+        except ForbiddenTarget as error:
+            raise Problem(400, str(error), param="webhook.url", code="forbidden_webhook") from None
+    job = Job.parse(
+        {
+            "model": asked.model,
+            "tier": tier_of(asked.tier, asked.model, settings, caller),
+            "input": asked.input,
+            "parameters": asked.parameters,
+            "tenant": caller.tenant,
+            "stream": asked.stream,
+            "metadata": asked.metadata,
+            "deadline": instant(asked.deadline_s or longest),
+            "idempotency_key": idempotency_key,
+        }
+    )
+    celery_message.check(job, settings)  # before anything is kept of it
+    return job
+
+
+async def _admitted(job: Job, asked: JobRequest, caller: Caller, client: AsyncClient) -> Job:
+    if asked.deadline_s is None:
+        return job
+    tiers = [tier for tier in client.settings.model(job.model).tiers if caller.may_ask(tier)]
+    admitted = await client.admit(job, asked.admission, tiers)
+    if admitted.deadline is not None:
+        return admitted
+    return admitted.model_copy(update={"deadline": instant(client.settings.redis.result_ttl_s)})
+
+
+@router.get("/{job_id}")
+async def retrieve_job(job_id: str, caller: Caller, client: Client) -> Response:
+    """Where a job is; its output, once it has ended."""
+    return await _answer(await owned(client, job_id, caller), client)
+
+
+@router.delete("/{job_id}")
+async def delete_job(job_id: str, caller: Caller, client: Client) -> Response:
+    """Cancel a job, queued or running. One that has ended stays as it is."""
+    record = await owned(client, job_id, caller)
+    await client.cancel(job_id)
+    return await _answer(record, client)
+
+
+@router.post("/{job_id}/cancel")
+async def cancel_job(job_id: str, caller: Caller, client: Client) -> Response:
+    """The same, for who would rather post."""
+    return await delete_job(job_id, caller, client)
+
+
+@router.get("/{job_id}/stream", response_class=Response)
+async def stream_job(
+    job_id: str,
+    request: Request,
+    caller: Caller,
+    client: Client,
+    last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", pattern=r"^(\d{1,18}|end)-\d{1,18}$")] = None,
+) -> Response:
+    """The output as it is made: ``piece`` events, and at last one ``result`` or ``error``; see ``producer.Piece``.
+
+    A reader that comes back with ``Last-Event-ID``, as browsers do, goes on where it was.
+    """
+    await owned(client, job_id, caller)
+    events = _events(client, job_id, last_event_id)
+    return await EventStream(client, job_id, events, _error, {}, cancels=False).begin(request)
+
+
+async def _events(client: AsyncClient, job_id: str, after: str | None) -> AsyncGenerator[bytes]:
+    try:
+        async with aclosing(client.follow(job_id, after)) as following:
+            async for news in following:
+                if isinstance(news, Result):
+                    yield _event("result", {"output": news.output, "usage": news.usage})
+                else:
+                    piece = {"index": news.index, "at": news.at, "text": news.text, "tokens": news.tokens}
+                    yield f"id: {news.id}\n".encode() + _event("piece", piece)
+    except StokerError as error:  # how the job ended, not how this request did
+        yield _error(error)
+
+
+def _error(error: StokerError) -> bytes:
+    return _event("error", problem_of(error).body["error"])
+
+
+def _event(kind: str, data: Any) -> bytes:
+    return f"event: {kind}\ndata: {json.dumps(data)}\n\n".encode()
+
+
+async def _answer(
+    record: JobRecord, client: AsyncClient, status: int = 200, headers: dict[str, str] | None = None
+) -> Response:
+    # Asked for first: a job that ends between two questions has a result by the second.
+    state = Status.QUEUED if status == 202 else await client.status(record.id)
+    stored = await client.redis.get(keys.result(record.id))
+    told = ended(record, stored) if celery_message.is_final(stored) else job_object(record, state)
+    return Json(told, status, headers)

@@ -1,0 +1,80 @@
+"""Running a gateway: where it listens, and when it may."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+
+from producer.contract.connection import AWAY, close, connect
+from producer.contract.errors import ConfigError
+from producer.contract.settings import Settings
+from producer.submission import unavailable
+
+from .access import api_key_store
+from .app import create_app
+
+DRAIN_S = 10
+"""How long requests that run may take to end when the gateway is told to, in seconds; their jobs are cancelled then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Where to listen, and with which certificate."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine reaches it."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+
+def serve(settings: Settings, listen: Listen) -> None:
+    """Run a gateway until SIGINT or SIGTERM.
+
+    Raises:
+        ConfigError: it would listen beyond loopback while there is no API key; half a certificate.
+        BrokerUnavailable: Redis cannot be asked whether there is one.
+    """
+    if (listen.tls_cert is None) != (listen.tls_key is None):
+        raise ConfigError("TLS needs both --tls-cert and --tls-key")
+    for file in (listen.tls_cert, listen.tls_key):
+        if file is not None and not file.is_file():
+            raise ConfigError(f"{file} is not a file: give one in PEM format")
+    if not listen.loopback and not _has_key(settings):
+        raise ConfigError(
+            f"nobody has an API key, so everybody who reaches {listen.host} could use the fleet: "
+            "make one with 'stoker keys create', or listen on 127.0.0.1"
+        )
+    uvicorn.run(
+        create_app(settings, listen.loopback),
+        host=listen.host,
+        port=listen.port,
+        ssl_certfile=listen.tls_cert,
+        ssl_keyfile=listen.tls_key,
+        access_log=False,
+        log_level="warning",
+        timeout_graceful_shutdown=DRAIN_S,
+        server_header=False,
+    )
+
+
+def _has_key(settings: Settings) -> bool:
+    redis = connect(settings)
+    with contextlib.closing(redis):
+        try:
+            return any(key.revoked_at is None for key in api_key_store.read_all(redis))
+        except AWAY as error:
+            raise unavailable(error, settings, "looking for API keys") from error
+        finally:
+            close(redis)

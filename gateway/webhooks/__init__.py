@@ -1,0 +1,1 @@
+"""Webhooks: what is sent, where it may go, and its delivery."""

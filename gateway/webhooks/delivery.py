@@ -1,0 +1,129 @@
+"""Delivering webhooks: at least once, whichever gateway dies.
+
+What is to be delivered is a sorted set in Redis: job id -> when to look at it next. Each gateway takes what is due, for
+longer than an attempt lasts. A job that goes on is put off; one that has ended is told of, until its receiver answers
+with 2xx, or says 410, or all attempts have failed. Nothing of it is in the gateway, so any other goes on with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from datetime import UTC, datetime
+from importlib.resources import files
+
+import httpcore2
+
+from producer.async_client import AsyncClient
+from producer.contract import celery_message, keys
+from producer.contract.connection import AWAY
+from producer.contract.errors import StokerError
+
+from ..jobs.job_record import JobRecord, Notice
+from ..jobs.job_response import ended
+from .target import GuardedNetwork, check_policy
+from .webhook import TIMEOUT_S, Webhook, again_s, headers, look_s
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 0.25
+"""How often to look for what is due, in seconds."""
+
+AT_ONCE = 32
+"""Most taken, and most told at the same time."""
+
+HOLD_S = 2 * TIMEOUT_S
+"""How long what was taken is ours, in seconds: an attempt is over by then."""
+
+GONE = 410
+"""The status with which a receiver says that it will never want it (Standard Webhooks)."""
+
+
+class Delivery:
+    """Tells receivers of jobs that have ended."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+        self._claim = client.redis.register_script(files(__package__).joinpath("webhook_claim.lua").read_text())
+        self._exempt = client.settings.gateway.webhook_hosts
+        self._http = httpcore2.AsyncConnectionPool(
+            network_backend=GuardedNetwork(self._exempt), max_connections=AT_ONCE
+        )
+
+    async def run(self) -> None:
+        """Deliver until cancelled. Outages of Redis are waited out."""
+        async with self._http:
+            while True:
+                try:
+                    due = await self._claim([keys.webhooks()], [AT_ONCE, HOLD_S])
+                    await asyncio.gather(*(self._look(job_id.decode()) for job_id in due))
+                except AWAY:
+                    due = []
+                except Exception:
+                    logger.exception("webhooks wait")
+                    due = []
+                if len(due) < AT_ONCE:
+                    await asyncio.sleep(POLL_S)
+
+    async def _look(self, job_id: str) -> None:
+        kept, stored = await self._client.redis.mget([keys.job_record(job_id), keys.result(job_id)])
+        if kept is None:
+            await self._client.redis.zrem(keys.webhooks(), job_id)
+            return
+        record = JobRecord.model_validate_json(kept)
+        if record.notice is None or record.notice.webhook is None:
+            await self._client.redis.zrem(keys.webhooks(), job_id)
+        elif not celery_message.is_final(stored):
+            await self._put_off(job_id, look_s(time.time() - record.created_at))
+        else:
+            await self._tell(record, record.notice, record.notice.webhook, stored)
+
+    async def _tell(self, record: JobRecord, notice: Notice, webhook: Webhook, stored: bytes) -> None:
+        now = int(time.time())
+        problem, final = await self._attempt(webhook, record, stored, now)
+        if not problem:
+            notice = notice.model_copy(update={"webhook": None, "delivered_at": now})
+        else:
+            failures = notice.failures + 1
+            pause_s = None if final else again_s(failures)
+            notice = notice.model_copy(update={"failures": failures, "last_error": problem})
+            if pause_s is None:
+                notice = notice.model_copy(update={"webhook": None, "given_up_at": now})
+                logger.warning("the webhook of job %s is given up: %s", record.id, problem)
+            else:
+                await self._put_off(record.id, pause_s)
+        record = record.model_copy(update={"notice": notice})
+        await self._client.redis.set(keys.job_record(record.id), record.model_dump_json(), xx=True, keepttl=True)
+        if notice.webhook is None:
+            await self._client.redis.zrem(keys.webhooks(), record.id)
+
+    async def _attempt(self, webhook: Webhook, record: JobRecord, stored: bytes, now: int) -> tuple[str, bool]:
+        """What went wrong, empty when nothing did, and whether trying again is of no use."""
+        state = ended(record, stored)
+        state.pop("webhook", None)
+        told = {
+            "type": f"job.{state['status']}",
+            "timestamp": datetime.fromtimestamp(now, UTC).isoformat(),
+            "data": state,
+        }
+        body = json.dumps(told).encode()
+        try:
+            check_policy(webhook.url, self._exempt)
+            async with asyncio.timeout(TIMEOUT_S):
+                async with self._http.stream(
+                    "POST", webhook.url, headers=[*headers(webhook, record.id, now, body).items()], content=body
+                ) as response:
+                    status = response.status
+        except StokerError as error:
+            return str(error), True
+        except TimeoutError:
+            return f"no answer in {TIMEOUT_S:g} s", False
+        except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException, OSError) as error:
+            return f"{type(error).__name__}: {error}"[:200], False
+        return ("" if 200 <= status < 300 else f"answered with {status}"), status == GONE
+
+    async def _put_off(self, job_id: str, pause_s: float) -> None:
+        seconds, microseconds = await self._client.redis.time()
+        await self._client.redis.zadd(keys.webhooks(), {job_id: seconds + microseconds / 1e6 + pause_s}, xx=True)

@@ -1,0 +1,110 @@
+"""Where webhooks may go: to public hosts over TLS, so that no tenant reaches the operator's own network through us.
+
+Names are looked up, and every address checked, when the connection is made, and it is made to the address that was
+checked: a name that changes between a check and a connection gains nothing. Redirects are not followed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Collection, Iterable
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpcore2
+
+from producer.contract.errors import StokerError
+
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+class ForbiddenTarget(StokerError):
+    """A webhook would go where none may."""
+
+
+def check_url(url: str) -> str:
+    """The URL, when it has the form of one that a webhook may have.
+
+    Raises:
+        ValueError: saying what is allowed.
+    """
+    try:
+        parts = urlsplit(url)
+        usable = bool(parts.hostname) and parts.port != 0 and url.isascii() and url.isprintable() and " " not in url
+    except ValueError:
+        usable = False
+    if not usable or parts.scheme not in ("https", "http") or "@" in parts.netloc:
+        raise ValueError("allowed: https://HOST/PATH, without a user")
+    return url
+
+
+def check_policy(url: str, exempt: Collection[str]) -> None:
+    """Refuse what is forbidden whatever its name stands for: no TLS, or a private address as it is.
+
+    Args:
+        exempt: hosts that the operator lets webhooks go to (``gateway.webhook_hosts``).
+
+    Raises:
+        ForbiddenTarget: saying why.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if host in exempt:
+        return
+    if parts.scheme != "https":
+        raise ForbiddenTarget("a webhook goes over https, but for the hosts in gateway.webhook_hosts")
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return
+    if not is_public(address):
+        raise ForbiddenTarget(f"{host} is no public address; gateway.webhook_hosts names hosts that are exempt")
+
+
+def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Whether an address is anybody's to reach: not loopback, private, link-local, shared, reserved or multicast.
+
+    Of an IPv6 address that stands for an IPv4 one, that one counts.
+    """
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
+        if address in _NAT64:
+            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        if inner is not None:
+            return is_public(inner)
+    return address.is_global and not address.is_multicast
+
+
+class GuardedNetwork(httpcore2.AsyncNetworkBackend):
+    """Makes connections to public addresses, and to exempt hosts."""
+
+    def __init__(self, exempt: Collection[str]) -> None:
+        self._exempt = exempt
+        self._network = httpcore2.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        """Connect to a host, by an address of it that was checked.
+
+        Raises:
+            ForbiddenTarget: one of its addresses is not public.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            raise httpcore2.ConnectError(f"{host} has no address: {error}") from error
+        addresses = list(dict.fromkeys(str(each[4][0]) for each in found))
+        if host not in self._exempt:
+            for address in addresses:
+                if not is_public(ipaddress.ip_address(address.partition("%")[0])):
+                    raise ForbiddenTarget(f"{host} is at {address}, which is no public address")
+        return await self._network.connect_tcp(addresses[0], port, timeout, local_address, socket_options)

@@ -1,0 +1,101 @@
+"""Every error that Stoker raises. The message says what is wrong and what to do about it."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+WIRE_MODULE = "producer.errors"
+"""The module of these errors as stored results name it (``exc_module``, ``lease/fail.lua``). Stock readers look errors
+up by it, so it stays when this file moves; ``producer/errors.py`` is what they find."""
+
+
+class StokerError(Exception):
+    """Base of everything raised on purpose."""
+
+
+class ConfigError(StokerError):
+    """``fleet.toml`` or a ``STOKER_*`` variable holds a value that is not allowed."""
+
+
+class BrokerUnavailable(StokerError):
+    """Redis cannot be reached, or refuses to serve."""
+
+
+class InvalidJob(StokerError, ValueError):
+    """The job itself is wrong: running it again cannot help."""
+
+
+class UnknownModel(InvalidJob):
+    """No model of that name is in the fleet."""
+
+
+class UnknownTier(InvalidJob):
+    """The model does not serve that SLA tier."""
+
+
+class QueueFull(StokerError):
+    """A queue holds as many jobs as it may.
+
+    ``retry_after_s`` is when to come back, in seconds. Of a submission of many, ``queued`` are the ids of the jobs
+    that are queued all the same, and ``refused`` those of the others: only they are to be submitted again.
+    """
+
+    def __init__(
+        self, message: str, retry_after_s: float = 1.0, queued: Sequence[str] = (), refused: Sequence[str] = ()
+    ) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        self.queued = list(queued)
+        self.refused = list(refused)
+
+
+class QuotaExceeded(QueueFull):
+    """A tenant has as many jobs waiting as it may (``tenants.NAME.max_queued``); others' are still taken."""
+
+
+class DeadlineUnreachable(StokerError):
+    """The job would miss its deadline, and was to be refused then; nothing was queued.
+
+    ``earliest`` is the deadline that could be met now. In ``retry_after_s`` seconds, if no other jobs come meanwhile, a
+    deadline as far off as this one was can be met.
+    """
+
+    def __init__(self, message: str, earliest: datetime, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.earliest = earliest
+        self.retry_after_s = retry_after_s
+
+
+class BatchError(StokerError):
+    """The files of a batch cannot be used as asked."""
+
+
+class ResultTimeout(StokerError, TimeoutError):
+    """The result did not come within the time given. The job itself goes on."""
+
+
+class JobFailed(StokerError):
+    """The job ran and failed. ``kind`` is the name of the error on the worker."""
+
+    def __init__(self, message: str, kind: str = "JobFailed") -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class JobCancelled(JobFailed):
+    """The job was cancelled before it finished."""
+
+
+class JobExpired(JobFailed):
+    """The job's deadline passed before it finished."""
+
+
+class EngineError(StokerError):
+    """The engine could not serve a request, though nothing was wrong with the request."""
+
+
+class Preempted(StokerError):
+    """The request was given back before it ran. Nothing is wrong; it runs elsewhere."""
+
+
+class ModelNotFound(ConfigError):
+    """A model's ``source`` does not lead to a model that can be loaded."""

@@ -1,0 +1,65 @@
+"""Tenants: on whose account jobs run, what share of a model each may have, and how much of it.
+
+A tenant is what a producer's backend says it is. Jobs without one are the tenant ``default``'s, as are all jobs of
+stock Celery producers. In ``fleet.toml``, ``[tenants.acme]`` is about one tenant, ``[tenants."*"]`` about all that
+have no table of their own, but for ``default``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+from urllib.parse import quote
+
+from pydantic import BaseModel, ConfigDict, Field
+
+DEFAULT = "default"
+"""The tenant of jobs that name none."""
+OTHERS = "*"
+"""The table of tenants that have none."""
+
+
+class Tenant(BaseModel):
+    """A tenant's share and quotas. Each quota counts within one model; without one there is no limit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """While others wait too: its share of a queue's tokens is its weight over the weights of all that wait."""
+    max_queued: Annotated[int, Field(ge=1)] | None = None
+    """Most jobs in one queue. More are refused at submission."""
+    max_in_flight: Annotated[int, Field(ge=1)] | None = None
+    """Most jobs that workers hold. More wait, and others go on."""
+    tokens_per_minute: Annotated[float, Field(gt=0)] | None = None
+    """As above, in tokens as fairness counts them (``scheduler/order/fairness.py``); a minute's worth may be used at
+    once."""
+
+    @property
+    def limited(self) -> bool:
+        """Whether any quota is set."""
+        return any(quota is not None for quota in (self.max_queued, self.max_in_flight, self.tokens_per_minute))
+
+
+def tenant(tenants: Mapping[str, Tenant], name: str) -> Tenant:
+    """What holds for the tenant of that name."""
+    if found := tenants.get(name):
+        return found
+    return Tenant() if name == DEFAULT else tenants.get(OTHERS, Tenant())
+
+
+def quoted(name: str) -> str:
+    """A tenant's name as it is in keys and leases: without separators."""
+    return quote(name, safe="")
+
+
+def check(tenants: Mapping[str, Tenant]) -> None:
+    """Refuse quotas that nobody could keep.
+
+    Raises:
+        ValueError: for quotas of ``default``.
+    """
+    if tenants.get(DEFAULT, Tenant()).limited:
+        raise ValueError(
+            "tenants.default has a quota; allowed: weight only, for stock Celery producers ask nobody before they "
+            'push. Give a quota to a tenant that is named, or to all that are: [tenants."*"]'
+        )

@@ -1,0 +1,73 @@
+"""When a job would end that was queued now: what is asked of Redis for that, and read, by either kind of client.
+
+It counts in the job's favour what cannot be known without looking into queues: see :func:`_place`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from ..contract import keys
+from ..contract.heartbeat import Heartbeat
+from ..contract.job import Job
+from ..contract.settings import Settings
+from ..contract.tenants import DEFAULT
+from .snapshot import Place, ask_lengths, learned, lengths, situation
+from .wait_time import Estimate, estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A job that is about to be queued at ``now``."""
+
+    job: Job
+    settings: Settings
+    now: datetime
+
+    def ask(self, pipe: Any) -> None:
+        """Ask for what :meth:`read` reads, in a pipeline of either kind of client; errors are to be its replies."""
+        job = self.job
+        pipe.get(keys.submission(job.id))
+        pipe.get(keys.sizes())
+        pipe.get(keys.estimates(job.model))
+        pipe.llen(self._undated)
+        pipe.zcard(dated := keys.dated(job.model, job.tier, job.tenant))
+        pipe.zcount(dated, "-inf", job.deadline.timestamp() if job.deadline else "-inf")
+        pipe.zcard(keys.counters(job.model, job.tier))
+        ask_lengths(pipe, self.settings, job.model)
+
+    def read(self, replies: Sequence[Any], beats: Sequence[Heartbeat]) -> Estimate | None:
+        """The job's estimate; None when it was submitted before, with the same idempotency key."""
+        submitted, sizes, errors, *counts = replies
+        if isinstance(submitted, bytes):
+            return None
+        *own, tenants = (count if isinstance(count, int) else 0 for count in counts[:4])
+        place = self._place(own, tenants, lengths(counts[4:]))
+        found = situation(sizes, self.settings, self.job.model, place, beats)
+        return estimate(found, learned(errors).quantiles())
+
+    def _place(self, own: Sequence[int], tenants: int, waiting: Sequence[int]) -> Place:
+        """Where it would wait.
+
+        A job that is due before its tier's target is up goes before its tenant's others, and before other tiers that
+        are due later. Of other tenants about as many jobs go before it as of its own.
+        """
+        job = self.job
+        undated, dated, due_before = own
+        target_s = self.settings.tiers[job.tier].target_wait_s
+        by_deadline = job.deadline is not None and (job.deadline - self.now).total_seconds() < target_s
+        before = due_before if by_deadline else undated + dated
+        others = waiting[self.settings.model(job.model).tiers.index(job.tier)] - undated - dated
+        ahead = before + min(max(0, others), before * max(1, tenants))
+        return Place(job.tier, ahead, waiting, exact=False, by_deadline=by_deadline)
+
+    @property
+    def _undated(self) -> str:
+        """Where its tenant's jobs without a deadline wait."""
+        job = self.job
+        if job.tenant == DEFAULT:
+            return keys.queue(job.model, job.tier)
+        return keys.lane(job.model, job.tier, job.tenant)

@@ -1,0 +1,1 @@
+"""The atomic claim, leases, and what a worker holds."""

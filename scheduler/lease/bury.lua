@@ -1,0 +1,23 @@
+#!lua flags=allow-oom
+-- Move a job that cannot be served to the dead letters, with its reason, and answer who waits for it.
+-- KEYS  1 inflight (hash), 2 leases (sorted set), 3 losses (hash), 4 dead (stream), 5 retries (hash), 6 history (hash)
+-- ARGV  1 lease, 2 reason, 3 prefix of result keys, 4 results' time to live in ms
+-- Returns 1, or 0 when the lease was no longer held.
+-- include fail.lua
+-- include ../../producer/contract/lanes.lua
+-- include settle.lua
+local entry = redis.call('HGET', KEYS[1], ARGV[1])
+if not entry then return 0 end
+local place = string.match(ARGV[1], '^[^|]+')
+local name = redis.sha1hex(entry)
+local losses = redis.call('HGET', KEYS[3], name) or 0
+redis.call('XADD', KEYS[4], 'MAXLEN', '~', 100000, '*', 'queue', string.match(ARGV[1], '^[^|/]+'),
+  'place', place, 'reason', ARGV[2], 'losses', losses, 'history', redis.call('HGET', KEYS[6], name) or '',
+  'message', message_of(place, entry))
+redis.call('HDEL', KEYS[1], ARGV[1])
+redis.call('ZREM', KEYS[2], ARGV[1])
+for _, key in ipairs({KEYS[3], KEYS[5], KEYS[6]}) do redis.call('HDEL', key, name) end
+fail(message_of(place, entry), ARGV[2], ARGV[3], ARGV[4])
+settle(ARGV[1], nil)
+settle_all()
+return 1

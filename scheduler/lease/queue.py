@@ -1,0 +1,239 @@
+"""One model's queue in Redis: the atomic steps, each a Lua script beside this file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain, repeat
+from typing import TYPE_CHECKING, Any
+
+from producer.contract import keys
+from producer.contract.lua import script
+from producer.contract.settings import Settings
+from producer.contract.tenants import OTHERS, quoted
+
+from ..order import fairness
+from ..order.preemption import Room
+from ..order.priority import rank
+from ..window.window import Hold, no_hold
+from .retry_backoff import delays
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+CLAIM_BYTES = 1024 * 1024
+"""Most bytes of messages in one claim, beyond the first job: who claims much holds it from more urgent work."""
+
+NO_HOLD = no_hold(0)
+
+NEVER_S = 1e9
+"""Longer than anything that is waited for, in seconds."""
+
+DUE = 18
+"""Bytes before the message in a lane: an instant, and a separator."""
+
+REAP_AT_ONCE = 1000
+"""Most lost jobs looked at in one step, so that Redis is never blocked for long."""
+
+
+CLAIM = script(__package__, "claim.lua")
+CLAIM_SHA = hashlib.sha1(CLAIM.encode(), usedforsecurity=False).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A job as taken from its queue: the message is exactly what its producer pushed."""
+
+    lease: str
+    losses: int
+    """How many workers were lost over it before."""
+    message: bytes
+    now: float
+    """Server time of the claim, in Unix seconds."""
+    dated: bool = False
+    """Whether it goes by a deadline of its own."""
+
+    @property
+    def queue(self) -> str:
+        """The queue that it came from."""
+        return self.lease.partition("|")[0].partition("/")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a claim brought."""
+
+    jobs: list[Claimed]
+    any_cancelled: bool
+    """Whether any cancellation is remembered, of whatever job."""
+    suspects: int
+    """Suspects that waited at the claim; while there are any, only a worker that holds nothing gets a job."""
+    now: float = 0.0
+    """Server time in Unix seconds."""
+    arrived: int = 0
+    """Jobs that ever came, whoever pushed them."""
+    look_again_s: float | None = None
+    """When to look again, if what waits is held for a fuller batch."""
+    blocked_s: float | None = None
+    """When a tenant's quota lets jobs go on that wait."""
+    overdue: bool = False
+    """Whether jobs of preemptible tiers were overdue: these are not to be preempted."""
+
+
+class Queue:
+    """Claim, finish, release, renew, bury and reap the jobs of one model.
+
+    A lease is the right to end a job: ``place|owner:n``, unique to one claim of one message, and what it was charged
+    (``lanes.lua``, ``settle.lua``). It is fenced by its existence: once it ran out and was reaped, nothing that is done
+    in its name has an effect.
+    """
+
+    def __init__(self, redis: Redis, settings: Settings, model: str) -> None:
+        self.redis = redis
+        self.model = model
+        self.lease_s = settings.redis.lease_s
+        self._max_losses = settings.redis.max_losses
+        self.suspect_at = max(1, self._max_losses - 1)
+        """Losses after which a job is run alone: the last chance before it becomes a dead letter."""
+        self._max_retries = settings.model(model).limits.max_retries
+        self._result_ttl_ms = int(settings.redis.result_ttl_s * 1000)
+        tiers = settings.model(model).tiers
+        self.queues = [keys.queue(model, tier) for tier in tiers]
+        self.wakes = {keys.queue(model, tier): keys.wake(model, tier) for tier in tiers}
+        """What tells of jobs in a queue's lanes."""
+        self.preemptible = {keys.queue(model, tier) for tier in tiers if settings.tiers[tier].preemptible}
+        """Queues whose jobs give way to those of the others (``preemption``)."""
+        ranks = [rank(settings.tiers[tier]) for tier in tiers]
+        self._ranks = [(each.head_start, each.growth, each.late) for each in ranks]
+        self._policies = _policies(settings)
+        self._claim_keys = [
+            keys.inflight(model),
+            keys.leases(model),
+            keys.losses(model),
+            keys.served(model),
+            keys.taken(model),
+            keys.cancelled(),
+            keys.suspects(model),
+            keys.waiting(model),
+            keys.lanes(model),
+            keys.held(model),
+            keys.spent(model),
+            *self.queues,
+        ]
+        scripts = ("finish.lua", "release.lua", "renew.lua", "reap.lua", "bury.lua", "defer.lua")
+        self._finish, self._release, self._renew, self._reap, self._bury, self._defer = (
+            redis.register_script(script(__package__, name)) for name in scripts
+        )
+
+    def claim_command(self, room: Room, owner: str, idle: bool = True, hold: Hold = NO_HOLD) -> list[Any]:
+        """The command that takes jobs as there is room; for callers that own their connection.
+
+        ``owner`` must be new for every claim: it becomes part of the leases. ``idle`` says that the worker
+        holds nothing, so that it may be given a suspect.
+        """
+        arguments = [room.free, CLAIM_BYTES, self.lease_s, owner, int(idle)]
+        arguments += (min(room.free, hold.full), hold.busy_s, hold.run_s, min(hold.per_job_s, NEVER_S))
+        arguments += (fairness.quantum(room.most), self._policies, room.preemptible, room.preempting)
+        for queue, line, seconds in zip(self.queues, self._ranks, chain(hold.hold_s, repeat(0.0)), strict=False):
+            arguments += (*line, seconds, int(queue in self.preemptible))
+        return ["EVALSHA", CLAIM_SHA, len(self._claim_keys), *self._claim_keys, *arguments]
+
+    @staticmethod
+    def read_claim(answer: Sequence[Any]) -> Claim:
+        """The answer of a claim."""
+        now = float(answer[0])
+        rest = iter(answer[7:])
+        jobs = []
+        for found, losses, entry in zip(rest, rest, rest, strict=True):
+            lease = found.decode()
+            in_lane = "/" in lease.partition("|")[0]  # then the instant stands before the message at which it is due
+            message = entry[DUE:] if in_lane else entry
+            jobs.append(Claimed(lease, int(losses or 0), message, now, in_lane and entry[DUE - 1 : DUE] == b"!"))
+        look_again_s = float(answer[4]) if answer[4] else None
+        blocked_s = float(answer[5]) if answer[5] else None
+        overdue = bool(answer[6])
+        return Claim(jobs, bool(answer[1]), int(answer[2]), now, int(answer[3]), look_again_s, blocked_s, overdue)
+
+    def claim(self, room: int, owner: str, idle: bool = True) -> list[Claimed]:
+        """Take up to ``room`` jobs, the most urgent queue first."""
+        self.load()
+        return self.read_claim(self.redis.evalsha(*self.claim_command(Room.of(room), owner, idle)[1:])).jobs
+
+    def load(self) -> None:
+        """Make the claim script known to the server, as after its restart."""
+        self.redis.script_load(CLAIM)
+
+    def finish(self, done: Iterable[tuple[str, str, bytes]]) -> list[str]:
+        """End jobs given as (lease, job id, result or empty); returns the leases that were lost before."""
+        names = self._names("inflight", "leases", "losses", "retries", "history", "served")
+        arguments: list[Any] = [self._result_ttl_ms, "".join(f"|{queue}|" for queue in self.preemptible)]
+        for lease, job_id, result in done:
+            names.append(keys.result(job_id))
+            arguments += (lease, result, *_cost(lease, result))
+        return [lease.decode() for lease in self._finish(names, arguments)]
+
+    def release(self, leases: Sequence[str]) -> int:
+        """Give jobs back to the head of their queues, unharmed; returns how many were still held."""
+        names = self._names("inflight", "leases", "taken", "losses", "suspects")
+        return int(self._release(names, [self.suspect_at, *leases])) if leases else 0
+
+    def renew(self, leases: Sequence[str]) -> list[str]:
+        """Prolong leases by ``lease_s``; returns those that were lost before."""
+        if not leases:
+            return []
+        return [lease.decode() for lease in self._renew([keys.leases(self.model)], [self.lease_s, *leases])]
+
+    def expire(self, leases: Sequence[str]) -> None:
+        """Let leases run out now, and take their jobs back with a loss counted."""
+        self.redis.zadd(keys.leases(self.model), dict.fromkeys(leases, 0.0), xx=True)
+        self.reap()
+
+    def bury(self, lease: str, reason: str) -> bool:
+        """Move a job to the dead letters; False when the lease was lost before."""
+        names = self._names("inflight", "leases", "losses", "dead", "retries", "history")
+        return bool(self._bury(names, [lease, reason, keys.result(""), self._result_ttl_ms]))
+
+    def reap(self) -> tuple[int, int]:
+        """Take back the jobs whose leases ran out; returns how many were requeued and buried."""
+        places = ("inflight", "leases", "losses", "taken", "dead", "suspects", "deferred", "retries", "history")
+        limits = [self._max_losses, self.suspect_at, REAP_AT_ONCE]
+        requeued, buried = self._reap(self._names(*places), [*limits, keys.result(""), self._result_ttl_ms])
+        return int(requeued), int(buried)
+
+    def defer(self, lease: str) -> int:
+        """Put a job aside to be tried again, with exponential backoff and jitter.
+
+        Returns which retry this will be; 0 when it was tried often enough, and must be ended by the caller;
+        -1 when the lease was lost before.
+        """
+        names = self._names("inflight", "leases", "retries", "deferred")
+        return int(self._defer(names, [lease, self._max_retries, *delays(self._max_retries)]))
+
+    def _names(self, *kinds: str) -> list[str]:
+        return [getattr(keys, kind)(self.model) for kind in kinds]
+
+    def cancelled(self, job_ids: Sequence[str]) -> list[str]:
+        """Those of the jobs that were cancelled while they waited."""
+        if not job_ids:
+            return []
+        found = self.redis.zmscore(keys.cancelled(), list(job_ids))
+        return [job_id for job_id, until in zip(job_ids, found, strict=True) if until is not None]
+
+
+def _cost(lease: str, result: bytes) -> tuple[float | str, int | str]:
+    """What a job has cost its tenant in tokens, and its output tokens; empty if nobody is charged or nobody knows."""
+    if lease.count("|") == 1 or (tokens := fairness.used(result)) is None:
+        return "", ""
+    return fairness.price(*tokens), tokens[1]
+
+
+def _policies(settings: Settings) -> str:
+    """Weights and quotas of tenants as ``quotas.lua`` reads them."""
+    policies = {}
+    for name, tenant in settings.tenants.items():
+        known = {"weight": tenant.weight, "in_flight": tenant.max_in_flight, "per_minute": tenant.tokens_per_minute}
+        policy = {key: value for key, value in known.items() if value is not None}
+        policies[name if name == OTHERS else quoted(name)] = policy
+    return json.dumps(policies) if policies else ""

@@ -1,0 +1,1 @@
+"""The order of jobs: priority of tiers, fairness among tenants, deadlines, preemption."""

@@ -1,0 +1,118 @@
+"""What waits: the length and the oldest age of every queue, read in one round trip."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import NoPermissionError, ResponseError
+
+from producer.contract import keys
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from producer.contract.settings import Settings
+
+SUBMITTED_AT = re.compile(rb'"submitted_at": ?([0-9]{1,12}(?:[.][0-9]{1,9})?)[,}]')
+"""The header with which our client stamps a message. Stock producers stamp none."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """One queue at one moment. ``arrived`` counts every job ever pushed to it."""
+
+    model: str
+    tier: str
+    length: int
+    """In its list, and in the lanes of its tenants."""
+    oldest_age_s: float
+    """By its producer's own stamp, if there is one: to be shown, not to be acted on."""
+    waited_s: float
+    """How long its head was passed over, by the server's clock; nobody gets ahead by lying."""
+    arrived: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelQueues:
+    """A model's queues, in the order of its tiers, and how many of its jobs workers hold."""
+
+    model: str
+    tiers: tuple[QueueState, ...]
+    inflight: int
+    dead: int
+    suspects: int = 0
+    """Jobs that may have killed their workers, each waiting to be run alone."""
+    deferred: int = 0
+    """Jobs put aside, to be tried again later."""
+
+    @property
+    def queued(self) -> int:
+        """Jobs waiting, over all tiers."""
+        return sum(tier.length for tier in self.tiers) + self.suspects
+
+    @property
+    def arrived(self) -> int:
+        """Jobs ever pushed, over all tiers."""
+        return sum(tier.arrived for tier in self.tiers)
+
+
+def observe(redis: Redis, settings: Settings) -> dict[str, ModelQueues]:
+    """The queues of every model, of one moment, by the server's clock.
+
+    Whatever anybody pushed, or stored under a queue's name, one queue's trouble is not the others'.
+    """
+    with redis.pipeline(transaction=True) as pipe:  # of one moment: a job counts as taken or as waiting, not as both
+        pipe.time()
+        for name, model in settings.models.items():
+            pipe.hgetall(keys.served(name))
+            pipe.hgetall(keys.taken(name))
+            pipe.hgetall(keys.lanes(name))
+            pipe.hlen(keys.inflight(name))
+            pipe.xlen(keys.dead(name))
+            pipe.llen(keys.suspects(name))
+            pipe.zcard(keys.deferred(name))
+            for tier in model.tiers:
+                pipe.llen(keys.queue(name, tier))
+                pipe.lindex(keys.queue(name, tier), -1)
+        answers = iter(pipe.execute(raise_on_error=False))
+    seconds, microseconds = _sound(next(answers), (0, 0))
+    now = seconds + microseconds / 1e6
+    found, unseen = {}, []
+    for name, model in settings.models.items():
+        served, taken, lanes = (_sound(next(answers), {}) for _ in range(3))
+        inflight, dead, suspects, deferred = (_sound(next(answers), 0) for _ in range(4))
+        tiers = []
+        for tier in model.tiers:
+            queue = keys.queue(name, tier).encode()
+            length, head = _sound(next(answers), 0), _sound(next(answers), None)
+            length += int(lanes.get(b"jobs:" + queue, 0))
+            if length and queue not in served:
+                unseen.append((keys.served(name), queue))
+            waited = max(0.0, now - float(served.get(queue, now))) if length else 0.0
+            age = waited if head is None else _age(head, now, waited)
+            tiers.append(QueueState(name, tier, length, age, waited, int(taken.get(queue, 0)) + length))
+        found[name] = ModelQueues(name, tuple(tiers), inflight, dead, suspects, deferred)
+    for key, queue in unseen:
+        with contextlib.suppress(NoPermissionError):  # a monitor looks, and may not write it down
+            redis.hsetnx(key, queue, f"{now:.6f}")
+    return found
+
+
+def _sound(answer: Any, otherwise: Any) -> Any:
+    """An answer, or what stands for it when the key is of another type than ours."""
+    return otherwise if isinstance(answer, ResponseError) and "WRONGTYPE" in str(answer) else _raised(answer)
+
+
+def _raised(answer: Any) -> Any:
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _age(head: bytes, now: float, waited: float) -> float:
+    """The age of a head by its stamp; of one without, how long it was passed over, which is never more."""
+    stamp = SUBMITTED_AT.search(head)
+    return max(0.0, now - float(stamp[1])) if stamp else waited

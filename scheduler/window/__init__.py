@@ -1,0 +1,1 @@
+"""The batch window: how long a job is held for a fuller batch."""

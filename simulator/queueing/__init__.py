@@ -1,0 +1,1 @@
+"""Queues on the virtual clock: order, routing, preemption."""

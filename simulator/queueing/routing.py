@@ -1,0 +1,76 @@
+"""The routing, by name: whether requests wait in one queue for whichever worker is free, or each behind one worker.
+
+Stoker's workers pull. What load balancers do instead is to push: a request is sent to one worker as it comes, and waits
+there behind what that worker has, whoever else falls idle meanwhile.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from ..traces.trace import Trace
+    from ..worker import Worker
+
+
+class Choose(Protocol):
+    """Names the worker of a request of one model. It may remember what it did before."""
+
+    def __call__(self, ready: Sequence[Worker], request: int, /) -> Worker:
+        """One of those that serve, of which there is at least one, the longest ready first."""
+
+
+class RoundRobin:
+    """Each in its turn, whatever it has to do."""
+
+    def __init__(self, _: Trace) -> None:
+        self._turn = -1
+
+    def __call__(self, ready: Sequence[Worker], _: int, /) -> Worker:
+        """As :class:`Choose` has it."""
+        self._turn = (self._turn + 1) % len(ready)
+        return ready[self._turn]
+
+
+def least_connections(ready: Sequence[Worker], _: int, /) -> Worker:
+    """Who has the fewest requests, running and waiting; of equals the first. How long they are is not known."""
+    return min(ready, key=lambda worker: worker.running + worker.queues.waiting)
+
+
+class Affinity:
+    """Always the same worker for a tenant, as caches want it: who wins the tenant's rendezvous (Thaler and Ravishankar,
+    1998). A worker that comes or goes moves only the tenants that it wins, or won. Without tenants every request is one
+    of its own, which is as random."""
+
+    def __init__(self, trace: Trace) -> None:
+        self._key = trace.tenant if len(trace.tenants) > 1 else range(len(trace))
+
+    def __call__(self, ready: Sequence[Worker], request: int, /) -> Worker:
+        """As :class:`Choose` has it."""
+        key = self._key[request]
+        return max(ready, key=lambda worker: hashlib.blake2b(f"{key} {worker.name}".encode(), digest_size=8).digest())
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """``chooser`` makes what chooses for one model; None: nobody does, and workers pull."""
+
+    name: str
+    chooser: Callable[[Trace], Choose] | None = None
+
+
+PULL = Routing("pull")
+"""What the live fleet does."""
+
+ROUTINGS = {
+    routing.name: routing
+    for routing in (
+        PULL,
+        Routing("round-robin", RoundRobin),
+        Routing("least-connections", lambda _: least_connections),
+        Routing("affinity", Affinity),
+    )
+}

@@ -1,0 +1,1 @@
+"""Results of a run: outcome, report, estimates, and the clairvoyant bound."""

@@ -1,0 +1,1 @@
+"""Traces: recorded or synthetic requests, read from any known format."""

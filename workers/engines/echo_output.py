@@ -1,0 +1,73 @@
+"""What an echo says when it stands for a model: the words of its input one by one, or a small vector."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+from producer.contract.errors import InvalidJob
+from producer.contract.job import Item
+
+from .protocol import Outcome, Piece, Request
+
+Task = Literal["echo", "generate", "embeddings"]
+
+_WORD = re.compile(r"\s*\S+")
+
+
+class Speech:
+    """A request on its way, in the form of the engine that the echo stands for; words count as tokens.
+
+    Of a ``generate`` echo the answer is the input's text, or that of the last message, up to ``max_new_tokens``.
+    """
+
+    def __init__(self, request: Request, task: Task) -> None:
+        self._request = request
+        self._said = 0
+        texts = [_text(item, index) for index, item in enumerate(request.inputs)]
+        words = [_WORD.findall(text) for text in texts]
+        self._usage = {"input_tokens": sum(map(len, words))}
+        if task == "embeddings":
+            self._words: list[list[str]] = []
+            self._outputs: list[Any] = [
+                [float(len(text)), float(len(of)), 1.0] for text, of in zip(texts, words, strict=True)
+            ]
+            return
+        most = request.parameters.get("max_new_tokens", 2**31)
+        if not isinstance(most, int) or most < 1:
+            raise InvalidJob(f"parameters.max_new_tokens = {most!r}; allowed: a number of at least 1")
+        self._words = [of[:most] for of in words]
+        self._outputs = [
+            {"text": "".join(said), "finish_reason": "length" if len(said) < len(of) else "stop"}
+            for said, of in zip(self._words, words, strict=True)
+        ]
+        self._usage["output_tokens"] = sum(map(len, self._words))
+
+    @property
+    def over(self) -> bool:
+        """Whether all is said. Who does not read along need not listen to the words."""
+        return not self._request.stream or self._said >= max(map(len, self._words), default=0)
+
+    def say(self) -> list[Piece]:
+        """The next word of each output, for who reads along."""
+        if not self._request.stream:
+            return []
+        at, self._said = self._said, self._said + 1
+        return [
+            Piece(self._request.id, index, words[at], 1) for index, words in enumerate(self._words) if at < len(words)
+        ]
+
+    def outcome(self, batch_size: int, ran_s: float) -> Outcome:
+        """The answer."""
+        return Outcome(self._request.id, outputs=self._outputs, usage=self._usage, ran_s=ran_s, batch_size=batch_size)
+
+
+def _text(item: Item, index: int) -> str:
+    if isinstance(item, str):
+        return item
+    messages = item.get("messages")
+    if isinstance(messages, list) and messages and isinstance(messages[-1], dict):
+        content = messages[-1].get("content")
+        if isinstance(content, str):
+            return content
+    raise InvalidJob(f'input {index} is no text; allowed: a text, or {{"messages": [...]}} whose contents are texts')

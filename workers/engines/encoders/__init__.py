@@ -1,0 +1,1 @@
+"""Encoder engines: embed, classify and rerank, in batches packed by length."""

@@ -1,0 +1,238 @@
+"""Micro-batches of an encoder: packed from the inputs of many requests, each of which is answered whole.
+
+One input, or thousands, of one request or of many: what shares a batch is for ``packing`` to say. Cancellations and
+deadlines take effect between two batches.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from dataclasses import replace
+from typing import Any, Protocol
+
+from producer.contract.errors import EngineError, InvalidJob, JobCancelled, JobExpired, Preempted, StokerError
+from producer.contract.fleet_schema import Model
+from scheduler.window.batch_cost import LearnedCost
+
+from ..mailbox import Cancellation, Mailbox, Withdrawal
+from ..protocol import Batch, Outcome, Report, Request
+from .backlog import Backlog, Features, Job, Row, Text
+from .packing import Packing
+
+logger = logging.getLogger(__name__)
+
+
+class OutOfMemory(Exception):
+    """The device has no room for so large a batch."""
+
+
+class Encoder(Protocol):
+    """A model that reads a row in one pass, and what is made of requests and answers: where the engines differ."""
+
+    max_batch_tokens: int
+
+    def load(self) -> None:
+        """Bring the model onto the device. See ``protocol.Engine``."""
+
+    def texts(self, request: Request) -> list[Text]:
+        """The rows that a request asks for, at least one.
+
+        Raises:
+            InvalidJob: naming what is wrong with it.
+        """
+
+    def encode(self, texts: list[Text]) -> list[Features]:
+        """Rows of token ids, cut to what the model can read."""
+
+    def forward(self, rows: list[Features]) -> list[Any]:
+        """What the model says of each row.
+
+        Raises:
+            OutOfMemory: for fewer rows there may be room.
+        """
+
+    def answer(self, request: Request, values: list[Any]) -> list[Any]:
+        """The outputs of a request, one for each of its inputs, from what the model said of its texts."""
+
+    def close(self) -> None:
+        """Free the device."""
+
+
+class MicroBatchEngine:
+    """An encoder as an engine; usage counts ``input_tokens``, after what is too long was cut.
+
+    ``max_concurrency`` is the most rows in a batch.
+    """
+
+    def __init__(self, settings: Model, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self._packing = Packing(settings.max_concurrency, encoder.max_batch_tokens)
+        self._mailbox: Mailbox[Request] = Mailbox()
+        self._jobs: dict[str, Job] = {}
+        self._backlog = Backlog(lambda texts: encoder.encode(list(texts)))
+        self._reports: list[Report] = []
+        self._token_cost = LearnedCost()  # of a batch, by its tokens: what rows cost depends on their length
+        self._progress = 0
+
+    @property
+    def capacity(self) -> int:
+        """One batch on the device and one ahead, counted in inputs: a job may bring thousands, and how many the next
+        ones bring is not known before they are claimed. So they are taken to be like the latest."""
+        ahead = 2 * self._packing.max_rows - len(self._backlog)
+        return len(self._jobs) + math.ceil(ahead / self._backlog.usual) if ahead > 0 else 0
+
+    @property
+    def slots(self) -> int:
+        """Its batches end as a whole."""
+        return 0
+
+    @property
+    def progress(self) -> int:
+        """Batches run."""
+        return self._progress
+
+    def load(self) -> None:
+        """Load the model, and run one batch. See ``protocol``."""
+        self._encoder.load()
+        self._warm_up()
+
+    def submit(self, request: Request) -> None:
+        """See ``protocol``."""
+        self._mailbox.put(request)
+
+    def cancel(self, request_id: str) -> None:
+        """See ``protocol``."""
+        self._mailbox.put(Cancellation(request_id))
+
+    def withdraw(self) -> None:
+        """See ``protocol``."""
+        self._mailbox.put(Withdrawal())
+
+    def step(self, timeout: float) -> list[Report]:
+        """Run one batch. See ``protocol``."""
+        self._hear(0 if self._backlog else timeout)
+        if batch := self._next_batch():
+            self._run(batch)
+            self._hear(0)  # a request cancelled, or due, while its last rows ran is so
+            self._finish(batch)
+        reports, self._reports = self._reports, []
+        return reports
+
+    def close(self) -> None:
+        """Free the device."""
+        self._encoder.close()
+        self._jobs.clear()
+        self._backlog.clear()
+
+    def _hear(self, timeout: float) -> None:
+        for message in self._mailbox.take(timeout):
+            if isinstance(message, Request):
+                self._accept(message)
+            elif isinstance(message, Withdrawal):
+                for job in [job for job in self._jobs.values() if not job.started_at]:
+                    self._drop(job, Preempted(f"job {job.request.id} was given back"))
+            elif message.request_id in self._jobs:
+                self._drop(self._jobs[message.request_id], JobCancelled(f"job {message.request_id} was cancelled"))
+        now = time.monotonic()
+        for job in [job for job in self._jobs.values() if job.deadline <= now]:
+            self._drop(job, JobExpired(f"job {job.request.id} was not done by its deadline"))
+
+    def _accept(self, request: Request) -> None:
+        try:
+            job = Job(request, self._encoder.texts(request))
+        except InvalidJob as error:
+            self._reports.append(Outcome(request.id, error=error))
+            return
+        self._jobs[request.id] = job
+        self._backlog.add(job)
+
+    def _next_batch(self) -> list[Row]:
+        near = self._backlog.nearest(self._packing.look_ahead)
+        now = time.monotonic()
+        positions = self._packing.next_batch(
+            [row.tokens for row in near],
+            [row.job.deadline - now for row in near],
+            self._token_cost.cost.safe,
+        )
+        return self._backlog.take(positions)
+
+    def _run(self, batch: list[Row]) -> None:
+        """Run a batch. If the device is out of memory, its halves, and never again so much at once; if it fails
+        otherwise, each row by itself, so that it fails alone."""
+        now = time.monotonic()
+        for row in batch:
+            row.job.started_at = row.job.started_at or now
+        error = self._attempt(batch)
+        if error is None:
+            return
+        if len(batch) == 1:
+            self._blame(batch[0], error)
+        elif isinstance(error, OutOfMemory):
+            self._learn_limit(batch)
+            for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
+                self._run(half)
+        else:
+            for row in batch:
+                self._run([row])
+
+    def _attempt(self, batch: list[Row]) -> Exception | None:
+        """Run a batch and note what the model says; or the error, without its traceback, which would keep the
+        tensors of the failed pass."""
+        begun = time.monotonic()
+        try:
+            values = self._encoder.forward([row.features for row in batch])
+        except Exception as error:  # whatever a kernel raises: RuntimeError, IndexError
+            return error.with_traceback(None)
+        self._learn_cost(batch, time.monotonic() - begun)
+        self._progress += 1
+        for row, value in zip(batch, values, strict=True):
+            row.job.values[row.index] = value
+            row.job.missing -= 1
+            row.job.batch_size = max(row.job.batch_size, len(batch))
+        return None
+
+    def _blame(self, row: Row, error: Exception) -> None:
+        self._warm_up()  # raises when it is the device that is lost, and not this row that is bad
+        if row.job.request.id in self._jobs:
+            self._drop(row.job, EngineError(f"text {row.index} failed on the device: {error}"))
+
+    def _warm_up(self) -> None:
+        self._encoder.forward(self._encoder.encode(["warm up"]))
+
+    def _learn_cost(self, batch: list[Row], ran_s: float) -> None:
+        tokens = _padded(batch)
+        self._token_cost.learn(tokens, tokens, ran_s)
+        self._reports.append(Batch(len({row.job.request.id for row in batch}), len(batch), tokens, ran_s))
+
+    def _learn_limit(self, batch: list[Row]) -> None:
+        tokens = _padded(batch)
+        limit = min(self._packing.max_tokens, max(1, tokens // 2))
+        logger.warning("out of memory at %d tokens a batch; from now on at most %d", tokens, limit)
+        self._packing = replace(self._packing, max_tokens=limit)
+
+    def _finish(self, batch: list[Row]) -> None:
+        for job in dict.fromkeys(row.job for row in batch):
+            if job.missing or job.request.id not in self._jobs:
+                continue
+            del self._jobs[job.request.id]
+            self._reports.append(
+                Outcome(
+                    job.request.id,
+                    outputs=self._encoder.answer(job.request, job.values),
+                    usage={"input_tokens": job.input_tokens},
+                    ran_s=time.monotonic() - job.started_at,
+                    batch_size=job.batch_size,
+                )
+            )
+
+    def _drop(self, job: Job, error: StokerError) -> None:
+        del self._jobs[job.request.id]
+        self._backlog.drop(job)
+        self._reports.append(Outcome(job.request.id, error=error))
+
+
+def _padded(batch: list[Row]) -> int:
+    """Tokens of a batch, padding counted."""
+    return len(batch) * max(row.tokens for row in batch)

@@ -1,0 +1,299 @@
+"""Text generation with continuous batching: sequences join and leave the batch at every token."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections import deque
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.generation.continuous_batching.requests import GenerationOutput
+
+from producer.contract.errors import (
+    ConfigError,
+    EngineError,
+    InvalidJob,
+    JobCancelled,
+    JobExpired,
+    ModelNotFound,
+    Preempted,
+    StokerError,
+)
+from producer.contract.fleet_schema import Model
+from producer.contract.job import explain
+
+from .. import sources
+from ..mailbox import Cancellation, Mailbox, Withdrawal
+from ..protocol import Outcome, Report, Request
+from ..torch_device import torch_device
+from .admission import Admission
+from .cache_size import CacheSize
+from .continuous import ContinuousBatch
+from .prompt import Prompts
+from .running_batch import Generation, Sequence
+from .stalls import Stalls
+
+_AHEAD = 8
+"""For each so many places in the batch, one request is held ahead: late binding, but no place stays empty."""
+
+_SLICE = 64
+"""Inputs encoded in one step: a job may bring thousands, and meanwhile the others want to hear of theirs."""
+
+
+class Options(BaseModel):
+    """What ``options`` of a generate model may hold.
+
+    ``dtype`` is the checkpoint's own by default; ``max_batch_tokens`` is the longest piece of a
+    prompt that one step reads, which is what the others wait for meanwhile.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    max_batch_tokens: Annotated[int, Field(ge=16)] = 512
+
+
+class GenerateEngine:
+    """``{"text", "finish_reason"}`` per input; usage counts ``input_tokens`` and ``output_tokens``.
+
+    An input is a text to go on from, or ``{"messages": [...]}``. ``parameters.Parameters`` says what
+    parameters there are. A sequence is admitted when its prompt and longest answer fit into the
+    cache, so that none is ever put out again to make room.
+    """
+
+    def __init__(self, settings: Model, device: str) -> None:
+        try:
+            self._options = Options.model_validate(settings.options)
+        except ValidationError as error:
+            raise ConfigError(f"options of a generate model:\n{explain(error)}") from None
+        self._settings = settings
+        self._device = torch_device(device)
+        self._mailbox: Mailbox[list[GenerationOutput]] = Mailbox()
+        self._generations: dict[str, Generation] = {}
+        self._admission = Admission(settings.max_concurrency)
+        self._unread: deque[Generation] = deque()
+        self._unread_inputs = 0
+        self._reports: list[Report] = []
+        self._stalls = Stalls()
+        self._progress = 0
+
+    @property
+    def capacity(self) -> int:
+        """A request for each place in the batch, and a few more: a place that is free is taken in the next step.
+
+        While the inputs of those it has are more than that, it has no use for others.
+        """
+        places = self._settings.max_concurrency
+        if len(self._admission.waiting) + self._unread_inputs >= places:
+            return len(self._generations)
+        return places + max(1, places // _AHEAD)
+
+    @property
+    def slots(self) -> int:
+        """Places in the batch."""
+        return self._settings.max_concurrency
+
+    @property
+    def progress(self) -> int:
+        """Tokens reported."""
+        return self._progress
+
+    def load(self) -> None:
+        """Load tokenizer and model, size the cache, and generate one token.
+
+        Raises:
+            ModelNotFound: when the source does not lead to a model that generates.
+            ConfigError: when ``memory_gb`` does not hold it.
+        """
+        model_dir = sources.resolve(self._settings.source)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(model_dir)
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                model_dir, dtype=self._options.dtype, attn_implementation="sdpa"
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelNotFound(f"source = {self._settings.source!r}: {model_dir} cannot be loaded: {error}") from error
+        model = model.to(self._device).eval()
+        context = model.config.get_text_config().max_position_embeddings
+        self._size = CacheSize.of(model, self._settings, context)
+        self._prompts = Prompts(
+            tokenizer, model.get_input_embeddings().weight.shape[0], min(context, self._size.tokens)
+        )
+        self._admission.blocks = self._size.usable
+        self._eos = _eos_ids(model)
+        self._start = functools.partial(
+            ContinuousBatch,
+            model,
+            self._size,
+            self._settings.max_concurrency,
+            self._options.max_batch_tokens,
+            self._mailbox,
+            warm_up_ids=self._prompts.encode("warm up", 0, 1),
+        )
+        self._batch = self._start()
+
+    def submit(self, request: Request) -> None:
+        """See ``protocol``."""
+        self._mailbox.put(request)
+
+    def cancel(self, request_id: str) -> None:
+        """See ``protocol``."""
+        self._mailbox.put(Cancellation(request_id))
+
+    def withdraw(self) -> None:
+        """See ``protocol``."""
+        self._mailbox.put(Withdrawal())
+
+    def step(self, timeout: float) -> list[Report]:
+        """Take what one decode step brought. See ``protocol``."""
+        messages = self._mailbox.take(0.0 if self._unread else self._patience(timeout))
+        for message in messages:
+            if isinstance(message, Request):
+                self._accept(message)
+            elif isinstance(message, Cancellation):
+                if generation := self._generations.get(message.request_id):
+                    self._end(generation, JobCancelled(f"job {message.request_id} was cancelled"))
+            elif isinstance(message, Withdrawal):
+                for generation in [each for each in self._generations.values() if not each.started_at]:
+                    self._end(generation, Preempted(f"job {generation.request.id} was given back"))
+            else:
+                self._progress += len(message)
+                alive = [output.request_id for output in message if output.error is None]
+                self._reports += self._stalls.step(alive, time.monotonic())
+                for output in message:
+                    self._read(output)
+        self._expire()
+        self._encode()
+        if not messages and self._admission.running and not self._batch.alive:
+            self._restart()  # it died without a word
+        self._admit()
+        reports, self._reports = self._reports, []
+        return reports
+
+    def close(self) -> None:
+        """End the device thread and free the device."""
+        if hasattr(self, "_batch"):
+            self._batch.stop()
+            del self._batch, self._start
+        self._generations.clear()
+        self._unread.clear()
+        self._admission.clear()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _accept(self, request: Request) -> None:
+        try:
+            generation = Generation.of(request, self._prompts, self._size)
+        except InvalidJob as error:
+            self._reports.append(Outcome(request.id, error=error))
+            return
+        self._generations[request.id] = generation
+        self._unread.append(generation)
+
+    def _encode(self) -> None:
+        """Encode a slice of what has come, in turns, so that a small job does not wait for a large one."""
+        room = _SLICE
+        while self._unread and room > 0:
+            generation = self._unread.popleft()
+            if self._generations.get(generation.request.id) is not generation:
+                continue  # it was given up meanwhile
+            room -= generation.unread
+            try:
+                generation.encode(_SLICE)
+            except InvalidJob as error:
+                self._end(generation, error)
+                continue
+            if generation.unread:
+                self._unread.append(generation)
+            else:
+                self._admission.wait(generation.sequences)
+        self._unread_inputs = sum(generation.unread for generation in self._unread)
+
+    def _patience(self, timeout: float) -> float:
+        """How long to wait: no longer than until the next deadline."""
+        deadlines = [each.request.deadline for each in self._generations.values() if each.request.deadline is not None]
+        return min(timeout, max(0.0, min(deadlines) - time.monotonic())) if deadlines else timeout
+
+    def _expire(self) -> None:
+        now = time.monotonic()
+        for generation in list(self._generations.values()):
+            deadline = generation.request.deadline
+            if deadline is not None and deadline <= now:
+                self._end(generation, JobExpired(f"job {generation.request.id} was not done by its deadline"))
+
+    def _admit(self) -> None:
+        while (admitted := self._admission.admit()) is not None:
+            sequence_id, sequence = admitted
+            sampler = sequence.begin(sequence_id)
+            most = sequence.generation.parameters.max_new_tokens
+            if not self._batch.add(sequence_id, sequence.token_ids, most, sampler):
+                self._admission.again(sequence)  # it was not inside: no suspect
+                self._restart()
+            else:
+                alone = len(self._admission.running) == 1
+                self._stalls.join(sequence_id, sequence.generation.request.id, time.monotonic(), alone=alone)
+
+    def _read(self, output: GenerationOutput) -> None:
+        sequence = self._admission.running.get(output.request_id)
+        ended = output.is_finished()
+        if sequence is None:
+            if not ended and self._batch.alive:
+                self._batch.cancel(output.request_id)  # its cancellation came too early
+            return
+        if output.error is not None:
+            self._retry(sequence, output.error)
+            return
+        generation = sequence.generation
+        complete = sequence.read(output.generated_tokens, ended=ended)
+        try:
+            piece = sequence.tell() if generation.request.stream else None
+        except EngineError as error:
+            self._end(generation, error)
+            return
+        if piece is not None:
+            self._reports.append(piece)
+        if complete:
+            self._leave(sequence, cancel=not ended)
+            sequence.end(output.generated_tokens[-1], self._eos)
+            if not generation.sequences:
+                del self._generations[generation.request.id]
+                self._reports.append(generation.outcome())
+
+    def _retry(self, sequence: Sequence, reason: str) -> None:
+        """Put a sequence whose batch died back in front, to run alone; the second time it is to blame."""
+        self._batch.forget(sequence.id)
+        self._stalls.leave(sequence.id)
+        self._admission.again(sequence)
+        if sequence.suspect:
+            self._end(sequence.generation, EngineError(f"input {sequence.index} failed on the device twice: {reason}"))
+        sequence.suspect = True
+
+    def _restart(self) -> None:
+        """Start the batch anew. An error here means that the device is lost, and the engine with it."""
+        for sequence in list(self._admission.running.values()):
+            self._retry(sequence, "the batch died")
+        self._batch.stop()
+        self._batch = self._start()
+
+    def _leave(self, sequence: Sequence, *, cancel: bool) -> None:
+        self._stalls.leave(sequence.id)
+        if self._admission.leave(sequence):
+            if cancel:
+                self._batch.cancel(sequence.id)
+            self._batch.forget(sequence.id)
+
+    def _end(self, generation: Generation, error: StokerError) -> None:
+        """Forget a request and everything of it that still waits or runs; this is its one outcome."""
+        del self._generations[generation.request.id]
+        for sequence in generation.sequences:
+            self._leave(sequence, cancel=True)
+        self._admission.drop(generation)
+        self._reports.append(Outcome(generation.request.id, error=error))
+
+
+def _eos_ids(model: Any) -> set[int]:
+    eos = model.generation_config.eos_token_id
+    return set() if eos is None else {eos} if isinstance(eos, int) else set(eos)

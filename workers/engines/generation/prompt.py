@@ -1,0 +1,64 @@
+"""From an input to the token ids of its prompt, refusing what would harm the whole batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import TemplateError
+
+from producer.contract.errors import InvalidJob
+from producer.contract.job import Item
+
+from ..text import require_text
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """The tokenizer of a model, its vocabulary (the rows of its embedding) and its longest sequence."""
+
+    tokenizer: Any
+    vocabulary: int
+    max_tokens: int
+
+    def encode(self, item: Item, index: int, max_new_tokens: int) -> list[int]:
+        """Token ids of input ``index``: a text to go on from, or ``{"messages": [...]}`` to answer.
+
+        Raises:
+            InvalidJob: naming the input, what is wrong with it and what is allowed.
+        """
+        if isinstance(item, dict):
+            ids: list[int] = self.tokenizer(self._chat(item, index), add_special_tokens=False)["input_ids"]
+        else:
+            ids = self.tokenizer(require_text(item, index))["input_ids"]
+        if not ids:
+            raise InvalidJob(f"input {index} is empty; give at least one token of text")
+        if len(ids) + max_new_tokens > self.max_tokens:
+            raise InvalidJob(
+                f"input {index} has {len(ids)} tokens and asks for max_new_tokens = {max_new_tokens}; "
+                f"allowed: {self.max_tokens} together"
+            )
+        # One id outside of the embedding kills the batch that it is in, and everything that waits.
+        if outside := [token for token in ids if not 0 <= token < self.vocabulary]:
+            raise InvalidJob(f"input {index} holds token id {outside[0]}; this model knows 0 to {self.vocabulary - 1}")
+        return ids
+
+    def _chat(self, item: dict[str, Any], index: int) -> str:
+        messages = item.get("messages")
+        if item.keys() != {"messages"} or not isinstance(messages, list) or not messages:
+            raise InvalidJob(
+                f"input {index} has keys {sorted(item)}; "
+                'allowed: a text, or {"messages": [...]} with at least one message'
+            )
+        for message in messages:
+            if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
+                raise InvalidJob(f"input {index} has a message without role or content; each needs both, as texts")
+            require_text(message["role"], index)
+            require_text(message["content"], index)
+        if not self.tokenizer.chat_template:
+            raise InvalidJob(f"input {index} is a chat, and this model has no chat template; send a text")
+        try:
+            text: str = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        except TemplateError as error:  # templates refuse roles and orders that the model does not know
+            raise InvalidJob(f"input {index} does not suit the model's chat template: {error}") from None
+        return text
