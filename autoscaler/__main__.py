@@ -18,7 +18,7 @@ from producer.contract.errors import ConfigError
 
 from .controller import Controller
 from .devices.nvml import choose_probe
-from .dry_run import NoLease, Onlooker, Told
+from .dry_run import DryRunJournal, DryRunLauncher, NoLease
 from .fleet_file import FleetFile
 from .launchers.local import LocalLauncher
 from .sweep import Sweep
@@ -59,8 +59,8 @@ def _controller(fleet: FleetFile, path: Path, *, dry: bool) -> Controller:
         launcher = LocalLauncher(settings.state_dir, env)
         return Controller(settings, redis, probe, launcher, Sweep(redis), reread=fleet.again)
     print("A dry run: nothing is started, drained or written. Ctrl-C ends it.", flush=True)
-    told = Told(redis, partial(print, flush=True))
-    onlooker, lease = Onlooker(settings.state_dir, env), NoLease(redis, 0)
+    told = DryRunJournal(redis, partial(print, flush=True))
+    onlooker, lease = DryRunLauncher(settings.state_dir, env), NoLease(redis, 0)
     return Controller(settings, redis, probe, onlooker, reread=fleet.again, leader=lease, journal=told)
 
 

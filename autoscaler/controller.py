@@ -15,7 +15,7 @@ from scheduler.queue_lengths import observe
 
 from . import roster
 from .actions.decision import Decision, Drain, Hold, Start
-from .devices.placement import tenants
+from .devices.placement import occupants
 from .error_isolation import AWAY, Troubles
 from .foresights import Foresights
 from .journal import Journal
@@ -173,7 +173,7 @@ class Controller:
         devices = self.reconciler.devices(now, self.settings, self.probe.devices(), workers)
         with self._troubles.of("the quarantine", "a successor will not know of it"):
             self.journal.health(now, devices, self.reconciler.health)
-        held = tenants(workers, devices, self.settings.models)
+        held = occupants(workers, devices, self.settings.models)
         self.journal.show(now, self.probe.source, devices, held, self.patience_s)
         return Observation(now, self.settings, self._demands(now, workers), devices, workers)
 

@@ -47,7 +47,7 @@ class NoLease(Leader):
         """There is nothing to give up."""
 
 
-class Onlooker(LocalLauncher):
+class DryRunLauncher(LocalLauncher):
     """Sees the workers of this fleet here as its launcher does, and leaves them and their records as they are."""
 
     def start(self, placement: Placement) -> str:
@@ -73,7 +73,7 @@ class Onlooker(LocalLauncher):
         return []
 
 
-class Told(Journal):
+class DryRunJournal(Journal):
     """Tells decisions, each when it first would be carried out, and writes nothing."""
 
     def __init__(self, redis: Redis, say: Callable[[str], None]) -> None:

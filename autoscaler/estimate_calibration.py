@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class OpenEstimate:
     """What was foretold at Unix time ``at`` for the job that was the ``number``-th ever of its tier."""
 
     tier: str
@@ -30,11 +30,11 @@ class Told:
 
 
 @dataclass(slots=True)
-class Foresight:
+class EstimateCalibration:
     """One model's estimates, of which some are remembered until they come true. No clock, no I/O."""
 
     errors: Errors = field(default_factory=Errors)
-    _open: list[Told] = field(default_factory=list)
+    _open: list[OpenEstimate] = field(default_factory=list)
 
     def look(
         self, now: float, settings: Settings, queues: ModelQueues, demand: Demand, workers: Sequence[Worker]
@@ -49,7 +49,7 @@ class Foresight:
             if tier.length:
                 found = estimate(situation(now, settings, demand, workers, tier.tier), self.errors.quantiles())
                 if self.errors.wants(found, now):
-                    self._open.append(Told(tier.tier, tier.arrived, now, found))
+                    self._open.append(OpenEstimate(tier.tier, tier.arrived, now, found))
         return bool(true)
 
 

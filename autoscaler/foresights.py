@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from producer.estimates.queued_job import recall
 
-from .estimate_calibration import Foresight
+from .estimate_calibration import EstimateCalibration
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -25,7 +25,7 @@ class Foresights:
 
     def __init__(self, redis: Redis, journal: Journal) -> None:
         self._redis, self._journal = redis, journal
-        self._own: dict[str, Foresight] = {}
+        self._own: dict[str, EstimateCalibration] = {}
 
     def forget(self) -> None:
         """Begin anew, from what is in Redis: somebody else has led meanwhile."""
@@ -41,6 +41,6 @@ class Foresights:
         """
         own = self._own.get(queues.model)
         if own is None:
-            own = self._own[queues.model] = Foresight(recall(self._redis, queues.model))
+            own = self._own[queues.model] = EstimateCalibration(recall(self._redis, queues.model))
         if own.look(now, settings, queues, demand, workers):
             self._journal.learned(queues.model, own.errors)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from producer.estimates.wait_time import Errors
 
     from .devices.device import Device
-    from .devices.placement import Tenant
+    from .devices.placement import Occupant
     from .launchers.protocol import Ended
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ class Journal:
         written = quarantine_record.read(self.redis, self.host) if out else {}
         return {name: one for name, one in written.items() if name in out and one.fault is None}
 
-    def show(self, now: float, source: str, devices: Sequence[Device], held: Sequence[Tenant], ttl_s: float) -> None:
+    def show(self, now: float, source: str, devices: Sequence[Device], held: Sequence[Occupant], ttl_s: float) -> None:
         """Publish the node: its host, a summary, and its devices with their measures, states and who holds them."""
         here = by_device(held)
         view = {

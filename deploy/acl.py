@@ -59,7 +59,7 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
-class Fleet:
+class GrantScope:
     """The names that grants are made of: of the models that the role is for, on one database."""
 
     models: Sequence[str]
@@ -95,7 +95,7 @@ class Fleet:
 RESULT = keys.result("*")
 
 
-def producer(fleet: Fleet) -> list[Grant]:
+def producer(fleet: GrantScope) -> list[Grant]:
     """:class:`producer.Client`: submit, collect, cancel. It cannot see what is queued."""
     lanes = [keys.lanes(model) for model in fleet.models]
     return [
@@ -117,7 +117,7 @@ def producer(fleet: Fleet) -> list[Grant]:
     ]
 
 
-def gateway(fleet: Fleet) -> list[Grant]:
+def gateway(fleet: GrantScope) -> list[Grant]:
     """The gateway: a producer that looks up API keys, and keeps whose the jobs are that were left with it."""
     return [
         *producer(fleet),
@@ -135,7 +135,7 @@ def gateway(fleet: Fleet) -> list[Grant]:
     ]
 
 
-def batches(fleet: Fleet) -> list[Grant]:
+def batches(fleet: GrantScope) -> list[Grant]:
     """The batch process: a producer that takes on batches, and deletes what their output has made superfluous."""
     batch = [keys.batch("*"), keys.batch_lease("*"), keys.batch_parts("*"), keys.open_batches()]
     return [
@@ -159,7 +159,7 @@ def _registry() -> list[Grant]:
     ]
 
 
-def _lanes(fleet: Fleet) -> list[Grant]:
+def _lanes(fleet: GrantScope) -> list[Grant]:
     """What ``submit.lua`` does to the lanes of tenants, and what admission counts in them
     (``producer/estimates/on_arrival.py``). Of
     those jobs it sees none but the next of a lane."""
@@ -177,7 +177,7 @@ def _lanes(fleet: Fleet) -> list[Grant]:
     ]
 
 
-def stock(fleet: Fleet) -> list[Grant]:
+def stock(fleet: GrantScope) -> list[Grant]:
     """A Celery application that knows nothing of Stoker: ``send_task``, ``AsyncResult``, ``revoke``."""
     # Celery also asks how long the lists beside a queue are that its priorities would go to.
     priorities = [f"{queue}??[369]" for queue in fleet.queues]
@@ -189,7 +189,7 @@ def stock(fleet: Fleet) -> list[Grant]:
     ]
 
 
-def worker(fleet: Fleet) -> list[Grant]:
+def worker(fleet: GrantScope) -> list[Grant]:
     """A worker: all of its models' queues and state, and nothing of others'."""
     return [
         Grant(["evalsha"], [*fleet.queues, *fleet.state, keys.cancelled(), keys.stream("*"), RESULT]),
@@ -204,7 +204,7 @@ def worker(fleet: Fleet) -> list[Grant]:
     ]
 
 
-def autoscaler(fleet: Fleet) -> list[Grant]:
+def autoscaler(fleet: GrantScope) -> list[Grant]:
     """The autoscaler: looks at everything, takes back the jobs of lost workers, and keeps its own journal."""
     return [
         Grant(["evalsha"], [*fleet.queues, *fleet.state, keys.leader(), RESULT]),
@@ -221,7 +221,7 @@ def autoscaler(fleet: Fleet) -> list[Grant]:
     ]
 
 
-def monitor(fleet: Fleet) -> list[Grant]:
+def monitor(fleet: GrantScope) -> list[Grant]:
     """Flower and ``stoker status``: they look. Flower asks workers through remote control, which is a mailbox."""
     priorities = [f"{queue}??[369]" for queue in fleet.queues]
     return [
@@ -249,7 +249,7 @@ def monitor(fleet: Fleet) -> list[Grant]:
     ]
 
 
-def operator(fleet: Fleet) -> list[Grant]:
+def operator(fleet: GrantScope) -> list[Grant]:
     """Who decides on dead letters (sees, requeues, purges them), on API keys and on repaired devices. Sees what a
     monitor sees."""
     dead = [keys.dead(model) for model in fleet.models]
@@ -269,7 +269,7 @@ def _heart() -> list[Grant]:
     return [Grant(["set", "del"], [keys.worker("*")]), Grant(["zadd", "zrem"], [keys.workers()])]
 
 
-def _remote_control(fleet: Fleet, queues: Iterable[str]) -> list[Grant]:
+def _remote_control(fleet: GrantScope, queues: Iterable[str]) -> list[Grant]:
     """A mailbox of its own and answers to others', with Kombu's bookkeeping."""
     own = _tables([PIDBOX, REPLIES, EVENTS])
     return [
@@ -287,7 +287,7 @@ def _tables(exchanges: Iterable[str]) -> list[str]:
     return [f"{table}{exchange}" for exchange in exchanges for table in TABLES]
 
 
-ROLES: dict[str, Callable[[Fleet], list[Grant]]] = {
+ROLES: dict[str, Callable[[GrantScope], list[Grant]]] = {
     role.__name__: role for role in (producer, gateway, batches, stock, worker, autoscaler, monitor, operator)
 }
 
@@ -305,7 +305,7 @@ def rules(role: str, settings: Settings, models: Sequence[str] = ()) -> list[str
         raise ConfigError(f"no role {role!r}; allowed: {', '.join(ROLES)}")
     chosen = list(models) or list(settings.models)
     queues = [keys.queue(model, tier) for model in chosen for tier in settings.model(model).tiers]
-    grants = ROLES[role](Fleet(chosen, queues, _db(settings)))
+    grants = ROLES[role](GrantScope(chosen, queues, _db(settings)))
     return ["-@all", *(f"+{command}" for command in CONNECTION), *(grant.rule for grant in grants)]
 
 

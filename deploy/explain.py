@@ -25,7 +25,7 @@ SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class WorkerOrigin:
     """One worker, and why it was started; empty when that is not in the journal any more."""
 
     worker: Heartbeat
@@ -38,7 +38,7 @@ class ModelExplained:
 
     model: str
     wanted: Wanted | None
-    workers: Sequence[Served]
+    workers: Sequence[WorkerOrigin]
     decisions: Sequence[Decision]
 
 
@@ -93,6 +93,6 @@ def _explained(
     return ModelExplained(
         model,
         sizes.models.get(model) if sizes else None,
-        [Served(beat, because.get(beat.name, "")) for beat in beats if beat.model == model],
+        [WorkerOrigin(beat, because.get(beat.name, "")) for beat in beats if beat.model == model],
         own[:SHOWN],
     )

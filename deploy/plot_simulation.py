@@ -16,7 +16,7 @@ from producer.contract.errors import ConfigError
 
 if TYPE_CHECKING:
     from simulator.hardware import Hardware
-    from simulator.results.outcome import Outcome
+    from simulator.results.outcome import RunOutcome
 
 _TIERS = ("#d1495b", "#edae49", "#30638e", "#6c757d", "#8d6a9f", "#5d737e")
 _TYPES = ("#3d5a80", "#98c1d9", "#ee6c4d", "#293241")
@@ -24,7 +24,7 @@ _LOADING, _SERVING, _DRAINING = "#c9d6df", "#3c8d5a", "#a7c4a0"
 _INK, _GRID = "#2b2d42", "#e5e7eb"
 
 
-def save(runs: Sequence[tuple[str, Outcome]], hardware: Hardware, file: Path) -> None:
+def save(runs: Sequence[tuple[str, RunOutcome]], hardware: Hardware, file: Path) -> None:
     """Draw a column for each run, given with its title. All columns have the same scales.
 
     Raises:
@@ -69,7 +69,7 @@ def save(runs: Sequence[tuple[str, Outcome]], hardware: Hardware, file: Path) ->
             plt.close(figure)
 
 
-def _queues(axes: Any, times: list[float], outcome: Outcome) -> None:
+def _queues(axes: Any, times: list[float], outcome: RunOutcome) -> None:
     for tier, name in enumerate(outcome.trace.tiers):
         depths = [sample.queued[tier] for sample in outcome.samples]
         color = _TIERS[tier % len(_TIERS)]
@@ -77,13 +77,13 @@ def _queues(axes: Any, times: list[float], outcome: Outcome) -> None:
         axes.step(times, depths, where="post", color=color, linewidth=1.6, label=name)
 
 
-def _workers(axes: Any, times: list[float], outcome: Outcome) -> None:
+def _workers(axes: Any, times: list[float], outcome: RunOutcome) -> None:
     phases = [[getattr(one, phase) for one in outcome.samples] for phase in ("serving", "loading", "draining")]
     colors = (_SERVING, _LOADING, _DRAINING)
     axes.stackplot(times, *phases, step="post", colors=colors, labels=("serving", "loading", "draining"), linewidth=0)
 
 
-def _devices(axes: Any, times: list[float], outcome: Outcome, hardware: Hardware) -> None:
+def _devices(axes: Any, times: list[float], outcome: RunOutcome, hardware: Hardware) -> None:
     held = [[sample.held[place] for sample in outcome.samples] for place in range(len(hardware.devices))]
     names = [f"{kind.type}, of {kind.count}" for kind in hardware.devices]
     axes.stackplot(times, *held, step="post", colors=_TYPES, labels=names, linewidth=0)

@@ -21,10 +21,10 @@ from .disconnect import give_up, unless_gone
 from .errors import Json
 from .event_stream import EventStream
 from .openai.chunks import Chunks, broken_off
-from .openai.translation import Order
+from .openai.translation import TranslatedRequest
 
 
-async def serve(request: Request, client: AsyncClient, order: Order) -> Response:
+async def serve(request: Request, client: AsyncClient, order: TranslatedRequest) -> Response:
     """Answer a request, at once or as a stream.
 
     Raises:

@@ -49,7 +49,7 @@ class Piece:
 
 
 @dataclass(slots=True)
-class _Output:
+class _OutputState:
     """One output: what the stream says, and what the reader was told, each with its tokens."""
 
     made: str = ""
@@ -67,7 +67,7 @@ class Reading:
     def __init__(self, after: str | None = None, timeout: float | None = None) -> None:
         self._after = _place(after) if after is not None else (0.0, 0)
         self._timeout = float("inf") if timeout is None else timeout
-        self._outputs: dict[int, _Output] = {}
+        self._outputs: dict[int, _OutputState] = {}
         self._wait_s = LOOK_S
         self._waits_since = time.monotonic()
         self.last = "0-0"
@@ -93,7 +93,7 @@ class Reading:
             if END in fields:
                 continue
             index, at = int(fields[INDEX]), int(fields[AT])
-            output = self._outputs.setdefault(index, _Output())
+            output = self._outputs.setdefault(index, _OutputState())
             if at > len(output.made):
                 continue  # the cap took what stood between: the result will tell it
             output.made = output.made[:at] + fields[TEXT].decode()
@@ -107,12 +107,12 @@ class Reading:
         for index, final in enumerate(result if isinstance(result, list) else [result]):
             if not isinstance(final, dict) or not isinstance(text := final.get("text"), str):
                 continue  # no text, no pieces
-            output = self._outputs.setdefault(index, _Output())
+            output = self._outputs.setdefault(index, _OutputState())
             if output.told != text:
                 output.made = text
                 yield from self._tell(f"end-{index}", index, output)
 
-    def _tell(self, piece_id: str, index: int, output: _Output) -> Iterator[Piece]:
+    def _tell(self, piece_id: str, index: int, output: _OutputState) -> Iterator[Piece]:
         goes_on = output.made.startswith(output.told)
         at = len(output.told) if goes_on else _agree(output.told, output.made)
         tokens = max(0, output.tokens - output.told_tokens)

@@ -35,7 +35,7 @@ LONGEST_RETRY_S = 60.0
 
 
 @dataclass(slots=True)
-class Push:
+class QueueWrite:
     """What one call of ``submit.lua`` takes: up to ``CHUNK`` messages for one queue, queued all or none."""
 
     model: str
@@ -50,7 +50,7 @@ class Push:
     args: list[Any] = field(default_factory=list)
 
     @classmethod
-    def of(cls, job: Job, lane: str, settings: Settings) -> Push:
+    def of(cls, job: Job, lane: str, settings: Settings) -> QueueWrite:
         """An empty one for jobs like this."""
         most, of_tenant = settings.model(job.model).limits.max_queued, settings.tenant(job.tenant).max_queued
         return cls(job.model, job.tier, lane, most, of_tenant, settings.tiers[job.tier].target_wait_s)
@@ -71,14 +71,14 @@ class Push:
             self.args += (len(self.keys) + 3, due, message)
 
 
-def plan(jobs: Iterable[Job], settings: Settings) -> tuple[list[str], list[Push]]:
+def plan(jobs: Iterable[Job], settings: Settings) -> tuple[list[str], list[QueueWrite]]:
     """Check and encode jobs: their ids in order, and for each queue its pushes, in order.
 
     Raises:
         InvalidJob: for the first job that is wrong; then nothing is queued.
     """
     ids: list[str] = []
-    pushes: defaultdict[tuple[str, str, str], list[Push]] = defaultdict(list)
+    pushes: defaultdict[tuple[str, str, str], list[QueueWrite]] = defaultdict(list)
     for job in jobs:
         celery_message.check(job, settings)
         job_id = job.id
@@ -87,14 +87,14 @@ def plan(jobs: Iterable[Job], settings: Settings) -> tuple[list[str], list[Push]
         lane = "" if job.tenant == DEFAULT and job.deadline is None else job.tenant
         alike = pushes[job.model, job.tier, lane]
         if not alike or len(alike[-1].ids) == CHUNK:
-            alike.append(Push.of(job, lane, settings))
+            alike.append(QueueWrite.of(job, lane, settings))
         marker = keys.submission(job_id) if job.idempotency_key else None
         alike[-1].add(job_id, message, marker, job.deadline)
         ids.append(job_id)
     return ids, [push for alike in pushes.values() for push in alike]
 
 
-def arguments(push: Push, settings: Settings) -> tuple[list[str], list[Any]]:
+def arguments(push: QueueWrite, settings: Settings) -> tuple[list[str], list[Any]]:
     """KEYS and ARGV of ``submit.lua``."""
     names = [push.queue, keys.waiting(push.model), keys.lanes(push.model), *push.keys]
     quota = "" if push.most_of_tenant is None else push.most_of_tenant
@@ -102,7 +102,7 @@ def arguments(push: Push, settings: Settings) -> tuple[list[str], list[Any]]:
     return names, [push.most, ttl_ms, quoted(push.tenant), quota, push.target_s, *push.args]
 
 
-def confirm(pushes: Sequence[Push], answers: Sequence[Sequence[Any]]) -> None:
+def confirm(pushes: Sequence[QueueWrite], answers: Sequence[Sequence[Any]]) -> None:
     """Read the answers of ``submit.lua``.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Events to come, in the order of the virtual clock."""
+"""EventQueue to come, in the order of the virtual clock."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class What(IntEnum):
     """Of a worker that may take preemptible requests again beside those of other tiers."""
 
 
-class Events:
+class EventQueue:
     """A heap of (time in seconds, number, what, whom); the number keeps those of one moment in the order of making."""
 
     __slots__ = ("_number", "heap")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from autoscaler.devices.device import Device, DeviceState
 
-from .worker import Worker
+from .worker import SimulatedWorker
 
 if TYPE_CHECKING:
     from producer.contract.settings import Settings
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .traces.trace import Trace
 
 
-class Fleet:
+class SimulatedFleet:
     """Knows every device, every worker that lives, and how long devices were held.
 
     Args:
@@ -30,7 +30,7 @@ class Fleet:
         self.devices = [
             Device(f"cpu:{n}", "cpu", kind.type, kind.memory_gb, uuid=f"{n}") for n, kind in enumerate(self.types)
         ]
-        self.workers: dict[str, Worker] = {}
+        self.workers: dict[str, SimulatedWorker] = {}
         self.held_s = dict.fromkeys((kind.type for kind in hardware.devices), 0.0)
         self.starts = 0
         self._settings, self._trace = settings, trace
@@ -43,12 +43,12 @@ class Fleet:
         self._rng = random.Random(seed)
         self._repairs: dict[int, Device] = {}
 
-    def start(self, model: str, device: str, now: float) -> tuple[Worker, float]:
+    def start(self, model: str, device: str, now: float) -> tuple[SimulatedWorker, float]:
         """A new worker, and when it will be ready."""
         place = self._place[device]
         service = self._services[model, self.types[place].speed]
         self.starts += 1
-        worker = Worker(
+        worker = SimulatedWorker(
             f"{model}-{self.starts}", self._models[model], place, service,
             self._settings.models[model].max_concurrency, self._trace, now,
         )  # fmt: skip
@@ -65,13 +65,13 @@ class Fleet:
         """How long a worker of the model takes to load, as the fleet file says."""
         return next(service.load_s for (name, _), service in self._services.items() if name == model)
 
-    def end(self, worker: Worker, now: float) -> None:
+    def end(self, worker: SimulatedWorker, now: float) -> None:
         """The worker is gone, and its device free."""
         del self.workers[worker.name]
         self._use(worker.device, DeviceState.IDLE)
         self.held_s[self.types[worker.device].type] += now - worker.started_at
 
-    def ready(self, worker: Worker, now: float) -> None:
+    def ready(self, worker: SimulatedWorker, now: float) -> None:
         """The worker has loaded, and serves."""
         worker.ready(now)
         self._use(worker.device, DeviceState.ALLOCATED)
@@ -83,7 +83,7 @@ class Fleet:
             held[self.types[worker.device].type] += now - worker.started_at
         return held
 
-    def break_down(self, place: int, why: str) -> Worker | None:
+    def break_down(self, place: int, why: str) -> SimulatedWorker | None:
         """A device fails. Returns who was on it."""
         device = self.devices[place]
         self._repairs[place] = device

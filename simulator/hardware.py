@@ -35,11 +35,11 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 
 
-class _Table(BaseModel):
+class _HardwareTable(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class DeviceType(_Table):
+class DeviceType(_HardwareTable):
     """So many devices of one type. ``speed`` is relative to what the models' figures were taken on.
 
     ``failures_per_day`` is of one device; it comes back after ``repair_s``.
@@ -54,7 +54,7 @@ class DeviceType(_Table):
     repair_s: Positive = 600.0
 
 
-class Speed(_Table):
+class Speed(_HardwareTable):
     """How fast a model is: the fields of :class:`~simulator.service.ServiceModel`."""
 
     step_s: NotNegative
@@ -65,7 +65,7 @@ class Speed(_Table):
     load_sigma: NotNegative = 0.0
 
 
-class _Simulation(_Table):
+class _Simulation(_HardwareTable):
     devices: tuple[DeviceType, ...] = Field(min_length=1)
     models: Mapping[str, Speed]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from autoscaler.sizing.policy import POLICIES
 from producer.contract.errors import ConfigError
 
-from .queueing.queue_policy import LIVE, ORDERS, Order
+from .queueing.queue_policy import LIVE, ORDERS, QueuePolicy
 from .queueing.routing import PULL, ROUTINGS, Routing
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class Scheme:
 
     name: str
     scaling: Policy
-    order: Order = LIVE
+    order: QueuePolicy = LIVE
     routing: Routing = PULL
 
 

@@ -12,14 +12,14 @@ from autoscaler.roster import Worker as Seen
 
 from .events import What
 from .queueing.push import together
-from .results.outcome import Sample
+from .results.outcome import FleetSample
 
 if TYPE_CHECKING:
     from autoscaler.reconciler import Reconciler
     from autoscaler.sizing.demand import Demand
 
     from .run import Simulation
-    from .worker import Worker
+    from .worker import SimulatedWorker
 
 FAILED = "its device was lost"
 
@@ -41,12 +41,12 @@ class Rounds:
         for decision in self.reconciler.decide(self._observe(now)):
             self._act(now, decision)
 
-    def ended_unasked(self, worker: Worker, now: float) -> None:
+    def ended_unasked(self, worker: SimulatedWorker, now: float) -> None:
         """A worker was lost."""
         model, served = self._sim.trace.models[worker.model], worker.ready_at <= now
         self.reconciler.failed(now, model, now - worker.started_at, FAILED, served)
 
-    def sample(self, now: float) -> Sample:
+    def sample(self, now: float) -> FleetSample:
         """What there is to see now."""
         sim = self._sim
         models, tiers = range(len(sim.trace.models)), range(len(sim.trace.tiers))
@@ -58,7 +58,9 @@ class Rounds:
         on = Counter(sim.fleet.types[one.device].type for one in sim.fleet.workers.values())
         held = tuple(on[kind] for kind in sim.fleet.held_s)
         faulty = sum(bool(device.fault) for device in sim.fleet.devices)
-        return Sample(now, queued, phases[Phase.LOADING], phases[Phase.READY], phases[Phase.DRAINING], held, faulty)
+        return FleetSample(
+            now, queued, phases[Phase.LOADING], phases[Phase.READY], phases[Phase.DRAINING], held, faulty
+        )
 
     def _observe(self, now: float) -> Observation:
         sim = self._sim

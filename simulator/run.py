@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 from autoscaler.reconciler import Reconciler
 
-from .events import Events, What
-from .fleet import Fleet
+from .events import EventQueue, What
+from .fleet import SimulatedFleet
 from .queueing.fair_queues import FairQueues
 from .queueing.preemption import Yielding
-from .queueing.push import Push, emptied
-from .queueing.queue_policy import LIVE, Order
+from .queueing.push import PushRouter, emptied
+from .queueing.queue_policy import LIVE, QueuePolicy
 from .queueing.queues import Queues
 from .queueing.routing import PULL, Routing
-from .results.outcome import Fate, Outcome, Sample
+from .results.outcome import Fate, FleetSample, RunOutcome
 from .rounds import Rounds
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from producer.contract.settings import Settings
 
     from .hardware import Hardware
-    from .results.estimates import Foresight
+    from .results.estimates import SimulatedEstimates
     from .traces.trace import Trace
-    from .worker import Worker
+    from .worker import SimulatedWorker
 
 PROGRESS_EVERY = 20_000
 
@@ -52,18 +52,18 @@ class Simulation:
         hardware: Hardware,
         trace: Trace,
         policy: Policy,
-        order: Order = LIVE,
+        order: QueuePolicy = LIVE,
         seed: int = 0,
         sample_s: float = 5.0,
         patience_s: float = 3600.0,
-        foresight: Foresight | None = None,
+        foresight: SimulatedEstimates | None = None,
         routing: Routing = PULL,
     ) -> None:
         if foresight is not None and routing is not PULL:
             raise ValueError(f"estimates are for requests that wait in their model's queue, not by {routing.name}")
         self.settings, self.trace = settings, trace
         self.sample_s, self.patience_s, self.foresight = sample_s, patience_s, foresight
-        self.fleet = Fleet(settings, hardware, trace, seed)
+        self.fleet = SimulatedFleet(settings, hardware, trace, seed)
         tiers = [(name, settings.tiers[name]) for name in trace.tiers]
         fair = order.fair and len(trace.tenants) > 1  # with one tenant both are the same, and a list is faster
 
@@ -71,20 +71,20 @@ class Simulation:
             return FairQueues(settings, trace) if fair else Queues(tiers, order, trace.at)
 
         self.queues = [queues() for _ in trace.models]
-        self.push = Push(self, routing.chooser, queues) if routing.chooser is not None else None
-        self.open: list[deque[Worker]] = [deque() for _ in trace.models]
+        self.push = PushRouter(self, routing.chooser, queues) if routing.chooser is not None else None
+        self.open: list[deque[SimulatedWorker]] = [deque() for _ in trace.models]
         self.rounds = Rounds(self, Reconciler(policy))
         self.dead = [0] * len(trace.models)
         self.yielding = Yielding(self, order.preempts and self.push is None)
         count = len(trace)
-        self.outcome = Outcome(trace, [math.nan] * count, [math.nan] * count, bytearray(count))
+        self.outcome = RunOutcome(trace, [math.nan] * count, [math.nan] * count, bytearray(count))
         self.left = count
         self._rng = random.Random(seed + 1)
         self._losses: dict[int, int] = {}
-        self.events = Events()
-        self._samples: list[Sample] = []
+        self.events = EventQueue()
+        self._samples: list[FleetSample] = []
 
-    def run(self, progress: Callable[[int], None] | None = None) -> Outcome:
+    def run(self, progress: Callable[[int], None] | None = None) -> RunOutcome:
         """Until every request has ended.
 
         Args:
@@ -144,12 +144,12 @@ class Simulation:
         """How many requests of a model's tier wait."""
         return sum(len(queues.tiers[tier]) for queues in self.parts(model))
 
-    def withdraw(self, worker: Worker, now: float) -> None:
+    def withdraw(self, worker: SimulatedWorker, now: float) -> None:
         """A worker takes nothing new any more: what only waits for it goes to others."""
         if self.push is not None:
             self.push.route(self.push.leave(worker, now), now)
 
-    def drop(self, worker: Worker, now: float) -> None:
+    def drop(self, worker: SimulatedWorker, now: float) -> None:
         """A worker is gone at once: what it held comes back when its leases have run out, or is dead."""
         for request in worker.lose():
             losses = self._losses[request] = self._losses.get(request, 0) + 1
@@ -181,7 +181,7 @@ class Simulation:
             if self.foresight is not None:
                 self.foresight.queued(self, request, now)
 
-    def _open_to(self, model: int, tier: int, now: float) -> Worker | None:
+    def _open_to(self, model: int, tier: int, now: float) -> SimulatedWorker | None:
         """The worker that a new request of the tier goes to, if nothing waits that goes before it."""
         queues, waiting = self.queues[model], self.open[model]
         while waiting and not waiting[0].room:
@@ -194,7 +194,7 @@ class Simulation:
             waiting.rotate(-1)
         return None
 
-    def _admit(self, worker: Worker, requests: list[int], now: float, overdue: bool = False) -> None:
+    def _admit(self, worker: SimulatedWorker, requests: list[int], now: float, overdue: bool = False) -> None:
         started = self.outcome.started
         for request in requests:
             if started[request] != started[request]:
@@ -203,13 +203,13 @@ class Simulation:
                     self.foresight.started(self, request, now)
         self.expect(worker, self.yielding.admit(worker, requests, overdue, now))
 
-    def expect(self, worker: Worker, due: float) -> None:
+    def expect(self, worker: SimulatedWorker, due: float) -> None:
         """Something that a worker holds ends by then, if nothing joins or leaves."""
         if due < worker.due:  # a later one is looked at again when the earlier comes
             worker.due = due
             self.events.add(due, What.WORKER_DUE, worker)
 
-    def feed(self, worker: Worker, now: float) -> None:
+    def feed(self, worker: SimulatedWorker, now: float) -> None:
         """Let a worker take what waits, as far as it has room."""
         queues = worker.queues
         while worker.room and queues.waiting:
@@ -228,7 +228,7 @@ class Simulation:
             self.feed(worker, now)
 
     def _due(self, whom: object, now: float) -> None:
-        worker: Worker = whom  # type: ignore[assignment]  # the payload of this kind of event
+        worker: SimulatedWorker = whom  # type: ignore[assignment]  # the payload of this kind of event
         if worker.due != now:
             return
         for request in worker.finish(now):
@@ -245,7 +245,7 @@ class Simulation:
         self.expect(worker, worker.next_due())
 
     def _ready(self, whom: object, now: float) -> None:
-        worker: Worker = whom  # type: ignore[assignment]
+        worker: SimulatedWorker = whom  # type: ignore[assignment]
         if worker.name in self.fleet.workers and worker.draining_since == math.inf:
             self.fleet.ready(worker, now)
             worker.queues = self.queues[worker.model]
@@ -280,14 +280,14 @@ class Simulation:
         self.give_back(request, now)
 
     def _hand_back(self, whom: object, now: float) -> None:
-        worker: Worker = whom  # type: ignore[assignment]
+        worker: SimulatedWorker = whom  # type: ignore[assignment]
         if worker.name in self.fleet.workers:
             held = worker.lose()
             self.fleet.end(worker, now)
             for request in reversed(held):
                 self.give_back(request, now)
 
-    def _conclude(self, now: float) -> Outcome:
+    def _conclude(self, now: float) -> RunOutcome:
         outcome = self.outcome
         outcome.ends_at = now
         outcome.device_s = self.fleet.settle(now)

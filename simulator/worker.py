@@ -22,7 +22,7 @@ METER_MEMORY_S = 30.0
 ROUNDING = 1e-9
 
 
-class Worker:
+class SimulatedWorker:
     """One replica on one device.
 
     A continuous engine keeps a clock that counts tokens: it advances by one with each step, for all that run alike, so

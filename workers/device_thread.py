@@ -26,7 +26,7 @@ EXIT_LOAD_FAILED = 3
 EXIT_ENGINE_LOST = 4
 
 
-class Device:
+class DeviceThread:
     """An engine on a thread of its own. Celery's ``worker.state.should_stop`` hears of a failure, as an exit code."""
 
     def __init__(self, engine: Engine, model: str, name: str) -> None:

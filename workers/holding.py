@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from producer.contract import keys
 from scheduler.window.batch_cost import LearnedCost
 from scheduler.window.learned_window import LearnedWindow
-from scheduler.window.window import Hold
+from scheduler.window.window import HoldLimits
 
 from .engines.protocol import Batch
 
@@ -55,7 +55,7 @@ class Holding:
         with self._lock:
             self._window.cost.learn(batch.requests, batch.rows, batch.ran_s)
 
-    def hold(self, held: int) -> Hold:
+    def hold(self, held: int) -> HoldLimits:
         """What may be held now that the worker holds so many jobs."""
         if not held:
             return self._window.hold()

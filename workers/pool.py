@@ -30,11 +30,11 @@ from scheduler.lease.ledger import Nobody
 from scheduler.lease.queue import Claim, Claimed
 from scheduler.message import Message, NotAJob, read
 from scheduler.order import preemption
-from scheduler.window.window import Hold
+from scheduler.window.window import HoldLimits
 
 from .app import WorkerApp
-from .device_thread import Device
-from .engines.protocol import Batch, Outcome, Piece, Prefilled, Request
+from .device_thread import DeviceThread
+from .engines.protocol import Batch, Outcome, OutputPiece, Prefilled, Request
 from .holding import Holding
 from .meter import Meter
 from .monitor import Monitor
@@ -57,7 +57,7 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
         self.assignment = app.assignment
         self.engine = self.assignment.engine
         self.ledger = self.assignment.ledger
-        self.device = Device(self.engine, self.assignment.model, self.assignment.device)
+        self.device = DeviceThread(self.engine, self.assignment.model, self.assignment.device)
         self.meter = Meter()
         self.draining = False
         self._limits = self.assignment.settings.model(self.assignment.model).limits
@@ -82,7 +82,7 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
         """See ``scheduler.lease.ledger.Taker``."""
         return self.engine.slots
 
-    def hold(self) -> Hold:
+    def hold(self) -> HoldLimits:
         """See ``scheduler.lease.ledger.Taker``."""
         return self.holding.hold(self.ledger.count)
 
@@ -173,7 +173,7 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
                     self.holding.learn(report)
                 case Prefilled():
                     self._look_again(self.ledger.prefilled(report.id, report.stall_s))
-                case Piece() if report.id in self._running:
+                case OutputPiece() if report.id in self._running:
                     self._streams.add(self._running[report.id].id, report)
         ended = [(running, each) for each in outcomes if (running := self._forget(each.id)) is not None]
         ran = [outcome.batch_size for _, outcome in ended if not isinstance(outcome.error, Preempted)]

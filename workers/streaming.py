@@ -2,7 +2,7 @@
 
 How the pool uses it, all on the event loop's thread, with ``streams = Streams(queue, result_ttl_s)``:
 
-- for each ``Piece`` that the engine reports and whose job still runs, ``streams.add(job_id, piece)``;
+- for each ``OutputPiece`` that the engine reports and whose job still runs, ``streams.add(job_id, piece)``;
 - when a job's outcome has come, or it was given up, ``streams.end(lease)``: whether it streamed or not;
 - after it has taken in all reports that are there, and before the ledger writes results, ``streams.flush()``.
 
@@ -24,7 +24,7 @@ import redis
 from producer.contract import keys
 from scheduler.lease.queue import Queue
 
-from .engines.protocol import Piece
+from .engines.protocol import OutputPiece
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class Streams:
         self._ended: list[str] = []
         self._refused_until = 0.0
 
-    def add(self, job_id: str, piece: Piece) -> None:
+    def add(self, job_id: str, piece: OutputPiece) -> None:
         """Take what a job has made. ``piece.id`` is its lease."""
         stream = self._streams.setdefault(piece.id, _Stream(job_id))
         made = stream.outputs.setdefault(piece.index, _Made())

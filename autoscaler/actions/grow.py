@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..devices.device import type_of
-from ..devices.placement import ByDevice, Tenant, by_device, obstacle, place, tenants
+from ..devices.placement import ByDevice, Occupant, by_device, obstacle, occupants, place
 from ..roster import Phase, Worker
 from .decision import Decision, Drain, Hold, Start
 
@@ -29,11 +29,11 @@ class Rooms:
     now: ByDevice
     later: ByDevice
 
-    def started(self, replica: Tenant) -> Rooms:
+    def started(self, replica: Occupant) -> Rooms:
         """With one more."""
         return Rooms(_with(self.now, replica), _with(self.later, replica))
 
-    def promised(self, replica: Tenant) -> Rooms:
+    def promised(self, replica: Occupant) -> Rooms:
         """With one that will come."""
         return Rooms(self.now, _with(self.later, replica))
 
@@ -49,7 +49,7 @@ class Rooms:
         return [one.name for one in self.now.get(device, ()) if one not in later]
 
 
-def _with(here: ByDevice, replica: Tenant) -> ByDevice:
+def _with(here: ByDevice, replica: Occupant) -> ByDevice:
     return {**here, replica.device: (*here.get(replica.device, ()), replica)}
 
 
@@ -64,14 +64,14 @@ def grow(
     missing, decisions = _missing(seen, memory, sizes, workers)
     if not missing:
         return decisions, memory
-    held = tenants(workers, seen.devices, seen.settings.models)
+    held = occupants(workers, seen.devices, seen.settings.models)
     rooms = Rooms(by_device(held), by_device(tenant for tenant in held if tenant.serves))
     started = dict(memory.started_at)
     stuck: set[str] = set()
     for nth, _, name in missing:
         if name in stuck:
             continue
-        replica = Tenant(f"a new {name}", name, "", seen.settings.models[name].memory_gb)
+        replica = Occupant(f"a new {name}", name, "", seen.settings.models[name].memory_gb)
         if device := home(seen, replica, rooms.now):
             rooms = rooms.started(replace(replica, device=device.id))
             decisions.append(Start(name, device.id, device.kind, sizes[name].reason, type_of(device)))
@@ -106,7 +106,7 @@ def _missing(
 
 
 def _make_room(
-    seen: Observation, workers: Sequence[Worker], rooms: Rooms, replica: Tenant, *, first: bool
+    seen: Observation, workers: Sequence[Worker], rooms: Rooms, replica: Occupant, *, first: bool
 ) -> tuple[list[Decision], Rooms]:
     """What to do for a replica that fits nowhere: wait for what drains already, or, when its model has jobs
     waiting and no worker at all, drain a worker that nobody needs before its idle time is over."""
@@ -130,7 +130,7 @@ def _make_room(
     return [hindrance(seen, replica, rooms.now)], rooms
 
 
-def hindrance(seen: Observation, replica: Tenant, here: ByDevice) -> Hold:
+def hindrance(seen: Observation, replica: Occupant, here: ByDevice) -> Hold:
     """Why a replica fits nowhere, device by device."""
     model, needed = replica.model, replica.memory_gb
     largest = max(seen.devices, key=lambda device: device.memory_gb, default=None)
@@ -151,7 +151,7 @@ def hindrance(seen: Observation, replica: Tenant, here: ByDevice) -> Hold:
     return Hold(model, "no idle device", f"no idle device: {'; '.join(found)}")
 
 
-def home(seen: Observation, replica: Tenant, here: ByDevice) -> Device | None:
+def home(seen: Observation, replica: Occupant, here: ByDevice) -> Device | None:
     """Where a replica goes, or None when it fits nowhere. The headroom is for those whose jobs cannot wait."""
     demand, models = seen.demands[replica.model], seen.settings.models
     return place(

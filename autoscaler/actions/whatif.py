@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ..devices.placement import Tenant, by_device, free_gb, tenants
+from ..devices.placement import Occupant, by_device, free_gb, occupants
 from .grow import hindrance, home
 
 if TYPE_CHECKING:
@@ -77,8 +77,8 @@ def _least(low: int, wanted: Callable[[int], bool]) -> int | None:
 
 
 def _where(seen: Observation, model: str) -> OneMore:
-    here = by_device(tenants(seen.workers, seen.devices, seen.settings.models))
-    replica = Tenant(f"a new {model}", model, "", seen.settings.models[model].memory_gb)
+    here = by_device(occupants(seen.workers, seen.devices, seen.settings.models))
+    replica = Occupant(f"a new {model}", model, "", seen.settings.models[model].memory_gb)
     if device := home(seen, replica, here):
         return OneMore(0, "", None, device.id, free_gb(device, here.get(device.id, ())))
     return OneMore(0, "", None, hindrance=hindrance(seen, replica, here).reason)

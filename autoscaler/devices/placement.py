@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Tenant:
+class Occupant:
     """Somebody who holds (a part of) a device: a worker, or a replica placed a moment ago.
 
     ``memory_gb`` is what it may take, ``measured_gb`` what it takes now.
@@ -29,12 +29,14 @@ class Tenant:
     serves: bool = True
 
 
-ByDevice = Mapping[str, Sequence[Tenant]]
-"""The tenants of each device that has any."""
+ByDevice = Mapping[str, Sequence[Occupant]]
+"""The occupants of each device that has any."""
 
 
-def tenants(workers: Iterable[Worker], devices: Iterable[Device], models: Mapping[str, Model]) -> tuple[Tenant, ...]:
-    """The tenants of this machine's devices. One that drains keeps its device until it is gone."""
+def occupants(
+    workers: Iterable[Worker], devices: Iterable[Device], models: Mapping[str, Model]
+) -> tuple[Occupant, ...]:
+    """The occupants of this machine's devices. One that drains keeps its device until it is gone."""
     by_id = {device.id: device for device in devices}
     found = []
     for worker in workers:
@@ -47,7 +49,7 @@ def tenants(workers: Iterable[Worker], devices: Iterable[Device], models: Mappin
             # One that is told to go while it loads has not taken it all: what is used may still be others'.
             measured = declared if worker.phase is Phase.READY or worker.was_ready else 0.0
         found.append(
-            Tenant(worker.name, worker.model, device.id, max(declared, measured), measured, serves=worker.serves)
+            Occupant(worker.name, worker.model, device.id, max(declared, measured), measured, serves=worker.serves)
         )
     return tuple(found)
 
@@ -82,13 +84,13 @@ def place(
         fitting = [device for device in fitting if here.get(device.id)]
 
     def cost(device: Device) -> tuple[float, int, float, float, str]:
-        tenants = here.get(device.id, ())
-        free = free_gb(device, tenants)
+        occupants = here.get(device.id, ())
+        free = free_gb(device, occupants)
         speed = speeds.get(type_of(device), math.inf) if speeds else 0.0
         lost = 0.0
         if device.kind == "cuda":  # a CPU slot is taken as a whole
             lost = fragmentation(free - memory_gb, others_gb) - fragmentation(free, others_gb)
-        return lost, len(tenants), -speed, free, device.id
+        return lost, len(occupants), -speed, free, device.id
 
     return min(fitting, key=cost, default=None)
 
@@ -107,15 +109,15 @@ def fragmentation(free_gb: float, others_gb: Iterable[float]) -> float:
     return sum(free_gb for needed in others_gb if free_gb < needed)
 
 
-def by_device(held: Iterable[Tenant]) -> dict[str, tuple[Tenant, ...]]:
-    """The tenants of each device that has any: with a thousand devices, nobody can look through all for each."""
-    found: dict[str, tuple[Tenant, ...]] = {}
+def by_device(held: Iterable[Occupant]) -> dict[str, tuple[Occupant, ...]]:
+    """The occupants of each device that has any: with a thousand devices, nobody can look through all for each."""
+    found: dict[str, tuple[Occupant, ...]] = {}
     for tenant in held:
         found[tenant.device] = (*found.get(tenant.device, ()), tenant)
     return found
 
 
-def obstacle(model: str, memory_gb: float, device: Device, held: Sequence[Tenant], per_gpu: int = 1) -> str:
+def obstacle(model: str, memory_gb: float, device: Device, held: Sequence[Occupant], per_gpu: int = 1) -> str:
     """Why a replica cannot go to a device, of which the model may have so many on a GPU; empty when it can."""
     if device.fault:
         return f"{device.id} is faulty ({device.fault})"
@@ -133,7 +135,7 @@ def obstacle(model: str, memory_gb: float, device: Device, held: Sequence[Tenant
     return f"{device.id} has {max(free, 0):.1f} GB free of {memory_gb:g} GB needed" if free < memory_gb else ""
 
 
-def free_gb(device: Device, held: Iterable[Tenant]) -> float:
+def free_gb(device: Device, held: Iterable[Occupant]) -> float:
     """Memory that nobody uses and no tenant was promised, in GB."""
     here = [tenant for tenant in held if tenant.device == device.id]
     others = max(0.0, device.used_gb - sum(tenant.measured_gb for tenant in here))
@@ -152,7 +154,7 @@ def with_states(devices: Iterable[Device], workers: Sequence[Worker]) -> list[De
     ]
 
 
-def summary(devices: Sequence[Device], held: Iterable[Tenant]) -> Summary:
+def summary(devices: Sequence[Device], held: Iterable[Occupant]) -> Summary:
     """The node's devices by state, and the memory that is left on those that may be used."""
     here = by_device(held)
     free = sum(max(0.0, free_gb(device, here.get(device.id, ()))) for device in devices if not device.fault)

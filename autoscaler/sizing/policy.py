@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from producer.contract.errors import ConfigError
 
-from .policies.backlog import Backlog
-from .policies.forecast import Forecast
-from .policies.slack import Slack
-from .policies.target_tracking import TargetTracking
-from .policies.threshold import Threshold
+from .policies.backlog import BacklogPolicy
+from .policies.forecast import ForecastPolicy
+from .policies.slack import SlackPolicy
+from .policies.target_tracking import TargetTrackingPolicy
+from .policies.threshold import ThresholdPolicy
 
 if TYPE_CHECKING:
     from ..observation import Memory, Observation
@@ -45,7 +45,7 @@ def named(name: str) -> Policy:
         raise ConfigError(f"no scaling policy {name!r}; allowed: {', '.join(POLICIES)}") from None
 
 
-BACKLOG, SLACK = Backlog(), Slack()
+BACKLOG, SLACK = BacklogPolicy(), SlackPolicy()
 POLICIES: dict[str, Policy] = {
-    policy.name: policy for policy in (SLACK, BACKLOG, Forecast(), TargetTracking(), Threshold())
+    policy.name: policy for policy in (SLACK, BACKLOG, ForecastPolicy(), TargetTrackingPolicy(), ThresholdPolicy())
 }

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from scheduler.order.fairness import bound, expected, price
-from scheduler.order.lanes import Lanes, Waiting, claim
+from scheduler.order.lanes import Lanes, QueuedJob, claim
 from scheduler.order.preemption import Room
 from scheduler.order.priority import Rank
 
@@ -115,7 +115,7 @@ class Model:
         self._lanes: Lanes[Job] = Lanes(Rank(-1.0, 1.0), weights)
         self._output = LONGEST_OUTPUT / 4
         for job in jobs:
-            self._lanes.push(Waiting(job, job.tenant, float(job.number), self._charge(job)), 0.0)
+            self._lanes.push(QueuedJob(job, job.tenant, float(job.number), self._charge(job)), 0.0)
 
     def _charge(self, job: Job) -> float:
         return expected(900 + int(job.input_tokens * 16 / 3), self._output)

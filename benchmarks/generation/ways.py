@@ -19,7 +19,7 @@ from producer.contract.fleet_schema import Model
 from workers.engines import sources
 from workers.engines.generation.cache_size import CacheSize
 from workers.engines.generation.continuous import configuration
-from workers.engines.generation.generate import GenerateEngine, Options
+from workers.engines.generation.generate import GenerateEngine, GenerateOptions
 from workers.engines.protocol import Outcome, Request
 from workers.engines.torch_device import torch_device
 
@@ -40,7 +40,7 @@ class Peer:
     def load(cls, settings: Model, device: str) -> Peer:
         """With the precision and the attention that the engine uses."""
         folder = sources.resolve(settings.source)
-        dtype = Options.model_validate(settings.options).dtype
+        dtype = GenerateOptions.model_validate(settings.options).dtype
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
         tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
@@ -88,7 +88,7 @@ class Peer:
         manager = self.model.init_continuous_batching(
             generation_config=GenerationConfig(do_sample=False, eos_token_id=self.model.generation_config.eos_token_id),
             continuous_batching_config=configuration(
-                size, settings.max_concurrency, Options.model_validate(settings.options).max_batch_tokens
+                size, settings.max_concurrency, GenerateOptions.model_validate(settings.options).max_batch_tokens
             ),
         )
         manager.start()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from producer.contract.fleet_schema import Model, Scaling
 from producer.contract.settings import Settings
 from simulator.hardware import DeviceType, Hardware
-from simulator.queueing.queue_policy import LIVE, Order
+from simulator.queueing.queue_policy import LIVE, QueuePolicy
 from simulator.results.report import Report, report
 from simulator.run import Simulation
 from simulator.service import ServiceModel
@@ -27,7 +27,7 @@ from simulator.traces.trace import assign
 
 if TYPE_CHECKING:
     from autoscaler.sizing.policy import Policy
-    from simulator.results.outcome import Outcome
+    from simulator.results.outcome import RunOutcome
     from simulator.traces.trace import Trace
 
 MODEL = "llama"
@@ -45,7 +45,7 @@ class Run:
     """One policy on one trace."""
 
     report: Report
-    outcome: Outcome
+    outcome: RunOutcome
 
     @property
     def hours(self) -> float:
@@ -81,7 +81,9 @@ def fleet(low: int = 0, high: int = DEVICES, scaling: Mapping[str, Any] | None =
     return Settings(models={MODEL: model}, scaling=Scaling(**(scaling or {})))
 
 
-def run(name: str, trace: Trace, policy: Policy, settings: Settings, order: Order = LIVE, sample_s: float = 5.0) -> Run:
+def run(
+    name: str, trace: Trace, policy: Policy, settings: Settings, order: QueuePolicy = LIVE, sample_s: float = 5.0
+) -> Run:
     """One run, of a fleet that has served such requests before."""
     simulation = Simulation(settings, HARDWARE, trace, policy, order, sample_s=sample_s)
     usual_s = SERVICE.device_s(*USUAL[name], SEQUENCES)

@@ -18,8 +18,8 @@ from producer.contract.fleet_schema import Model, Scaling
 from producer.contract.settings import Settings
 from producer.estimates.wait_time import Interval, Why
 from simulator.hardware import DeviceType, Hardware
-from simulator.results.estimates import Foresight, Told
-from simulator.results.outcome import Outcome
+from simulator.results.estimates import RecordedEstimate, SimulatedEstimates
+from simulator.results.outcome import RunOutcome
 from simulator.run import Simulation
 from simulator.service import ServiceModel
 from simulator.traces import readers
@@ -66,13 +66,13 @@ def run(options: argparse.Namespace) -> list[Bar]:
     ]
 
 
-def _held_back(path: Path, times: float, seed: int) -> tuple[list[Told], Outcome]:
+def _held_back(path: Path, times: float, seed: int) -> tuple[list[RecordedEstimate], RunOutcome]:
     trace = readers.read(path, seed, SERVEGEN_S) if path.suffix == ".tgz" else readers.read(path, seed)
     half = trace.lasts_s / 2
-    teaching = Foresight()
+    teaching = SimulatedEstimates()
     first = Simulation(SETTINGS, HARDWARE, _assigned(until(trace, half), times, seed), POLICY, foresight=teaching)
     first.run()
-    foresight = Foresight(teaching.errors)
+    foresight = SimulatedEstimates(teaching.errors)
     second = Simulation(
         SETTINGS, HARDWARE, _assigned(since(trace, half), times, seed + 1), POLICY, seed=seed, foresight=foresight
     )

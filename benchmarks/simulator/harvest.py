@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from autoscaler.sizing.policy import named
 from benchmarks.bars import Bar
-from simulator.queueing.queue_policy import FIFO, LIVE, Order
+from simulator.queueing.queue_policy import FIFO, LIVE, QueuePolicy
 from simulator.results.outcome import Fate
 from simulator.traces import readers
 from simulator.traces.trace import Trace
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> list[Bar]:
     return bars
 
 
-def _serve(name: str, trace: Trace, order: Order) -> tuple[float, int]:
+def _serve(name: str, trace: Trace, order: QueuePolicy) -> tuple[float, int]:
     """Share of the interactive requests that were started in time, and offline tokens done when the last one came."""
     outcome = azure.run(name, trace, named("backlog"), azure.fleet(REPLICAS, REPLICAS), order).outcome
     until = max(at for at, tier in zip(trace.at, trace.tier, strict=True) if tier == 0)

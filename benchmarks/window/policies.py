@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from scheduler.window.learned_window import LearnedWindow
-from scheduler.window.window import Waiting, look_again
+from scheduler.window.window import TierQueue, look_again
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class Learned:
         self._window.see(view.now, view.arrived, occupied=view.occupied, waiting=self._waiting)
         busy_s = view.begun + self._window.cost.cost.expected(view.running) - view.now if view.running else 0.0
         hold = self._window.hold(max(0.0, busy_s))
-        wait_s = look_again(hold, (Waiting(view.waiting, view.now - view.seen),))
+        wait_s = look_again(hold, (TierQueue(view.waiting, view.now - view.seen),))
         self._waiting = wait_s > 0 or view.waiting > self.most
         return wait_s
 

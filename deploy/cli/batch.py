@@ -58,7 +58,9 @@ def batch(
     """
     began = time.monotonic()
     with Client(Settings.load()) as client:
-        work = batches.Batch(client, source, out, model, tier, tenant=tenant, in_flight=in_flight, overwrite=overwrite)
+        work = batches.FileBatch(
+            client, source, out, model, tier, tenant=tenant, in_flight=in_flight, overwrite=overwrite
+        )
 
         def interrupted(*_: object) -> None:
             work.stop()

@@ -27,7 +27,7 @@ from .duration import duration
 
 if TYPE_CHECKING:
     from simulator.hardware import Hardware
-    from simulator.results.outcome import Outcome
+    from simulator.results.outcome import RunOutcome
 
 SYNTHETIC = "synthetic"
 LASTS_S = 3600.0
@@ -121,7 +121,7 @@ def simulate(
     chosen = [schemes.named(name, fleets_own) for name in (compare.split(",") if compare else [policy or fleets_own])]
     shares = dict(_shares(one) for one in assigned or ())
     requests = _requests(trace, settings, hardware, shares, seed, lasts_s, times, busy)
-    runs: list[tuple[Report, Outcome]] = []
+    runs: list[tuple[Report, RunOutcome]] = []
     sample_s = max(settings.scaling.interval_s, requests.lasts_s / SAMPLES)
     try:
         for one in chosen:

@@ -30,8 +30,8 @@ from producer.contract.settings import Settings
 from ..decision import Decision
 from ..machine import flower, local, teardown
 from . import plot, report, work
-from .watch import Sample, Watch
-from .work import Asker, Served
+from .watch import DemoSample, Watch
+from .work import Asker, CompletedJob
 
 OUT = Path("demo-out")
 LIMIT_S = 220.0
@@ -61,7 +61,7 @@ class Screen:
         console.print(f"[dim]{at}[/dim]", end="")
         console.print(message, style=style, markup=False, soft_wrap=True)
 
-    def show(self, sample: Sample) -> None:
+    def show(self, sample: DemoSample) -> None:
         """The line that changes; where there is no screen, a line every ten seconds."""
         parts = []
         for model, states in sorted(sample.workers.items()):
@@ -79,7 +79,7 @@ class Screen:
         bad = "red" if decision.action == "lost" else "cyan"
         self.say(f"autoscaler: {decision.action} {decision.worker or decision.model}: {decision.reason}", bad)
 
-    def answered(self, served: Served) -> None:
+    def answered(self, served: CompletedJob) -> None:
         """An answer, if it is a text and a new one."""
         if served.model == "smollm2" and served.asked not in self._told:
             self._told.add(served.asked)
@@ -173,7 +173,7 @@ class Demo:
         self.settings = settings
         self._screen = screen
         self._deadline = time.monotonic() + LIMIT_S
-        self._served: list[Served] = []
+        self._served: list[CompletedJob] = []
         self._marks: list[tuple[float, str]] = []
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._askers: list[Asker] = []
@@ -290,7 +290,7 @@ class Demo:
         if "Paris" not in first.text:
             raise DemoError(f"the first answer has no Paris in it: {first.text!r}")
 
-    def _read_stock(self) -> Served:
+    def _read_stock(self) -> CompletedJob:
         assert self._stock.stdout is not None
         with self._stock.stdout as output:
             try:

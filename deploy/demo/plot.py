@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from producer.contract.heartbeat import WorkerState
 
-from .watch import Sample
+from .watch import DemoSample
 
 _TIERS = {"interactive": "#d1495b", "standard": "#edae49", "batch": "#30638e"}
 _OTHER = "#6c757d"
@@ -24,7 +24,7 @@ _INK, _GRID = "#2b2d42", "#e5e7eb"
 _BESIDE: dict[str, Any] = {"xytext": (-4, 0), "textcoords": "offset points", "ha": "right", "va": "top", "fontsize": 9}
 
 
-def save(samples: Sequence[Sample], marks: Sequence[tuple[float, str]], title: str, file: Path) -> None:
+def save(samples: Sequence[DemoSample], marks: Sequence[tuple[float, str]], title: str, file: Path) -> None:
     """Draw queue depths and workers of every model over the seconds since the first mark.
 
     Args:
@@ -61,13 +61,13 @@ def save(samples: Sequence[Sample], marks: Sequence[tuple[float, str]], title: s
         plt.close(figure)
 
 
-def _legend(samples: Sequence[Sample]) -> list[Patch]:
+def _legend(samples: Sequence[DemoSample]) -> list[Patch]:
     tiers = dict.fromkeys(tier for sample in samples for (_, tier), depth in sample.queued.items() if depth)
     queues = [Patch(color=_TIERS.get(tier, _OTHER), label=f"queued, {tier}") for tier in sorted(tiers)]
     return [*queues, Patch(color=_LOADING, label="worker loading"), Patch(color=_SERVING, label="worker serving")]
 
 
-def _depths(axes: Any, samples: Sequence[Sample], times: list[float], model: str) -> None:
+def _depths(axes: Any, samples: Sequence[DemoSample], times: list[float], model: str) -> None:
     # The deepest queue first, so that the shallow one lies on top of it and not under it.
     tiers = sorted(
         {tier for sample in samples for name, tier in sample.queued if name == model},
@@ -86,7 +86,7 @@ def _depths(axes: Any, samples: Sequence[Sample], times: list[float], model: str
     axes.set_title(model, loc="left", fontsize=12, fontweight="bold")
 
 
-def _workers(axes: Any, samples: Sequence[Sample], times: list[float], model: str) -> None:
+def _workers(axes: Any, samples: Sequence[DemoSample], times: list[float], model: str) -> None:
     every = [len(sample.workers.get(model, [])) for sample in samples]
     loading = [sample.workers.get(model, []).count(WorkerState.LOADING) for sample in samples]
     serving = [count - not_yet for count, not_yet in zip(every, loading, strict=True)]

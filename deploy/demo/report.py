@@ -11,7 +11,7 @@ from rich.table import Table
 
 from ..decision import Decision
 from .watch import Life
-from .work import Served
+from .work import CompletedJob
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class FromZero:
         )
 
 
-def from_zero(first: Served, decisions: Sequence[Decision], lives: dict[str, Life]) -> FromZero:
+def from_zero(first: CompletedJob, decisions: Sequence[Decision], lives: dict[str, Life]) -> FromZero:
     """Split the first job's time by the autoscaler's decision and the heartbeats of the worker it started.
 
     The worker's own clock and ours are one machine's.
@@ -55,9 +55,9 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
 
 
-def table(served: Iterable[Served], ready_at: dict[str, float]) -> Table:
+def table(served: Iterable[CompletedJob], ready_at: dict[str, float]) -> Table:
     """Jobs, waits and batch sizes by model and tier; what was asked before a worker was up is a row of its own."""
-    rows: dict[tuple[str, str], list[Served]] = {}
+    rows: dict[tuple[str, str], list[CompletedJob]] = {}
     for job in served:
         rows.setdefault((job.model, f"{job.tier} (cold)" if cold(job, ready_at) else job.tier), []).append(job)
     made = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
@@ -78,17 +78,17 @@ def table(served: Iterable[Served], ready_at: dict[str, float]) -> Table:
     return made
 
 
-def cold(job: Served, ready_at: dict[str, float]) -> bool:
+def cold(job: CompletedJob, ready_at: dict[str, float]) -> bool:
     """Whether the job was asked when its model had no worker that was ready."""
     return job.tier != "batch" and job.submitted_at < ready_at[job.model]
 
 
-def waits(jobs: Iterable[Served]) -> list[float]:
+def waits(jobs: Iterable[CompletedJob]) -> list[float]:
     """Seconds from submission to a worker taking it, of the jobs whose producer stamped the submission."""
     return [job.result.timing.waited_s for job in jobs if job.result.timing.waited_s is not None]
 
 
-def overtaking(served: Sequence[Served], ready_at: dict[str, float]) -> str:
+def overtaking(served: Sequence[CompletedJob], ready_at: dict[str, float]) -> str:
     """What the tiers did for those who asked while a batch was queued."""
     asked = [job for job in served if job.overtook and not cold(job, ready_at)]
     if not asked:

@@ -25,7 +25,7 @@ EVERY_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class DemoSample:
     """The fleet at Unix time ``at``: jobs queued by (model, tier), jobs in flight and workers by model."""
 
     at: float
@@ -55,11 +55,11 @@ class Watch(threading.Thread):
         self,
         redis: Redis,
         settings: Settings,
-        on_sample: Callable[[Sample], None],
+        on_sample: Callable[[DemoSample], None],
         on_decision: Callable[[Decision], None],
     ) -> None:
         super().__init__(name="watch", daemon=True)
-        self.samples: list[Sample] = []
+        self.samples: list[DemoSample] = []
         self.decisions: list[Decision] = []
         self.lives: dict[str, Life] = {}
         self._redis = redis
@@ -75,7 +75,7 @@ class Watch(threading.Thread):
         self.join()
 
     def run(self) -> None:
-        """Sample until stopped. A server that is away has nothing to show."""
+        """DemoSample until stopped. A server that is away has nothing to show."""
         while not self._stopping.wait(EVERY_S):
             try:
                 self._look()
@@ -91,7 +91,7 @@ class Watch(threading.Thread):
             life.ready_at = beat.ready_at
         queued = {(tier.model, tier.tier): tier.length for model in queues.values() for tier in model.tiers}
         inflight = {name: model.inflight for name, model in queues.items()}
-        self.samples.append(Sample(time.time(), queued, inflight, workers))
+        self.samples.append(DemoSample(time.time(), queued, inflight, workers))
         entries: Any = self._redis.xrange(keys.decisions(), min=self._last, count=100)  # typed for every protocol
         for entry_id, fields in entries:
             self._last = f"({entry_id.decode()}"

@@ -64,7 +64,7 @@ print(json.dumps({{"answer": answer, "ours": ours}}))
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class CompletedJob:
     """A job that ended well. Times are Unix seconds; those of a batch's lines are not known to the demo.
 
     ``overtook`` is how many batch jobs of its model were queued before it and still are when it has ended.
@@ -99,10 +99,10 @@ class Asker(threading.Thread):
         texts: tuple[str, ...],
         parameters: dict[str, Any],
         batch_depth: Callable[[str], int],
-        tell: Callable[[Served], None],
+        tell: Callable[[CompletedJob], None],
     ) -> None:
         super().__init__(name=f"asks {model}", daemon=True)
-        self.served: list[Served] = []
+        self.served: list[CompletedJob] = []
         self.failure: Exception | None = None
         self._client = client
         self._model = model
@@ -146,7 +146,7 @@ class Asker(threading.Thread):
         if isinstance(ended, StokerError):
             raise ended
         overtook = min(ahead, self._batch_depth(self._model))
-        self.served.append(Served(self._model, "interactive", text, ended, at, time.time(), overtook))
+        self.served.append(CompletedJob(self._model, "interactive", text, ended, at, time.time(), overtook))
         self._tell(self.served[-1])
 
 
@@ -180,13 +180,13 @@ def start_batch(model: str, source: Path, log: IO[bytes]) -> subprocess.Popen[by
     return _start(["-P", "-m", "deploy.cli", "batch", *arguments], log, log, {})
 
 
-def read_batch(model: str, source: Path) -> list[Served]:
+def read_batch(model: str, source: Path) -> list[CompletedJob]:
     """The answers of a batch; KeyError when one is an error."""
     found = []
     for raw in answers_file(source).read_text().splitlines():
         line = json.loads(raw)
         result = Result(output=line["output"], usage=line["usage"], timing=line["timing"])
-        found.append(Served(model, "batch", line["custom_id"], result))
+        found.append(CompletedJob(model, "batch", line["custom_id"], result))
     return found
 
 
@@ -196,12 +196,12 @@ def start_stock(url: str, timeout_s: float, log: IO[bytes]) -> subprocess.Popen[
     return _start(command, subprocess.PIPE, log, {"REDIS_URL": url})
 
 
-def read_stock(output: bytes) -> Served:
+def read_stock(output: bytes) -> CompletedJob:
     """What the stock application got; ValueError when it was not on its own."""
     printed = json.loads(output)
     if printed["ours"]:
         raise ValueError(f"the stock application has imported {printed['ours']}")
-    return Served("smollm2", "interactive", STOCK_PROMPT, Result.model_validate(printed["answer"]))
+    return CompletedJob("smollm2", "interactive", STOCK_PROMPT, Result.model_validate(printed["answer"]))
 
 
 def _start(

@@ -27,7 +27,7 @@ from .records import ENDED, BatchRecord, FileRecord, Mistake, Status
 from .registry import Registry
 from .store import SOURCE, Store
 from .submit_loop import OUTAGE, OUTAGE_PAUSE_S, POLL_S, fly
-from .validation import Checked, check
+from .validation import ValidationReport, check
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -121,7 +121,7 @@ class BatchRun:
         """Read the input through. Any mistake ends the batch, with all of them told."""
         while not _CHECKING.acquire(timeout=1.0):
             self._alive()
-        checked = Checked()
+        checked = ValidationReport()
         try:
             settings = self._client.settings
             longest = lines.longest(settings)

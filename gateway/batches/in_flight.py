@@ -14,7 +14,7 @@ from producer.contract.job import Result
 from producer.contract.settings import Settings
 
 from .line_set import LineSet
-from .line_translation import Request, Tell, Terms
+from .line_translation import LineRequest, Tell, Terms
 from .lines import Line
 
 CHUNK = 64
@@ -68,7 +68,7 @@ class Flight:
         self._tell = tell
         self._sink = sink
         self._collector = client.collector()
-        self._unanswered: dict[str, Request] = {}  # by job id
+        self._unanswered: dict[str, LineRequest] = {}  # by job id
         self._unsent: deque[str] = deque()
         self._retry_at = 0.0
 
@@ -176,7 +176,7 @@ class Flight:
         self._size -= request.line.size
         self._answer(request.line, request, ended)
 
-    def _answer(self, line: Line, request: Request | None, ended: Result | StokerError) -> None:
+    def _answer(self, line: Line, request: LineRequest | None, ended: Result | StokerError) -> None:
         told, failed = self._tell(line, request, ended)
         self._sink.write(told, failed, request.job.id if request is not None else None)
         self.finished.add(line.number)

@@ -25,7 +25,7 @@ JOBS = "/v1/jobs"
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class LineRequest:
     """A line that can be submitted: its job, and the body that tells its result."""
 
     line: Line
@@ -53,7 +53,7 @@ class Terms:
     endpoint: str | None = None
     deadline: datetime | None = None
 
-    def read(self, line: Line) -> Request:
+    def read(self, line: Line) -> LineRequest:
         """The job that a line asks for.
 
         Raises:
@@ -67,7 +67,7 @@ class Terms:
             raise LineError(f"url = {url!r:.80}{form}; this batch is for {self.endpoint!r}", "invalid_url", "url")
         job, body = self._openai(line, url) if line.is_openai else self._ours(line)
         of_run = {"idempotency_key": f"{self.run}:{line.number}", "deadline": self.deadline, "stream": False}
-        return Request(line, job.model_copy(update=of_run), body)
+        return LineRequest(line, job.model_copy(update=of_run), body)
 
     def _ours(self, line: Line) -> tuple[Job, Callable[[Result], dict[str, Any]]]:
         model = line.fields.get("model", self.model)
@@ -100,11 +100,11 @@ def _body(result: Result) -> dict[str, Any]:
     return result.model_dump(mode="json")
 
 
-Tell = Callable[[Line, Request | None, Result | StokerError], tuple[bytes, bool]]
+Tell = Callable[[Line, LineRequest | None, Result | StokerError], tuple[bytes, bool]]
 """Writes the output line of a line that ended; also whether it is an error. No request when it never became one."""
 
 
-def tell_ours(line: Line, _: Request | None, ended: Result | StokerError) -> tuple[bytes, bool]:
+def tell_ours(line: Line, _: LineRequest | None, ended: Result | StokerError) -> tuple[bytes, bool]:
     """In our own form: the fields of the result, or ``error`` with its kind and message."""
     told: dict[str, Any] = {"custom_id": line.custom_id, "line": line.number}
     if isinstance(ended, Result):
@@ -143,7 +143,7 @@ def tell_openai(run: str, why: Callable[[], NotRun] = cancelled) -> Tell:
         why: says why a job was cancelled.
     """
 
-    def tell(line: Line, request: Request | None, ended: Result | StokerError) -> tuple[bytes, bool]:
+    def tell(line: Line, request: LineRequest | None, ended: Result | StokerError) -> tuple[bytes, bool]:
         told: dict[str, Any] = {"id": f"batch_req_{run}-{line.number}", "custom_id": line.custom_id}
         if isinstance(ended, JobExpired):
             ended = expired()

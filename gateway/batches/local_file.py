@@ -46,7 +46,7 @@ class Progress:
     waiting: str = ""
 
 
-class Batch:
+class FileBatch:
     """One batch over the file ``source``, its answers in the file ``out`` as they come.
 
     Args:
@@ -83,7 +83,7 @@ class Batch:
         self._in_flight = in_flight
         self._chunk = min(in_flight, chunk(settings, tenant))
         self._longest = lines.longest(settings, model)
-        self._asked = resume.Asked.about(source, model, tier, tenant)
+        self._asked = resume.BatchIdentity.about(source, model, tier, tenant)
         self._stopping = False
 
     def stop(self) -> None:
@@ -120,7 +120,7 @@ class Batch:
         )
         with (
             self._source.open("rb") as source,
-            closing(Flight(self._client, terms, tell_alike(run), _Output(file), finished, self._chunk)) as flight,
+            closing(Flight(self._client, terms, tell_alike(run), _OutputFile(file), finished, self._chunk)) as flight,
         ):
             flight.errors = errors
             yield from self._fly(self._lines(source, finished), total, flight)
@@ -177,7 +177,7 @@ class Batch:
         return Progress(total, total, errors, total, 0)
 
 
-class _Output:
+class _OutputFile:
     """The output file as a sink: what is written is finished."""
 
     def __init__(self, file: BinaryIO) -> None:

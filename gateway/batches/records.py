@@ -63,7 +63,7 @@ class Mistake(BaseModel):
     param: str | None = None
 
 
-class Asked(BaseModel):
+class BatchSpec(BaseModel):
     """What was asked of a batch; it does not change. ``caller`` is the API key that asked, as it was then."""
 
     model_config = ConfigDict(frozen=True)
@@ -84,7 +84,7 @@ class BatchRecord(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     id: str
-    asked: Asked
+    asked: BatchSpec
     status: Status = "validating"
     total: int = 0
     completed: int = 0

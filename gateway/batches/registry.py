@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from producer.contract import keys
 
 from ..openai.api_error import Problem
-from .records import CANCELLABLE, Asked, BatchRecord, FileRecord, Page, Purpose
+from .records import CANCELLABLE, BatchRecord, BatchSpec, FileRecord, Page, Purpose
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,7 +61,7 @@ class Registry:
 
         return self._page(keys.files(tenant), after, limit, newest, load)
 
-    def add_batch(self, batch_id: str, asked: Asked) -> BatchRecord:
+    def add_batch(self, batch_id: str, asked: BatchSpec) -> BatchRecord:
         """Make a batch, for whichever batch process takes it up first."""
         with self._redis.pipeline(transaction=True) as pipe:
             pipe.hset(keys.batch(batch_id), mapping={"asked": asked.model_dump_json(), "status": "validating"})

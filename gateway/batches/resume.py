@@ -24,7 +24,7 @@ HEAD_BYTES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class BatchIdentity:
     """What a batch is: the same again goes on, anything else is another batch."""
 
     input: str
@@ -35,7 +35,7 @@ class Asked:
     tenant: str
 
     @classmethod
-    def about(cls, source: Path, model: str | None, tier: str | None, tenant: str) -> Asked:
+    def about(cls, source: Path, model: str | None, tier: str | None, tenant: str) -> BatchIdentity:
         """Describe a batch over the file ``source``."""
         with source.open("rb") as file:
             head = hashlib.sha256(file.read(HEAD_BYTES)).hexdigest()
@@ -63,7 +63,7 @@ def opened_alone(out: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def claim_run(out: Path, asked: Asked) -> str:
+def claim_run(out: Path, asked: BatchIdentity) -> str:
     """The id of the run to go on with, or of a new one. Its sidecar is on disk then.
 
     Raises:
@@ -77,7 +77,7 @@ def claim_run(out: Path, asked: Asked) -> str:
     return run
 
 
-def _same(file: Path, asked: Asked, out: Path) -> str:
+def _same(file: Path, asked: BatchIdentity, out: Path) -> str:
     try:
         kept: dict[str, Any] = json.loads(file.read_text())
         run = str(kept.pop("run"))

@@ -22,7 +22,7 @@ STEP = 1000
 
 
 @dataclass(slots=True)
-class Checked:
+class ValidationReport:
     """What is known of a file so far: how many lines are not blank, and what is wrong with them."""
 
     total: int = 0
@@ -30,7 +30,7 @@ class Checked:
 
 
 def check(
-    lines: Iterable[tuple[int, bytes]], longest: int, terms: Terms, most: int, checked: Checked
+    lines: Iterable[tuple[int, bytes]], longest: int, terms: Terms, most: int, checked: ValidationReport
 ) -> Iterator[None]:
     """Read lines through, and say in ``checked`` what was found; yields every ``STEP`` lines.
 

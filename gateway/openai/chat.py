@@ -13,7 +13,7 @@ from ..access.api_key import ApiKey
 from .api_error import Problem
 from .generation import Generating, texts_of, usage_of
 from .parameters import CHAT
-from .translation import Endpoint, Order, ignored, job_of
+from .translation import Endpoint, TranslatedRequest, ignored, job_of
 
 
 class Part(BaseModel):
@@ -25,7 +25,7 @@ class Part(BaseModel):
     text: str | None = None
 
 
-class Message(BaseModel):
+class ChatMessage(BaseModel):
     """One message of a chat."""
 
     model_config = ConfigDict(extra="allow", strict=True)
@@ -37,12 +37,12 @@ class Message(BaseModel):
 class ChatRequest(Generating):
     """A chat to be answered."""
 
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1)]
     metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1, le=2**31)] | None = None
 
 
-def order(asked: ChatRequest, settings: Settings, caller: ApiKey) -> Order:
+def order(asked: ChatRequest, settings: Settings, caller: ApiKey) -> TranslatedRequest:
     """What a chat asks for.
 
     Raises:
@@ -76,10 +76,10 @@ def order(asked: ChatRequest, settings: Settings, caller: ApiKey) -> Order:
             "system_fingerprint": None,
         }
 
-    return Order(job, response, True, stream, include_usage, choices, unheeded)
+    return TranslatedRequest(job, response, True, stream, include_usage, choices, unheeded)
 
 
-def _message(message: Message, index: int) -> dict[str, str]:
+def _message(message: ChatMessage, index: int) -> dict[str, str]:
     where = f"messages.{index}"
     if message.role in ("tool", "function") or (message.model_extra or {}).get("tool_calls"):
         raise Problem(400, f"{where}: the engines call no tools", param=f"{where}.role", code="unsupported_parameter")

@@ -10,7 +10,7 @@ from producer.contract.job import Result
 
 from .api_error import Problem, problem_of
 from .generation import texts_of, usage_of
-from .translation import Order
+from .translation import TranslatedRequest
 
 DONE = b"data: [DONE]\n\n"
 
@@ -22,7 +22,7 @@ class Chunks:
         created: when it was asked, in Unix time.
     """
 
-    def __init__(self, order: Order, job_id: str, created: int) -> None:
+    def __init__(self, order: TranslatedRequest, job_id: str, created: int) -> None:
         self._order = order
         self._chat = chat = order.chat
         self._told: dict[int, int] = {}

@@ -13,7 +13,7 @@ from ..access.api_key import ApiKey
 from .generation import Generating, texts_of, usage_of
 from .parameters import COMPLETION
 from .text_input import Texts, texts
-from .translation import Endpoint, Order, ignored, job_of
+from .translation import Endpoint, TranslatedRequest, ignored, job_of
 
 DEFAULT_TOKENS = 16
 """OpenAI's."""
@@ -25,7 +25,7 @@ class CompletionRequest(Generating):
     prompt: Annotated[Texts, Field(description="a text, or a list of texts")]
 
 
-def order(asked: CompletionRequest, settings: Settings, caller: ApiKey) -> Order:
+def order(asked: CompletionRequest, settings: Settings, caller: ApiKey) -> TranslatedRequest:
     """What a completion asks for. Its choices are those of the first prompt, then those of the second.
 
     Raises:
@@ -54,7 +54,7 @@ def order(asked: CompletionRequest, settings: Settings, caller: ApiKey) -> Order
             "system_fingerprint": None,
         }
 
-    return Order(job, response, False, stream, include_usage, choices, unheeded)
+    return TranslatedRequest(job, response, False, stream, include_usage, choices, unheeded)
 
 
 ENDPOINT = Endpoint("/v1/completions", "generate", CompletionRequest, COMPLETION, order)

@@ -15,17 +15,17 @@ from ..access.api_key import ApiKey
 from .api_error import Problem
 from .parameters import EMBEDDING
 from .text_input import Texts, texts
-from .translation import Asked, Endpoint, Order, ignored, job_of
+from .translation import Endpoint, RequestBody, TranslatedRequest, ignored, job_of
 
 
-class EmbeddingRequest(Asked):
+class EmbeddingRequest(RequestBody):
     """Texts to be embedded."""
 
     input: Annotated[Texts, Field(description="a text, or a list of texts")]
     encoding_format: Literal["float", "base64"] | None = None
 
 
-def order(asked: EmbeddingRequest, settings: Settings, caller: ApiKey) -> Order:
+def order(asked: EmbeddingRequest, settings: Settings, caller: ApiKey) -> TranslatedRequest:
     """What a request for embeddings asks for.
 
     Raises:
@@ -47,7 +47,7 @@ def order(asked: EmbeddingRequest, settings: Settings, caller: ApiKey) -> Order:
             "usage": {"prompt_tokens": read, "total_tokens": read},
         }
 
-    return Order(job, response, ignored=unheeded)
+    return TranslatedRequest(job, response, ignored=unheeded)
 
 
 def _vectors(result: Result) -> list[list[float]]:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from producer.contract.job import Result
 
 from .api_error import Problem
-from .translation import Asked
+from .translation import RequestBody
 
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
 
@@ -23,7 +23,7 @@ class StreamOptions(BaseModel):
     include_usage: bool | None = None
 
 
-class Generating(Asked):
+class Generating(RequestBody):
     """A request for text."""
 
     max_tokens: Annotated[int, Field(ge=1, le=2**31)] | None = None

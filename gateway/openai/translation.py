@@ -21,7 +21,7 @@ from .validation_error import mistake
 Task = Literal["generate", "embeddings"]
 
 
-class Asked(BaseModel):
+class RequestBody(BaseModel):
     """What every request of a model has. Other parameters than its fields are judged by ``parameters.TABLE``."""
 
     model_config = ConfigDict(extra="allow", strict=True)
@@ -31,7 +31,7 @@ class Asked(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class TranslatedRequest:
     """A job to submit; ``response`` makes the answer of a job's id and result, and of when it was asked (Unix time).
 
     ``chat`` says in which form a stream is told. ``choices`` of a generation are how many answers each prompt gets.
@@ -53,11 +53,11 @@ class Endpoint:
 
     path: str
     task: Task
-    request: type[Asked]
+    request: type[RequestBody]
     parameters: tuple[Parameter, ...]
-    order: Callable[[Any, Settings, ApiKey], Order]
+    order: Callable[[Any, Settings, ApiKey], TranslatedRequest]
 
-    def read(self, body: Mapping[str, Any], settings: Settings, caller: ApiKey) -> Order:
+    def read(self, body: Mapping[str, Any], settings: Settings, caller: ApiKey) -> TranslatedRequest:
         """Understand a body that was read from JSON.
 
         Raises:
@@ -71,7 +71,7 @@ class Endpoint:
 
 
 def job_of(
-    asked: Asked,
+    asked: RequestBody,
     task: Task,
     inputs: list[Any],
     parameters: dict[str, Any],
@@ -104,6 +104,6 @@ def job_of(
     )
 
 
-def ignored(asked: Asked, parameters: tuple[Parameter, ...]) -> tuple[str, ...]:
+def ignored(asked: RequestBody, parameters: tuple[Parameter, ...]) -> tuple[str, ...]:
     """Judge the parameters that are no fields of the request; see :func:`gateway.openai.parameters.check`."""
     return tuple(check(parameters, asked.model_extra or {}))

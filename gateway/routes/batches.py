@@ -12,7 +12,7 @@ from ..access.authentication import Caller
 from ..batches import completion_window
 from ..batches.batch_storage import AtDesk
 from ..batches.line_translation import JOBS
-from ..batches.records import Asked, new_id
+from ..batches.records import BatchSpec, new_id
 from ..openai.api_error import Problem
 from ..openai.endpoints import ENDPOINTS
 from ..state import Client
@@ -60,7 +60,7 @@ def create(asked: BatchRequest, caller: Caller, desk: AtDesk, client: Client) ->
             raise Problem(403, message, param="model", code="model_not_allowed")
     desk.registry.file(caller.tenant, asked.input_file_id)
     now = int(time.time())
-    made = Asked(
+    made = BatchSpec(
         caller=caller,
         endpoint=asked.endpoint,
         input_file_id=asked.input_file_id,

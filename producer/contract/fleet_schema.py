@@ -118,7 +118,7 @@ class DeclaredDevice(_Table):
     memory_gb: Gigabytes = 4.0
 
 
-class Threshold(_Table):
+class ThresholdSettings(_Table):
     """The policy ``threshold``: shares of the slots in use beyond which one replica comes or goes, and how long ago the
     last such step must be."""
 
@@ -134,7 +134,7 @@ class Threshold(_Table):
         return self
 
 
-class TargetTracking(_Table):
+class TargetTrackingSettings(_Table):
     """The policy ``target-tracking``: the share of the slots in use that is aimed at, and for how long fewer replicas
     must have been enough."""
 
@@ -163,8 +163,8 @@ class Scaling(_Table):
     """Of ``slack``: how many standard deviations of its forecast's error are kept free for bursts."""
     keep_loads: Annotated[float, Field(ge=0, le=100)] = 4.0
     """Of ``slack``: for how many times as long as a replica loads a superfluous one is kept; ``idle_s`` at least."""
-    threshold: Threshold = Threshold()
-    target_tracking: TargetTracking = TargetTracking()
+    threshold: ThresholdSettings = ThresholdSettings()
+    target_tracking: TargetTrackingSettings = TargetTrackingSettings()
 
 
 class Quarantine(_Table):

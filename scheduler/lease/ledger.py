@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from ..order import preemption
 from ..order.preemption import Prefill, Room
-from ..window.window import Hold
+from ..window.window import HoldLimits
 from .queue import NO_HOLD, Claim, Claimed, Queue
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class Taker(Protocol):
     def slots(self) -> int:
         """See ``scheduler.order.preemption.room``."""
 
-    def hold(self) -> Hold:
+    def hold(self) -> HoldLimits:
         """How long jobs may now wait for a fuller batch."""
 
     def take(self, claim: Claim) -> None:
@@ -53,7 +53,7 @@ class Nobody:
 
     capacity = slots = 0
 
-    def hold(self) -> Hold:
+    def hold(self) -> HoldLimits:
         """Nothing is held back."""
         return NO_HOLD
 

@@ -17,7 +17,7 @@ from producer.contract.tenants import OTHERS, quoted
 from ..order import fairness
 from ..order.preemption import Room
 from ..order.priority import rank
-from ..window.window import Hold, no_hold
+from ..window.window import HoldLimits, no_hold
 from .retry_backoff import delays
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class Queue:
             redis.register_script(script(__package__, name)) for name in scripts
         )
 
-    def claim_command(self, room: Room, owner: str, idle: bool = True, hold: Hold = NO_HOLD) -> list[Any]:
+    def claim_command(self, room: Room, owner: str, idle: bool = True, hold: HoldLimits = NO_HOLD) -> list[Any]:
         """The command that takes jobs as there is room; for callers that own their connection.
 
         ``owner`` must be new for every claim: it becomes part of the leases. ``idle`` says that the worker

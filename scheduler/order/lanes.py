@@ -24,7 +24,7 @@ _TURN = count()
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting(Generic[J]):
+class QueuedJob(Generic[J]):
     """A job that waits. ``due`` is in seconds: when it came plus its tier's target, or its own deadline if earlier."""
 
     job: J
@@ -52,13 +52,13 @@ class Lanes(Generic[J]):
     counters: Counters = field(default_factory=Counters)
     since: float = 0.0
     """When its head began to be passed over, in seconds."""
-    _lanes: dict[str, list[tuple[float, int, Waiting[J]]]] = field(default_factory=dict)
+    _lanes: dict[str, list[tuple[float, int, QueuedJob[J]]]] = field(default_factory=dict)
     _waiting: int = 0
 
     def __len__(self) -> int:
         return self._waiting
 
-    def push(self, waiting: Waiting[J], now: float) -> None:
+    def push(self, waiting: QueuedJob[J], now: float) -> None:
         """One more."""
         if not self._waiting:
             self.since = now
@@ -71,7 +71,7 @@ class Lanes(Generic[J]):
         due, _, head = self._lanes[self.counters.next()][0]
         return self.rank.urgency(now - self.since, due - now if head.own else math.inf)
 
-    def take(self, most: int, share: int) -> list[Waiting[J]]:
+    def take(self, most: int, share: int) -> list[QueuedJob[J]]:
         """Up to ``most`` jobs of the tenant that is next; ``share`` of them while others wait."""
         tenant = self.counters.next()
         lane = self._lanes[tenant]
@@ -89,13 +89,13 @@ class Lanes(Generic[J]):
 class Taken(Generic[J]):
     """What a claim brought, and whether jobs of a preemptible tier were overdue: these are not to be preempted."""
 
-    jobs: list[Waiting[J]]
+    jobs: list[QueuedJob[J]]
     overdue: bool
 
 
 def claim(queues: Sequence[Lanes[J]], now: float, room: Room) -> Taken[J]:
     """Take as many jobs as there is room: the most urgent queue's, as long as it is that. Of equals, the first."""
-    claimed: list[Waiting[J]] = []
+    claimed: list[QueuedJob[J]] = []
     share, overdue = quantum(room.most), set()
     before = [queue.since for queue in queues]
 

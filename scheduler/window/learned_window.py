@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from .arrivals import Arrivals
 from .batch_cost import LearnedCost
 from .hindsight import Hindsight
-from .window import Hold, hold, law, scarce, slack
+from .window import HoldLimits, hold, law, scarce, slack
 
 LOOK_AT = 64
 """Arrivals after which the shadows are run."""
@@ -39,7 +39,7 @@ class LearnedWindow:
         if len(self._arrivals) >= LOOK_AT and now >= self._looked_at + LOOK_S:
             self._look(now)
 
-    def hold(self, busy_s: float = 0.0) -> Hold:
+    def hold(self, busy_s: float = 0.0) -> HoldLimits:
         """How long jobs may be held now, if the device becomes free in ``busy_s`` seconds."""
         cost, rate, full = self.cost.cost, self._arrivals.rate, self._full
         idle = scarce(cost, rate)

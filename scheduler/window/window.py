@@ -11,7 +11,8 @@ a square-root law as of lot sizes (F. W. Harris, How many parts to make at once,
 and near deadlines mean no wait, and nobody has a window to tune.
 
 ``law`` is that; how much of it the target bears is seen in hindsight (``hindsight.py``), and ``learned_window.py``
-puts both together. ``look_again`` is the rule that a ``Hold`` stands for, which ``claim.lua`` evaluates by the server's
+puts both together. ``look_again`` is the rule that a ``HoldLimits`` stands for, which ``claim.lua`` evaluates by the
+server's
 clock on the queues themselves: what is held stays in Redis, for whoever comes.
 """
 
@@ -33,7 +34,7 @@ LOOK_S = 0.001
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
+class HoldLimits:
     """How long jobs may be held.
 
     ``full`` jobs waiting are due at once, over all tiers; ``hold_s`` is for how many seconds the head of each tier
@@ -50,7 +51,7 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class TierQueue:
     """The jobs of one tier that wait: how many, for how many seconds the head was seen waiting, and in how many the
     earliest deadline passes of those that were looked at."""
 
@@ -59,12 +60,12 @@ class Waiting:
     deadline_s: float = math.inf
 
 
-def no_hold(tiers: int) -> Hold:
+def no_hold(tiers: int) -> HoldLimits:
     """For engines whose requests join a running batch: whatever waits is due."""
-    return Hold(full=1, hold_s=(0.0,) * tiers)
+    return HoldLimits(full=1, hold_s=(0.0,) * tiers)
 
 
-def hold(cost: Cost, hold_s: Sequence[float], full: int, rate: Rate, busy_s: float = 0.0) -> Hold:
+def hold(cost: Cost, hold_s: Sequence[float], full: int, rate: Rate, busy_s: float = 0.0) -> HoldLimits:
     """The hold of a model whose tiers may be held for so long; of any of them, none is worth more than it costs.
 
     Args:
@@ -77,7 +78,7 @@ def hold(cost: Cost, hold_s: Sequence[float], full: int, rate: Rate, busy_s: flo
     if min(hold_s) <= 0:  # whoever cannot be held must not find the worker asleep over others either
         hold_s = [0.0] * len(hold_s)
     per_job_s = 1 / rate.joining_per_s if rate.joining_per_s > 0 else math.inf
-    return Hold(full, tuple(hold_s), busy_s, cost.safe(full), per_job_s)
+    return HoldLimits(full, tuple(hold_s), busy_s, cost.safe(full), per_job_s)
 
 
 def slack(cost: Cost, rate: Rate, target_s: float, full: int) -> float:
@@ -104,7 +105,7 @@ def scarce(cost: Cost, rate: Rate) -> bool:
     return rate.per_s * cost.expected(1) < SCARCE
 
 
-def look_again(hold: Hold, waiting: Sequence[Waiting]) -> float:
+def look_again(hold: HoldLimits, waiting: Sequence[TierQueue]) -> float:
     """In how many seconds to look again, from now; 0 means that what waits is due, as many as there is room for.
 
     ``waiting`` has one entry for each tier, in the order of ``hold_s``. Infinite when nothing waits.

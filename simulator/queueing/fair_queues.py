@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from producer.contract.tenants import tenant as table_of
 from scheduler.order.fairness import price
-from scheduler.order.lanes import Lanes, Waiting, claim
+from scheduler.order.lanes import Lanes, QueuedJob, claim
 from scheduler.order.preemption import Room
 from scheduler.order.priority import rank
 from scheduler.queue_lengths import ModelQueues, QueueState
@@ -49,7 +49,7 @@ class FairQueues:
         trace = self._trace
         cost = price(trace.input_tokens[request], trace.output_tokens[request])
         due = trace.at[request] + self._targets[tier]
-        self.tiers[tier].push(Waiting(request, trace.tenants[trace.tenant[request]], due, cost), now)
+        self.tiers[tier].push(QueuedJob(request, trace.tenants[trace.tenant[request]], due, cost), now)
 
     def give_back(self, tier: int, request: int, now: float) -> None:
         """One that was claimed before: it is due before those that came after it, and was not served."""

@@ -12,7 +12,7 @@ from ..events import What
 
 if TYPE_CHECKING:
     from ..run import Simulation
-    from ..worker import Worker
+    from ..worker import SimulatedWorker
 
 
 class Yielding:
@@ -29,12 +29,12 @@ class Yielding:
         """By tier."""
         self._on = any(self.preemptible)
         self._called = [False] * len(sim.trace.models)
-        self._workers: list[dict[Worker, None]] = [{} for _ in sim.trace.models]
+        self._workers: list[dict[SimulatedWorker, None]] = [{} for _ in sim.trace.models]
         """Those that may hold preemptible requests."""
-        self._wakes: dict[Worker, float] = {}
+        self._wakes: dict[SimulatedWorker, float] = {}
         """When those that made a pause look again: the last time that was noted of each."""
 
-    def room(self, worker: Worker, now: float) -> Room:
+    def room(self, worker: SimulatedWorker, now: float) -> Room:
         """What a worker may take with nobody giving way."""
         if not self._on:
             return Room.of(worker.room)
@@ -54,8 +54,8 @@ class Yielding:
         )
         return Room(room.free, room.preemptible)
 
-    def admit(self, worker: Worker, requests: Sequence[int], overdue: bool, now: float) -> float:
-        """A worker takes these; see :meth:`Worker.admit`. Those that were overdue are not to be preempted."""
+    def admit(self, worker: SimulatedWorker, requests: Sequence[int], overdue: bool, now: float) -> float:
+        """A worker takes these; see :meth:`SimulatedWorker.admit`. Those that were overdue are not to be preempted."""
         if not self._on:
             return worker.admit(requests, now)
         tiers = self._sim.trace.tier
@@ -73,7 +73,7 @@ class Yielding:
 
     def resume(self, whom: object, now: float) -> None:
         """A worker's pause is over."""
-        worker: Worker = whom  # type: ignore[assignment]  # the payload of this kind of event
+        worker: SimulatedWorker = whom  # type: ignore[assignment]  # the payload of this kind of event
         if worker.accepts:
             self._sim.feed(worker, now)
 

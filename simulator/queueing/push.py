@@ -13,13 +13,13 @@ from ..results.outcome import Fate
 if TYPE_CHECKING:
     from ..run import Simulation
     from ..traces.trace import Trace
-    from ..worker import Worker
+    from ..worker import SimulatedWorker
     from .fair_queues import FairQueues
     from .queues import Queues
     from .routing import Choose
 
 
-class Push:
+class PushRouter:
     """Who serves, of each model, and to whom a request goes.
 
     A worker gets nothing before it is ready, and nothing once it drains or is lost: what waited for it is then routed
@@ -30,7 +30,7 @@ class Push:
     def __init__(
         self, sim: Simulation, chooser: Callable[[Trace], Choose], queues: Callable[[], Queues | FairQueues]
     ) -> None:
-        self.ready: list[list[Worker]] = [[] for _ in sim.trace.models]
+        self.ready: list[list[SimulatedWorker]] = [[] for _ in sim.trace.models]
         self._sim = sim
         self._choose = [chooser(sim.trace) for _ in sim.trace.models]
         self._queues = queues
@@ -61,18 +61,18 @@ class Push:
         for worker in self.ready[sim.trace.model[requests[0]]] if requests else ():
             sim.feed(worker, now)
 
-    def worker_for(self, request: int) -> Worker | None:
+    def worker_for(self, request: int) -> SimulatedWorker | None:
         """To whom it goes; None while nobody serves its model."""
         model = self._sim.trace.model[request]
         ready = self.ready[model]
         return self._choose[model](ready, request) if ready else None
 
-    def join(self, worker: Worker) -> None:
+    def join(self, worker: SimulatedWorker) -> None:
         """The worker is ready."""
         worker.queues = self._queues()
         self.ready[worker.model].append(worker)
 
-    def leave(self, worker: Worker, now: float) -> list[int]:
+    def leave(self, worker: SimulatedWorker, now: float) -> list[int]:
         """The worker takes nothing new any more. Returns what waited for it, in the order in which it would have taken
         it."""
         if worker not in self.ready[worker.model]:

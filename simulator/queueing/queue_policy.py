@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class QueuePolicy:
     """Which queue goes first: the highest rank. Its clock starts when the head arrived (``by_arrival``), or, as in
     the live fleet, when the queue was last served. Of a queue goes first what came first, or, if it is ``fair`` and
     tenants share it, the tenant that was served least."""
@@ -26,11 +26,11 @@ class Order:
     """Whether jobs of preemptible tiers give way to the others (``scheduler/order/preemption.py``)."""
 
 
-LIVE = Order("fair-share", rank, fair=True, preempts=True)
+LIVE = QueuePolicy("fair-share", rank, fair=True, preempts=True)
 """What the live claim does: what is due first, by since when its queue was passed over; of it, whose turn it is."""
-AGEING = Order("ageing", rank, preempts=True)
-FIFO = Order("fifo", lambda _: Rank(0.0, 1.0), by_arrival=True)
-STRICT = Order("strict", lambda tier: Rank(tier.weight, 0.0))
-EARLIEST_DEADLINE = Order("edf", lambda tier: Rank(-tier.target_wait_s, 1.0), by_arrival=True)
+AGEING = QueuePolicy("ageing", rank, preempts=True)
+FIFO = QueuePolicy("fifo", lambda _: Rank(0.0, 1.0), by_arrival=True)
+STRICT = QueuePolicy("strict", lambda tier: Rank(tier.weight, 0.0))
+EARLIEST_DEADLINE = QueuePolicy("edf", lambda tier: Rank(-tier.target_wait_s, 1.0), by_arrival=True)
 
 ORDERS = {order.name: order for order in (LIVE, AGEING, FIFO, STRICT, EARLIEST_DEADLINE)}

@@ -13,7 +13,7 @@ from scheduler.queue_lengths import ModelQueues, QueueState
 if TYPE_CHECKING:
     from producer.contract.fleet_schema import Tier
 
-    from .queue_policy import Order
+    from .queue_policy import QueuePolicy
 
 
 class Queues:
@@ -29,7 +29,7 @@ class Queues:
         "waiting",
     )  # fmt: skip
 
-    def __init__(self, tiers: Sequence[tuple[str, Tier]], order: Order, arrived_at: Sequence[float]) -> None:
+    def __init__(self, tiers: Sequence[tuple[str, Tier]], order: QueuePolicy, arrived_at: Sequence[float]) -> None:
         self.tiers: list[deque[int]] = [deque() for _ in tiers]
         self.arrived = [0] * len(tiers)
         self.waiting = 0

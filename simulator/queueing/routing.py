@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from ..traces.trace import Trace
-    from ..worker import Worker
+    from ..worker import SimulatedWorker
 
 
 class Choose(Protocol):
     """Names the worker of a request of one model. It may remember what it did before."""
 
-    def __call__(self, ready: Sequence[Worker], request: int, /) -> Worker:
+    def __call__(self, ready: Sequence[SimulatedWorker], request: int, /) -> SimulatedWorker:
         """One of those that serve, of which there is at least one, the longest ready first."""
 
 
@@ -29,13 +29,13 @@ class RoundRobin:
     def __init__(self, _: Trace) -> None:
         self._turn = -1
 
-    def __call__(self, ready: Sequence[Worker], _: int, /) -> Worker:
+    def __call__(self, ready: Sequence[SimulatedWorker], _: int, /) -> SimulatedWorker:
         """As :class:`Choose` has it."""
         self._turn = (self._turn + 1) % len(ready)
         return ready[self._turn]
 
 
-def least_connections(ready: Sequence[Worker], _: int, /) -> Worker:
+def least_connections(ready: Sequence[SimulatedWorker], _: int, /) -> SimulatedWorker:
     """Who has the fewest requests, running and waiting; of equals the first. How long they are is not known."""
     return min(ready, key=lambda worker: worker.running + worker.queues.waiting)
 
@@ -48,7 +48,7 @@ class Affinity:
     def __init__(self, trace: Trace) -> None:
         self._key = trace.tenant if len(trace.tenants) > 1 else range(len(trace))
 
-    def __call__(self, ready: Sequence[Worker], request: int, /) -> Worker:
+    def __call__(self, ready: Sequence[SimulatedWorker], request: int, /) -> SimulatedWorker:
         """As :class:`Choose` has it."""
         key = self._key[request]
         return max(ready, key=lambda worker: hashlib.blake2b(f"{key} {worker.name}".encode(), digest_size=8).digest())

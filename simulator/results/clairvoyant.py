@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from ..hardware import Hardware
     from ..service import ServiceModel
-    from .outcome import Outcome
+    from .outcome import RunOutcome
 
 SLOTS, FEWEST_SLOTS = 2000, 300
 """At most this many to a run, over all models, but to each at least so many, by default; a longer slot makes the bound
@@ -71,7 +71,7 @@ class _Work:
 
 
 def clairvoyant(
-    settings: Settings, hardware: Hardware, outcome: Outcome, slot_s: float | None = None, *, whole: bool = False
+    settings: Settings, hardware: Hardware, outcome: RunOutcome, slot_s: float | None = None, *, whole: bool = False
 ) -> Bound:
     """The bound at the attainment that a run had, model by model and tier by tier.
 
@@ -97,7 +97,7 @@ def clairvoyant(
 
 
 def _work(
-    settings: Settings, outcome: Outcome, done: Sequence[int], service: ServiceModel, concurrency: int, slot_s: float
+    settings: Settings, outcome: RunOutcome, done: Sequence[int], service: ServiceModel, concurrency: int, slot_s: float
 ) -> _Work:
     trace = outcome.trace
     targets = [settings.tiers[tier].target_wait_s for tier in trace.tiers]

@@ -11,11 +11,11 @@ from producer.estimates.wait_time import Ahead, Errors, Estimate, Situation, est
 
 if TYPE_CHECKING:
     from ..run import Simulation
-    from ..worker import Worker
+    from ..worker import SimulatedWorker
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class RecordedEstimate:
     """An estimate: of which request, when it was made, in seconds of the run."""
 
     request: int
@@ -23,7 +23,7 @@ class Told:
     estimate: Estimate
 
 
-class Foresight:
+class SimulatedEstimates:
     """Estimates for the requests that have to wait, at the moment when they are queued.
 
     It knows what a reader of the live fleet knows: lengths of queues, the workers' phases and places, and the rates
@@ -35,14 +35,14 @@ class Foresight:
     """
 
     def __init__(self, errors: dict[str, Errors] | None = None) -> None:
-        self.told: list[Told] = []
+        self.told: list[RecordedEstimate] = []
         self.errors = {} if errors is None else errors
-        self._learning: dict[int, Told] = {}
+        self._learning: dict[int, RecordedEstimate] = {}
 
     def queued(self, sim: Simulation, request: int, now: float) -> None:
         """A request was queued."""
         errors = self.errors.setdefault(_model(sim, request), Errors())
-        told = Told(request, now, estimate(situation(sim, request, now), errors.quantiles()))
+        told = RecordedEstimate(request, now, estimate(situation(sim, request, now), errors.quantiles()))
         self.told.append(told)
         if errors.wants(told.estimate, now):
             self._learning[request] = told
@@ -68,7 +68,9 @@ def situation(sim: Simulation, request: int, now: float) -> Situation:
     name = trace.models[model]
     demand: Demand | None = sim.rounds.demands.get(name)
     rates = {tier.tier: tier.arrivals_per_s for tier in demand.tiers} if demand else {}
-    own: list[Worker] = [one for one in sim.fleet.workers.values() if one.model == model and one.draining_since > now]
+    own: list[SimulatedWorker] = [
+        one for one in sim.fleet.workers.values() if one.model == model and one.draining_since > now
+    ]
     serving = [one for one in own if one.ready_at <= now]
     rate = demand.jobs_per_s if demand else 0.0
     load_s = (demand.load_s if demand else 0.0) or sim.fleet.load_s(name)

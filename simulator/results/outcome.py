@@ -25,7 +25,7 @@ class Fate(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class FleetSample:
     """The fleet at one moment of the run."""
 
     at: float
@@ -41,7 +41,7 @@ class Sample:
 
 
 @dataclass(slots=True)
-class Outcome:
+class RunOutcome:
     """Times in seconds from the beginning of the trace; ``started`` and ``ended`` are NaN where they never came.
 
     ``started`` is when a worker took the request for the first time: what the tier's target is about.
@@ -57,7 +57,7 @@ class Outcome:
     starts: int = 0
     failures: int = 0
     events: int = 0
-    samples: Sequence[Sample] = ()
+    samples: Sequence[FleetSample] = ()
 
     @property
     def device_hours(self) -> float:

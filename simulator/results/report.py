@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from producer.contract.settings import Settings
 
     from ..hardware import Hardware
-    from .outcome import Outcome
+    from .outcome import RunOutcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Report:
         return {**asdict(self), "tiers": tiers, "attained": self.attained}
 
 
-def report(policy: str, settings: Settings, hardware: Hardware, outcome: Outcome) -> Report:
+def report(policy: str, settings: Settings, hardware: Hardware, outcome: RunOutcome) -> Report:
     """The figures of an outcome."""
     trace = outcome.trace
     tiers = tuple(
@@ -81,7 +81,7 @@ def report(policy: str, settings: Settings, hardware: Hardware, outcome: Outcome
     )
 
 
-def _tier(name: str, target_s: float, tier: int, outcome: Outcome) -> TierReport:
+def _tier(name: str, target_s: float, tier: int, outcome: RunOutcome) -> TierReport:
     trace, started = outcome.trace, outcome.started
     own = [request for request, of in enumerate(trace.tier) if of == tier]
     waits = sorted(started[one] - trace.at[one] for one in own if started[one] == started[one])

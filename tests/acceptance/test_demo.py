@@ -11,8 +11,8 @@ from autoscaler.actions.decision import Start
 from autoscaler.journal import Journal
 from deploy.decision import Decision
 from deploy.demo import plot, report, work
-from deploy.demo.watch import Life, Sample, Watch
-from deploy.demo.work import Asker, Served
+from deploy.demo.watch import DemoSample, Life, Watch
+from deploy.demo.work import Asker, CompletedJob
 from deploy.machine.server import Server
 from processes import Fleet, wait_for
 from producer import Settings
@@ -22,9 +22,9 @@ from producer.contract.job import Result, Timing
 TABLES = '[models.smollm2]\nengine = "echo"\n[models.minilm]\nengine = "echo"\n'
 
 
-def served(tier: str, waited_s: float, submitted_at: float = 0.0, overtook: int = 0) -> Served:
+def served(tier: str, waited_s: float, submitted_at: float = 0.0, overtook: int = 0) -> CompletedJob:
     result = Result(output={"text": " a\n b "}, timing=Timing(waited_s=waited_s, batch_size=4))
-    return Served("smollm2", tier, "asked", result, submitted_at, submitted_at + 30, overtook)
+    return CompletedJob("smollm2", tier, "asked", result, submitted_at, submitted_at + 30, overtook)
 
 
 def test_people_a_batch_and_a_stock_application_are_served_and_watched(
@@ -33,7 +33,7 @@ def test_people_a_batch_and_a_stock_application_are_served_and_watched(
 ) -> None:  # fmt: skip
     fleet = make_fleet(server.url, TABLES)
     monkeypatch.setenv("STOKER_FLEET", str(fleet.file))
-    told: list[Served] = []
+    told: list[CompletedJob] = []
     watch = Watch(fleet.redis, fleet.settings, lambda _: None, lambda _: None)
     watch.start()
     asker = Asker(fleet.client, "smollm2", ("one", "two"), {}, lambda _: 5, told.append)
@@ -106,7 +106,7 @@ def test_percentiles_are_values_that_occurred(percent: float, value: float) -> N
 def test_the_picture_is_a_picture(tmp_path: Path) -> None:
     begin = time.time()
     samples = [
-        Sample(begin + n, {("m", "batch"): 20 - n, ("m", "interactive"): n % 2}, {"m": 1}, {"m": [state]})
+        DemoSample(begin + n, {("m", "batch"): 20 - n, ("m", "interactive"): n % 2}, {"m": 1}, {"m": [state]})
         for n, state in enumerate([WorkerState.LOADING] * 5 + [WorkerState.READY] * 15)
     ]
     file = tmp_path / "demo.png"

@@ -23,7 +23,7 @@ from workers.engines.openai import client
 from workers.engines.openai.client import ServerLost
 from workers.engines.openai.engine import OpenAIEngine
 from workers.engines.openai.server import free_port
-from workers.engines.protocol import Outcome, Piece, Prefilled, Report, Request
+from workers.engines.protocol import Outcome, OutputPiece, Prefilled, Report, Request
 
 STUB = str(Path(__file__).parents[1] / "openai_stub.py")
 DEADLINE_S = 60.0
@@ -179,13 +179,13 @@ def test_a_stream_is_told_in_pieces_and_only_if_asked_for(engine: OpenAIEngine) 
     engine.submit(Request("told", ["x", "y"], {"max_new_tokens": 5}, stream=True))
     engine.submit(Request("untold", ["x"], {"max_new_tokens": 5}))
     reports = reports_of(engine, 2)
-    pieces = [report for report in reports if isinstance(report, Piece)]
+    pieces = [report for report in reports if isinstance(report, OutputPiece)]
     assert {piece.id for piece in pieces} == {"told"}
     for index in (0, 1):
         assert "".join(piece.text for piece in pieces if piece.index == index) == " w0 w1 w2 w3 w4"
         assert sum(piece.tokens for piece in pieces if piece.index == index) == 5
     ended_at = next(i for i, report in enumerate(reports) if isinstance(report, Outcome) and report.id == "told")
-    assert all(not isinstance(report, Piece) for report in reports[ended_at:])
+    assert all(not isinstance(report, OutputPiece) for report in reports[ended_at:])
 
 
 def test_a_cancelled_request_is_hung_up_on_at_once_and_its_place_is_free(engine: OpenAIEngine) -> None:

@@ -18,7 +18,7 @@ from gateway.access.api_key import ApiKey
 from gateway.batches.batch_process import Runner
 from gateway.batches.batch_run import BatchRun, Stopped
 from gateway.batches.lease import Lease, LeaseLost
-from gateway.batches.records import Asked, BatchRecord, FileRecord, new_id
+from gateway.batches.records import BatchRecord, BatchSpec, FileRecord, new_id
 from gateway.batches.registry import Registry
 from gateway.batches.store import SOURCE, store_of
 from processes import wait_for
@@ -56,7 +56,7 @@ class Desk:
 
     def create(self, lines: list[dict[str, Any] | str], window_s: int = 3600, endpoint: str = "/v1/jobs") -> str:
         now = int(time.time())
-        asked = Asked(
+        asked = BatchSpec(
             caller=CALLER,
             endpoint=endpoint,
             input_file_id=self.upload(lines),

@@ -13,7 +13,7 @@ import redis as redis_py
 
 from batch_consumer import Consumer
 from deploy.machine.server import Server
-from gateway.batches.local_file import Batch, Progress
+from gateway.batches.local_file import FileBatch, Progress
 from gateway.batches.resume import sidecar
 from processes import wait_for
 from producer import Client, Settings
@@ -52,7 +52,7 @@ def write_source(file: Path, lines: int, size: int = 0) -> Path:
     return file
 
 
-def finish(batch: Batch) -> Progress:
+def finish(batch: FileBatch) -> Progress:
     *_, last = batch.run()
     return last
 
@@ -71,13 +71,13 @@ def assert_each_once(out: Path, lines: int) -> None:
 
 def test_every_line_is_answered_once(client: Client, consume: Consume, source: Path, out: Path) -> None:
     consumer = consume(client.settings)
-    assert finish(Batch(client, source, out, "echo", in_flight=50)) == Progress(200, 200, 0, 0, 0)
+    assert finish(FileBatch(client, source, out, "echo", in_flight=50)) == Progress(200, 200, 0, 0, 0)
     assert_each_once(out, 200)
     assert sorted(map(int, consumer.ran)) == list(range(1, 201))
 
 
 def test_no_more_are_in_flight_than_allowed(client: Client, redis: redis_py.Redis, source: Path, out: Path) -> None:
-    steps = Batch(client, source, out, "echo", in_flight=50).run()
+    steps = FileBatch(client, source, out, "echo", in_flight=50).run()
     assert next(steps).inflight == 50
     assert next(steps).inflight == 50
     assert redis.llen("echo.batch") == 50  # the slowest tier, as none was asked for
@@ -90,7 +90,7 @@ def test_a_wrong_line_is_an_error_of_its_own(client: Client, consume: Consume, t
         '{"custom_id": "r", "input": "refuse"}\n{"input": ["two", {"of": "them"}]}\n{"input": "%s"}' % ("x" * 2_000_000)
     )
     consumer = consume(client.settings)
-    assert finish(Batch(client, source, out, "echo")).errors == 6
+    assert finish(FileBatch(client, source, out, "echo")).errors == 6
     found = {answer["line"]: answer for answer in answers(out)}
     assert sorted(found) == [1, 2, 4, 5, 6, 7, 8, 9]
     assert found[1]["output"] == "good"
@@ -103,14 +103,14 @@ def test_a_wrong_line_is_an_error_of_its_own(client: Client, consume: Consume, t
 
 def test_stopped_and_run_again_nothing_runs_twice(client: Client, consume: Consume, source: Path, out: Path) -> None:
     consumer = consume(client.settings, limit=70)
-    batch = Batch(client, source, out, "echo", in_flight=40)
+    batch = FileBatch(client, source, out, "echo", in_flight=40)
     for progress in batch.run():
         if progress.done >= 60:
             batch.stop()
     assert 60 <= progress.done <= 70
     assert sidecar(out).exists()
     consumer.limit = float("inf")
-    last = finish(Batch(client, source, out, "echo", in_flight=40))
+    last = finish(FileBatch(client, source, out, "echo", in_flight=40))
     assert (last.done, last.resumed) == (200, progress.done)
     assert_each_once(out, 200)
     assert sorted(map(int, consumer.ran)) == list(range(1, 201))
@@ -120,24 +120,24 @@ def test_an_output_that_was_lost_comes_back_from_stored_results(
     client: Client, consume: Consume, source: Path, out: Path
 ) -> None:
     consumer = consume(client.settings, limit=100)
-    batch = Batch(client, source, out, "echo")
+    batch = FileBatch(client, source, out, "echo")
     for progress in batch.run():
         if progress.done == 100:
             batch.stop()
     out.unlink()
     consumer.limit = float("inf")
-    finish(Batch(client, source, out, "echo"))
+    finish(FileBatch(client, source, out, "echo"))
     assert_each_once(out, 200)
     assert len(consumer.ran) == 200
 
 
 def test_a_complete_output_is_left_alone(client: Client, consume: Consume, source: Path, out: Path) -> None:
     consumer = consume(client.settings)
-    finish(Batch(client, source, out, "echo"))
+    finish(FileBatch(client, source, out, "echo"))
     before = out.read_bytes()
-    assert finish(Batch(client, source, out, "echo")) == Progress(200, 200, 0, 200, 0)
+    assert finish(FileBatch(client, source, out, "echo")) == Progress(200, 200, 0, 200, 0)
     assert (out.read_bytes(), len(consumer.ran)) == (before, 200)
-    finish(Batch(client, source, out, "echo", overwrite=True))
+    finish(FileBatch(client, source, out, "echo", overwrite=True))
     assert len(consumer.ran) == 400
     assert_each_once(out, 200)
 
@@ -145,21 +145,21 @@ def test_a_complete_output_is_left_alone(client: Client, consume: Consume, sourc
 def test_an_output_of_something_else_is_refused(client: Client, tmp_path: Path, source: Path, out: Path) -> None:
     out.write_text('{"custom_id": "c1", "line": 1, "output": "text 1"}\n')
     with pytest.raises(BatchError, match=r"not the output of this input.*--overwrite"):
-        finish(Batch(client, source, out, "echo"))
+        finish(FileBatch(client, source, out, "echo"))
     assert out.read_text().count("\n") == 1
     out.unlink()
-    next(Batch(client, source, out, "echo").run())
+    next(FileBatch(client, source, out, "echo").run())
     with pytest.raises(BatchError, match="model was 'echo', is 'other'"):
-        finish(Batch(client, source, out, "other"))
+        finish(FileBatch(client, source, out, "other"))
 
 
 def test_what_cannot_be_is_refused_before_a_file_is_made(client: Client, source: Path, out: Path) -> None:
     with pytest.raises(UnknownModel):
-        Batch(client, source, out, "nope")
+        FileBatch(client, source, out, "nope")
     with pytest.raises(UnknownTier):
-        Batch(client, source, out, "echo", "standard")
+        FileBatch(client, source, out, "echo", "standard")
     with pytest.raises(BatchError, match="is not a file"):
-        Batch(client, source.with_name("none"), out, "echo")
+        FileBatch(client, source.with_name("none"), out, "echo")
     assert not out.exists()
 
 
@@ -174,7 +174,7 @@ def test_the_input_is_never_the_output(client: Client, tmp_path: Path, link: str
         out.hardlink_to(source)
     before = source.read_bytes()
     with pytest.raises(BatchError, match="is the input itself"):
-        finish(Batch(client, source, out, "echo", overwrite=overwrite))
+        finish(FileBatch(client, source, out, "echo", overwrite=overwrite))
     assert source.read_bytes() == before
 
 
@@ -182,16 +182,16 @@ def test_an_output_that_cannot_be_there_is_told_before_it_is_tried(
     client: Client, source: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(BatchError, match=r"the folder .*such does not exist: make it"):
-        Batch(client, source, tmp_path / "no" / "such" / "x.jsonl", "echo")
+        FileBatch(client, source, tmp_path / "no" / "such" / "x.jsonl", "echo")
     with pytest.raises(BatchError, match="is a folder"):
-        Batch(client, source, tmp_path, "echo")
+        FileBatch(client, source, tmp_path, "echo")
 
 
 def test_when_nothing_is_answered_what_is_missing_is_told(
     client: Client, consume: Consume, redis: redis_py.Redis, source: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.batches.submit_loop.HINT_S", 1.5)  # longer than a first step on a busy machine
-    steps = Batch(client, source, out, "echo").run()
+    steps = FileBatch(client, source, out, "echo").run()
     assert next(steps).waiting == ""  # not at once: a fleet may need a moment
     missing = "no worker of echo and no autoscaler leads: start the fleet with 'stoker up'"
     assert next(step.waiting for step in steps if step.waiting) == missing
@@ -207,7 +207,7 @@ def test_a_full_queue_is_waited_for(
 ) -> None:
     settings = settings_for(server.url, max_queued=60)
     with Client(settings) as client:
-        steps = Batch(client, source, out, "echo").run()
+        steps = FileBatch(client, source, out, "echo").run()
         assert next(steps).waiting == "the queue is full"
         consumer = consume(settings)
         *_, last = steps
@@ -223,7 +223,7 @@ def test_an_outage_is_ridden_out(
     settings = settings_for(own_server.url)
     consumer = consume(settings, limit=50)
     with Client(settings) as client:
-        steps = Batch(client, source, out, "echo", in_flight=100).run()
+        steps = FileBatch(client, source, out, "echo", in_flight=100).run()
         while next(steps).done < 50:
             pass
         own_server.kill()
@@ -246,7 +246,7 @@ def test_memory_does_not_grow_with_the_file(client: Client, consume: Consume, tm
         source = write_source(tmp_path / f"in-{lines}.jsonl", lines, size=4000)
         tracemalloc.start()
         try:
-            finish(Batch(client, source, tmp_path / f"out-{lines}.jsonl", "echo", in_flight=32))
+            finish(FileBatch(client, source, tmp_path / f"out-{lines}.jsonl", "echo", in_flight=32))
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
@@ -257,15 +257,15 @@ def test_memory_does_not_grow_with_the_file(client: Client, consume: Consume, tm
 
 
 def test_two_at_once_do_not_share_an_output(client: Client, source: Path, out: Path) -> None:
-    first = Batch(client, source, out, "echo").run()
+    first = FileBatch(client, source, out, "echo").run()
     next(first)
     with pytest.raises(BatchError, match="another process writes"):
-        finish(Batch(client, source, out, "echo"))
+        finish(FileBatch(client, source, out, "echo"))
     first.close()
 
 
 def test_stopping_is_noticed_while_nothing_comes(client: Client, source: Path, out: Path) -> None:
-    batch = Batch(client, source, out, "echo")
+    batch = FileBatch(client, source, out, "echo")
     steps = batch.run()
     next(steps)
     stopper = threading.Thread(target=batch.stop)

@@ -27,7 +27,7 @@ from producer.submission import SUBMIT_LUA, arguments, plan
 from scheduler.lease.queue import Claimed, Queue
 from scheduler.order import fairness
 from scheduler.order.fairness import Counters
-from scheduler.order.lanes import Lanes, Waiting, claim
+from scheduler.order.lanes import Lanes, QueuedJob, claim
 from scheduler.order.preemption import Room
 from scheduler.order.priority import rank
 from scheduler.queue_lengths import observe
@@ -55,8 +55,8 @@ class OrderMachine(RuleBasedStateMachine):
         self.model = {
             tier: Lanes[str](rank(FLEET.tiers[tier]), WEIGHTS, FLEET.tiers[tier].preemptible) for tier in TIERS
         }
-        self.held: list[tuple[Claimed, Waiting[str]]] = []
-        self.pending: dict[str, list[Waiting[str]]] = {tier: [] for tier in TIERS}
+        self.held: list[tuple[Claimed, QueuedJob[str]]] = []
+        self.pending: dict[str, list[QueuedJob[str]]] = {tier: [] for tier in TIERS}
         """On the plain list, where nobody says who is waiting: the next step of ours finds the default tenant there."""
         self.shared: set[str] = set()
         """Tiers in which other tenants are known: before that nobody counts."""
@@ -94,7 +94,7 @@ class OrderMachine(RuleBasedStateMachine):
         for job_id, message, due_s in zip(ids, messages, dues_s, strict=True):
             own = due_s is not None and due_s < target
             due = due_s if own and due_s else target + next(self._numbers) * 1e-6  # what comes later is due later
-            self.pending[tier].append(Waiting(job_id, tenant, due, fairness.expected(len(message), 0), own))
+            self.pending[tier].append(QueuedJob(job_id, tenant, due, fairness.expected(len(message), 0), own))
         if lane:
             self._notice(tier)
 

@@ -18,7 +18,7 @@ from producer.contract import keys
 from producer.stream import AT_ONCE, LOOK_S
 from scheduler.lease.queue import Queue
 from workers import streaming
-from workers.engines.protocol import Piece as Made
+from workers.engines.protocol import OutputPiece as Made
 from workers.streaming import Streams
 
 MODEL = "m"

@@ -14,7 +14,7 @@ from producer.contract import keys
 from producer.submission import SUBMIT_LUA, arguments, plan
 from scheduler.lease.queue import Queue
 from scheduler.order.preemption import Room
-from scheduler.window.window import Hold, Waiting, look_again
+from scheduler.window.window import HoldLimits, TierQueue, look_again
 
 RULE = (
     files("scheduler.window").joinpath("window.lua").read_text()
@@ -50,8 +50,8 @@ def test_lua_and_python_say_the_same(
     per_job_s: float,
     tiers: list[tuple[int, float, float, float]],
 ) -> None:
-    hold = Hold(full, tuple(hold_s for _, hold_s, _, _ in tiers), busy_s, run_s, per_job_s)
-    python = look_again(hold, [Waiting(jobs, waited, deadline) for jobs, _, waited, deadline in tiers])
+    hold = HoldLimits(full, tuple(hold_s for _, hold_s, _, _ in tiers), busy_s, run_s, per_job_s)
+    python = look_again(hold, [TierQueue(jobs, waited, deadline) for jobs, _, waited, deadline in tiers])
     arguments = [full, busy_s, run_s, per_job_s, *(value for tier in tiers for value in tier)]
     lua = float(redis.eval(RULE, 0, *arguments))
     assert lua == pytest.approx(min(python, 1e9), abs=1e-6)
@@ -65,7 +65,7 @@ def queue(redis: redis_py.Redis) -> Queue:
     return Queue(redis, FLEET, "m")
 
 
-def claim(queue: Queue, hold: Hold, room: int = 8) -> tuple[int, float | None]:
+def claim(queue: Queue, hold: HoldLimits, room: int = 8) -> tuple[int, float | None]:
     queue.load()
     command = queue.claim_command(Room.of(room), f"w.{time.time_ns()}", True, hold)
     found = queue.read_claim(queue.redis.execute_command(*command))
@@ -78,7 +78,7 @@ def push(queue: Queue, tier: str = "interactive", **fields: object) -> None:
 
 
 def test_jobs_are_held_in_redis_until_a_batch_is_due(queue: Queue) -> None:
-    hold = Hold(full=3, hold_s=(30.0, 60.0), per_job_s=100.0)
+    hold = HoldLimits(full=3, hold_s=(30.0, 60.0), per_job_s=100.0)
     push(queue)
     taken, look_again_s = claim(queue, hold)
     assert taken == 0
@@ -93,12 +93,12 @@ def test_jobs_are_held_in_redis_until_a_batch_is_due(queue: Queue) -> None:
 def test_what_was_held_long_enough_is_due(queue: Queue, redis: redis_py.Redis) -> None:
     push(queue)
     redis.hset(keys.waiting("m"), "m.interactive", f"{redis.time()[0] - 31}")
-    assert claim(queue, Hold(full=3, hold_s=(30.0, 60.0)))[0] == 1
+    assert claim(queue, HoldLimits(full=3, hold_s=(30.0, 60.0)))[0] == 1
     assert not redis.exists(keys.waiting("m")), "the next one waits from when it comes"
 
 
 def test_a_deadline_of_its_own_is_heeded(queue: Queue) -> None:
-    hold = Hold(full=9, hold_s=(30.0, 60.0), run_s=2.0, per_job_s=100.0)
+    hold = HoldLimits(full=9, hold_s=(30.0, 60.0), run_s=2.0, per_job_s=100.0)
     push(queue, "batch", deadline=f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(time.time() + 7))}+00:00")
     taken, look_again_s = claim(queue, hold)
     assert taken == 0
@@ -110,12 +110,12 @@ def test_a_deadline_of_its_own_is_heeded(queue: Queue) -> None:
 
 def test_while_the_device_is_busy_only_a_full_batch_is_due(queue: Queue) -> None:
     push(queue)
-    taken, look_again_s = claim(queue, Hold(full=2, hold_s=(0.0, 0.0), busy_s=5.0, per_job_s=math.inf))
+    taken, look_again_s = claim(queue, HoldLimits(full=2, hold_s=(0.0, 0.0), busy_s=5.0, per_job_s=math.inf))
     assert taken == 0
     assert look_again_s is not None
     assert 0 < look_again_s <= 5
     push(queue)
-    assert claim(queue, Hold(full=2, hold_s=(0.0, 0.0), busy_s=5.0))[0] == 2
+    assert claim(queue, HoldLimits(full=2, hold_s=(0.0, 0.0), busy_s=5.0))[0] == 2
 
 
 def test_a_submission_says_since_when_its_queue_is_not_empty(

@@ -12,7 +12,7 @@ from autoscaler.actions.backoff import after
 from autoscaler.actions.decide import decide
 from autoscaler.actions.decision import Decision, Drain, Hold, Start
 from autoscaler.devices.device import Device
-from autoscaler.devices.placement import free_gb, tenants
+from autoscaler.devices.placement import free_gb, occupants
 from autoscaler.observation import Memory, Observation
 from autoscaler.roster import Phase, Worker
 from autoscaler.sizing.demand import Demand, TierDemand
@@ -388,7 +388,7 @@ def check(fleet: Fleet, decisions: Sequence[Decision]) -> None:
 
 
 def check_devices(fleet: Fleet, starts: Sequence[Start]) -> None:
-    held = tenants(fleet.workers, fleet.devices, fleet.settings.models)
+    held = occupants(fleet.workers, fleet.devices, fleet.settings.models)
     for device in fleet.devices:
         new = [fleet.settings.models[one.model] for one in starts if one.device == device.id]
         if not new:

@@ -19,7 +19,7 @@ from autoscaler.sizing.policies.target_tracking import tracking_size
 from autoscaler.sizing.policies.threshold import threshold_size
 from autoscaler.sizing.policy import POLICIES, named
 from producer.contract.errors import ConfigError
-from producer.contract.fleet_schema import Model, PolicyName, Scaling, Threshold
+from producer.contract.fleet_schema import Model, PolicyName, Scaling, ThresholdSettings
 from producer.contract.settings import Settings
 
 LOAD_S = 60.0
@@ -178,7 +178,7 @@ def test_the_threshold_remembers_when_it_stepped() -> None:
 
 def test_a_threshold_below_which_everything_is_also_above_is_refused() -> None:
     with pytest.raises(ValueError, match=r"down is 0\.9, allowed: below up \(0\.8\)"):
-        Threshold(down=0.9)
+        ThresholdSettings(down=0.9)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from gateway.batches.in_flight import CHUNK, chunk
 from gateway.batches.line_translation import JOBS, LineError, Terms, tell_openai
 from gateway.batches.lines import parse
 from gateway.batches.progress import LEAST, MOST, Pace, width
-from gateway.batches.records import Asked, BatchRecord, new_id
+from gateway.batches.records import BatchRecord, BatchSpec, new_id
 from gateway.batches.resume import number_of
 from gateway.openai.api_error import Problem
 from producer.contract.errors import JobFailed, QueueFull
@@ -90,7 +90,7 @@ def test_ids_sort_by_age() -> None:
 
 
 def record(**fields: object) -> BatchRecord:
-    asked = Asked(
+    asked = BatchSpec(
         caller=ApiKey(id="k"), endpoint=JOBS, input_file_id="f", completion_window="24h", created_at=1, expires_at=9
     )
     return BatchRecord(id="batch_1", asked=asked, **fields)  # type: ignore[arg-type]  # of many types

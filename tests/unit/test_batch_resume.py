@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.batches.line_set import LineSet
-from gateway.batches.resume import Asked, claim_run, is_complete, opened_alone, sidecar, survey
+from gateway.batches.resume import BatchIdentity, claim_run, is_complete, opened_alone, sidecar, survey
 from producer.contract.errors import BatchError
 
-ASKED = Asked("/in.jsonl", 10, "abc", "m", "batch", "default")
+ASKED = BatchIdentity("/in.jsonl", 10, "abc", "m", "batch", "default")
 
 
 def answer(number: int, custom_id: str = "c", **more: object) -> bytes:
@@ -54,10 +54,10 @@ def test_a_sidecar_that_is_none_of_ours_is_named(tmp_path: Path) -> None:
 def test_an_input_is_known_by_its_size_and_head(tmp_path: Path) -> None:
     source = tmp_path / "in.jsonl"
     source.write_bytes(b"abc\n")
-    first = Asked.about(source, "m", "batch", "default")
-    assert Asked.about(source, "m", "batch", "default") == first
+    first = BatchIdentity.about(source, "m", "batch", "default")
+    assert BatchIdentity.about(source, "m", "batch", "default") == first
     source.write_bytes(b"abd\n")
-    assert Asked.about(source, "m", "batch", "default") != first
+    assert BatchIdentity.about(source, "m", "batch", "default") != first
 
 
 @pytest.mark.parametrize("torn", [b"", b"{", answer(3)[:-1], answer(3)[:-2]])

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from autoscaler.actions.decision import Drain, Start
 from autoscaler.devices.device import Device, DeviceState
-from autoscaler.devices.placement import free_gb, summary, tenants
+from autoscaler.devices.placement import free_gb, occupants, summary
 from autoscaler.devices.quarantine import FORGET_S, LONGEST_HOLD_S
 from autoscaler.observation import Observation
 from autoscaler.reconciler import Reconciler
@@ -177,7 +177,7 @@ class Machine:
             health = self.reconciler.health.get(device.id)
             out = health is not None and health.fault is not None
             assert bool(device.fault) == (out or device.suspect)
-        found = summary(seen.devices, tenants(seen.workers, seen.devices, MODELS))
+        found = summary(seen.devices, occupants(seen.workers, seen.devices, MODELS))
         assert found.total == found.idle + found.reserved + found.allocated + found.faulty
         idle = {device.id for device in seen.devices if device.state is DeviceState.IDLE}
         for one in new:  # in the order in which they were placed
@@ -219,6 +219,6 @@ def test_nothing_is_oversubscribed_doubly_used_or_leaked_in_10_000_operations() 
     seen = machine.look()
     assert [one.model for one in machine.workers.values()] == ["middling"]  # its minimum
     assert machine.reconciler.health == {}
-    held = tenants(seen.workers, seen.devices, MODELS)
+    held = occupants(seen.workers, seen.devices, MODELS)
     free = sum(free_gb(device, [one for one in held if one.device == device.id]) for device in seen.devices)
     assert free == sum(device.memory_gb for device in DEVICES) - MODELS["middling"].memory_gb

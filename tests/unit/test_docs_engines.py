@@ -11,7 +11,7 @@ from producer.contract.fleet_schema import Model
 from workers.engines import parameters, pretrained
 from workers.engines.encoders import classify, rerank
 from workers.engines.generation import generate
-from workers.engines.openai.options import Options as ServerOptions
+from workers.engines.openai.options import OpenAIOptions as ServerOptions
 
 TEXT = (Path(__file__).parents[2] / "docs" / "engines.md").read_text()
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL))
@@ -21,11 +21,11 @@ EXAMPLES = tomllib.loads("\n".join(re.findall(r"```toml\n(.*?)```", TEXT, re.DOT
 @pytest.mark.parametrize(
     ("section", "kind"),
     [
-        ("embed, classify, rerank", pretrained.Options),
-        ("embed, classify, rerank", classify.Parameters),
-        ("embed, classify, rerank", rerank.Parameters),
-        ("generate", generate.Options),
-        ("generate", parameters.Parameters),
+        ("embed, classify, rerank", pretrained.EncoderOptions),
+        ("embed, classify, rerank", classify.ClassifyParameters),
+        ("embed, classify, rerank", rerank.RerankParameters),
+        ("generate", generate.GenerateOptions),
+        ("generate", parameters.GenerationParameters),
         ("openai", ServerOptions),
     ],
 )
@@ -37,5 +37,5 @@ def test_every_option_and_parameter_is_there(section: str, kind: type[BaseModel]
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_what_it_shows_can_be_configured(name: str) -> None:
     model = Model.model_validate(EXAMPLES[name])
-    kind = ServerOptions if model.engine == "openai" else pretrained.Options
+    kind = ServerOptions if model.engine == "openai" else pretrained.EncoderOptions
     kind.model_validate(model.options)

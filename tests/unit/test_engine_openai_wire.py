@@ -7,8 +7,8 @@ import pytest
 
 from producer.contract.errors import ConfigError, EngineError, InvalidJob
 from workers.engines.openai import command, wire
-from workers.engines.openai.options import Options
-from workers.engines.parameters import Parameters
+from workers.engines.openai.options import OpenAIOptions
+from workers.engines.parameters import GenerationParameters
 
 
 def body(call: wire.Call) -> dict[str, Any]:
@@ -17,7 +17,7 @@ def body(call: wire.Call) -> dict[str, Any]:
 
 
 def asked(**parameters: Any) -> dict[str, Any]:
-    return body(wire.generation("m", "Once", 1, Parameters.parse(parameters)))
+    return body(wire.generation("m", "Once", 1, GenerationParameters.parse(parameters)))
 
 
 def test_greedy_by_default_as_on_the_generate_engine() -> None:
@@ -45,7 +45,7 @@ def test_no_top_k_is_not_sent_for_servers_do_not_agree_on_its_number() -> None:
 
 def test_a_chat_goes_where_chats_go() -> None:
     messages: list[Any] = [{"role": "user", "content": [{"type": "text", "text": "é"}]}]
-    call = wire.generation("m", {"messages": messages}, 0, Parameters())
+    call = wire.generation("m", {"messages": messages}, 0, GenerationParameters())
     assert call.path == "/v1/chat/completions"
     assert body(call)["messages"] == messages
 
@@ -56,7 +56,7 @@ def test_a_chat_goes_where_chats_go() -> None:
 )
 def test_what_is_no_input_is_refused_before_it_is_sent(item: Any) -> None:
     with pytest.raises(InvalidJob, match="input 3"):
-        wire.generation("m", item, 3, Parameters())
+        wire.generation("m", item, 3, GenerationParameters())
 
 
 def test_embeddings_name_the_input_that_is_no_text() -> None:
@@ -67,8 +67,8 @@ def test_embeddings_name_the_input_that_is_no_text() -> None:
 def test_events_arrive_whole_however_they_are_cut() -> None:
     stream = 'data: {"a": "\u2028é"}\r\n\r\n: a comment\n\nevent: x\ndata:{"b": 1}\n\ndata: [DONE]\n\n'.encode()
     expected = ['{"a": "\u2028é"}'.encode(), b'{"b": 1}', b"[DONE]"]
-    assert wire.Events().feed(stream) == expected
-    events = wire.Events()
+    assert wire.EventDecoder().feed(stream) == expected
+    events = wire.EventDecoder()
     assert [event for at in range(len(stream)) for event in events.feed(stream[at : at + 1])] == expected
 
 
@@ -152,8 +152,8 @@ def test_a_device_that_the_worker_does_not_see_is_named(device: str, seen: str) 
 
 
 def test_the_url_may_end_in_v1_or_not() -> None:
-    assert Options.parse({"url": "http://host:8000/v1/"}).url == "http://host:8000"
-    assert Options.parse({"url": "https://host"}).url == "https://host"
+    assert OpenAIOptions.parse({"url": "http://host:8000/v1/"}).url == "http://host:8000"
+    assert OpenAIOptions.parse({"url": "https://host"}).url == "https://host"
 
 
 @pytest.mark.parametrize(
@@ -168,4 +168,4 @@ def test_the_url_may_end_in_v1_or_not() -> None:
 )
 def test_wrong_options_are_named(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        Options.parse(options)
+        OpenAIOptions.parse(options)

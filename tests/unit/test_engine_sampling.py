@@ -9,7 +9,7 @@ import torch
 
 from producer.contract.errors import InvalidJob
 from workers.engines.generation.sampling import RowSampling, Sampler
-from workers.engines.parameters import Parameters
+from workers.engines.parameters import GenerationParameters
 
 LOGITS = torch.tensor([0.0, 3.0, 2.0, -1.0, 1.0])
 
@@ -29,12 +29,12 @@ LOGITS = torch.tensor([0.0, 3.0, 2.0, -1.0, 1.0])
     ],
 )
 def test_greedy_unless_sampling_is_asked_for(fields: dict[str, Any], sampled: bool) -> None:
-    assert Parameters.parse(fields).do_sample is sampled
+    assert GenerationParameters.parse(fields).do_sample is sampled
 
 
 def test_one_stop_or_several() -> None:
-    assert Parameters.parse({"stop": "a"}).stop == ["a"]
-    assert Parameters.parse({"stop": ["a", "b"]}).stop == ["a", "b"]
+    assert GenerationParameters.parse({"stop": "a"}).stop == ["a"]
+    assert GenerationParameters.parse({"stop": ["a", "b"]}).stop == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -57,11 +57,11 @@ def test_one_stop_or_several() -> None:
 )
 def test_a_wrong_parameter_is_named_with_what_is_allowed(fields: dict[str, Any], said: str) -> None:
     with pytest.raises(InvalidJob, match=said):
-        Parameters.parse(fields)
+        GenerationParameters.parse(fields)
 
 
 def draws(count: int = 400, **fields: Any) -> Counter[int]:
-    sampler = Sampler(Parameters.parse({"seed": 1, "do_sample": True, **fields}), 0)
+    sampler = Sampler(GenerationParameters.parse({"seed": 1, "do_sample": True, **fields}), 0)
     return Counter(sampler.draw(LOGITS) for _ in range(count))
 
 
@@ -90,7 +90,7 @@ def test_a_low_temperature_is_nearly_greedy() -> None:
 
 
 def test_a_seed_decides_and_inputs_of_one_job_differ() -> None:
-    parameters = Parameters.parse({"seed": 7, "temperature": 2.0})
+    parameters = GenerationParameters.parse({"seed": 7, "temperature": 2.0})
 
     def tokens(index: int) -> list[int]:
         sampler = Sampler(parameters, index)
@@ -101,7 +101,7 @@ def test_a_seed_decides_and_inputs_of_one_job_differ() -> None:
 
 
 def test_rows_of_one_batch_keep_to_themselves() -> None:
-    sampler = Sampler(Parameters.parse({"top_k": 1}), 0)
+    sampler = Sampler(GenerationParameters.parse({"top_k": 1}), 0)
     rows = [
         SimpleNamespace(state=SimpleNamespace(logit_processor_kwargs=choice))
         for choice in ({}, {"sampler": sampler}, {})

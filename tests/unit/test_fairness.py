@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from benchmarks.fairness.gap import Fifo, Model, measure, published_bound, workload
 from scheduler.order.fairness import Counters, expected, price, quantum, used
-from scheduler.order.lanes import Lanes, Waiting, claim
+from scheduler.order.lanes import Lanes, QueuedJob, claim
 from scheduler.order.preemption import Room
 from scheduler.order.priority import Rank
 
@@ -19,10 +19,10 @@ def lanes(**weights: float) -> Lanes[str]:
 
 def push(queue: Lanes[str], tenant: str, *dues: float, cost: float = 1.0) -> None:
     for due in dues:
-        queue.push(Waiting(f"{tenant}{due:g}", tenant, due, cost), 0.0)
+        queue.push(QueuedJob(f"{tenant}{due:g}", tenant, due, cost), 0.0)
 
 
-def names(taken: list[Waiting[str]]) -> list[str]:
+def names(taken: list[QueuedJob[str]]) -> list[str]:
     return [each.job for each in taken]
 
 
@@ -102,8 +102,8 @@ def test_a_debt_is_remembered_while_others_wait() -> None:
 def test_a_late_tier_is_served_but_does_not_push_the_others_aside() -> None:
     interactive, batch = Lanes[str](Rank(-1.0, 1.0, 4.0)), Lanes[str](Rank(-600.0, 1.0))
     for n in range(100):
-        interactive.push(Waiting(f"i{n}", "a", 601.0), 600.0)
-        batch.push(Waiting(f"b{n}", "a", 600.0), 0.0)
+        interactive.push(QueuedJob(f"i{n}", "a", 601.0), 600.0)
+        batch.push(QueuedJob(f"b{n}", "a", 600.0), 0.0)
     assert names(claim([interactive, batch], 601.0 - 1e-6, Room.of(16)).jobs) == [
         "b0",
         "b1",

@@ -91,10 +91,10 @@ def parameters_of(**asked: Any) -> dict[str, Any]:
     ],
 )
 def test_sampling_is_asked_for_in_the_engines_terms(asked: dict[str, Any], parameters: dict[str, Any]) -> None:
-    from workers.engines.parameters import Parameters
+    from workers.engines.parameters import GenerationParameters
 
     assert parameters_of(**asked) == parameters
-    assert Parameters.parse(parameters)
+    assert GenerationParameters.parse(parameters)
 
 
 def test_every_generation_has_a_seed_so_that_a_second_run_says_the_same() -> None:

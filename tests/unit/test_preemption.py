@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from producer import Settings
 from producer.contract.fleet_schema import Model
 from producer.contract.reserved_slots import left_to_others
-from scheduler.order.lanes import Lanes, Waiting, claim
+from scheduler.order.lanes import Lanes, QueuedJob, claim
 from scheduler.order.preemption import LATELY_S, PACE, Prefill, Room, room, victims
 from scheduler.order.priority import Rank
 
@@ -95,8 +95,8 @@ def test_the_youngest_give_way_first_until_it_is_enough() -> None:
     assert victims(held, 99) == ["c", "b", "a"]
 
 
-def waiting(*names: str) -> list[Waiting[str]]:
-    return [Waiting(name, "default", float(number)) for number, name in enumerate(names)]
+def waiting(*names: str) -> list[QueuedJob[str]]:
+    return [QueuedJob(name, "default", float(number)) for number, name in enumerate(names)]
 
 
 def queues() -> tuple[Lanes[str], Lanes[str]]:

@@ -9,7 +9,7 @@ from producer.contract.fleet_schema import Model, Scaling, Tier
 from producer.contract.settings import Settings
 from simulator.hardware import DeviceType, Hardware
 from simulator.results.clairvoyant import Bound, clairvoyant
-from simulator.results.outcome import Fate, Outcome
+from simulator.results.outcome import Fate, RunOutcome
 from simulator.run import Simulation
 from simulator.service import ServiceModel
 from simulator.traces.synthetic import generate
@@ -26,15 +26,15 @@ def hardware(load_s: float = 30.0) -> Hardware:
     return Hardware((DeviceType(type="gpu", count=8),), {"m": ServiceModel(1.0, 0.0, load_s=load_s)})
 
 
-def done(at: list[float], seconds: list[int], late: tuple[int, ...] = (), tier: int = 0) -> Outcome:
+def done(at: list[float], seconds: list[int], late: tuple[int, ...] = (), tier: int = 0) -> RunOutcome:
     """Requests that take so many seconds each, all within their targets but the late ones."""
     count = len(at)
     trace = assign(Trace(at, [1] * count, seconds), SETTINGS, tiers={("fast", "slow")[tier]: 1.0})
     started = [at[n] + (1000 if n in late else 0) for n in range(count)]
-    return Outcome(trace, started, started, bytearray([Fate.DONE] * count), ends_at=max(at) + 600)
+    return RunOutcome(trace, started, started, bytearray([Fate.DONE] * count), ends_at=max(at) + 600)
 
 
-def bound(outcome: Outcome, load_s: float = 30.0, whole: bool = True) -> Bound:
+def bound(outcome: RunOutcome, load_s: float = 30.0, whole: bool = True) -> Bound:
     return clairvoyant(SETTINGS, hardware(load_s), outcome, slot_s=1.0, whole=whole)
 
 

@@ -16,15 +16,15 @@ from producer.contract.fleet_schema import Limits, Model, Scaling, Tier
 from producer.contract.settings import Settings
 from simulator.hardware import DeviceType, Hardware
 from simulator.policy_spec import named
-from simulator.queueing.push import Push
+from simulator.queueing.push import PushRouter
 from simulator.queueing.queue_policy import LIVE, ORDERS
 from simulator.queueing.routing import PULL, ROUTINGS, Routing
-from simulator.results.estimates import Foresight
-from simulator.results.outcome import Fate, Outcome
+from simulator.results.estimates import SimulatedEstimates
+from simulator.results.outcome import Fate, RunOutcome
 from simulator.run import Simulation
 from simulator.service import ServiceModel
 from simulator.traces.trace import Trace, assign
-from simulator.worker import Worker
+from simulator.worker import SimulatedWorker
 
 Fleet = tuple[Settings, Hardware]
 
@@ -57,11 +57,11 @@ def with_tenants(trace: Trace, tenants: int) -> Trace:
     return assign(trace, fleet(1)[0], tenants={f"t{n}": 1.0 for n in range(tenants)})
 
 
-def simulate(fleet_: Fleet, trace: Trace, routing: Routing, tenants: int = 1) -> Outcome:
+def simulate(fleet_: Fleet, trace: Trace, routing: Routing, tenants: int = 1) -> RunOutcome:
     return Simulation(*fleet_, with_tenants(trace, tenants), BACKLOG, routing=routing).run()
 
 
-def mean_wait(outcome: Outcome) -> float:
+def mean_wait(outcome: RunOutcome) -> float:
     return sum(map(float.__sub__, outcome.started, outcome.trace.at)) / len(outcome.trace)
 
 
@@ -109,19 +109,19 @@ def test_with_one_worker_pushing_is_pulling() -> None:
     assert all(started == pulled for started in pushed)
 
 
-def push(routing: str, tenants: int = 100) -> tuple[Push, list[Worker], Trace]:
+def push(routing: str, tenants: int = 100) -> tuple[PushRouter, list[SimulatedWorker], Trace]:
     """Three workers that serve, and a thousand requests to send to them."""
     trace = with_tenants(load(1000, 1.0), tenants)
     pushing = Simulation(*fleet(1), trace, BACKLOG, routing=ROUTINGS[routing]).push
     assert pushing is not None
-    own = [Worker(name, 0, 0, ServiceModel(0.1, 0.0), 1, trace, 0.0) for name in "abc"]
+    own = [SimulatedWorker(name, 0, 0, ServiceModel(0.1, 0.0), 1, trace, 0.0) for name in "abc"]
     for worker in own:
         worker.ready(0.0)
         pushing.join(worker)
     return pushing, own, trace
 
 
-def sent(pushing: Push, requests: int = 1000) -> list[str]:
+def sent(pushing: PushRouter, requests: int = 1000) -> list[str]:
     return [worker.name for request in range(requests) if (worker := pushing.worker_for(request))]
 
 
@@ -187,7 +187,7 @@ def test_what_is_pushed_counts_against_the_limit_and_is_seen_by_the_autoscaler()
 def test_estimates_are_not_made_up_for_requests_that_are_pushed() -> None:
     trace = with_tenants(load(1, 1.0), 1)
     with pytest.raises(ValueError, match="round-robin"):
-        Simulation(*fleet(1), trace, BACKLOG, foresight=Foresight(), routing=ROUND_ROBIN)
+        Simulation(*fleet(1), trace, BACKLOG, foresight=SimulatedEstimates(), routing=ROUND_ROBIN)
 
 
 def test_a_scheme_names_one_of_each_kind_and_is_otherwise_as_live() -> None:

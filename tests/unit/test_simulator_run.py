@@ -13,8 +13,8 @@ from producer.contract.fleet_schema import Limits, Model, Redis, Scaling, Tier
 from producer.contract.settings import Settings
 from scheduler.order.preemption import PACE
 from simulator.hardware import DeviceType, Hardware
-from simulator.queueing.queue_policy import FIFO, LIVE, STRICT, Order
-from simulator.results.outcome import Fate, Outcome
+from simulator.queueing.queue_policy import FIFO, LIVE, STRICT, QueuePolicy
+from simulator.results.outcome import Fate, RunOutcome
 from simulator.run import Simulation
 from simulator.service import ServiceModel
 from simulator.traces.trace import Trace, assign
@@ -41,12 +41,12 @@ def load(count: int, per_s: float, seed: int = 0) -> Trace:
     return Trace(at, [rng.randint(1, 500) for _ in at], [rng.randint(1, 200) for _ in at])
 
 
-def simulate(fleet_: tuple[Settings, Hardware], trace: Trace, order: Order = LIVE, seed: int = 0) -> Outcome:
+def simulate(fleet_: tuple[Settings, Hardware], trace: Trace, order: QueuePolicy = LIVE, seed: int = 0) -> RunOutcome:
     settings_, hardware = fleet_
     return Simulation(settings_, hardware, assign(trace, settings_, seed), BACKLOG, order, seed).run()
 
 
-def check_conservation(outcome: Outcome) -> None:
+def check_conservation(outcome: RunOutcome) -> None:
     trace = outcome.trace
     for request, at in enumerate(trace.at):
         fate, started, ended = Fate(outcome.fate[request]), outcome.started[request], outcome.ended[request]
@@ -97,7 +97,7 @@ def test_a_request_that_takes_too_many_workers_with_it_is_dead() -> None:
 
 
 @pytest.mark.parametrize("order", [LIVE, STRICT, FIFO])
-def test_a_queue_is_first_in_first_out(order: Order) -> None:
+def test_a_queue_is_first_in_first_out(order: QueuePolicy) -> None:
     outcome = simulate(fleet(2), load(2000, 100), order)
     by_queue: dict[tuple[int, int], list[float]] = {}
     for request, queue in enumerate(zip(outcome.trace.model, outcome.trace.tier, strict=True)):
@@ -107,7 +107,7 @@ def test_a_queue_is_first_in_first_out(order: Order) -> None:
 
 
 def test_fifo_is_so_over_the_tiers_and_strict_priority_serves_the_fast_one_first() -> None:
-    def median_wait(order: Order, tier: int) -> float:
+    def median_wait(order: QueuePolicy, tier: int) -> float:
         outcome = simulate(fleet(2), load(2000, 100), order)
         trace = outcome.trace
         waits = sorted(outcome.started[one] - trace.at[one] for one in range(len(trace)) if trace.tier[one] == tier)
@@ -134,7 +134,7 @@ def test_batch_requests_join_one_that_is_held_one_at_a_time_and_with_pauses() ->
 
 
 def test_a_tenant_that_asks_for_much_does_not_delay_one_that_asks_for_little() -> None:
-    def median_wait(order: Order) -> float:
+    def median_wait(order: QueuePolicy) -> float:
         settings_, hardware = fleet(2)
         trace = assign(load(3000, 100), settings_, tiers={"fast": 1.0}, tenants={"greedy": 19.0, "modest": 1.0})
         outcome = Simulation(settings_, hardware, trace, BACKLOG, order).run()

@@ -10,14 +10,14 @@ from scheduler.window.arrivals import Rate
 from scheduler.window.batch_cost import Cost
 from scheduler.window.hindsight import Hindsight, windows
 from scheduler.window.learned_window import LearnedWindow
-from scheduler.window.window import Hold, Waiting, hold, law, look_again, no_hold, slack
+from scheduler.window.window import HoldLimits, TierQueue, hold, law, look_again, no_hold, slack
 
 COSTS = st.builds(Cost, st.floats(0, 0.1), st.floats(0, 0.5), st.floats(1, 3))
 RATES = st.floats(0, 1e4).flatmap(lambda r: st.builds(Rate, st.just(r), st.floats(r, 2e4)))
 SECONDS = st.floats(0, 100)
 HOLDS = st.integers(1, 3).flatmap(
     lambda tiers: st.builds(
-        Hold,
+        HoldLimits,
         st.integers(1, 64),
         st.tuples(*[SECONDS] * tiers),
         st.just(0.0) | SECONDS,
@@ -27,21 +27,21 @@ HOLDS = st.integers(1, 3).flatmap(
 )
 
 
-def waiting_in(tiers: int) -> st.SearchStrategy[tuple[Waiting, ...]]:
-    tier = st.builds(Waiting, st.integers(0, 40), SECONDS, SECONDS | st.just(math.inf))
+def waiting_in(tiers: int) -> st.SearchStrategy[tuple[TierQueue, ...]]:
+    tier = st.builds(TierQueue, st.integers(0, 40), SECONDS, SECONDS | st.just(math.inf))
     return st.tuples(*[tier] * tiers)
 
 
 @given(HOLDS, st.data())
-def test_a_full_batch_never_waits(hold: Hold, data: st.DataObject) -> None:
+def test_a_full_batch_never_waits(hold: HoldLimits, data: st.DataObject) -> None:
     waiting = data.draw(waiting_in(len(hold.hold_s)))
     missing = hold.full - sum(tier.jobs for tier in waiting)
-    filled = (Waiting(waiting[0].jobs + max(0, missing)), *waiting[1:])
+    filled = (TierQueue(waiting[0].jobs + max(0, missing)), *waiting[1:])
     assert look_again(hold, filled) == 0
 
 
 @given(HOLDS, st.data())
-def test_nobody_is_held_longer_than_the_hold_says_nor_past_a_deadline(hold: Hold, data: st.DataObject) -> None:
+def test_nobody_is_held_longer_than_the_hold_says_nor_past_a_deadline(hold: HoldLimits, data: st.DataObject) -> None:
     waiting = data.draw(waiting_in(len(hold.hold_s)))
     left = look_again(hold, waiting)
     assert left >= 0
@@ -51,19 +51,19 @@ def test_nobody_is_held_longer_than_the_hold_says_nor_past_a_deadline(hold: Hold
 
 
 @given(HOLDS)
-def test_nothing_waits_nothing_to_look_at(hold: Hold) -> None:
-    assert look_again(hold, [Waiting(0)] * len(hold.hold_s)) == math.inf
+def test_nothing_waits_nothing_to_look_at(hold: HoldLimits) -> None:
+    assert look_again(hold, [TierQueue(0)] * len(hold.hold_s)) == math.inf
 
 
 def test_engines_that_take_jobs_into_a_running_batch_hold_nobody() -> None:
-    assert look_again(no_hold(2), [Waiting(0), Waiting(1)]) == 0
+    assert look_again(no_hold(2), [TierQueue(0), TierQueue(1)]) == 0
 
 
 def test_looks_come_when_twice_as_much_time_has_passed() -> None:
-    hold = Hold(full=32, hold_s=(1.0,))
-    assert look_again(hold, [Waiting(1)]) == 0.001
-    assert look_again(hold, [Waiting(1, 0.1)]) == 0.1
-    assert look_again(hold, [Waiting(1, 0.9)]) == pytest.approx(0.1)
+    hold = HoldLimits(full=32, hold_s=(1.0,))
+    assert look_again(hold, [TierQueue(1)]) == 0.001
+    assert look_again(hold, [TierQueue(1, 0.1)]) == 0.1
+    assert look_again(hold, [TierQueue(1, 0.9)]) == pytest.approx(0.1)
 
 
 @given(COSTS, RATES, st.floats(0.001, 1000), st.integers(1, 256))
@@ -149,7 +149,7 @@ def test_a_lone_job_on_an_idle_device_is_not_delayed() -> None:
     for rows in (1, 8, 32) * 9:
         window.cost.learn(rows, rows, 0.001 * rows + 0.01)
     seen(window, 2, 100)
-    assert look_again(window.hold(), [Waiting(1)]) == 0
+    assert look_again(window.hold(), [TierQueue(1)]) == 0
 
 
 def test_inputs_fill_a_batch_not_jobs() -> None:

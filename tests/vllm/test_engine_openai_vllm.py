@@ -18,7 +18,7 @@ from producer.contract.fleet_schema import Model
 from workers.engines import sources
 from workers.engines.openai.client import ServerLost
 from workers.engines.openai.engine import OpenAIEngine
-from workers.engines.protocol import Outcome, Piece, Report, Request
+from workers.engines.protocol import Outcome, OutputPiece, Report, Request
 
 pytestmark = pytest.mark.timeout(900)  # it compiles and warms up: two minutes beside other work
 
@@ -138,7 +138,7 @@ def test_how_it_ended(engine: OpenAIEngine) -> None:
 def test_a_stream_comes_in_pieces_that_are_its_text(engine: OpenAIEngine) -> None:
     engine.submit(Request("a", PROMPTS[:3], {"max_new_tokens": 16}, stream=True))
     reports = reports_of(engine, 1)
-    pieces = [report for report in reports if isinstance(report, Piece)]
+    pieces = [report for report in reports if isinstance(report, OutputPiece)]
     [outcome] = [report for report in reports if isinstance(report, Outcome)]
     assert len(pieces) > 30
     for index in range(3):

@@ -19,7 +19,7 @@ from .mailbox import Cancellation, Mailbox, Withdrawal
 from .protocol import Outcome, Report, Request
 
 
-class Options(BaseModel):
+class EchoOptions(BaseModel):
     """What ``options`` of an echo model may hold.
 
     ``delay_s``: time that each batch takes, in seconds. ``journal``: a file to which every batch is appended
@@ -44,7 +44,7 @@ class EchoEngine:
     def __init__(self, settings: Model) -> None:
         self._batch_limit = settings.max_concurrency
         try:
-            options = Options.model_validate(settings.options)
+            options = EchoOptions.model_validate(settings.options)
         except ValidationError as error:
             raise ConfigError(f"options of an echo model:\n{explain(error)}") from None
         self._delay_s = options.delay_s

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from producer.contract.errors import InvalidJob
 from producer.contract.job import Item
 
-from .protocol import Outcome, Piece, Request
+from .protocol import Outcome, OutputPiece, Request
 
 Task = Literal["echo", "generate", "embeddings"]
 
@@ -48,13 +48,15 @@ class Speech:
         """Whether all is said. Who does not read along need not listen to the words."""
         return not self._request.stream or self._said >= max(map(len, self._words), default=0)
 
-    def say(self) -> list[Piece]:
+    def say(self) -> list[OutputPiece]:
         """The next word of each output, for who reads along."""
         if not self._request.stream:
             return []
         at, self._said = self._said, self._said + 1
         return [
-            Piece(self._request.id, index, words[at], 1) for index, words in enumerate(self._words) if at < len(words)
+            OutputPiece(self._request.id, index, words[at], 1)
+            for index, words in enumerate(self._words)
+            if at < len(words)
         ]
 
     def outcome(self, batch_size: int, ran_s: float) -> Outcome:

@@ -13,7 +13,7 @@ from producer.contract.job import explain
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
 
 
-class Checked(BaseModel):
+class RequestParameters(BaseModel):
     """What ``parameters`` of a request may hold: a subclass says it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -36,7 +36,7 @@ class Checked(BaseModel):
             raise InvalidJob("\n".join(f"parameters.{line}" for line in explain(error).splitlines())) from None
 
 
-class Parameters(Checked):
+class GenerationParameters(RequestParameters):
     """What ``parameters`` of a generation may hold.
 
     Greedy by default. A temperature, ``top_p`` or ``top_k`` asks for sampling, unless ``do_sample``

@@ -25,7 +25,7 @@ _NO_LIMIT = 10**20
 _MAX_LENGTH_UNKNOWN = 512
 
 
-class Options(BaseModel):
+class EncoderOptions(BaseModel):
     """What ``options`` of an encoder model may hold.
 
     ``max_batch_tokens`` counts padding. ``max_length`` is how many tokens of an input are read, at most and by default
@@ -39,7 +39,7 @@ class Options(BaseModel):
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "float32"
 
     @classmethod
-    def of(cls, settings: Model) -> Options:
+    def of(cls, settings: Model) -> EncoderOptions:
         """Check the options of a model.
 
         Raises:
@@ -59,7 +59,7 @@ class PretrainedEncoder(ABC):
     """The class of transformers that loads it."""
 
     def __init__(self, settings: Model, device: str) -> None:
-        self._options = Options.of(settings)
+        self._options = EncoderOptions.of(settings)
         self._settings = settings
         self._device = torch_device(device)
         self._tokenizer: Any = None

@@ -22,7 +22,7 @@ class Request:
     ``id`` is unique among the requests the engine holds. ``parameters`` are the producer's, unchecked.
     ``deadline`` is the instant, on the monotonic clock in seconds, from which on the answer is worth nothing: an
     engine that is still at it then ends the request with ``JobExpired``. With ``stream`` it tells a
-    :class:`Piece` of what it makes as it makes it, if it makes its outputs bit by bit.
+    :class:`OutputPiece` of what it makes as it makes it, if it makes its outputs bit by bit.
     """
 
     id: str
@@ -51,7 +51,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class OutputPiece:
     """What a streaming request has made of its output ``index`` since the piece before: the pieces of an output,
     put together, are its text. Comes before its request's :class:`Outcome`, never after."""
 
@@ -85,7 +85,7 @@ class Prefilled:
     stall_s: float
 
 
-Report = Outcome | Piece | Batch | Prefilled
+Report = Outcome | OutputPiece | Batch | Prefilled
 """What ``step`` tells."""
 
 

@@ -1,4 +1,4 @@
-"""Backlog: what waits and what arrives, against a replica's capacity at each tier's target (``sizing.py``)."""
+"""BacklogPolicy: what waits and what arrives, against a replica's capacity at each tier's target (``sizing.py``)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ..size import Size
 
 
-class Backlog:
+class BacklogPolicy:
     """By queueing alone; nothing is remembered."""
 
     name = "backlog"

@@ -1,4 +1,4 @@
-"""Forecast: replicas for the rate that is forecast, at a utilisation. The planner's, for comparison."""
+"""ForecastPolicy: replicas for the rate that is forecast, at a utilisation. The planner's, for comparison."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..history import History
 
 
-class Forecast:
+class ForecastPolicy:
     """``ceil(rate / capacity / 0.8)`` of all tiers alike; what waits is not looked at. NVIDIA Dynamo's planner."""
 
     name = "forecast"

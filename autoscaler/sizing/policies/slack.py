@@ -1,4 +1,4 @@
-"""Slack: replicas for what is expected to come while another loads; what can wait fills them up."""
+"""SlackPolicy: replicas for what is expected to come while another loads; what can wait fills them up."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..history import History
 
 
-class Slack:
+class SlackPolicy:
     """Sizes a model by the least slack of its tiers.
 
     1. A tier that cannot wait for a new replica (its target is within the horizon) needs capacity beforehand: for the

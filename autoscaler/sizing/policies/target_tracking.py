@@ -18,7 +18,7 @@ TOLERANCE = 0.1
 """A utilisation that is off by less than this part of its target changes nothing, as there."""
 
 
-class TargetTracking:
+class TargetTrackingPolicy:
     """``ceil(replicas * utilisation / target)``, up at once, down when it has held (``[scaling.target_tracking]``).
 
     Jobs that wait count as utilisation, or a model that is full could never ask for more than a few.

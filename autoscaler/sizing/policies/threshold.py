@@ -1,4 +1,4 @@
-"""Threshold: one replica more when they are busy, one fewer when they are not. The textbook's, for comparison."""
+"""ThresholdPolicy: one replica more when they are busy, one fewer when they are not. The textbook's, for comparison."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..demand import Demand
 
 
-class Threshold:
+class ThresholdPolicy:
     """Step scaling on utilisation, as AWS Auto Scaling and its like have it: the share of all slots that hold a job.
 
     A step is one replica, and comes when the last, up or down, was long enough ago (``[scaling.threshold]``).

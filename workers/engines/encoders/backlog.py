@@ -30,7 +30,7 @@ Features = dict[str, list[int]]
 
 
 @dataclass(slots=True, eq=False)
-class Job:
+class PendingRequest:
     """A request whose rows may be spread over several batches. ``values`` are what the model said of each text."""
 
     request: Request
@@ -62,7 +62,7 @@ class Job:
 class Row:
     """One text of a job, ready for the device."""
 
-    job: Job
+    job: PendingRequest
     index: int
     features: Features
 
@@ -72,7 +72,7 @@ class Row:
         return len(self.features["input_ids"])
 
 
-class Backlog:
+class RowBacklog:
     """Rows that are encoded, and behind them jobs that are not yet, or not wholly. Its length counts both.
 
     Args:
@@ -82,7 +82,7 @@ class Backlog:
     def __init__(self, encode: Callable[[Sequence[Text]], list[Features]]) -> None:
         self._encode = encode
         self._rows: list[Row] = []
-        self._unread: deque[Job] = deque()
+        self._unread: deque[PendingRequest] = deque()
         self._unread_texts = 0
         self._latest: deque[int] = deque(maxlen=LATEST)
         self.usual = 1
@@ -91,7 +91,7 @@ class Backlog:
     def __len__(self) -> int:
         return len(self._rows) + self._unread_texts
 
-    def add(self, job: Job) -> None:
+    def add(self, job: PendingRequest) -> None:
         """A job that has just come."""
         self._unread.append(job)
         self._unread_texts += len(job.texts)
@@ -117,7 +117,7 @@ class Backlog:
         self._rows[:end] = [row for position, row in enumerate(self._rows[:end]) if position not in taken]
         return batch
 
-    def drop(self, job: Job) -> None:
+    def drop(self, job: PendingRequest) -> None:
         """Forget what there is of a job."""
         self._rows = [row for row in self._rows if row.job is not job]
         if job.encoded < len(job.texts):
@@ -130,8 +130,8 @@ class Backlog:
         self._unread.clear()
         self._unread_texts = 0
 
-    def _next_slice(self, count: int) -> list[tuple[Job, int]]:
-        places: list[tuple[Job, int]] = []
+    def _next_slice(self, count: int) -> list[tuple[PendingRequest, int]]:
+        places: list[tuple[PendingRequest, int]] = []
         chars = 0
         while self._unread and len(places) < count and chars < SLICE_CHARS:
             job = self._unread.popleft()

@@ -16,14 +16,14 @@ from transformers import AutoModelForSequenceClassification
 from producer.contract.errors import InvalidJob
 from producer.contract.job import Item
 
-from ..parameters import Checked
+from ..parameters import RequestParameters
 from ..pretrained import PretrainedEncoder
 from ..protocol import Request
 from ..text import require_text
 from .backlog import Text
 
 
-class Parameters(Checked):
+class ClassifyParameters(RequestParameters):
     """What ``parameters`` of a classification may hold."""
 
     top_k: Annotated[int, Field(ge=1)] | None = None
@@ -43,14 +43,14 @@ class Classifier(PretrainedEncoder):
 
     def texts(self, request: Request) -> list[Text]:
         """See ``micro_batches``."""
-        Parameters.parse(request.parameters)
+        ClassifyParameters.parse(request.parameters)
         if not request.inputs:
             raise InvalidJob("input = []: give at least one text")
         return [_text(item, index) for index, item in enumerate(request.inputs)]
 
     def answer(self, request: Request, values: list[Any]) -> list[Any]:
         """See ``micro_batches``."""
-        top_k = Parameters.parse(request.parameters).top_k
+        top_k = ClassifyParameters.parse(request.parameters).top_k
         return [self._best_first(scores)[:top_k] for scores in values]
 
     def _best_first(self, scores: list[float]) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from scheduler.window.batch_cost import LearnedCost
 
 from ..mailbox import Cancellation, Mailbox, Withdrawal
 from ..protocol import Batch, Outcome, Report, Request
-from .backlog import Backlog, Features, Job, Row, Text
+from .backlog import Features, PendingRequest, Row, RowBacklog, Text
 from .packing import Packing
 
 logger = logging.getLogger(__name__)
@@ -70,8 +70,8 @@ class MicroBatchEngine:
         self._encoder = encoder
         self._packing = Packing(settings.max_concurrency, encoder.max_batch_tokens)
         self._mailbox: Mailbox[Request] = Mailbox()
-        self._jobs: dict[str, Job] = {}
-        self._backlog = Backlog(lambda texts: encoder.encode(list(texts)))
+        self._jobs: dict[str, PendingRequest] = {}
+        self._backlog = RowBacklog(lambda texts: encoder.encode(list(texts)))
         self._reports: list[Report] = []
         self._token_cost = LearnedCost()  # of a batch, by its tokens: what rows cost depends on their length
         self._progress = 0
@@ -141,7 +141,7 @@ class MicroBatchEngine:
 
     def _accept(self, request: Request) -> None:
         try:
-            job = Job(request, self._encoder.texts(request))
+            job = PendingRequest(request, self._encoder.texts(request))
         except InvalidJob as error:
             self._reports.append(Outcome(request.id, error=error))
             return
@@ -227,7 +227,7 @@ class MicroBatchEngine:
                 )
             )
 
-    def _drop(self, job: Job, error: StokerError) -> None:
+    def _drop(self, job: PendingRequest, error: StokerError) -> None:
         del self._jobs[job.request.id]
         self._backlog.drop(job)
         self._reports.append(Outcome(job.request.id, error=error))

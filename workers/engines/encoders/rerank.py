@@ -19,7 +19,7 @@ from transformers import AutoModelForSequenceClassification
 from producer.contract.errors import InvalidJob, ModelNotFound
 from producer.contract.job import Item
 
-from ..parameters import Checked
+from ..parameters import RequestParameters
 from ..pretrained import PretrainedEncoder
 from ..protocol import Request
 from ..text import require_text
@@ -28,7 +28,7 @@ from .backlog import Text
 _ALLOWED = '{"query": ..., "documents": [...]}, or {"query": ..., "document": ...}'
 
 
-class Parameters(Checked):
+class RerankParameters(RequestParameters):
     """What ``parameters`` of a reranking may hold."""
 
     top_n: Annotated[int, Field(ge=1)] | None = None
@@ -47,14 +47,14 @@ class Reranker(PretrainedEncoder):
 
     def texts(self, request: Request) -> list[Text]:
         """See ``micro_batches``."""
-        Parameters.parse(request.parameters)
+        RerankParameters.parse(request.parameters)
         if not request.inputs:
             raise InvalidJob(f"input = []: give at least one {_ALLOWED}")
         return [pair for index, item in enumerate(request.inputs) for pair in _pairs(item, index)]
 
     def answer(self, request: Request, values: list[Any]) -> list[Any]:
         """See ``micro_batches``."""
-        top_n = Parameters.parse(request.parameters).top_n
+        top_n = RerankParameters.parse(request.parameters).top_n
         scores = iter(values)
         return [_output(item, scores, top_n) for item in request.inputs]
 

@@ -43,7 +43,7 @@ _SLICE = 64
 """Inputs encoded in one step: a job may bring thousands, and meanwhile the others want to hear of theirs."""
 
 
-class Options(BaseModel):
+class GenerateOptions(BaseModel):
     """What ``options`` of a generate model may hold.
 
     ``dtype`` is the checkpoint's own by default; ``max_batch_tokens`` is the longest piece of a
@@ -66,7 +66,7 @@ class GenerateEngine:
 
     def __init__(self, settings: Model, device: str) -> None:
         try:
-            self._options = Options.model_validate(settings.options)
+            self._options = GenerateOptions.model_validate(settings.options)
         except ValidationError as error:
             raise ConfigError(f"options of a generate model:\n{explain(error)}") from None
         self._settings = settings

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from producer.contract.errors import EngineError, InvalidJob
 
-from ..parameters import Parameters
-from ..protocol import Outcome, Piece, Request
+from ..parameters import GenerationParameters
+from ..protocol import Outcome, OutputPiece, Request
 from .cache_size import CacheSize
 from .detokenize import Detokenizer
 from .prompt import Prompts
@@ -22,7 +22,7 @@ class Generation:
     """One request. ``sequences`` are those of its inputs that have not ended."""
 
     request: Request
-    parameters: Parameters
+    parameters: GenerationParameters
     prompts: Prompts
     size: CacheSize
     sequences: list[Sequence] = field(default_factory=list)
@@ -39,7 +39,7 @@ class Generation:
         Raises:
             InvalidJob: naming what is wrong with it.
         """
-        parameters = Parameters.parse(request.parameters)
+        parameters = GenerationParameters.parse(request.parameters)
         if not request.inputs:
             raise InvalidJob("input = []: give at least one")
         if parameters.seed is None:  # whoever has to run again draws the same: some of it may have been told
@@ -110,7 +110,7 @@ class Sequence:
             self._detokenizer.finish()
         return self._detokenizer.complete
 
-    def tell(self) -> Piece | None:
+    def tell(self) -> OutputPiece | None:
         """The text that is certain and was not told yet, if there is any.
 
         Raises:
@@ -123,7 +123,7 @@ class Sequence:
             return None
         news, tokens = text[len(self._told) :], self._tokens - self._told_tokens
         self._told, self._told_tokens = text, self._tokens
-        return Piece(self.generation.request.id, self.index, news, tokens)
+        return OutputPiece(self.generation.request.id, self.index, news, tokens)
 
     def end(self, last_token: int, eos: Set[int]) -> None:
         """Enter its output, and how it ended: at a stop string or one of the tokens ``eos``, or at its length."""

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from transformers.generation.continuous_batching.cb_logits_processors import ContinuousBatchingLogitsProcessor
 
-from ..parameters import Parameters
+from ..parameters import GenerationParameters
 
 
 class Sampler:
     """Draws the tokens of one sequence."""
 
-    def __init__(self, parameters: Parameters, index: int) -> None:
+    def __init__(self, parameters: GenerationParameters, index: int) -> None:
         self._parameters = parameters
         self._generator = torch.Generator()
         if parameters.seed is None:

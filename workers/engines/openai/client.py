@@ -13,7 +13,7 @@ from producer.contract.errors import ConfigError, EngineError, InvalidJob
 from scheduler.lease import retry_backoff
 
 from . import wire
-from .options import Options
+from .options import OpenAIOptions
 
 CONNECT_S = 10.0
 BUSY_RETRIES = 4
@@ -26,14 +26,14 @@ class ServerLost(EngineError):
     """The server has ended, or does not answer for itself any more: no request will succeed."""
 
 
-class Client:
+class ServerClient:
     """HTTP to one server. Belongs to one event loop.
 
     Raises:
         ConfigError: when the variable that should hold the key is not set.
     """
 
-    def __init__(self, url: str, options: Options) -> None:
+    def __init__(self, url: str, options: OpenAIOptions) -> None:
         headers = {}
         if options.api_key_env:
             if not (key := os.environ.get(options.api_key_env)):
@@ -93,7 +93,7 @@ class Client:
 
         async def read(response: httpx2.Response) -> None:
             nonlocal reason
-            events = wire.Events()
+            events = wire.EventDecoder()
             async for received in response.aiter_bytes():
                 for data in events.feed(received):
                     if data == b"[DONE]":

@@ -29,12 +29,12 @@ from producer.contract.fleet_schema import Model
 
 from .. import sources
 from ..mailbox import Cancellation, Mailbox, Withdrawal
-from ..protocol import Outcome, Piece, Prefilled, Report, Request
+from ..protocol import Outcome, OutputPiece, Prefilled, Report, Request
 from . import command, http_requests, wire
-from .client import Client, ServerLost
-from .http_requests import Ask, Job
-from .options import Options
-from .server import Server, free_port
+from .client import ServerClient, ServerLost
+from .http_requests import Ask, OpenRequest
+from .options import OpenAIOptions
+from .server import EngineServer, free_port
 
 logger = logging.getLogger(__name__)
 
@@ -51,14 +51,14 @@ class OpenAIEngine:
     """
 
     def __init__(self, settings: Model, device: str) -> None:
-        self._options = Options.parse(settings.options)
+        self._options = OpenAIOptions.parse(settings.options)
         command.device_kind(device)
         if not settings.source and "{source}" in " ".join(self._options.command):
             raise ConfigError("options.command: it names {source}, and the model has no source")
         self._settings = settings
         self._device = device
         self._mailbox: Mailbox[Request] = Mailbox()
-        self._jobs: dict[str, Job] = {}
+        self._jobs: dict[str, OpenRequest] = {}
         self._waiting: deque[Ask] = deque()
         self._running: set[Ask] = set()
         self._hanging_up: set[asyncio.Task[None]] = set()
@@ -67,8 +67,8 @@ class OpenAIEngine:
         self._progress = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._news = asyncio.Event()
-        self._server: Server | None = None
-        self._client: Client | None = None
+        self._server: EngineServer | None = None
+        self._client: ServerClient | None = None
         self._model = self._options.model or ""
 
     @property
@@ -98,7 +98,7 @@ class OpenAIEngine:
         self._loop = asyncio.new_event_loop()
         try:
             url = self._options.url or self._start()
-            self._client = Client(url, self._options)
+            self._client = ServerClient(url, self._options)
             self._loop.run_until_complete(self._until_ready(self._client))
         except BaseException:
             self.close()
@@ -113,10 +113,10 @@ class OpenAIEngine:
         arguments = command.arguments(self._options.command, source=source, port=port_text, device=device)
         env = {**command.device_env(self._device, os.environ), **self._options.env}
         logger.info("starting on port %d: %s", port, " ".join(arguments))
-        self._server = Server(arguments, env, self._options.stop_s)
+        self._server = EngineServer(arguments, env, self._options.stop_s)
         return f"http://127.0.0.1:{port}"
 
-    async def _until_ready(self, client: Client) -> None:
+    async def _until_ready(self, client: ServerClient) -> None:
         deadline = time.monotonic() + self._options.start_s
         while not await client.healthy():
             if self._server is not None and (ended := self._server.ended):
@@ -242,7 +242,7 @@ class OpenAIEngine:
             self._progress += 1
             if ask.job.request.stream and event.text:
                 # Servers count when they are done; until then an event is taken for a token.
-                self._reports.append(Piece(ask.job.request.id, ask.index, event.text, tokens=1))
+                self._reports.append(OutputPiece(ask.job.request.id, ask.index, event.text, tokens=1))
                 self._news.set()
 
         output, usage = await self._client.generate(ask.call, hear)
@@ -259,11 +259,11 @@ class OpenAIEngine:
             ran_s = time.monotonic() - job.started_at
             self._end(job, Outcome(job.request.id, job.outputs, None, job.usage, ran_s, job.batch_size))
 
-    def _fail(self, job: Job, error: StokerError) -> None:
+    def _fail(self, job: OpenRequest, error: StokerError) -> None:
         ran_s = time.monotonic() - job.started_at if job.started_at else 0.0
         self._end(job, Outcome(job.request.id, error=error, ran_s=ran_s, batch_size=job.batch_size))
 
-    def _end(self, job: Job, outcome: Outcome) -> None:
+    def _end(self, job: OpenRequest, outcome: Outcome) -> None:
         """Forget a job and hang up on whatever of it still runs; this is its one outcome."""
         del self._jobs[job.request.id]
         if job.asks:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from producer.contract.errors import InvalidJob
 
-from ..parameters import Parameters
+from ..parameters import GenerationParameters
 from ..protocol import Request
 from . import wire
 
@@ -17,7 +17,7 @@ EMBEDDED_TOGETHER = 64
 
 
 @dataclass(slots=True, eq=False)
-class Job:
+class OpenRequest:
     """A request to the engine, on its way."""
 
     request: Request
@@ -33,14 +33,14 @@ class Job:
 class Ask:
     """One HTTP request, for ``count`` inputs of its job from ``index`` on. Without a task it waits."""
 
-    job: Job
+    job: OpenRequest
     index: int
     count: int
     call: wire.Call
     task: asyncio.Task[None] | None = None
 
 
-def job_of(request: Request, model: str, task: Literal["generate", "embeddings"]) -> Job:
+def job_of(request: Request, model: str, task: Literal["generate", "embeddings"]) -> OpenRequest:
     """Everything that is to be asked for a request.
 
     Raises:
@@ -48,7 +48,7 @@ def job_of(request: Request, model: str, task: Literal["generate", "embeddings"]
     """
     if not request.inputs:
         raise InvalidJob("input = []: give at least one")
-    job = Job(request, [None] * len(request.inputs))
+    job = OpenRequest(request, [None] * len(request.inputs))
     if task == "embeddings":
         if request.parameters:
             raise InvalidJob(f"parameters has {', '.join(sorted(request.parameters))}; embeddings take none")
@@ -56,7 +56,7 @@ def job_of(request: Request, model: str, task: Literal["generate", "embeddings"]
             items = request.inputs[first : first + EMBEDDED_TOGETHER]
             job.asks.append(Ask(job, first, len(items), wire.embedding(model, items, first)))
     else:
-        parameters = Parameters.parse(request.parameters)
+        parameters = GenerationParameters.parse(request.parameters)
         job.asks = [
             Ask(job, index, 1, wire.generation(model, item, index, parameters))
             for index, item in enumerate(request.inputs)

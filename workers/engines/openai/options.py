@@ -10,7 +10,7 @@ from producer.contract.errors import ConfigError
 from producer.contract.job import explain
 
 
-class Options(BaseModel):
+class OpenAIOptions(BaseModel):
     """Either a ``command`` to start, or the ``url`` of a server that runs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,7 +49,7 @@ class Options(BaseModel):
         return self
 
     @classmethod
-    def parse(cls, fields: dict[str, Any]) -> Options:
+    def parse(cls, fields: dict[str, Any]) -> OpenAIOptions:
         """Check the options of a model.
 
         Raises:

@@ -30,7 +30,7 @@ def free_port() -> int:
         return port
 
 
-class Server:
+class EngineServer:
     """A command that was started, in a process group of its own.
 
     Args:

@@ -13,7 +13,7 @@ from typing import Any
 from producer.contract.errors import EngineError, InvalidJob
 from producer.contract.job import Item
 
-from ..parameters import Parameters
+from ..parameters import GenerationParameters
 from ..text import require_text
 
 _SAID_CHARS = 500
@@ -38,7 +38,7 @@ class Event:
     error: InvalidJob | EngineError | None = None
 
 
-def generation(model: str, item: Item, index: int, parameters: Parameters) -> Call:
+def generation(model: str, item: Item, index: int, parameters: GenerationParameters) -> Call:
     """Ask for the answer to input ``index``: a text to go on from, or ``{"messages": [...]}``.
 
     Raises:
@@ -57,7 +57,7 @@ def generation(model: str, item: Item, index: int, parameters: Parameters) -> Ca
     return _call("/v1/completions", model, {"prompt": item, **_sampling(parameters, index)}, index)
 
 
-def _sampling(parameters: Parameters, index: int) -> dict[str, Any]:
+def _sampling(parameters: GenerationParameters, index: int) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "max_tokens": parameters.max_new_tokens,
         "temperature": parameters.temperature if parameters.do_sample else 0,
@@ -92,7 +92,7 @@ def _call(path: str, model: str, fields: dict[str, Any], index: int) -> Call:
         raise InvalidJob(f"input {index} holds half of a surrogate pair, which is no character") from None
 
 
-class Events:
+class EventDecoder:
     """Cuts a stream of server-sent events into what each carries.
 
     An event of this API is one ``data:`` line. Lines end at line feeds alone: text in them may hold other characters
