@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from autoscaler.roster import Phase
 from autoscaler.roster import Worker as Seen
+from scheduler.meter import Meter
 from scheduler.order.preemption import Prefill
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from .service import ServiceModel
     from .traces.trace import Trace
 
-METER_MEMORY_S = 30.0
-"""How far back the rate looks, in seconds of busy time, as the live worker's meter does."""
 ROUNDING = 1e-9
 
 
@@ -31,9 +30,9 @@ class SimulatedWorker:
     """
 
     __slots__ = (
-        "_at", "_busy_s", "_clock", "_ends", "_inputs", "_jobs", "_metered_at", "_occupancy", "_outputs", "_service",
-        "_stalled_until", "accepts", "capacity", "device", "draining_since", "due", "kept", "listed", "load_s", "model",
-        "name", "others_at", "preemptible", "prefill", "queues", "ready_at", "room", "started_at",
+        "_at", "_clock", "_ends", "_inputs", "_meter", "_outputs", "_service", "_stalled_until", "accepts", "capacity",
+        "device", "draining_since", "due", "kept", "listed", "load_s", "model", "name", "others_at", "preemptible",
+        "prefill", "queues", "ready_at", "room", "started_at",
     )  # fmt: skip
 
     def __init__(
@@ -63,8 +62,7 @@ class SimulatedWorker:
         self._ends: list[tuple[float, int]] = []  # a heap of (token at which it ends, request)
         self._clock = 0.0
         self._at = self._stalled_until = now
-        self._metered_at = now
-        self._busy_s = self._jobs = self._occupancy = 0.0
+        self._meter = Meter()
 
     @property
     def running(self) -> int:
@@ -73,8 +71,8 @@ class SimulatedWorker:
 
     @property
     def measured(self) -> bool:
-        """Whether its rate stands on a job at least; as in the live worker's meter."""
-        return self._jobs >= 1.0
+        """Whether its rate is known."""
+        return self._meter.known
 
     @property
     def slots(self) -> int:
@@ -85,7 +83,7 @@ class SimulatedWorker:
         """It has loaded, and serves from now on."""
         self.ready_at, self.load_s = now, now - self.started_at
         self.room, self.accepts = self.capacity, True
-        self._at = self._stalled_until = self._metered_at = now
+        self._at = self._stalled_until = now
 
     def admit(self, requests: Sequence[int], now: float, preemptible: Container[int] = ()) -> float:
         """Take these, at most as many as there is room for. Returns when the next of all it holds ends.
@@ -94,8 +92,7 @@ class SimulatedWorker:
             preemptible: those of them of preemptible tiers; of an engine that batches, none.
         """
         service, ends = self._service, self._ends
-        if not ends:
-            self._metered_at = now
+        self._meter.begin(now)
         if service.batches:
             prompts = sum(self._inputs[request] for request in requests) * service.prompt_token_s
             self._clock = now + service.step_s + service.sequence_s * len(requests) + prompts
@@ -128,7 +125,7 @@ class SimulatedWorker:
             self.preemptible.pop(done[-1], None)
             self.kept.discard(done[-1])
         if done:
-            self._meter(now, len(done), held)
+            self._meter.done(now, len(done), len(done) * held, idle=not ends)
             if self.accepts:
                 self.room = self.capacity - len(ends)
         return done
@@ -159,6 +156,8 @@ class SimulatedWorker:
         gone = set(requests)
         self._ends = [end for end in self._ends if end[1] not in gone]
         heapq.heapify(self._ends)
+        if not self._ends:
+            self._meter.done(now, 0, 0, idle=True)
         self.room += len(requests)
         return self.next_due()
 
@@ -172,15 +171,15 @@ class SimulatedWorker:
         draining = self.draining_since <= now
         ready = self.ready_at <= now
         phase = Phase.DRAINING if draining else Phase.READY if ready else Phase.LOADING
-        self._meter(now, 0, 0)
+        self._meter.look(now)
         return Seen(
             self.name, model, device, phase, True, self.started_at,
             draining_since=self.draining_since if draining else None,
             running=len(self._ends),
             free_slots=max(0, self.capacity - len(self._ends)) if phase is Phase.READY else 0,
-            jobs_per_s=self._jobs / self._busy_s if self._busy_s > 0 else 0.0,
+            jobs_per_s=self._meter.jobs_per_s,
             load_s=self.load_s,
-            batch_size=self._occupancy / self._jobs if self._jobs > 0 else 0.0,
+            batch_size=self._meter.batch_size,
         )  # fmt: skip
 
     def _advance(self, now: float) -> None:
@@ -193,13 +192,3 @@ class SimulatedWorker:
         step = self._service.step_s + self._service.sequence_s * len(self._ends)
         begun = self._at if self._at > self._stalled_until else self._stalled_until
         return begun + max(0.0, self._ends[0][0] - self._clock) * step
-
-    def _meter(self, now: float, done: int, held: int) -> None:
-        """As the live worker measures itself (``workers/meter.py``): the rate of its busy time, slowly forgotten."""
-        if self._ends or done:
-            passed = now - self._metered_at
-            keep = METER_MEMORY_S / (METER_MEMORY_S + passed)
-            self._busy_s = self._busy_s * keep + passed
-            self._jobs = self._jobs * keep + done
-            self._occupancy = self._occupancy * keep + done * held
-            self._metered_at = now
