@@ -19,7 +19,8 @@ from scheduler.lease.queue import Queue
 from scheduler.periodic import Periodic
 
 from . import remote
-from .app import Assignment, WorkerApp, make_app
+from .app import WorkerApp, make_app
+from .assignment import Assignment
 from .engines.registry import create
 from .heartbeats import Heart
 from .watchdog import INTERVAL_S, Watchdog

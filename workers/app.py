@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery
@@ -11,26 +10,11 @@ from kombu import Queue
 
 from producer.contract.connection import transport_options
 from producer.contract.job import TASK
-from producer.contract.settings import Settings
-from scheduler.lease.ledger import Ledger
 
-from .engines.protocol import Engine
+from .assignment import Assignment
 
 if TYPE_CHECKING:
     from .pool import EnginePool
-
-
-@dataclass(frozen=True, slots=True)
-class Assignment:
-    """What a worker process is for. The pool finds it as ``app.assignment``."""
-
-    name: str
-    model: str
-    device: str
-    settings: Settings
-    engine: Engine
-    ledger: Ledger
-    device_type: str = ""
 
 
 class NoBackend(RedisBackend):  # type: ignore[misc]  # Celery has no types

@@ -32,7 +32,7 @@ from scheduler.message import Message, NotAJob, read
 from scheduler.order import preemption
 from scheduler.window.window import HoldLimits
 
-from .app import WorkerApp
+from .assignment import Assignment
 from .device_thread import DeviceThread
 from .engines.protocol import Batch, Outcome, OutputPiece, Prefilled, Request
 from .holding import Holding
@@ -52,9 +52,9 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
 
     signal_safe = False  # stopping waits for the device
 
-    def __init__(self, *args: Any, app: WorkerApp, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, app: Any, **kwargs: Any) -> None:
         super().__init__(*args, app=app, **kwargs)
-        self.assignment = app.assignment
+        self.assignment: Assignment = app.assignment
         self.engine = self.assignment.engine
         self.ledger = self.assignment.ledger
         self.device = DeviceThread(self.engine, self.assignment.model, self.assignment.device)

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..roster import Phase, by_model
+from ..roster import Phase
 from .capacity import Capacity
 from .forecast import TICK_S, Forecast, Outlook
 
 if TYPE_CHECKING:
-    from ..observation import Memory, Observation
     from ..roster import Worker
     from .demand import Demand
 
@@ -36,15 +35,6 @@ class History:
 def horizon_s(load_s: float) -> float:
     """How far ahead it is looked: until a replica that is started now has served for as long as it loads."""
     return max(SHORTEST_HORIZON_S, 2 * load_s)
-
-
-def remember_all(seen: Observation, memory: Memory) -> Mapping[str, History]:
-    """The histories of all models whose demand could be told, after another look."""
-    own, models = by_model(seen.workers), seen.settings.models
-    return {
-        name: remember(memory.histories.get(name), seen.now, demand, own[name], models[name].max_concurrency)
-        for name, demand in seen.demands.items()
-    }
 
 
 def remember(before: History | None, now: float, demand: Demand, workers: Sequence[Worker], full: int) -> History:

@@ -1,10 +1,11 @@
 """The picture of the house, kept true: which folder may import which."""
 
 import ast
+import graphlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -22,20 +23,56 @@ ARROWS = {
 }
 
 MEASURING = {"benchmarks", "tests"}
-"""Look at everything from outside; they are not shipped, and nothing of ours may need them."""
+"""They look at everything from outside; they are not shipped, and nothing shipped may import them."""
+
+CONTRACT = ("producer.contract", "producer.estimates")
+"""All that ``scheduler``, ``workers`` and ``autoscaler`` may import of ``producer``: not the clients."""
 
 
-def modules_imported(source: str) -> Iterator[str]:
-    """Full names of what a file imports absolutely, wherever in the file it does so."""
+def package_of(file: Path) -> list[str]:
+    return list(file.relative_to(ROOT).parent.parts)
+
+
+def modules_imported(source: str, package: Sequence[str] = ()) -> Iterator[str]:
+    """Full names of what a file of the package imports, wherever in the file it does so.
+
+    ``from a import b`` counts as ``a.b``, since b may be a module; whoever looks for modules cuts that down.
+    """
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            yield node.module
+        elif isinstance(node, ast.ImportFrom):
+            start = list(package[: len(package) - node.level + 1]) if node.level else []
+            base = [*start, *filter(None, [node.module])]
+            yield from (".".join([*base, alias.name]) for alias in node.names)
 
 
 def houses_imported(file: Path) -> set[str]:
-    return {name.partition(".")[0] for name in modules_imported(file.read_text())} & (ARROWS.keys() | MEASURING)
+    imported = modules_imported(file.read_text(), package_of(file))
+    return {name.partition(".")[0] for name in imported} & (ARROWS.keys() | MEASURING)
+
+
+def import_graph() -> dict[str, set[str]]:
+    """Which module of ours imports which, also where only types are checked and inside functions."""
+    modules = {}
+    for folder in ARROWS:
+        for file in files_of(folder):
+            parts = file.relative_to(ROOT).with_suffix("").parts
+            modules[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    graph = {}
+    for name, file in modules.items():
+        imported = modules_imported(file.read_text(), package_of(file))
+        found = {each if each in modules else each.rpartition(".")[0] for each in imported}
+        graph[name] = (found & modules.keys()) - {name}
+    return graph
+
+
+def circles(graph: Mapping[str, set[str]]) -> list[str]:
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return list(error.args[1])
+    return []
 
 
 def files_of(folder: str) -> list[Path]:
@@ -66,8 +103,41 @@ def test_imports_follow_the_arrows(folder: str) -> None:
     assert not {file: houses for file, houses in wrong.items() if houses}
 
 
+@pytest.mark.parametrize("folder", ["scheduler", "workers", "autoscaler"])
+def test_of_the_producer_only_contract_and_estimates_are_imported(folder: str) -> None:
+    wrong = {
+        str(file.relative_to(ROOT)): name
+        for file in files_of(folder)
+        for name in modules_imported(file.read_text(), package_of(file))
+        if name.partition(".")[0] == "producer" and not f"{name}.".startswith(tuple(f"{each}." for each in CONTRACT))
+    }
+    assert not wrong
+
+
+def test_the_contract_imports_nothing_else_of_ours() -> None:
+    for name, imported in import_graph().items():
+        if name.startswith("producer.contract."):
+            assert all(each.startswith("producer.contract") for each in imported), name
+
+
+def test_no_imports_run_in_a_circle() -> None:
+    graph = {name: imported for name, imported in import_graph().items() if not name.startswith("simulator")}
+    assert circles(graph) == []
+
+
+def test_a_circle_is_found_also_where_only_types_are_checked() -> None:
+    source = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .b import B\ndef f(): from . import c"
+    assert {"p.b.B", "p.c"} <= set(modules_imported(source, ["p"]))
+    assert circles({"p.a": {"p.b"}, "p.b": {"p.a"}})
+    assert not circles({"p.a": {"p.b"}, "p.b": set()})
+
+
 def test_the_producer_imports_its_own_files_relatively_so_that_it_can_be_installed_under_another_name() -> None:
-    wrong = [str(file.relative_to(ROOT)) for file in files_of("producer") if "producer" in houses_imported(file)]
+    wrong = [
+        str(file.relative_to(ROOT))
+        for file in files_of("producer")
+        if any(name.partition(".")[0] == "producer" for name in modules_imported(file.read_text()))
+    ]
     assert not wrong
 
 
@@ -75,7 +145,7 @@ def test_the_arrows_are_looked_for_in_every_kind_of_import() -> None:
     source = (
         "import workers.pool as p\nfrom autoscaler.actions.decide import x\ndef f(): import deploy\nfrom . import y"
     )
-    assert set(modules_imported(source)) == {"workers.pool", "autoscaler.actions.decide", "deploy"}
+    assert set(modules_imported(source)) == {"workers.pool", "autoscaler.actions.decide.x", "deploy", "y"}
 
 
 def test_importing_the_producer_loads_no_model_no_gpu_and_no_screen(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..history import horizon_s, remember_all
+from ..history import horizon_s
 from ..size import SLOWEST_PER_S, UTILISATION, Size, bounded, facts, idle
+from .lookahead import remember_all
 
 if TYPE_CHECKING:
     from producer.contract.fleet_schema import Model
