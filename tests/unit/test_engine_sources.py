@@ -1,5 +1,6 @@
 """From a source to files, and a GGUF converted once."""
 
+import os
 import sys
 import threading
 from pathlib import Path
@@ -14,9 +15,15 @@ from workers.engines import sources
 def model_dir(tmp_path: Path) -> Path:
     directory = tmp_path / "model"
     (directory / "1_Pooling").mkdir(parents=True)
-    for name in ("config.json", "model.safetensors", "1_Pooling/config.json"):
-        (directory / name).touch()
+    (directory / "1_Pooling/config.json").write_text("{}")
+    checkpoint(directory)
     return directory
+
+
+def checkpoint(directory: Path, config: str = '{"model_type": "bert"}') -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "config.json").write_text(config)
+    (directory / "model.safetensors").touch()
 
 
 @pytest.fixture
@@ -78,11 +85,46 @@ def test_a_file_that_is_no_model(tmp_path: Path) -> None:
         sources.resolve(str(tmp_path / "model.bin"))
 
 
-def test_several_ggufs_leave_the_choice_to_you(tmp_path: Path) -> None:
-    for name in ("a.gguf", "b.gguf"):
-        (tmp_path / name).touch()
-    with pytest.raises(ModelNotFound, match=r"2 \.gguf files .* give the path of one"):
+def test_a_directory_that_is_a_model_is_served_whatever_is_below_it(model_dir: Path) -> None:
+    checkpoint(model_dir / "checkpoint-500")
+    (model_dir / "model.gguf").touch()
+    assert sources.resolve(str(model_dir)) == model_dir
+
+
+def test_the_only_model_below_a_directory_is_served(tmp_path: Path, model_dir: Path) -> None:
+    checkpoint(model_dir / "2_Dense", '{"in_features": 3}')  # a layer behind a model
+    assert sources.resolve(str(tmp_path)) == model_dir
+
+
+@pytest.mark.parametrize("names", [["a", "b"], ["a.gguf", "b.gguf"], ["a", "b.gguf"], ["x/new", "old"]])
+def test_of_several_models_none_is_chosen(tmp_path: Path, names: list[str]) -> None:
+    for name in names:
+        (tmp_path / name).touch() if name.endswith(".gguf") else checkpoint(tmp_path / name)
+    with pytest.raises(ModelNotFound, match="holds 2 models") as told:
         sources.resolve(str(tmp_path))
+    assert all(name in str(told.value) for name in names)
+    assert "give the path of one" in str(told.value)
+
+
+@pytest.mark.parametrize("place", [".", "adapter"])
+def test_an_adapter_beside_a_model_is_refused(model_dir: Path, place: str) -> None:
+    (model_dir / place).mkdir(exist_ok=True)
+    (model_dir / place / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelNotFound, match=r"adapter_config\.json is an adapter.*merge_and_unload"):
+        sources.resolve(str(model_dir))
+
+
+def test_modules_of_sentence_transformers_say_where_the_model_is(tmp_path: Path) -> None:
+    (tmp_path / "modules.json").write_text('[{"idx": 0, "path": "0_Transformer", "type": "Transformer"}]')
+    for name in ("0_Transformer", "checkpoint-500"):
+        checkpoint(tmp_path / name)
+    assert sources.resolve(str(tmp_path)) == tmp_path / "0_Transformer"
+
+
+def test_a_file_that_is_no_json_is_named(model_dir: Path) -> None:
+    (model_dir / "config.json").write_text("{")
+    with pytest.raises(ModelNotFound, match=r"model/config\.json is no JSON"):
+        sources.resolve(str(model_dir))
 
 
 def test_a_gguf_is_converted_once_until_it_changes(tmp_path: Path, conversions: list[Path]) -> None:
@@ -93,6 +135,19 @@ def test_a_gguf_is_converted_once_until_it_changes(tmp_path: Path, conversions: 
     gguf.write_text("second!")
     assert sources.resolve(str(gguf)) != copy
     assert len(conversions) == 2
+
+
+def test_ggufs_alike_in_name_size_and_time_are_told_apart(tmp_path: Path, conversions: list[Path]) -> None:
+    """Builders of images set the times of all files alike."""
+    copies = []
+    for folder, weights in (("a", "first"), ("b", "other"), ("c", "first")):
+        gguf = tmp_path / folder / "model.gguf"
+        gguf.parent.mkdir()
+        gguf.write_text(weights)
+        os.utime(gguf, (0, 0))
+        copies.append(sources.resolve(str(gguf)))
+    assert copies[0] != copies[1]
+    assert copies[0] == copies[2]  # the same weights are not converted twice
 
 
 def test_workers_that_start_together_convert_once(tmp_path: Path, conversions: list[Path]) -> None:

@@ -7,17 +7,23 @@ seconds, reading the copy a fraction of one.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import importlib.util
+import json
 import os
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from producer.contract.errors import ModelNotFound
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_DIGEST_CHARS = 32
+_NAMED = 8
+"""Models that an error names."""
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 
 
@@ -69,24 +75,74 @@ def _from_hub(repo_id: str) -> Path:
 
 
 def _loadable(found: Path, source: str) -> Path:
-    """The directory at or below ``found`` that transformers can load."""
-    if found.is_dir():
-        configs = sorted(found.rglob("config.json"), key=lambda file: len(file.parts))
-        for config in configs:
-            if any(config.parent.glob("*.safetensors")):
-                return config.parent
-        ggufs = sorted(found.rglob("*.gguf"))
-        if len(ggufs) == 1:
-            return _converted(ggufs[0])
-        problem = (
-            f"{len(ggufs)} .gguf files in {found}: give the path of one"
-            if ggufs
-            else f"{found} holds no config.json with *.safetensors beside it, and no .gguf file"
+    """The one checkpoint that ``source`` leads to, in a directory that transformers can load.
+
+    The directory itself if it is a checkpoint, or the one that its modules.json names; else the only one below it.
+    """
+    if not found.is_dir():
+        if found.suffix == ".gguf":
+            return _converted(found)
+        raise ModelNotFound(f"source = {source!r}: {found} is neither a directory nor a .gguf file")
+    _refuse_adapters(found, source)
+    if _is_checkpoint(found):
+        return found
+    if (transformer := transformer_dir(found)) is not None and _is_checkpoint(transformer):
+        return transformer
+    checkpoints = [config.parent for config in sorted(found.rglob("config.json")) if _is_checkpoint(config.parent)]
+    candidates = [*checkpoints, *sorted(found.rglob("*.gguf"))]
+    if len(candidates) > 1:
+        names = ", ".join(str(candidate.relative_to(found)) for candidate in candidates[:_NAMED])
+        more = f" and {len(candidates) - _NAMED} more" if len(candidates) > _NAMED else ""
+        raise ModelNotFound(
+            f"source = {source!r}: {found} holds {len(candidates)} models, {names}{more}; give the path of one"
         )
-        raise ModelNotFound(f"source = {source!r}: {problem}")
-    if found.suffix == ".gguf":
-        return _converted(found)
-    raise ModelNotFound(f"source = {source!r}: {found} is neither a directory nor a .gguf file")
+    if not candidates:
+        raise ModelNotFound(
+            f"source = {source!r}: {found} holds no config.json with *.safetensors beside it, and no .gguf file"
+        )
+    return _converted(candidates[0]) if candidates[0].suffix == ".gguf" else candidates[0]
+
+
+def _is_checkpoint(directory: Path) -> bool:
+    """Whether it holds a model's configuration and weights, and not those of a layer behind a model (2_Dense)."""
+    config = directory / "config.json"
+    if not config.is_file() or not any(directory.glob("*.safetensors")):
+        return False
+    fields = read_json(config)
+    return isinstance(fields, dict) and not fields.keys().isdisjoint({"model_type", "architectures"})
+
+
+def _refuse_adapters(found: Path, source: str) -> None:
+    """Refuse adapters, which transformers applies only where peft is installed, and passes over in silence elsewhere.
+
+    Raises:
+        ModelNotFound: naming the adapter.
+    """
+    for config in sorted(found.rglob("adapter_config.json")):
+        raise ModelNotFound(
+            f"source = {source!r}: {config} is an adapter, and adapters are not applied; merge it into its model "
+            "(merge_and_unload of peft) and give the result, or give the path of a model without it"
+        )
+
+
+def transformer_dir(directory: Path) -> Path | None:
+    """Where the modules.json of a sentence-transformers model says that its transformer is; None without one."""
+    modules = read_json(directory / "modules.json") if (directory / "modules.json").exists() else None
+    if isinstance(modules, list) and modules and isinstance(modules[0], dict):
+        return directory / str(modules[0].get("path", ""))
+    return None
+
+
+def read_json(file: Path) -> Any:
+    """What a file of JSON holds.
+
+    Raises:
+        ModelNotFound: naming the file, when it is no JSON.
+    """
+    try:
+        return json.loads(file.read_bytes())
+    except ValueError as error:
+        raise ModelNotFound(f"{file} is no JSON: {error}; copy the model again") from None
 
 
 def cache_dir() -> Path:
@@ -96,8 +152,9 @@ def cache_dir() -> Path:
 
 def _converted(gguf: Path) -> Path:
     """The safetensors copy of a GGUF file, made now if there is none of this very file."""
-    stat = gguf.stat()
-    copy = cache_dir() / f"{gguf.stem}-{stat.st_size}-{stat.st_mtime_ns}"
+    with gguf.open("rb") as file:  # about a second a gigabyte; names, sizes and times of different models may be alike
+        content = hashlib.file_digest(file, "sha256").hexdigest()[:_DIGEST_CHARS]
+    copy = cache_dir() / f"{gguf.stem}-{content}"
     if copy.is_dir():
         return copy
     copy.parent.mkdir(parents=True, exist_ok=True)
