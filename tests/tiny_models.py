@@ -1,4 +1,4 @@
-"""Small encoder models with random weights, for what no package ships: classifiers and rerankers.
+"""Small models with random weights, for what no package ships: classifiers, rerankers, odd checkpoints.
 
 The weights are large, so that outputs differ widely from text to text: with small ones every text would score the same.
 """
@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import atexit
 import functools
+import json
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BertConfig,
     BertForSequenceClassification,
+    LlamaConfig,
+    LlamaForCausalLM,
     RobertaConfig,
     RobertaForSequenceClassification,
 )
@@ -69,6 +73,42 @@ def roberta(labels: int, max_length: int) -> str:
     torch.manual_seed(labels)
     RobertaForSequenceClassification(config).save_pretrained(folder)
     AutoTokenizer.from_pretrained(sources.resolve(TOKENIZER)).save_pretrained(folder)
+    return str(folder)
+
+
+@functools.cache
+def llama(context: int = 256) -> str:
+    """A folder with a Llama of two layers that reads and writes ``context`` tokens, chats too."""
+    folder = _folder()
+    config = LlamaConfig(
+        vocab_size=30522,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        intermediate_size=64,
+        max_position_embeddings=context,
+        initializer_range=0.4,
+        eos_token_id=None,
+    )
+    torch.manual_seed(context)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(sources.resolve(TOKENIZER))
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def changed_copy(source: str, folder: Path, *, config: dict[str, Any] | None = None, weights: Any = None) -> str:
+    """A copy of a model in ``folder``, with keys of config.json changed, and its weights passed through a function."""
+    shutil.copytree(source, folder, dirs_exist_ok=True)
+    if config is not None:
+        file = folder / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | config))
+    if weights is not None:
+        tensors = load_file(folder / "model.safetensors")
+        weights(tensors)
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     return str(folder)
 
 

@@ -8,8 +8,8 @@ import pytest
 from pydantic import BaseModel
 
 from producer.contract.fleet_schema import Model
-from workers.engines import parameters, pretrained
-from workers.engines.encoders import classify, rerank
+from workers.engines import parameters
+from workers.engines.encoders import classify, pretrained, rerank
 from workers.engines.generation import generate
 from workers.engines.openai.options import OpenAIOptions as ServerOptions
 

@@ -179,18 +179,22 @@ def _convert(gguf: Path, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+    from .checkpoint import check_weights
+
     try:
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        model = AutoModelForCausalLM.from_pretrained(
+        model, report = AutoModelForCausalLM.from_pretrained(
             gguf.parent,
             gguf_file=gguf.name,
             quantization_config=GgufConfig(dequantize=True),
             dtype=torch.float32,
+            output_loading_info=True,
         )
     except Exception as error:  # transformers, gguf and safetensors share no other base
         raise ModelNotFound(
             f"{gguf} cannot be converted: {error} Check that the file is whole and of an architecture that "
             "transformers supports, and that gguf and accelerate are installed: pip install 'stoker[worker]'"
         ) from error
+    check_weights(model, report, str(gguf), "its model")  # the copy holds all weights, random ones too
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)

@@ -17,10 +17,10 @@ from producer.contract.errors import InvalidJob
 from producer.contract.job import Item
 
 from ..parameters import RequestParameters
-from ..pretrained import PretrainedEncoder
 from ..protocol import Request
 from ..text import require_text
 from .backlog import Text
+from .pretrained import PretrainedEncoder
 
 
 class ClassifyParameters(RequestParameters):

@@ -10,11 +10,11 @@ from transformers import AutoModel
 
 from producer.contract.errors import InvalidJob
 
-from ..pretrained import PretrainedEncoder
 from ..protocol import Request
 from ..text import require_text
 from .backlog import Text
 from .pooling import Pooling
+from .pretrained import PretrainedEncoder
 
 
 class Embedder(PretrainedEncoder):

@@ -20,10 +20,10 @@ from producer.contract.errors import InvalidJob, ModelNotFound
 from producer.contract.job import Item
 
 from ..parameters import RequestParameters
-from ..pretrained import PretrainedEncoder
 from ..protocol import Request
 from ..text import require_text
 from .backlog import Text
+from .pretrained import PretrainedEncoder
 
 _ALLOWED = '{"query": ..., "documents": [...]}, or {"query": ..., "document": ...}'
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 from transformers.generation.continuous_batching.requests import GenerationOutput
 
 from producer.contract.errors import (
@@ -18,7 +18,6 @@ from producer.contract.errors import (
     InvalidJob,
     JobCancelled,
     JobExpired,
-    ModelNotFound,
     Preempted,
     StokerError,
 )
@@ -26,6 +25,7 @@ from producer.contract.fleet_schema import Model
 from producer.contract.job import explain
 
 from .. import sources
+from ..checkpoint import load_model, load_tokenizer
 from ..mailbox import Cancellation, Mailbox, Withdrawal
 from ..protocol import Outcome, Report, Request
 from ..torch_device import torch_device
@@ -109,13 +109,10 @@ class GenerateEngine:
             ConfigError: when ``memory_gb`` does not hold it.
         """
         model_dir = sources.resolve(self._settings.source)
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(model_dir)
-            model: Any = AutoModelForCausalLM.from_pretrained(
-                model_dir, dtype=self._options.dtype, attn_implementation="sdpa"
-            )
-        except (OSError, ValueError, KeyError) as error:
-            raise ModelNotFound(f"source = {self._settings.source!r}: {model_dir} cannot be loaded: {error}") from error
+        model = load_model(
+            AutoModelForCausalLM, model_dir, self._settings, dtype=self._options.dtype, attn_implementation="sdpa"
+        )
+        tokenizer = load_tokenizer(model_dir, self._settings)
         model = model.to(self._device).eval()
         context = model.config.get_text_config().max_position_embeddings
         self._size = CacheSize.of(model, self._settings, context)

@@ -8,17 +8,17 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from transformers import AutoTokenizer
 
 from producer.contract.errors import ConfigError, ModelNotFound
 from producer.contract.fleet_schema import Model
 from producer.contract.job import explain
 
-from . import sources
-from .encoders.backlog import Features, Text
-from .encoders.micro_batches import OutOfMemory
-from .protocol import Request
-from .torch_device import torch_device
+from .. import sources
+from ..checkpoint import load_model, load_tokenizer
+from ..protocol import Request
+from ..torch_device import torch_device
+from .backlog import Features, Text
+from .micro_batches import OutOfMemory
 
 _NO_LIMIT = 10**20
 """Tokenizers without a limit answer 10**30."""
@@ -75,17 +75,8 @@ class PretrainedEncoder(ABC):
         """
         model_dir = sources.resolve(self._settings.source)
         named = f"source = {self._settings.source!r}: {model_dir}"
-        try:
-            self._tokenizer = AutoTokenizer.from_pretrained(model_dir)
-            model, report = self.kind.from_pretrained(model_dir, dtype=self._options.dtype, output_loading_info=True)
-        except (OSError, ValueError, KeyError) as error:
-            raise ModelNotFound(f"{named} cannot be loaded: {error}") from error
-        # transformers would fill them with random numbers, and say so in a log.
-        if missing := sorted(filter(self._needs, report["missing_keys"])):
-            raise ModelNotFound(
-                f"{named} lacks weights that engine = {self._settings.engine!r} needs: {', '.join(missing[:4])}; "
-                "it was trained for something else"
-            )
+        model = load_model(self.kind, model_dir, self._settings, self._needs, dtype=self._options.dtype)
+        self._tokenizer = load_tokenizer(model_dir, self._settings)
         if self._tokenizer.pad_token is None:
             raise ModelNotFound(f"{named} has a tokenizer without a token for padding, so it cannot be batched")
         self._model = model.to(self._device).eval()

@@ -1,0 +1,116 @@
+"""A model and its tokenizer from a checkpoint, refused unless the weights are those that the model computes with.
+
+transformers fills weights that are missing with random numbers, and leaves out those that it does not expect; it says
+so only in a log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from transformers import AutoTokenizer
+
+from producer.contract.errors import ModelNotFound
+from producer.contract.fleet_schema import Model
+
+_BUFFERS = ("position_ids", "inv_freq", "masked_bias", "attn.bias")
+"""Ends of names of what old versions saved and a model computes anew: positions, and masks of GPT-2."""
+_NAMED = 4
+"""Weights that an error names."""
+
+
+def load_model(
+    kind: Any, model_dir: Path, settings: Model, needs: Callable[[str], bool] = lambda _: True, **options: Any
+) -> Any:
+    """The model in ``model_dir``, on the CPU.
+
+    Args:
+        kind: the class of transformers that loads it.
+        settings: names it in errors.
+        needs: whether the engine computes with a weight of that name.
+        options: for ``from_pretrained``.
+
+    Raises:
+        ModelNotFound: when it cannot be loaded, or model and checkpoint differ in their weights.
+    """
+    named = f"source = {settings.source!r}: {model_dir}"
+    try:
+        # Mismatched sizes are refused here, where they are named; transformers refers to its log.
+        model, report = kind.from_pretrained(
+            model_dir, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        )
+    except Exception as error:  # of transformers, safetensors, json, torch: they share no other base
+        file = _damaged_file(model_dir)
+        where = f"{file} is damaged, copy it again: " if file is not None else ""
+        raise ModelNotFound(f"{named} cannot be loaded: {where}{error}") from error
+    check_weights(model, report, named, f"engine = {settings.engine!r}", needs)
+    return model
+
+
+def load_tokenizer(model_dir: Path, settings: Model) -> Any:
+    """The tokenizer in ``model_dir``.
+
+    Raises:
+        ModelNotFound: when it cannot be loaded.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(model_dir)
+    except Exception as error:  # of transformers, tokenizers, json: they share no other base
+        raise ModelNotFound(
+            f"source = {settings.source!r}: the tokenizer in {model_dir} cannot be loaded: {error}"
+        ) from error
+
+
+def check_weights(
+    model: Any, report: dict[str, Any], named: str, user: str, needs: Callable[[str], bool] = lambda _: True
+) -> None:
+    """Compare a model with the report of its loading. Errors call the checkpoint ``named``, and its ``user`` so.
+
+    Raises:
+        ModelNotFound: naming weights that are missing, have another shape, or belong to layers that the configuration
+            does not tell of.
+    """
+    if missing := sorted(filter(needs, report["missing_keys"])):
+        raise ModelNotFound(
+            f"{named} lacks weights that {user} needs: {_some(missing)}; it was trained for something else, or its "
+            "files are not complete"
+        )
+    if mismatched := sorted(f"{key} {[*held]} instead of {[*made]}" for key, held, made in report["mismatched_keys"]):
+        raise ModelNotFound(f"{named} holds weights of other shapes than its config.json says: {_some(mismatched)}")
+    if stray := sorted(_within(model, report["unexpected_keys"])):
+        raise ModelNotFound(
+            f"{named} holds weights that its config.json does not tell of: {_some(stray)}; copy all of its files again"
+        )
+
+
+def _within(model: Any, keys: Iterable[str]) -> list[str]:
+    """Those that belong to a part that the model has: another layer, say. A head that it lacks is none of its parts."""
+    body = model.base_model
+    prefix = f"{model.base_model_prefix}."
+    in_body = {name for name, _ in body.named_children()}
+    in_model = {name for name, _ in model.named_children()} - {model.base_model_prefix}
+    return [
+        key
+        for key in keys
+        if not key.endswith(_BUFFERS)
+        and (key.removeprefix(prefix).partition(".")[0] in in_body or key.partition(".")[0] in in_model)
+    ]
+
+
+def _damaged_file(model_dir: Path) -> Path | None:
+    """The first file of weights that cannot be read."""
+    for file in sorted(model_dir.glob("*.safetensors")):
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except Exception:  # SafetensorError, and others for a file that is empty
+            return file
+    return None
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
