@@ -54,9 +54,8 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
 
     def __init__(self, *args: Any, app: Any, **kwargs: Any) -> None:
         super().__init__(*args, app=app, **kwargs)
-        self.assignment: Assignment = app.assignment
-        self.engine = self.assignment.engine
-        self.ledger = self.assignment.ledger
+        assignment: Assignment = app.assignment
+        self.assignment, self.engine, self.ledger = assignment, assignment.engine, assignment.ledger
         self.device = DeviceThread(self.engine, self.assignment.model, self.assignment.device)
         self.meter = Meter()
         self.draining = False
