@@ -30,11 +30,13 @@ from .sizing.policy import named
 if TYPE_CHECKING:
     from redis import Redis
 
+    from producer.contract.heartbeat import Heartbeat
     from producer.contract.settings import Settings
     from scheduler.queue_lengths import ModelQueues
 
     from .devices.device import Probe
     from .devices.quarantine import Health
+    from .published_view import Sizes
     from .roster import Worker
     from .sizing.policy import Policy
 
@@ -136,7 +138,8 @@ class Controller:
                 self.sweep(self.settings)
         now = self.clock()
         self._note_ended(now)
-        seen = self._observe(now)
+        beats = heartbeat.read_all(self.redis)
+        seen = self._observe(now, beats)
         decisions = self.reconciler.decide(seen)
         if not self._carry_out(now, decisions):
             return
@@ -145,6 +148,13 @@ class Controller:
             mind = self.reconciler
             view = sizes_view(mind.policy, seen, mind.before, mind.memory, decisions)
             self.journal.wanted(view, self.patience_s)
+            self._calibrate(now, view, beats)
+
+    def _calibrate(self, now: float, view: Sizes, beats: Sequence[Heartbeat]) -> None:
+        """Learn how far estimates are off, from what readers make them from."""
+        for name, wanted in view.models.items():
+            with self._troubles.of(f"{name}'s estimates", "what becomes of them is not learned"):
+                self.foresights.look(now, self.settings, wanted, beats)
 
     def _confirm(self) -> bool:
         leads = self.leader.confirm()
@@ -163,8 +173,7 @@ class Controller:
             return self.journal.recall()
         return {}
 
-    def _observe(self, now: float) -> Observation:
-        beats = heartbeat.read_all(self.redis)
+    def _observe(self, now: float, beats: Sequence[Heartbeat]) -> Observation:
         with self._troubles.of("forgotten workers", "they are not taken back"):
             self.launcher.adopt(beats)
         workers = roster.call(beats, self.launcher.list(), self.host)
@@ -183,9 +192,6 @@ class Controller:
         for name, found in self._queues().items():
             with self._troubles.of(f"{name}'s demand", "it cannot be told: its replicas stay as they are"):
                 demands[name] = self.reconciler.demand(now, self.settings, found, workers, self._measured(name))
-            with self._troubles.of(f"{name}'s estimates", "what becomes of them is not learned"):
-                if name in demands:
-                    self.foresights.look(now, self.settings, found, demands[name], workers)
         return demands
 
     def _queues(self) -> dict[str, ModelQueues]:

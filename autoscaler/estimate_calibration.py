@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from producer.estimates.wait_time import Ahead, Errors, Estimate, Situation, estimate
-
-from .roster import Phase
+from producer.estimates.snapshot import ModelMeasures, Place, replicas_of, snapshot
+from producer.estimates.wait_time import Errors, Estimate, Snapshot, estimate
 
 if TYPE_CHECKING:
+    from producer.contract.heartbeat import Heartbeat
     from producer.contract.settings import Settings
-    from scheduler.queue_lengths import ModelQueues
 
-    from .roster import Worker
+    from .published_view import Wanted
     from .sizing.demand import Demand
 
 
@@ -36,42 +35,36 @@ class EstimateCalibration:
     errors: Errors = field(default_factory=Errors)
     _open: list[OpenEstimate] = field(default_factory=list)
 
-    def look(
-        self, now: float, settings: Settings, queues: ModelQueues, demand: Demand, workers: Sequence[Worker]
-    ) -> bool:
-        """Another look at the queues. Whether anything was learned."""
-        taken = {tier.tier: tier.arrived - tier.length for tier in queues.tiers}
+    def look(self, now: float, settings: Settings, wanted: Wanted, beats: Sequence[Heartbeat]) -> bool:
+        """Another look at the queues. Whether anything was learned.
+
+        Args:
+            wanted: what is published of the model in this round, and so what readers make their estimates from.
+            beats: of workers of any model.
+        """
+        taken = {tier.tier: tier.arrived - tier.queued for tier in wanted.demand.tiers}
         true = [told for told in self._open if taken.get(told.tier, 0) >= told.number]
         for told in true:
             self.errors.started(told.estimate, now - told.at)
         self._open = [told for told in self._open if told not in true]
-        for tier in queues.tiers:
-            if tier.length:
-                found = estimate(situation(now, settings, demand, workers, tier.tier), self.errors.quantiles())
+        for tier in wanted.demand.tiers:
+            if tier.queued:
+                of = last_in_queue(now, settings, wanted, beats, tier.tier)
+                found = estimate(of, self.errors.quantiles())
                 if self.errors.wants(found, now):
                     self._open.append(OpenEstimate(tier.tier, tier.arrived, now, found))
         return bool(true)
 
 
-def situation(now: float, settings: Settings, demand: Demand, workers: Sequence[Worker], tier: str) -> Situation:
-    """What the last job of a tier's queue finds."""
-    own = [worker for worker in workers if worker.model == demand.model and worker.serves]
-    serving = [worker for worker in own if worker.phase is Phase.READY]
-    rate = demand.jobs_per_s
-    running = sum(worker.running for worker in serving) / max(1, len(serving))
-    return Situation(
-        tier=tier,
-        tiers=[
-            Ahead(one.tier, one.target_wait_s, max(0, one.queued - (one.tier == tier)), one.arrivals_per_s)
-            for one in demand.tiers
-        ],
-        ready_in_s=[
-            0.0 if worker.phase is Phase.READY else max(0.1, worker.started_at + demand.load_s - now) for worker in own
-        ],
-        places=settings.models[demand.model].max_concurrency,
-        free=demand.free_slots,
-        left=demand.left * len(serving) if settings.tiers[tier].preemptible else 0,
-        jobs_per_s=rate,
-        load_s=demand.load_s + settings.scaling.interval_s if demand.load_s else 0.0,
-        run_s=demand.run_s or (max(1.0, running) / rate if rate else 0.0),
-    )
+def last_in_queue(now: float, settings: Settings, wanted: Wanted, beats: Sequence[Heartbeat], tier: str) -> Snapshot:
+    """The snapshot for the last job of a tier's queue."""
+    demand = wanted.demand
+    queued = {one.tier: one.queued for one in demand.tiers}
+    place = Place(tier, max(0, queued[tier] - 1), [*queued.values()])
+    return snapshot(now, settings, demand.model, place, replicas_of(demand.model, beats), measures(demand, wanted.hold))
+
+
+def measures(demand: Demand, hold: str) -> ModelMeasures:
+    """What the autoscaler knows of a model, as the builder of snapshots takes it."""
+    arrivals_per_s = {tier.tier: tier.arrivals_per_s for tier in demand.tiers}
+    return ModelMeasures(arrivals_per_s, demand.jobs_per_s, demand.load_s, demand.run_s, hold)

@@ -12,12 +12,11 @@ from .estimate_calibration import EstimateCalibration
 if TYPE_CHECKING:
     from redis import Redis
 
+    from producer.contract.heartbeat import Heartbeat
     from producer.contract.settings import Settings
-    from scheduler.queue_lengths import ModelQueues
 
     from .journal import Journal
-    from .roster import Worker
-    from .sizing.demand import Demand
+    from .published_view import Wanted
 
 
 class Foresights:
@@ -31,16 +30,15 @@ class Foresights:
         """Begin anew, from what is in Redis: somebody else has led meanwhile."""
         self._own.clear()
 
-    def look(
-        self, now: float, settings: Settings, queues: ModelQueues, demand: Demand, workers: Sequence[Worker]
-    ) -> None:
-        """Another look at a model's queues.
+    def look(self, now: float, settings: Settings, wanted: Wanted, beats: Sequence[Heartbeat]) -> None:
+        """Another look at the queues of a model; see :meth:`EstimateCalibration.look`.
 
         Raises:
             redis.RedisError: what was learned could not be read or written.
         """
-        own = self._own.get(queues.model)
+        model = wanted.demand.model
+        own = self._own.get(model)
         if own is None:
-            own = self._own[queues.model] = EstimateCalibration(recall(self._redis, queues.model))
-        if own.look(now, settings, queues, demand, workers):
-            self._journal.learned(queues.model, own.errors)
+            own = self._own[model] = EstimateCalibration(recall(self._redis, model))
+        if own.look(now, settings, wanted, beats):
+            self._journal.learned(model, own.errors)

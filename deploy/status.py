@@ -27,7 +27,7 @@ DECISIONS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class FleetStatus:
     """The fleet at Unix time ``at``. ``redis`` is the broker's URL without its secrets.
 
     ``flower`` and ``gateway`` are the addresses of those when they run here, ``leader`` the autoscaler that leads, each
@@ -49,7 +49,7 @@ class Snapshot:
     strays: list[Stray]
 
 
-def read(redis: Redis, settings: Settings) -> Snapshot:
+def read(redis: Redis, settings: Settings) -> FleetStatus:
     """Look at everything once.
 
     Raises:
@@ -63,7 +63,7 @@ def read(redis: Redis, settings: Settings) -> Snapshot:
         leader, devices, batches, decisions = pipe.execute()
     node = json.loads(devices) if devices else None
     here = {record.name for record in records.read_all(settings.state_dir / "run")}
-    return Snapshot(
+    return FleetStatus(
         at=time.time(),
         redis=shown(settings.redis_url),
         flower=flower.url(settings) if "flower" in here else None,

@@ -61,10 +61,6 @@ class SimulatedFleet:
         )
         return worker, now + load_s
 
-    def load_s(self, model: str) -> float:
-        """How long a worker of the model takes to load, as the fleet file says."""
-        return next(service.load_s for (name, _), service in self._services.items() if name == model)
-
     def end(self, worker: SimulatedWorker, now: float) -> None:
         """The worker is gone, and its device free."""
         del self.workers[worker.name]

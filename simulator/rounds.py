@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from autoscaler.actions.decision import Decision, Drain, Start
+from autoscaler.actions.decision import Decision, Drain, Hold, Start
 from autoscaler.observation import Observation
 from autoscaler.roster import Phase
 from autoscaler.roster import Worker as Seen
@@ -35,10 +35,14 @@ class Rounds:
         self.decisions: list[tuple[float, Decision]] = []
         self.demands: dict[str, Demand] = {}
         """As the last round saw them."""
+        self.holds: dict[str, str] = {}
+        """By model, why the last round started no further replica that was wanted."""
 
     def round(self, now: float) -> None:
         """Observe, decide, act."""
-        for decision in self.reconciler.decide(self._observe(now)):
+        decisions = self.reconciler.decide(self._observe(now))
+        self.holds = {one.model: one.reason for one in decisions if isinstance(one, Hold)}
+        for decision in decisions:
             self._act(now, decision)
 
     def ended_unasked(self, worker: SimulatedWorker, now: float) -> None:

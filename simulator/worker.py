@@ -75,6 +75,11 @@ class SimulatedWorker:
         return self._meter.known
 
     @property
+    def jobs_per_s(self) -> float:
+        """What it was measured to do; 0 until its first request is done."""
+        return self._meter.jobs_per_s
+
+    @property
     def slots(self) -> int:
         """See :func:`scheduler.order.preemption.room`."""
         return 0 if self._service.batches else self.capacity
@@ -177,7 +182,7 @@ class SimulatedWorker:
             draining_since=self.draining_since if draining else None,
             running=len(self._ends),
             free_slots=max(0, self.capacity - len(self._ends)) if phase is Phase.READY else 0,
-            jobs_per_s=self._meter.jobs_per_s,
+            jobs_per_s=self.jobs_per_s,
             load_s=self.load_s,
             batch_size=self._meter.batch_size,
         )  # fmt: skip

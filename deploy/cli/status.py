@@ -21,7 +21,7 @@ from producer.contract.settings import Settings
 from scheduler.queue_lengths import ModelQueues
 
 from ..decision import Decision
-from ..status import Snapshot, read
+from ..status import FleetStatus, read
 from ..strays import Stray
 from . import job as jobs
 from .duration import duration
@@ -81,19 +81,19 @@ def _watch(client: redis.Redis, settings: Settings, as_json: bool) -> None:
             live.update(screen_of(read(client, settings)), refresh=True)
 
 
-def _print(snapshot: Snapshot, as_json: bool) -> None:
+def _print(snapshot: FleetStatus, as_json: bool) -> None:
     if as_json:
         print(json_of(snapshot, indent=2))
     else:
         console.print(screen_of(snapshot))
 
 
-def json_of(snapshot: Snapshot, indent: int | None) -> str:
+def json_of(snapshot: FleetStatus, indent: int | None) -> str:
     """The snapshot as one JSON object, for programs."""
-    return TypeAdapter(Snapshot).dump_json(snapshot, indent=indent).decode()
+    return TypeAdapter(FleetStatus).dump_json(snapshot, indent=indent).decode()
 
 
-def screen_of(snapshot: Snapshot) -> RenderableType:
+def screen_of(snapshot: FleetStatus) -> RenderableType:
     """The snapshot as tables; what needs somebody's attention comes first."""
     parts: list[RenderableType] = [_warning(stray) for stray in snapshot.strays]
     parts += [_queues(snapshot.queues), _workers(snapshot.workers, snapshot.at), _devices(snapshot.devices)]

@@ -15,7 +15,7 @@ from ..contract.heartbeat import Heartbeat
 from ..contract.job import Job
 from ..contract.settings import Settings
 from ..contract.tenants import DEFAULT
-from .snapshot import Place, ask_lengths, learned, lengths, situation
+from .snapshot import Place, ask_lengths, learned, lengths, read_snapshot
 from .wait_time import Estimate, estimate
 
 
@@ -46,7 +46,7 @@ class Arrival:
             return None
         *own, tenants = (count if isinstance(count, int) else 0 for count in counts[:4])
         place = self._place(own, tenants, lengths(counts[4:]))
-        found = situation(sizes, self.settings, self.job.model, place, beats)
+        found = read_snapshot(self.now.timestamp(), sizes, self.settings, self.job.model, place, beats)
         return estimate(found, learned(errors).quantiles())
 
     def _place(self, own: Sequence[int], tenants: int, waiting: Sequence[int]) -> Place:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from ..contract import celery_message, heartbeat, keys
 from ..contract.errors import UnknownTier
 from ..contract.job import Status
 from ..contract.lua import script
-from .snapshot import Place, ask_lengths, learned, lengths, situation
+from .snapshot import Place, ask_lengths, learned, lengths, read_snapshot
 from .wait_time import Errors, Estimate, estimate
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def look(redis: Redis, settings: Settings, job_id: str, model: str | None = None
     for name in [model] if model else settings.models:
         if found := _located(redis, settings, job_id, name, tier):
             sizes = redis.get(keys.sizes())
-            told = estimate(situation(sizes, settings, name, found, beats), recall(redis, name).quantiles())
+            of = read_snapshot(time.time(), sizes, settings, name, found, beats)
+            told = estimate(of, recall(redis, name).quantiles())
             return Waiting(Status.QUEUED, name, found.tier, found.ahead, found.exact, told)
     return Waiting(Status.QUEUED, exact=False)
 

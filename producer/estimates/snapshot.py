@@ -1,26 +1,30 @@
-"""What a job finds, from what Redis says of its model: sizes, heartbeats, lengths of queues."""
+"""The snapshot that an estimate is made from: the queues, replicas and measured rates of a job's model at one moment.
+
+:func:`snapshot` is its only builder. Three adapters feed it: :func:`read_snapshot` from what a client reads in Redis,
+``autoscaler/estimate_calibration.py`` from what the autoscaler has just published, and
+``simulator/results/estimates.py`` from the simulated fleet."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
-from ..contract import keys
+from ..contract import heartbeat, keys
 from ..contract.heartbeat import Heartbeat, WorkerState
 from ..contract.reserved_slots import left_to_others
-from .wait_time import Ahead, Errors, Situation
+from .wait_time import Ahead, Errors, Snapshot
 
 if TYPE_CHECKING:
     from ..contract.settings import Settings
 
-START_S = 1.0
-"""Until the autoscaler has noticed a first job and started a worker."""
+OVERDUE_S = heartbeat.INTERVAL_S
+"""When a replica is expected to be ready that has been loading for longer than was measured: its next heartbeat may say
+so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,49 +80,115 @@ def lengths(replies: Sequence[Any]) -> list[int]:
     ]
 
 
-def situation(sizes: object, settings: Settings, model: str, place: Place, beats: Sequence[Heartbeat]) -> Situation:
-    """What a job at that place finds.
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """A worker of the model that takes jobs, or will once it is ``ready``; one that drains is none.
+
+    ``started_at`` is in seconds by the clock of the snapshot's ``now``; ``jobs_per_s`` is 0 when not measured.
+    """
+
+    ready: bool
+    started_at: float
+    running: int = 0
+    capacity: int = 0
+    jobs_per_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelMeasures:
+    """What the autoscaler knows of a model.
+
+    ``arrivals_per_s`` is by tier; ``jobs_per_s`` is what one replica does, ``load_s`` how long it loads, ``run_s`` how
+    long a job runs, each 0 when not measured. ``hold`` is why no further replica is started, empty if that is not so.
+    """
+
+    arrivals_per_s: Mapping[str, float] = field(default_factory=dict)
+    jobs_per_s: float = 0.0
+    load_s: float = 0.0
+    run_s: float = 0.0
+    hold: str = ""
+
+
+def snapshot(
+    now: float, settings: Settings, model: str, place: Place, replicas: Sequence[Replica], measures: ModelMeasures
+) -> Snapshot:
+    """The snapshot for a job at ``place``.
+
+    Whoever reads estimates and whoever learns how far they are off builds it here: an error that is learned of another
+    snapshot is filed under another kind, or corrects another expectation, than the one that is read.
 
     Args:
-        sizes: what is stored at ``keys.sizes``.
+        now: seconds by any clock.
+        measures: tiers that ``model`` does not have are passed over.
     """
-    wanted = _Wanted()
-    if isinstance(sizes, bytes):
-        with contextlib.suppress(ValidationError):  # of another version: then nothing is known of rates
-            wanted = _Sizes.model_validate_json(sizes).models.get(model, wanted)
-    demand = wanted.demand
-    rates = {rate.tier: rate.arrivals_per_s for rate in demand.tiers}
-    now = time.time()
-    own = [beat for beat in beats if beat.model == model and beat.state is not WorkerState.DRAINING]
-    serving = [beat for beat in own if beat.state is WorkerState.READY]
-    rate = demand.jobs_per_s or max((beat.jobs_per_s for beat in serving), default=0.0)
-    running = sum(len(beat.running) for beat in serving) / max(1, len(serving))
-    return Situation(
+    of = settings.model(model)
+    arrivals_per_s = {tier: measures.arrivals_per_s.get(tier, 0.0) for tier in of.tiers}
+    serving = [replica for replica in replicas if replica.ready]
+    rate = measures.jobs_per_s or _mean([replica.jobs_per_s for replica in serving])
+    running = sum(replica.running for replica in serving) / max(1, len(serving))
+    return Snapshot(
         tier=place.tier,
         tiers=[
             Ahead(
-                each,
-                settings.tiers[each].target_wait_s,
-                place.ahead if each == place.tier else length,
-                rates.get(each, 0.0),
+                tier,
+                settings.tiers[tier].target_wait_s,
+                place.ahead if tier == place.tier else length,
+                arrivals_per_s[tier],
             )
-            for each, length in zip(settings.model(model).tiers, place.lengths, strict=True)
-            if each == place.tier or not place.by_deadline
+            for tier, length in zip(of.tiers, place.lengths, strict=True)
+            if tier == place.tier or not place.by_deadline
         ],
         ready_in_s=[
-            0.0 if beat.state is WorkerState.READY else max(START_S, beat.started_at + demand.load_s - now)
-            for beat in own
+            0.0 if replica.ready else max(OVERDUE_S, replica.started_at + measures.load_s - now) for replica in replicas
         ],
-        places=settings.model(model).max_concurrency,
-        free=sum(max(0, beat.capacity - len(beat.running)) for beat in serving),
-        left=left_to_others(settings, place.tier, settings.model(model).slots, rates) * len(serving),
+        places=of.max_concurrency,
+        free=sum(max(0, replica.capacity - replica.running) for replica in serving),
+        left=left_to_others(settings, place.tier, of.slots, arrivals_per_s) * len(serving),
         jobs_per_s=rate,
-        load_s=demand.load_s + START_S if demand.load_s else 0.0,
-        run_s=demand.run_s or (max(1.0, running) / rate if rate else 0.0),
-        hindrance=wanted.hold,
+        # The autoscaler notices the first job in its next round.
+        load_s=measures.load_s + settings.scaling.interval_s if measures.load_s else 0.0,
+        run_s=measures.run_s or (max(1.0, running) / rate if rate else 0.0),
+        hindrance=measures.hold,
         over_share=place.over_share,
-        batches=not settings.model(model).slots,
+        batches=not of.slots,
     )
+
+
+def replicas_of(model: str, beats: Sequence[Heartbeat]) -> list[Replica]:
+    """The model's replicas, by their heartbeats."""
+    return [
+        Replica(beat.state is WorkerState.READY, beat.started_at, len(beat.running), beat.capacity, beat.jobs_per_s)
+        for beat in beats
+        if beat.model == model and beat.state is not WorkerState.DRAINING
+    ]
+
+
+def published_measures(sizes: object, model: str) -> ModelMeasures:
+    """The model's part of what is stored at ``keys.sizes``; empty when nothing is, or in another version's form."""
+    wanted = _Wanted()
+    if isinstance(sizes, bytes):
+        with contextlib.suppress(ValidationError):
+            wanted = _Sizes.model_validate_json(sizes).models.get(model, wanted)
+    demand = wanted.demand
+    rates = {rate.tier: rate.arrivals_per_s for rate in demand.tiers}
+    return ModelMeasures(rates, demand.jobs_per_s, demand.load_s, demand.run_s, wanted.hold)
+
+
+def read_snapshot(
+    now: float, sizes: object, settings: Settings, model: str, place: Place, beats: Sequence[Heartbeat]
+) -> Snapshot:
+    """The snapshot for a job at ``place``, from what a client reads.
+
+    Args:
+        now: Unix seconds.
+        sizes: what is stored at ``keys.sizes``.
+    """
+    return snapshot(now, settings, model, place, replicas_of(model, beats), published_measures(sizes, model))
+
+
+def _mean(rates: Sequence[float]) -> float:
+    known = [rate for rate in rates if rate > 0]
+    return sum(known) / len(known) if known else 0.0
 
 
 def learned(stored: object) -> Errors:

@@ -59,8 +59,8 @@ class Ahead:
 
 
 @dataclass(frozen=True, slots=True)
-class Situation:
-    """What a job of ``tier`` finds.
+class Snapshot:
+    """What an estimate for a job of ``tier`` is made from (``snapshot.py``).
 
     ``ready_in_s`` has an entry for each replica, 0 for one that serves; ``free`` places are free at those that serve,
     of ``places`` that each has, and ``left`` of these are for other tiers, if its own is preemptible. ``jobs_per_s`` is
@@ -105,8 +105,8 @@ class Estimate:
 
     @property
     def kind(self) -> str:
-        """Those that are wrong for the same causes."""
-        return f"{self.why}, {self.tier}"
+        """The calibration bucket: estimates that are wrong for the same causes, and so learn from each other."""
+        return _kind(self.why, self.tier)
 
 
 @dataclass(slots=True)
@@ -149,7 +149,7 @@ class Errors:
             self.ratios.setdefault(kind, deque(maxlen=LATEST)).append(ratio)
 
 
-def estimate(of: Situation, learned: Mapping[str, Ratios] | None = None) -> Estimate:
+def estimate(of: Snapshot, learned: Mapping[str, Ratios] | None = None) -> Estimate:
     """The estimate for one job.
 
     Args:
@@ -160,10 +160,16 @@ def estimate(of: Situation, learned: Mapping[str, Ratios] | None = None) -> Esti
     starts_s = _starts_s(of)
     # With no rate known, it is not before a replica is ready, and nobody knows by when.
     soonest_s = starts_s if math.isfinite(starts_s) else min(of.ready_in_s, default=of.load_s)
-    kind = f"{why}, {of.tier}"
+    kind = _kind(why, of.tier)
     starts = _interval(starts_s, soonest_s, learned.get(kind, UNTAUGHT))
     ends = _interval(starts_s + of.run_s, soonest_s + of.run_s, learned.get(_end(kind), learned.get(kind, UNTAUGHT)))
     return Estimate(of.tier, starts, ends, why, reason)
+
+
+def _kind(why: Why, tier: str) -> str:
+    """A tenant over its share waits behind others: its estimate differs in the number of these alone. The autoscaler,
+    which learns from whole queues, sees no tenant, and would never fill a bucket for it."""
+    return f"{Why.BEHIND if why is Why.SHARE else why}, {tier}"
 
 
 def _end(kind: str) -> str:
@@ -177,7 +183,7 @@ def _interval(expected: float, soonest: float, ratios: Ratios) -> Interval:
     return Interval(expected, max(0.0, low), max(0.0, high))
 
 
-def _starts_s(of: Situation) -> float:
+def _starts_s(of: Snapshot) -> float:
     """Seconds until as many places came free as there are jobs before this one, and one more."""
     urgent = _urgent(of)
     free = max(0, of.free - of.left)
@@ -202,13 +208,13 @@ def _starts_s(of: Situation) -> float:
     return math.inf
 
 
-def _urgent(of: Situation) -> list[Ahead]:
+def _urgent(of: Snapshot) -> list[Ahead]:
     """The tiers whose jobs go first: its own, and those that may wait for less."""
     target_s = next(tier.target_wait_s for tier in of.tiers if tier.tier == of.tier)
     return [tier for tier in of.tiers if tier.tier == of.tier or tier.target_wait_s < target_s]
 
 
-def _why(of: Situation) -> tuple[Why, str]:
+def _why(of: Snapshot) -> tuple[Why, str]:
     serving = sum(ready_in_s <= 0 for ready_in_s in of.ready_in_s)
     if not of.ready_in_s:
         return Why.NO_WORKER, of.hindrance or "no worker of the model runs yet; the autoscaler starts one"

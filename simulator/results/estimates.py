@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from autoscaler.sizing.demand import Demand
-from producer.contract.reserved_slots import left_to_others
-from producer.estimates.wait_time import Ahead, Errors, Estimate, Situation, estimate
+from autoscaler.estimate_calibration import measures
+from producer.estimates.snapshot import ModelMeasures, Place, Replica, snapshot
+from producer.estimates.wait_time import Errors, Estimate, Snapshot, estimate
 
 if TYPE_CHECKING:
     from ..run import Simulation
-    from ..worker import SimulatedWorker
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,7 @@ class SimulatedEstimates:
     def queued(self, sim: Simulation, request: int, now: float) -> None:
         """A request was queued."""
         errors = self.errors.setdefault(_model(sim, request), Errors())
-        told = RecordedEstimate(request, now, estimate(situation(sim, request, now), errors.quantiles()))
+        told = RecordedEstimate(request, now, estimate(last_in_queue(sim, request, now), errors.quantiles()))
         self.told.append(told)
         if errors.wants(told.estimate, now):
             self._learning[request] = told
@@ -62,36 +61,17 @@ def _model(sim: Simulation, request: int) -> str:
     return sim.trace.models[sim.trace.model[request]]
 
 
-def situation(sim: Simulation, request: int, now: float) -> Situation:
-    """What the last of its queue finds."""
+def last_in_queue(sim: Simulation, request: int, now: float) -> Snapshot:
+    """The snapshot for a request that is the last of its queue."""
     model, trace = sim.trace.model[request], sim.trace
-    name = trace.models[model]
-    demand: Demand | None = sim.rounds.demands.get(name)
-    rates = {tier.tier: tier.arrivals_per_s for tier in demand.tiers} if demand else {}
-    own: list[SimulatedWorker] = [
-        one for one in sim.fleet.workers.values() if one.model == model and one.draining_since > now
+    name, tier = trace.models[model], trace.tiers[trace.tier[request]]
+    demand = sim.rounds.demands.get(name)
+    lengths = dict(zip(trace.tiers, map(len, sim.queues[model].tiers), strict=True))
+    place = Place(tier, lengths[tier] - 1, [lengths.get(each, 0) for each in sim.settings.model(name).tiers])
+    replicas = [
+        Replica(one.ready_at <= now, one.started_at, one.running, one.capacity, one.jobs_per_s)
+        for one in sim.fleet.workers.values()
+        if one.model == model and one.draining_since > now
     ]
-    serving = [one for one in own if one.ready_at <= now]
-    rate = demand.jobs_per_s if demand else 0.0
-    load_s = (demand.load_s if demand else 0.0) or sim.fleet.load_s(name)
-    queues = sim.queues[model]
-    tier = trace.tier[request]
-    return Situation(
-        tier=trace.tiers[tier],
-        tiers=[
-            Ahead(
-                of,
-                sim.settings.tiers[of].target_wait_s,
-                len(queues.tiers[n]) - (n == tier),
-                rates.get(of, 0.0),
-            )
-            for n, of in enumerate(trace.tiers)
-        ],
-        ready_in_s=[0.0 if one.ready_at <= now else max(0.1, one.started_at + load_s - now) for one in own],
-        places=sim.settings.models[name].max_concurrency,
-        free=sum(one.room for one in serving),
-        left=sum(left_to_others(sim.settings, trace.tiers[tier], one.slots, rates) for one in serving),
-        jobs_per_s=rate,
-        load_s=load_s + sim.settings.scaling.interval_s,
-        run_s=demand.run_s if demand else 0.0,
-    )
+    known = measures(demand, sim.rounds.holds.get(name, "")) if demand else ModelMeasures()
+    return snapshot(now, sim.settings, name, place, replicas, known)

@@ -26,7 +26,7 @@ from deploy.cli.duration import duration
 from deploy.cli.status import json_of, screen_of
 from deploy.machine import gateway
 from deploy.machine.server import Server
-from deploy.status import Snapshot, read
+from deploy.status import FleetStatus, read
 from producer import Client
 from producer.contract import heartbeat, keys
 from producer.contract.fleet_schema import Model, Redis
@@ -60,7 +60,7 @@ def beat(**fields: object) -> Heartbeat:
     return Heartbeat.model_validate({"state": WorkerState.READY, **known, **times, **fields})
 
 
-def shown(snapshot: Snapshot) -> str:
+def shown(snapshot: FleetStatus) -> str:
     console = Console(file=io.StringIO(), width=200)
     console.print(screen_of(snapshot))
     assert isinstance(console.file, io.StringIO)

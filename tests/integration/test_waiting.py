@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import redis as redis_py
 
+from autoscaler import roster
+from autoscaler.actions.whatif import OneMore
 from autoscaler.foresights import Foresights
 from autoscaler.journal import Journal
-from autoscaler.roster import Phase, Worker
+from autoscaler.published_view import Sizes, Wanted
 from autoscaler.sizing.demand import assess, watch
 from deploy import acl
 from deploy.cli.job import json_of, text_of
@@ -148,28 +150,38 @@ def test_a_producer_sees_no_queue_and_is_told_of_its_end(own_server: Server, tmp
     admin.close()
 
 
-def test_the_autoscaler_learns_how_far_its_estimates_are_off_and_tells_it(
+def test_the_autoscaler_learns_of_the_estimates_that_are_read_and_corrects_these(
     redis: redis_py.Redis, settings: Settings
 ) -> None:
-    foresights, traffic, now = Foresights(redis, Journal(redis)), None, 1000.0
-    worker = Worker("w", "m", "cpu:0", Phase.READY, True, 0.0, running=4, jobs_per_s=1.0)
+    journal, traffic, now = Journal(redis), None, 1000.0
+    foresights = Foresights(redis, journal)
 
     def look() -> None:
         nonlocal traffic
-        queues = observe(redis, settings)["m"]
+        queues, beats = observe(redis, settings)["m"], heartbeat.read_all(redis)
         traffic = watch(traffic, now, queues)
-        foresights.look(now, settings, queues, assess(now, settings, queues, traffic, [worker], {}), [worker])
+        demand = assess(now, settings, queues, traffic, roster.call(beats, [], "here"), {"jobs_per_s": 1.0})
+        wanted = Wanted(1, "", demand, OneMore(1, "interactive", None))
+        journal.wanted(Sizes(now, "slack", {"m": wanted}), 60)
+        foresights.look(now, settings, wanted, beats)
 
     queue = keys.queue("m", "batch")
-    for _ in range(25):
-        redis.lpush(queue, "job")
-        look()  # foretold: a second
-        now += 3.0
-        redis.delete(queue)
-        redis.hincrby(keys.taken("m"), queue, 1)
-        look()  # it took three
-        now += 10.0
-    learned = queued_job.recall(redis, "m").quantiles()
-    assert learned[f"{Why.FULL}, batch"] == pytest.approx((3.05 / 1.05, 3.05 / 1.05), abs=0.01)
+    beat(redis, running=())
+    with Client(settings) as client:
+        for _ in range(25):
+            job = client.submit("m", "x", tier="batch")
+            look()
+            found = client.waiting(job).estimate
+            assert found is not None
+            assert (found.why, found.starts.expected) == (Why.BATCH, 0)
+            now += 3.0
+            redis.delete(queue)
+            redis.hincrby(keys.taken("m"), queue, 1)
+            look()
+            now += 10.0
+        job = client.submit("m", "x", tier="batch")
+        found = client.waiting(job).estimate
+    assert found is not None
+    assert found.starts.low == found.starts.high == pytest.approx(3.0, abs=0.01)
     redis.set(keys.estimates("m"), "rubbish")
     assert queued_job.recall(redis, "m") == Errors()

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.estimates.wait_time import COVERED, ENOUGH, Ahead, Errors, Situation, Why, estimate
+from producer.estimates.wait_time import COVERED, ENOUGH, Ahead, Errors, Snapshot, Why, estimate
 
-BUSY = Situation(
+BUSY = Snapshot(
     tier="standard",
     tiers=(Ahead("interactive", 1, 0), Ahead("standard", 30, 0), Ahead("batch", 600, 1000)),
     ready_in_s=(0.0, 0.0),
@@ -80,7 +80,7 @@ def test_every_wait_has_its_reason(change: dict[str, object], why: Why, says: st
     free=st.integers(0, 8),
     rate=st.sampled_from([0.0, 0.1, 50.0]),
 )
-def test_whatever_the_situation_the_interval_is_one_and_more_in_front_is_never_sooner(
+def test_whatever_the_snapshot_the_interval_is_one_and_more_in_front_is_never_sooner(
     interactive: int, standard: int, per_s: float, ready_in_s: list[float], free: int, rate: float
 ) -> None:
     of = replace(BUSY, tiers=ahead(interactive, standard, per_s), ready_in_s=ready_in_s, free=free, jobs_per_s=rate)
