@@ -1,4 +1,4 @@
-"""The tables of the fleet file: what each may hold, and what it holds when it says nothing."""
+"""The tables of the fleet file: their keys, types, limits and defaults. ``docs/configuration.md`` is made from this."""
 
 from __future__ import annotations
 
@@ -27,65 +27,77 @@ PolicyName = Literal["slack", "backlog", "forecast", "target-tracking", "thresho
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class Redis(_Table):
-    """Where the queues live. Without a URL, ``stoker up`` runs a server of its own and says where."""
+    """The Redis server that holds the queues."""
 
     url: Annotated[str | None, Field(repr=False)] = None
+    """URL of the server (``redis://``, ``rediss://`` or ``sentinel://``). Default: ``REDIS_URL``, or else the server
+    that ``stoker up`` starts."""
     worker_url: Annotated[str | None, Field(repr=False)] = None
-    """With what the autoscaler's workers connect, when they shall have fewer rights than it; by default its own."""
+    """URL that the autoscaler hands to its workers, for a Redis user with fewer rights. Default: ``url``."""
     sentinel_master: str | None = None
-    """With ``sentinel://HOST:PORT;sentinel://HOST:PORT``: the name of the group whose master is the broker."""
+    """Name of the group whose master is the broker, for a URL ``sentinel://HOST:PORT;sentinel://HOST:PORT``."""
     lease_s: Seconds = 30.0
-    """How long a silent worker keeps its jobs before others get them. Renewed at a third of this."""
+    """Seconds after which the jobs of a silent worker go back to their queues. Renewed at a third of this."""
     max_losses: Annotated[int, Field(ge=1)] = 3
-    """How many workers a job may take down with it before it becomes a dead letter."""
+    """Number of workers that may die while they hold a job before the job becomes a dead letter."""
     result_ttl_s: Seconds = 86_400.0
+    """Seconds for which a result is kept."""
 
 
 class Tier(_Table):
-    """An SLA tier: ``target_wait_s`` is when a job is due, ``weight`` how much a second counts by which it is late."""
+    """An SLA tier: a service class with a target."""
 
     target_wait_s: Seconds
+    """Seconds within which a job should start."""
     weight: Annotated[float, Field(gt=0)]
+    """Urgency of each second by which a job is late, relative to other tiers."""
     preemptible: bool = False
-    """Whether its jobs give their slots to those of other tiers, and begin anew (``scheduler/order/preemption.py``)."""
+    """Whether running jobs of the tier give their slots to other tiers' jobs, and start again later."""
 
 
 class Limits(_Table):
-    """What one job, and one queue, may hold. Anything larger is refused at submission."""
+    """Limits of one job and one queue. Larger jobs are refused at submission."""
 
     max_input_bytes: Annotated[int, Field(ge=1)] = 1_048_576
+    """Largest size of a job's inputs, in bytes of JSON."""
     max_inputs: Annotated[int, Field(ge=1)] = 4096
+    """Largest number of inputs in one job."""
     max_queued: Annotated[int, Field(ge=1)] = 1_000_000
+    """Largest number of jobs in one queue."""
     time_limit_s: Seconds = 600.0
-    """How long a job may take before it fails, from when a worker took it, a wait behind its batch included."""
+    """Seconds from its claim after which a job fails, the wait for its batch included."""
     stall_s: Seconds = 120.0
-    """How long an engine that holds jobs may show no progress before its worker is given up."""
+    """Seconds without progress after which an engine that holds jobs is taken for hung, and its worker replaced."""
     max_retries: Annotated[int, Field(ge=0, le=20)] = 3
-    """How often a job is tried again when the engine failed through no fault of the job."""
+    """Number of retries of a job whose engine failed through no fault of the job."""
 
 
 class Model(_Table):
-    """One model: which engine runs it, where its weights are, and how far it may scale.
-
-    ``source`` is ``package:NAME`` (weights inside an installed Python package), a path, or a hub id.
-    """
+    """One model: its engine, its weights, and how far it scales."""
 
     engine: Literal["embed", "classify", "rerank", "generate", "openai", "echo"]
+    """The engine that runs the model ([engines.md](engines.md))."""
     source: str = ""
+    """The model's files: ``package:NAME`` (inside an installed Python package), a path, or a hub id."""
     tiers: tuple[TierName, ...] = ("interactive", "standard", "batch")
+    """Tiers that the model serves."""
     memory_gb: Gigabytes = 1.0
+    """Device memory that a replica needs, in GB (10^9 bytes)."""
     max_concurrency: Annotated[int, Field(ge=1, le=4096)] = 32
     """Inputs that one worker has on its device at the same time."""
     min_replicas: Annotated[int, Field(ge=0)] = 0
+    """Replicas that are kept running without any demand."""
     max_replicas: Annotated[int, Field(ge=1)] = 1
+    """Most replicas."""
     replicas_per_gpu: Annotated[int, Field(ge=1)] = 1
-    """Its workers that may share one GPU. An engine fills its batches, so that two of them only take turns, unless what
-    they do beside the GPU takes long, as reading text into tokens does."""
+    """Most replicas of the model on one GPU. Each fills its batches, so more than one helps only where much of the work
+    is done beside the GPU, such as tokenising."""
     limits: Limits = Limits()
+    """Limits of jobs and queues."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Handed to the engine as they are; each engine documents its own."""
 
@@ -112,20 +124,25 @@ class Model(_Table):
 
 
 class DeclaredDevice(_Table):
-    """A stand-in for a GPU on a machine without NVML: one slot that one worker may hold."""
+    """A stand-in for a GPU on a machine without NVML: one slot for one worker."""
 
     name: Annotated[str, Field(pattern=DEVICE_NAME)]
+    """``cpu:N`` or ``cuda:N``."""
     memory_gb: Gigabytes = 4.0
+    """Memory that models may take of it, in GB (10^9 bytes)."""
 
 
 class ThresholdSettings(_Table):
-    """The policy ``threshold``: shares of the slots in use beyond which one replica comes or goes, and how long ago the
-    last such step must be."""
+    """Settings of the policy ``threshold``."""
 
     up: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """Share of slots in use above which a replica is added."""
     down: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    """Share of slots in use below which a replica is removed."""
     up_cooldown_s: Annotated[float, Field(ge=0)] = 60.0
+    """Least time between two additions, in seconds."""
     down_cooldown_s: Annotated[float, Field(ge=0)] = 300.0
+    """Least time between two removals, in seconds."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -135,64 +152,69 @@ class ThresholdSettings(_Table):
 
 
 class TargetTrackingSettings(_Table):
-    """The policy ``target-tracking``: the share of the slots in use that is aimed at, and for how long fewer replicas
-    must have been enough."""
+    """Settings of the policy ``target-tracking``."""
 
     utilisation: Annotated[float, Field(gt=0, le=1)] = 0.7
+    """Target for the share of slots in use."""
     down_s: Annotated[float, Field(ge=0)] = 300.0
+    """Seconds for which fewer replicas must have been enough before some are removed."""
 
 
 class Scaling(_Table):
-    """How the autoscaler moves. Up is fast, down is slow."""
+    """How the autoscaler starts and drains workers: up fast, down slowly."""
 
     interval_s: Seconds = 1.0
+    """Seconds between two rounds."""
     up_cooldown_s: Annotated[float, Field(ge=0)] = 3.0
+    """Least time between two starts for a model that has workers, in seconds."""
     idle_s: Annotated[float, Field(ge=0)] = 30.0
-    """How long a worker must have been superfluous before it is drained."""
+    """Seconds for which a worker must have been surplus before it is drained."""
     drain_s: Seconds = 60.0
-    """How long a draining worker may take before its jobs are handed back."""
+    """Seconds that a draining worker may take before its jobs are given back."""
     start_s: Seconds = 300.0
-    """How long a worker may take to load before it is given up."""
+    """Seconds that a worker may take to load before it is replaced."""
     headroom_devices: Annotated[int, Field(ge=0)] = 0
-    """Devices that are kept free for bursts: only a model with jobs waiting in a tier that cannot wait gets them."""
+    """Devices kept free for bursts: only a model with jobs queued in a tier that cannot wait for a load gets them."""
     policy: PolicyName = "slack"
-    """Who says how many replicas a model should have."""
+    """The policy that turns demand into replicas ([scaling.md](scaling.md))."""
     max_step: Annotated[int, Field(ge=1)] = 16
-    """How many replicas of a model are started, or drained, at once at most."""
+    """Most replicas of a model that are started, or drained, in one round."""
     headroom: Annotated[float, Field(ge=0, le=10)] = 0.5
-    """Of ``slack``: how many standard deviations of its forecast's error are kept free for bursts."""
+    """For ``slack``: capacity beyond the forecast, in standard deviations of the forecast's error."""
     keep_loads: Annotated[float, Field(ge=0, le=100)] = 4.0
-    """Of ``slack``: for how many times as long as a replica loads a superfluous one is kept; ``idle_s`` at least."""
+    """For ``slack``: how long a surplus replica is kept, in load times; at least ``idle_s``."""
     threshold: ThresholdSettings = ThresholdSettings()
+    """Settings of the policy ``threshold``."""
     target_tracking: TargetTrackingSettings = TargetTrackingSettings()
+    """Settings of the policy ``target-tracking``."""
 
 
 class Quarantine(_Table):
-    """When a GPU is taken out of use, and how soon it may come back."""
+    """When a GPU is taken out of use, and when it comes back ([devices.md](devices.md))."""
 
     hot_c: Annotated[float, Field(gt=0)] = 85.0
-    """From this temperature on, in degrees Celsius, a GPU throttles, and every worker on it misses its targets."""
+    """Temperature in degrees Celsius from which a GPU counts as hot: it throttles and misses targets."""
     hold_s: Seconds = 30.0
-    """How long a GPU that was hot, lost or unreadable stays out at least; twice as long at each repetition."""
+    """Seconds for which a GPU that was hot, lost or unreadable stays out at least; doubled at each repetition."""
     severe_hold_s: Seconds = 600.0
     """The same after an uncorrectable memory error or an XID error, unless the GPU was reset meanwhile."""
 
 
 class Gateway(_Table):
-    """What the gateway allows. Where it listens is said when it is started."""
+    """Limits of the gateway. Its address is an option of ``stoker gateway``."""
 
     timeout_s: Seconds = 600.0
-    """How long a request may take. The deadline of its job, too: what nobody waits for is not run to its end."""
+    """Seconds that a request may take; also the time to live of its job."""
     max_body_bytes: Annotated[int, Field(ge=1024)] = 4 * 1024 * 1024
-    """The largest request but for uploads, which have a limit of their own."""
+    """Largest body of a request, in bytes. Uploads have a limit of their own."""
     max_tokens: Annotated[int, Field(ge=1)] = 512
-    """The longest answer of a chat that does not say ``max_completion_tokens``."""
+    """Longest answer, in tokens, of a chat that does not set ``max_completion_tokens``."""
     files: str | None = None
-    """Where the files of batches are: a folder, relative to the fleet file, or a URL that fsspec knows, such as
-    ``s3://bucket/batches``. All gateways and batch processes of a fleet need the same. By default in ``state_dir``."""
+    """Store of batch files: a folder, relative to the fleet file, or a URL that fsspec knows, such as
+    ``s3://bucket/batches``; the same for all gateways and batch processes of a fleet. Default: inside ``state_dir``."""
     max_file_bytes: Annotated[int, Field(ge=1024)] = 200 * 1024 * 1024
-    """The largest file that can be uploaded."""
+    """Largest uploaded file, in bytes."""
     max_file_lines: Annotated[int, Field(ge=1)] = 1_000_000
-    """The most requests in one batch."""
+    """Most requests in one batch."""
     webhook_hosts: tuple[str, ...] = ()
-    """Hosts that webhooks may go to though they are private, or speak plain HTTP. Others must be public, with TLS."""
+    """Hosts that webhooks may reach although they are private or speak plain HTTP. Others must be public, with TLS."""

@@ -37,7 +37,13 @@ def _default_tiers() -> dict[str, Tier]:
 class Settings(BaseSettings):
     """The whole configuration. Build it with :meth:`load`."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="STOKER_", env_nested_delimiter="__")
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix="STOKER_",
+        env_nested_delimiter="__",
+        use_attribute_docstrings=True,
+    )
 
     redis: Redis = Redis()
     tiers: dict[TierName, Tier] = Field(default_factory=_default_tiers)
@@ -48,9 +54,9 @@ class Settings(BaseSettings):
     tenants: dict[str, Tenant] = Field(default_factory=dict)
     gateway: Gateway = Gateway()
     simulation: dict[str, Any] = Field(default_factory=dict)
-    """What ``stoker simulate`` supposes of devices and models (``simulator/hardware.py``); nothing else reads it."""
+    """Devices and speeds that ``stoker simulate`` assumes ([simulator.md](simulator.md)); nothing else reads it."""
     state_dir: Path = Path(".stoker")
-    """Logs, process records and the embedded server's data; relative to the fleet file."""
+    """Folder of logs, process records and the embedded server's data, relative to the fleet file."""
 
     @classmethod
     def settings_customise_sources(

@@ -20,19 +20,18 @@ OTHERS = "*"
 
 
 class Tenant(BaseModel):
-    """A tenant's share and quotas. Each quota counts within one model; without one there is no limit."""
+    """A tenant's share and quotas. Each quota counts within one model; by default there is none."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     weight: Annotated[float, Field(gt=0)] = 1.0
-    """While others wait too: its share of a queue's tokens is its weight over the weights of all that wait."""
+    """Share of a queue's tokens relative to the other tenants that have jobs waiting in it."""
     max_queued: Annotated[int, Field(ge=1)] | None = None
-    """Most jobs in one queue. More are refused at submission."""
+    """Most jobs in one queue; more are refused at submission."""
     max_in_flight: Annotated[int, Field(ge=1)] | None = None
-    """Most jobs that workers hold. More wait, and others go on."""
+    """Most jobs held by workers; more stay queued, and other tenants' jobs go first."""
     tokens_per_minute: Annotated[float, Field(gt=0)] | None = None
-    """As above, in tokens as fairness counts them (``scheduler/order/fairness.py``); a minute's worth may be used at
-    once."""
+    """Most tokens a minute, as fairness counts them; a minute's worth may be used at once."""
 
     @property
     def limited(self) -> bool:
