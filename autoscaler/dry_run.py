@@ -63,9 +63,9 @@ class DryRunLauncher(LocalLauncher):
     def list(self) -> Sequence[Launched]:
         """The workers whose processes live."""
         return [
-            Launched(one.name, one.model, one.device, one.pid, one.created_at, one.draining_since)
+            Launched(one.name, one.model, one.device, one.pid, time.time() - one.identity.age_s, one.draining_since)
             for one in records.read_all(self.run_dir)
-            if one.launched_by == self.id
+            if one.role == "worker"
         ]
 
     def ended(self) -> Sequence[Ended]:

@@ -32,7 +32,7 @@ class DeviceThread:
     def __init__(self, engine: Engine, model: str, name: str) -> None:
         self.engine = engine
         self.ready_at: float | None = None
-        """Since when the model is loaded, in Unix seconds."""
+        """Since when the model is loaded, in seconds of the monotonic clock."""
         self.lost = False
         self._model = model
         self._name = name
@@ -95,7 +95,7 @@ class DeviceThread:
             logger.critical("model %s could not be loaded: %s", self._model, error, exc_info=not told)
             state.should_stop = EXIT_LOAD_FAILED
             return
-        self.ready_at = time.time()
+        self.ready_at = time.monotonic()
         logger.info("model %s is ready on %s", self._model, self._name)
         self.tell([])  # there is room now
         try:

@@ -7,11 +7,11 @@ import os
 import socket
 import time
 
-import psutil
 import redis
 
 from producer.contract import heartbeat, keys
 from producer.contract.heartbeat import Heartbeat, WorkerState
+from producer.contract.process_identity import of_process
 
 from .app import WorkerApp
 from .pool import EnginePool
@@ -24,7 +24,8 @@ class Heart:
         self._app = app
         self._redis = client
         self._launched_by = launched_by
-        self._created_at = psutil.Process().create_time()
+        self._identity = of_process(os.getpid())
+        self._created_at = time.time() - self._identity.age_s
         self._last: tuple[float, float] | None = None
         self._load_told = False
         self._knows = False
@@ -58,7 +59,8 @@ class Heart:
 
     def _describe(self, pool: EnginePool | None) -> Heartbeat:
         assignment = self._app.assignment
-        now = time.time()
+        # Every beat reckons its times back from now, so that a clock that was set meanwhile makes none of them longer.
+        now, ticking = time.time(), time.monotonic()
         about = {
             "name": assignment.name,
             "model": assignment.model,
@@ -66,25 +68,28 @@ class Heart:
             "device_type": assignment.device_type,
             "host": socket.gethostname(),
             "pid": os.getpid(),
+            "machine": self._identity.machine,
+            "pid_started_ticks": self._identity.started_ticks,
             "pid_created_at": self._created_at,
             "launched_by": self._launched_by,
-            "started_at": self._created_at,
+            "started_at": now - self._identity.age_s,
             "beat_at": now,
         }
         if pool is None:
             return Heartbeat(state=WorkerState.LOADING, **about)
         rate, batch_size, busy_s = pool.meter.read()
-        last_at, last_busy = self._last or (now, busy_s)
-        self._last = (now, busy_s)
+        last_at, last_busy = self._last or (ticking, busy_s)
+        self._last = (ticking, busy_s)
+        ready = pool.device.ready_at
         return Heartbeat(
             state=_state(pool),
-            ready_at=pool.device.ready_at,
+            ready_at=None if ready is None else now - (ticking - ready),
             capacity=pool.capacity,
             running=tuple(map(heartbeat.mark, pool.running_jobs)),
             jobs_done=pool.meter.jobs_done,
             jobs_per_s=rate,
             batch_size=batch_size,
-            busy=min(1.0, (busy_s - last_busy) / (now - last_at)) if now > last_at else 0.0,
+            busy=min(1.0, (busy_s - last_busy) / (ticking - last_at)) if ticking > last_at else 0.0,
             **about,
         )
 

@@ -9,7 +9,6 @@ import os
 import re
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from producer.contract.heartbeat import WorkerState
+from producer.contract.process_identity import this_machine
 
 from . import records
 from .protocol import Ended, Launched, LaunchError, Placement
@@ -54,9 +54,9 @@ class LocalLauncher:
         self.log_dir = state_dir / "logs"
         self.env = dict(env)
         self.command = tuple(command)
-        # Two fleets on one machine must not take each other's workers for their own.
-        place = hashlib.sha256(str(state_dir.absolute()).encode()).hexdigest()[:8]
-        self._id = f"local:{socket.gethostname()}:{place}"
+        # Two fleets on one machine must not take each other's workers for their own. A host's name may change.
+        place = f"{this_machine()}:{state_dir.absolute()}"
+        self._id = f"local:{hashlib.sha256(place.encode()).hexdigest()[:16]}"
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._ended: list[Ended] = []
 
@@ -80,7 +80,6 @@ class LocalLauncher:
             records.of_process(child.pid, "worker", name),
             model=placement.model,
             device=placement.device,
-            launched_by=self.id,
         )
         try:
             records.write(self.run_dir, record)
@@ -124,13 +123,19 @@ class LocalLauncher:
         A heartbeat is somebody's word, and what has a record may be killed: the process itself must say that it
         is our worker of that name.
         """
-        here = socket.gethostname()
-        ours = [beat for beat in beats if beat.launched_by == self.id and beat.host == here]
+        ours = [beat for beat in beats if beat.launched_by == self.id]
         known = {record.name for record in records.read(self.run_dir)} if ours else set()
         for beat in ours:
             drains = time.time() if beat.state is WorkerState.DRAINING else None
             record = records.Record(
-                "worker", beat.name, beat.pid, beat.pid_created_at, beat.model, beat.device, self.id, drains
+                "worker",
+                beat.name,
+                beat.pid,
+                beat.machine,
+                beat.pid_started_ticks,
+                beat.model,
+                beat.device,
+                drains,
             )
             if beat.name not in known and records.started_as(record, *self._marks(beat.name)):
                 records.write(self.run_dir, record)
@@ -157,7 +162,7 @@ class LocalLauncher:
                         record.model,
                         record.device,
                         record.pid,
-                        record.created_at,
+                        time.time() - record.identity.age_s,
                         record.draining_since,
                     )
                 )
@@ -172,7 +177,7 @@ class LocalLauncher:
         return ended
 
     def _workers(self) -> Sequence[records.Record]:
-        return [record for record in records.read(self.run_dir) if record.launched_by == self.id]
+        return [record for record in records.read(self.run_dir) if record.role == "worker"]
 
     def _bury(self, record: records.Record) -> None:
         records.remove(self.run_dir, record.name)
@@ -186,7 +191,7 @@ class LocalLauncher:
                 record.name,
                 record.model,
                 asked=record.draining_since is not None,
-                lived_s=max(0.0, time.time() - record.created_at),
+                lived_s=record.identity.age_s,
                 cause=f"{how}: {words}" if words else how,
             )
         )

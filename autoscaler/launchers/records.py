@@ -1,6 +1,7 @@
 """Process records: one JSON file per process, so that it can be found and stopped without Redis or a parent.
 
-A process is known by its pid *and* its creation time: a pid alone may have been given to somebody else.
+A process is known by its pid, the boot and the ticks since then: a pid alone may have been given to another process,
+and a time of creation moves with the clock.
 """
 
 from __future__ import annotations
@@ -14,31 +15,40 @@ from pathlib import Path
 
 import psutil
 
-CLOCK_SLACK_S = 2.0
-"""A creation time is counted from boot, and the boot time moves a little when the clock is set."""
+from producer.contract import process_identity
+from producer.contract.process_identity import ProcessIdentity
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One process. Times are Unix seconds. ``role`` is ``worker``, or whatever else its starter runs."""
+    """One process. ``role`` is ``worker``, or whatever else its starter runs; ``draining_since`` is in Unix seconds.
+
+    ``pid``, ``machine`` and ``started_ticks`` are its identity.
+    """
 
     role: str
     name: str
     pid: int
-    created_at: float
+    machine: str
+    started_ticks: int
     model: str = ""
     device: str = ""
-    launched_by: str = ""
     draining_since: float | None = None
+
+    @property
+    def identity(self) -> ProcessIdentity:
+        """Which process is meant."""
+        return ProcessIdentity(self.pid, self.machine, self.started_ticks)
 
 
 def of_process(pid: int, role: str, name: str) -> Record:
     """The record of a process; of our own child also after its end, until it is waited for.
 
     Raises:
-        psutil.NoSuchProcess: when there is no such process any more.
+        ProcessLookupError: when there is no such process any more.
     """
-    return Record(role, name, pid, psutil.Process(pid).create_time())
+    identity = process_identity.of_process(pid)
+    return Record(role, name, pid, identity.machine, identity.started_ticks)
 
 
 def write(run_dir: Path, record: Record) -> None:
@@ -73,7 +83,7 @@ def remove(run_dir: Path, name: str) -> None:
 
 def alive(record: Record) -> bool:
     """Whether this very process still runs. A zombie does not."""
-    return _process(record) is not None
+    return record.identity.lives
 
 
 def started_as(record: Record, *arguments: str) -> bool:
@@ -118,8 +128,6 @@ def terminate(record: Record, grace_s: float) -> None:
 
 def _process(record: Record) -> psutil.Process | None:
     try:
-        process = psutil.Process(record.pid)
-        same = abs(process.create_time() - record.created_at) < CLOCK_SLACK_S
-        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+        return psutil.Process(record.pid) if alive(record) else None
     except psutil.NoSuchProcess:
         return None

@@ -46,8 +46,11 @@ class Heartbeat(BaseModel):
     """What devices of the same speed have in common: ``cpu``, or a GPU's product name; empty when not known."""
     host: str
     pid: int
-    pid_created_at: float
-    """Creation time of the process, so that a pid used again is not taken for this worker."""
+    machine: str = ""
+    pid_started_ticks: int = 0
+    """With the pid, which process it is, whatever the clock and the host's name (``process_identity.py``)."""
+    pid_created_at: float = 0.0
+    """When the process was created, by the clock of that moment: for readers of earlier versions."""
     launched_by: str = ""
     """The autoscaler's launcher that started it; empty for one started by hand."""
     state: WorkerState

@@ -23,6 +23,7 @@ from autoscaler.launchers.protocol import LaunchError, Placement
 from producer.contract import keys
 from producer.contract.fleet_schema import DeclaredDevice, Model, Scaling
 from producer.contract.heartbeat import Heartbeat, WorkerState
+from producer.contract.process_identity import of_process
 from producer.contract.settings import Settings
 
 PLACE = Placement("m", "cpu:0", "cpu")
@@ -187,7 +188,7 @@ def test_a_pid_used_again_is_neither_taken_for_a_worker_nor_signalled(ground: Gr
     somebody = subprocess.Popen([sys.executable, "-c", SLEEP], stdout=subprocess.DEVNULL)
     try:
         record = replace(ground.record(name), pid=somebody.pid)
-        record = replace(record, created_at=psutil.Process(somebody.pid).create_time() - 3600)
+        record = replace(record, started_ticks=of_process(somebody.pid).started_ticks - 1)
         records.write(ground.state_dir / "run", record)
         for signum in (signal.SIGTERM, signal.SIGKILL):
             assert not records.send(record, signum)
@@ -204,7 +205,7 @@ def test_a_pid_used_again_is_neither_taken_for_a_worker_nor_signalled(ground: Gr
 def test_records_of_others_are_left_alone(ground: Ground) -> None:
     launcher, name = ground.start()
     run_dir = ground.state_dir / "run"
-    server = replace(ground.record(name), role="server", name="server", launched_by="")
+    server = replace(ground.record(name), role="server", name="server")
     records.write(run_dir, server)
     (run_dir / "broken.json").write_text("{")
     (run_dir / "strange.json").write_text('{"a": 1}')
@@ -224,9 +225,9 @@ def test_terminate_waits_and_kills_what_does_not_end(ground: Ground) -> None:
 def beat(launcher: LocalLauncher, record: records.Record, **fields: object) -> Heartbeat:
     """What the worker of a record says of itself."""
     about = {"name": record.name, "model": record.model, "device": record.device, "pid": record.pid}
-    origin = {"pid_created_at": record.created_at, "launched_by": launcher.id, "host": socket.gethostname()}
-    times = {"started_at": record.created_at, "beat_at": time.time()}
-    return Heartbeat.model_validate({"state": WorkerState.READY, **about, **origin, **times, **fields})
+    origin = {"machine": record.machine, "pid_started_ticks": record.started_ticks, "launched_by": launcher.id}
+    more = {"host": "here", "started_at": time.time(), "beat_at": time.time(), "state": WorkerState.READY}
+    return Heartbeat.model_validate({**about, **origin, **more, **fields})
 
 
 def test_a_worker_whose_record_was_never_written_is_adopted_and_can_be_drained(ground: Ground) -> None:
@@ -256,14 +257,28 @@ def test_one_that_is_adopted_while_it_drains_has_been_asked_to(ground: Ground) -
     assert ground.record(name).draining_since is not None
 
 
+def test_workers_stay_ours_when_the_host_gets_another_name(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    launcher, name = ground.start()
+    _, forgotten = ground.start()
+    record = ground.record(forgotten)
+    records.remove(ground.state_dir / "run", forgotten)
+    told = beat(launcher, record)
+    monkeypatch.setattr(socket, "gethostname", lambda: "renamed")
+    successor = ground.launcher()
+    successor.adopt([told])
+    assert {one.name for one in successor.list()} == {name, forgotten}
+    successor.drain(name, 60)
+    until(lambda: [one.name for one in successor.list()] == [forgotten], "the drain")
+
+
 @pytest.mark.parametrize(
     "fields",
     [
         {"launched_by": ""},
         {"launched_by": "local:elsewhere:00000000"},
-        {"host": "elsewhere"},
-        {"pid_created_at": 1.0},
-        {"pid": os.getpid(), "pid_created_at": psutil.Process().create_time()},  # alive, and no worker at all
+        {"machine": "another boot"},
+        {"pid_started_ticks": 1},
+        {"pid": os.getpid(), "pid_started_ticks": of_process(os.getpid()).started_ticks},  # alive, and no worker at all
         {"name": "another-name"},
         {"name": "../../escaped"},
     ],

@@ -90,7 +90,7 @@ def test_what_does_not_end_in_time_is_killed_and_said(settings: Settings, spawn:
 def test_a_process_that_has_our_pid_but_is_not_ours_is_left_alone(settings: Settings, spawn: Spawn) -> None:
     other = spawn()
     ours = record(settings, other, "worker")
-    records.write(settings.state_dir / "run", replace(ours, created_at=ours.created_at - 100))
+    records.write(settings.state_dir / "run", replace(ours, started_ticks=ours.started_ticks - 1))
     assert stop_all(settings, lambda _: None, GRACE) == 0
     assert other.poll() is None
     assert not (settings.state_dir / "run").exists()

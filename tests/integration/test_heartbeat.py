@@ -3,6 +3,7 @@
 import logging
 import socket
 import time
+from types import SimpleNamespace
 
 import pytest
 import redis as redis_py
@@ -10,6 +11,7 @@ import redis as redis_py
 from deploy.machine.server import Server
 from producer.contract import heartbeat, keys
 from producer.contract.heartbeat import Heartbeat, WorkerState
+from workers.heartbeats import Heart
 
 
 def beat(name: str, **fields: object) -> Heartbeat:
@@ -74,3 +76,24 @@ def test_who_may_only_read_still_reads(redis: redis_py.Redis, server: Server) ->
         assert names(onlooker) == ["a"]
     redis.acl_deluser("onlooker")
     assert redis.zscore(keys.workers(), "gone") is not None
+
+
+def test_a_clock_that_is_set_while_a_model_loads_makes_no_load_longer(
+    redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device, meter = SimpleNamespace(ready_at=None), SimpleNamespace(read=lambda: (0.0, 0.0, 0.0), jobs_done=0)
+    learned = SimpleNamespace(load=lambda _: None, save=lambda _: None)
+    pool = SimpleNamespace(device=device, meter=meter, holding=learned, draining=False, capacity=1, running_jobs=())
+    assignment = SimpleNamespace(name="w", model="m", device="cpu:0", device_type="cpu")
+    heart = Heart(SimpleNamespace(engine_pool=pool, assignment=assignment), redis, "")  # type: ignore[arg-type]
+    heart.beat()
+    (loading,) = heartbeat.read_all(redis)
+    stepped = time.time
+    monkeypatch.setattr(time, "time", lambda: stepped() + 3600)
+    device.ready_at = time.monotonic()
+    heart.beat()
+    (ready,) = heartbeat.read_all(redis)
+    assert ready.ready_at is not None
+    assert 0 < ready.ready_at - ready.started_at < 600
+    assert ready.started_at - loading.started_at == pytest.approx(3600, abs=60)
+    assert 0 < float(redis.hget(keys.throughput("m"), "load_s") or 0) < 600
