@@ -16,6 +16,7 @@ from pathlib import Path
 from producer.contract.connection import connect
 from producer.contract.errors import ConfigError
 
+from .clock_steps import ClockSteps
 from .controller import Controller
 from .devices.nvml import choose_probe
 from .dry_run import DryRunJournal, DryRunLauncher, NoLease
@@ -57,7 +58,8 @@ def _controller(fleet: FleetFile, path: Path, *, dry: bool) -> Controller:
     redis = connect(settings, socket_timeout=5, socket_connect_timeout=2)
     if not dry:
         launcher = LocalLauncher(settings.state_dir, env)
-        return Controller(settings, redis, probe, launcher, Sweep(redis), reread=fleet.again)
+        sweep, steps = Sweep(redis), ClockSteps()
+        return Controller(settings, redis, probe, launcher, sweep, reread=fleet.again, stepped_s=steps)
     print("A dry run: nothing is started, drained or written. Ctrl-C ends it.", flush=True)
     told = DryRunJournal(redis, partial(print, flush=True))
     onlooker, lease = DryRunLauncher(settings.state_dir, env), NoLease(redis, 0)

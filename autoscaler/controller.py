@@ -56,6 +56,7 @@ class Controller:
         policy: how many replicas every model should have; by default the one that the settings name.
         leader: the lease; by default the fleet's.
         journal: what is told, and to whom; by default to Redis.
+        stepped_s: by how many seconds ``clock`` was set since this was last asked.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Controller:
         policy: Policy | None = None,
         leader: Leader | None = None,
         journal: Journal | None = None,
+        stepped_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.settings = settings
         self.redis = redis
@@ -78,6 +80,7 @@ class Controller:
         self.sweep = sweep
         self.clock = clock
         self.reread = reread
+        self.stepped_s = stepped_s
         self.leader = leader or Leader(redis, self.patience_s)
         self.journal = journal or Journal(redis)
         self.host = socket.gethostname()
@@ -136,6 +139,10 @@ class Controller:
             # First, and by itself: whatever else goes wrong, lost jobs are taken back.
             with self._troubles.of("the sweep", "jobs of lost workers are not taken back"):
                 self.sweep(self.settings)
+        if step_s := self.stepped_s():
+            log.warning("the clock was set by %+.0f s: what was measured by it is forgotten", step_s)
+            self.reconciler.clock_set(step_s)
+            self.foresights.forget()
         now = self.clock()
         self._note_ended(now)
         beats = heartbeat.read_all(self.redis)

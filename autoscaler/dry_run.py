@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 
 from .journal import Journal
 from .launchers import records
-from .launchers.local import LocalLauncher
-from .launchers.protocol import Launched
+from .launchers.local import LocalLauncher, launched
 from .leader import Leader
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
     from .actions.decision import Drain, Inputs, Start
     from .devices.quarantine import Health
-    from .launchers.protocol import Ended, Placement
+    from .launchers.protocol import Ended, Launched, Placement
 
 AGAIN_AFTER_S = 60.0
 """What would be done is never done, and so decided in every round. It is told again when it was not for so long."""
@@ -62,11 +61,7 @@ class DryRunLauncher(LocalLauncher):
 
     def list(self) -> Sequence[Launched]:
         """The workers whose processes live."""
-        return [
-            Launched(one.name, one.model, one.device, one.pid, time.time() - one.identity.age_s, one.draining_since)
-            for one in records.read_all(self.run_dir)
-            if one.role == "worker"
-        ]
+        return [launched(one) for one in records.read_all(self.run_dir) if one.role == "worker"]
 
     def ended(self) -> Sequence[Ended]:
         """Those are for the fleet's own autoscaler to bury."""

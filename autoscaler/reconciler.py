@@ -49,6 +49,13 @@ class Reconciler:
         """
         self._memory, self._traffic, self.health = Memory(), {}, health
 
+    def clock_set(self, step_s: float) -> None:
+        """The clock that ``now`` is read from was set: forget what was measured by it, keep what is out of use, and how
+        long still."""
+        failures = {name: one.moved(step_s) for name, one in self._memory.failures.items()}
+        self._memory, self._traffic = Memory(failures=failures), {}
+        self.health = {name: one.moved(step_s) for name, one in self.health.items()}
+
     def pardon(self, health: Mapping[str, Health]) -> None:
         """Take somebody's word that these devices are well."""
         self.health = {**self.health, **health}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 FIRST_S = 1.0
 LONGEST_S = 300.0
@@ -24,6 +24,10 @@ class Backoff:
         times = "once" if self.failures == 1 else f"{self.failures} times in a row"
         pause = pause_s(self.failures)
         return f"a worker ended unasked {times}; next start after {pause:g} s. Last: {self.cause}"
+
+    def moved(self, step_s: float) -> Backoff:
+        """The same after a step of the clock that its time was read from."""
+        return replace(self, until=self.until + step_s)
 
 
 def after(before: Backoff | None, now: float, lived_s: float, cause: str, served: bool = False) -> Backoff:

@@ -75,6 +75,11 @@ class Health:
         so. If it is not well, the next look finds out."""
         return Health(ecc_errors=self.ecc_errors, uuid=self.uuid)
 
+    def moved(self, step_s: float) -> Health:
+        """The same after a step of the clock that its times were read from."""
+        times = {name: getattr(self, name) for name in ("since", "until", "released_at")}
+        return replace(self, **{name: at + step_s for name, at in times.items() if at})
+
 
 WELL = Health()
 

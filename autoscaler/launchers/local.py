@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from producer.contract.heartbeat import WorkerState
-from producer.contract.process_identity import this_machine
+from producer.contract.process_identity import since_boot_s, this_machine
 
 from . import records
 from .protocol import Ended, Launched, LaunchError, Placement
@@ -126,7 +126,7 @@ class LocalLauncher:
         ours = [beat for beat in beats if beat.launched_by == self.id]
         known = {record.name for record in records.read(self.run_dir)} if ours else set()
         for beat in ours:
-            drains = time.time() if beat.state is WorkerState.DRAINING else None
+            drains = since_boot_s() if beat.state is WorkerState.DRAINING else None
             record = records.Record(
                 "worker",
                 beat.name,
@@ -148,7 +148,7 @@ class LocalLauncher:
                 continue
             if grace_s > 0 and record.draining_since is None:
                 # Written first: a worker that ends before its record says why would pass for a lost one.
-                records.write(self.run_dir, replace(record, draining_since=time.time()))
+                records.write(self.run_dir, replace(record, draining_since=since_boot_s()))
             records.send(record, signal.SIGTERM if grace_s > 0 else signal.SIGKILL)
 
     def list(self) -> Sequence[Launched]:
@@ -156,16 +156,7 @@ class LocalLauncher:
         living = []
         for record in self._workers():
             if records.alive(record):
-                living.append(
-                    Launched(
-                        record.name,
-                        record.model,
-                        record.device,
-                        record.pid,
-                        time.time() - record.identity.age_s,
-                        record.draining_since,
-                    )
-                )
+                living.append(launched(record))
             else:
                 self._bury(record)
         return living
@@ -198,6 +189,13 @@ class LocalLauncher:
 
     def _log(self, name: str) -> Path:
         return self.log_dir / f"{name}.log"
+
+
+def launched(record: records.Record) -> Launched:
+    """What a record says, in Unix seconds of this moment."""
+    now = time.time()
+    drains = None if record.draining_since is None else now - (since_boot_s() - record.draining_since)
+    return Launched(record.name, record.model, record.device, record.pid, now - record.identity.age_s, drains)
 
 
 def device_env(placement: Placement) -> dict[str, str]:

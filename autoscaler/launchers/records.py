@@ -21,7 +21,8 @@ from producer.contract.process_identity import ProcessIdentity
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One process. ``role`` is ``worker``, or whatever else its starter runs; ``draining_since`` is in Unix seconds.
+    """One process. ``role`` is ``worker``, or whatever else its starter runs; ``draining_since`` is in seconds since
+    the boot, as the wall clock may be set.
 
     ``pid``, ``machine`` and ``started_ticks`` are its identity.
     """

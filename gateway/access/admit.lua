@@ -16,7 +16,9 @@ end
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + clock[2] / 1000
 local each = 60000 / rate
-local full = math.max(now, tonumber(redis.call('GET', KEYS[2]) or 0)) + each
+local before = tonumber(redis.call('GET', KEYS[2]) or 0)
+if before > now + 60000 then before = now end -- the clock was set back
+local full = math.max(now, before) + each
 if full - now > 60000.5 then
   return {found, made, math.ceil(full - now - 60000)}
 end

@@ -43,7 +43,7 @@ class ProcessIdentity:
     @property
     def age_s(self) -> float:
         """Seconds since it was started, whatever the clock was set to meanwhile. 0 for one of another boot."""
-        return max(0.0, _since_boot_s() - self.started_ticks / TICKS_PER_S) if self.machine == this_machine() else 0.0
+        return max(0.0, since_boot_s() - self.started_ticks / TICKS_PER_S) if self.machine == this_machine() else 0.0
 
 
 def of_process(pid: int) -> ProcessIdentity:
@@ -86,6 +86,6 @@ def _look_without_proc(pid: int) -> tuple[int, bool]:
         raise ProcessLookupError(f"no process has the pid {pid}") from None
 
 
-def _since_boot_s() -> float:
-    """Seconds of the clock that starts of processes are counted by."""
+def since_boot_s() -> float:
+    """Seconds of the clock by which starts of processes are counted: since the boot; without a /proc, since 1970."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if BOOT_ID.exists() else time.time()

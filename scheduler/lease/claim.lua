@@ -48,10 +48,10 @@ if answer[3] > 0 then
   return answer
 end
 
--- Since when, in a hash, by the clock of the server; from now on, if it says nothing.
+-- Since when, in a hash, by the clock of the server; from now on, if it says nothing, or the clock was set back since.
 local function since(hash, queue)
   local at = redis.call('HGET', hash, queue)
-  if at then return tonumber(at) end
+  if at and tonumber(at) <= now then return tonumber(at) end
   redis.call('HSET', hash, queue, string.format('%.6f', now))
   return now
 end

@@ -18,7 +18,8 @@ from ..order import fairness
 from ..order.preemption import Room
 from ..order.priority import rank
 from ..window.window import HoldLimits, no_hold
-from .retry_backoff import delays
+from .retry_backoff import LONGEST_S, delays
+from .server_clock import ServerClock
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -94,6 +95,7 @@ class Queue:
         self.redis = redis
         self.model = model
         self.lease_s = settings.redis.lease_s
+        self._server_clock = ServerClock(redis)
         self._max_losses = settings.redis.max_losses
         self.suspect_at = max(1, self._max_losses - 1)
         """Losses after which a job is run alone: the last chance before it becomes a dead letter."""
@@ -196,10 +198,15 @@ class Queue:
         return bool(self._bury(names, [lease, reason, keys.result(""), self._result_ttl_ms]))
 
     def reap(self) -> tuple[int, int]:
-        """Take back the jobs whose leases ran out; returns how many were requeued and buried."""
+        """Take back the jobs whose leases ran out; returns how many were requeued and buried.
+
+        Where the server's clock was set forward, for one lease none is taken back: who lives renews its own meanwhile.
+        """
+        spared = self._server_clock.was_set_forward_within(self.lease_s)
         places = ("inflight", "leases", "losses", "taken", "dead", "suspects", "deferred", "retries", "history")
-        limits = [self._max_losses, self.suspect_at, REAP_AT_ONCE]
-        requeued, buried = self._reap(self._names(*places), [*limits, keys.result(""), self._result_ttl_ms])
+        limits: list[float | str] = [self._max_losses, self.suspect_at, REAP_AT_ONCE]
+        limits += [keys.result(""), self._result_ttl_ms, self.lease_s, LONGEST_S, int(spared)]
+        requeued, buried = self._reap(self._names(*places), limits)
         return int(requeued), int(buried)
 
     def defer(self, lease: str) -> int:

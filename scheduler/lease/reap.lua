@@ -5,7 +5,8 @@
 -- KEYS  1 inflight (hash), 2 leases (sorted set), 3 losses (hash), 4 taken (hash), 5 dead (stream),
 --       6 suspects (list), 7 deferred (sorted set), 8 retries (hash), 9 history (hash)
 -- ARGV  1 most losses a job may cause, 2 losses that make a suspect, 3 most jobs to look at,
---       4 prefix of result keys, 5 results' time to live in ms
+--       4 prefix of result keys, 5 results' time to live in ms, 6 lease in seconds, 7 longest delay of a deferred job
+--       in seconds, 8 whether leases that ran out are spared (1 or 0), unless at 0: the clock was set forward
 -- Returns {requeued, buried}.
 -- include fail.lua
 -- include ../../producer/contract/lanes.lua
@@ -23,7 +24,17 @@ local function requeue(place, message, losses)
   redis.call('HINCRBY', KEYS[4], string.match(place, '^[^/]+'), -1)
 end
 
-local lapsed = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, ARGV[3])
+-- No lease and no delay is longer than its length from now on, unless the clock was set back.
+local function shorten(key, most_s, to_s)
+  local until_ = string.format('%.6f', now + to_s)
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', key, now + most_s, '+inf', 'LIMIT', 0, ARGV[3])) do
+    redis.call('ZADD', key, until_, member)
+  end
+end
+-- Twice: where the setting was lowered meanwhile, workers that hold by the old one are not cut short.
+shorten(KEYS[2], 2 * tonumber(ARGV[6]) + 1, ARGV[6])
+shorten(KEYS[7], 2 * tonumber(ARGV[7]) + 1, ARGV[7])
+local lapsed = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', ARGV[8] == '1' and 0 or now, 'LIMIT', 0, ARGV[3])
 for i = #lapsed, 1, -1 do -- the oldest last, so that it is the head again
   local lease = lapsed[i]
   local message = redis.call('HGET', KEYS[1], lease)

@@ -20,7 +20,7 @@ local function quotas_of(held, spent, policies, now)
       own.names = own.names .. 't'
       own.minute = policy.per_minute
       local debt, at = string.match(redis.call('HGET', spent, tenant) or '', '^(.*)@(.*)$')
-      own.debt = debt and math.max(0, debt - (now - at) * own.minute / 60) or 0
+      own.debt = debt and math.max(0, debt - math.max(0, now - at) * own.minute / 60) or 0
     end
     found[tenant] = own
     return own

@@ -165,6 +165,30 @@ def test_from_zero_to_one_and_back_to_zero_with_reasons_and_devices_to_be_read(r
     assert "nothing queued, running or arriving for 31 s" in drain["reason"]
 
 
+def test_a_clock_that_is_set_drains_nobody_and_shortens_no_quarantine(rig: Rig) -> None:
+    rig.probe.found = [Device("cuda:0", "cuda", "GPU", 80, temperature_c=91), Device("cuda:1", "cuda", "GPU", 80)]
+    steps: list[float] = []
+    rig.controller.stepped_s = lambda: steps.pop() if steps else 0.0
+    rig.push()
+    rig.controller.round()
+    rig.beat("m-1")
+    rig.redis.rpop(keys.queue("m", "standard"))
+    rig.controller.round()
+    rig.probe.found[0] = replace(rig.probe.found[0], temperature_c=50)
+    for step in (3600.0, -3600.0, 3600.0):
+        rig.now += step
+        steps.append(step)
+        for _ in range(8):
+            rig.now += 1
+            rig.controller.round()
+    assert rig.launcher.drained == []
+    assert rig.devices()[0]["state"] == "faulty"
+    rig.now += SETTINGS.quarantine.hold_s
+    rig.controller.round()
+    assert rig.devices()[0]["state"] == "idle"
+    assert rig.launcher.drained == [("m-1", SETTINGS.scaling.drain_s)]
+
+
 def test_a_faulty_device_is_left_and_a_successor_does_not_use_it_before_its_time(rig: Rig) -> None:
     rig.probe.found = [Device("cuda:0", "cuda", "GPU", 80, temperature_c=91), Device("cuda:1", "cuda", "GPU", 80)]
     rig.push()

@@ -120,9 +120,26 @@ def test_a_restarted_launcher_knows_since_when_a_worker_drains(ground: Ground) -
     launcher.drain(name, 60)
     (found,) = ground.launcher().list()
     assert found.draining_since is not None
-    since = found.draining_since
+    record = ground.record(name)
     launcher.drain(name, 60)
-    assert launcher.list()[0].draining_since == since
+    assert ground.record(name) == record
+
+
+@pytest.mark.parametrize("step", [3600, -3600])
+def test_a_clock_that_is_set_makes_no_worker_older_and_no_drain_longer(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    launcher, name = ground.start(STUBBORN)
+    launcher.drain(name, 60)
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + step)
+    (found,) = ground.launcher().list()
+    assert found.draining_since is not None
+    assert 0 <= time.time() - found.draining_since < 600
+    assert 0 <= time.time() - found.started_at < 600
+    launcher.drain(name, 0)
+    until(lambda: not launcher.list(), "its end")
+    assert 0 <= launcher.ended()[0].lived_s < 600
 
 
 def test_without_grace_even_a_stubborn_worker_ends(ground: Ground) -> None:
