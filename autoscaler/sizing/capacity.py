@@ -1,8 +1,9 @@
-"""Capacity: what a replica would do if it were full, learned while it is not.
+"""Capacity: the throughput of a full replica, learned while replicas are not full.
 
-``n`` jobs that share a device each take ``fixed + per_job * n`` seconds, so that it does ``n / (fixed + per_job * n)``
-a second: the line that iterations of a continuous batch follow in Orca and Splitwise (Patel et al., ISCA 2024). A rate
-that was measured on a half-empty batch says little by itself; two of different sizes tell the line.
+``n`` jobs that share a device each take ``fixed + per_job * n`` seconds, so that the device does
+``n / (fixed + per_job * n)`` jobs a second. Iterations of a continuous batch follow that line in Orca and Splitwise
+(Patel et al., ISCA 2024). One rate measured on a half-empty batch does not identify the line; rates at two batch sizes
+do.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 MEMORY_S = 600.0
-"""Half of what is known is from longer ago than this, or was never: jobs change."""
+"""Half-life of the measurements, in seconds: jobs change."""
 DISTINCT = 1e-3
-"""Below this spread of their sizes, relative, batches tell no line."""
+"""Relative spread of batch sizes below which the line cannot be identified."""
 
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """The least squares of the relative errors so far, as sums over ``u = n / seconds`` and ``v = 1 / seconds``."""
+    """A least-squares fit of the relative errors, as sums over ``u = n / seconds`` and ``v = 1 / seconds``."""
 
     uu: float = 0.0
     uv: float = 0.0
@@ -27,7 +28,12 @@ class Capacity:
     v: float = 0.0
 
     def after(self, passed_s: float, seen: Iterable[tuple[float, float]]) -> Capacity:
-        """With what replicas did lately, as (jobs that shared the device, jobs per second)."""
+        """The fit with new measurements.
+
+        Args:
+            passed_s: seconds since the last ones.
+            seen: pairs of (jobs that shared the device, jobs per second).
+        """
         keep = 0.5 ** (passed_s / MEMORY_S)
         uu, uv, vv, u, v = (part * keep for part in (self.uu, self.uv, self.vv, self.u, self.v))
         for shared, per_s in seen:
@@ -38,7 +44,7 @@ class Capacity:
         return Capacity(uu, uv, vv, u, v)
 
     def per_s(self, jobs: float) -> float:
-        """Jobs per second of a replica that holds so many at a time; 0 as long as nothing was seen."""
+        """Jobs per second of a replica that holds ``jobs`` at a time; 0 without any measurement."""
         if self.uu <= 0:
             return 0.0
         determinant = self.uu * self.vv - self.uv * self.uv
@@ -46,7 +52,7 @@ class Capacity:
         if determinant > DISTINCT * self.uu * self.vv:
             slope = (self.u * self.vv - self.v * self.uv) / determinant
             rest = (self.v * self.uu - self.u * self.uv) / determinant
-            if slope < 0:  # the more, the faster for each: no cost per job is seen yet
+            if slope < 0:  # larger batches took less time: the cost per job is within the noise
                 return jobs * self.vv / self.v
             if rest > 0:
                 per_job, fixed = slope, rest

@@ -1,4 +1,4 @@
-"""Demand: what a model is asked for and what it has to answer with, at one moment."""
+"""Demand: the jobs that a model is asked for, and the replicas it has for them, at one moment."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ if TYPE_CHECKING:
     from scheduler.queue_lengths import ModelQueues
 
 WINDOW_S = 10.0
-"""How far back arrivals are counted."""
+"""Window over which arrivals are counted, in seconds."""
 BY_TYPE = "jobs_per_s:"
-"""Before a type of device, in what was measured."""
+"""Prefix of measured rates by device type."""
 
 
 @dataclass(frozen=True, slots=True)
 class TierDemand:
-    """One tier of a model: jobs waiting, for how many seconds its next job was passed over by the server's clock
-    (its age is its producer's word, on which nobody gets replicas), arrivals in jobs per second."""
+    """One tier of a model.
+
+    ``waited_s`` is how long its next job has been passed over, by the server's clock: the producer's time stamp is
+    untrusted. Arrivals are in jobs per second.
+    """
 
     tier: str
     target_wait_s: float
@@ -32,15 +35,17 @@ class TierDemand:
     waited_s: float = 0.0
     arrivals_per_s: float = 0.0
     arrived: int = 0
-    """Jobs, ever."""
+    """Jobs that ever arrived."""
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """One model. ``suspects`` are jobs that wait to be run alone, as urgent as the model's fastest tier, for
-    ``suspects_waited_s`` seconds now. ``jobs_per_s`` is what one replica was measured to do, ``load_s`` how long
-    one takes to come up; 0 means not measured yet. ``quiet_s`` is how long nothing was queued, running or
-    arriving."""
+    """The demand for one model.
+
+    ``suspects`` wait to be run alone, since ``suspects_waited_s`` seconds, and are as urgent as the fastest tier.
+    ``jobs_per_s`` is the measured rate of one replica, ``load_s`` its load time; 0 means not measured yet. ``quiet_s``
+    is for how many seconds nothing was queued, running or arriving.
+    """
 
     model: str
     tiers: tuple[TierDemand, ...] = ()
@@ -53,15 +58,15 @@ class Demand:
     suspects: int = 0
     suspects_waited_s: float = 0.0
     speeds: Mapping[str, float] = field(default_factory=dict)
-    """What one replica was measured to do on each type of device, in jobs per second, as far as it was."""
+    """Measured jobs per second of one replica, by device type."""
     left: int = 0
-    """Slots of each replica that preemptible tiers leave to the others."""
+    """Reserved slots of each replica."""
     run_s: float = 0.0
-    """How long a job ran, from its claim to its end, as those of ``jobs_per_s`` did; 0 when not measured."""
+    """Measured seconds from a job's claim to its end; 0 when not measured."""
 
     @property
     def queued(self) -> int:
-        """Jobs waiting, over all tiers, and the suspects beside them."""
+        """Queued jobs of all tiers, suspects included."""
         return sum(tier.queued for tier in self.tiers) + self.suspects
 
     @property
@@ -71,17 +76,17 @@ class Demand:
 
     @property
     def none(self) -> bool:
-        """Whether nobody has asked for the model lately: nothing is queued, running or arriving."""
+        """Whether nothing is queued, running or arriving."""
         return self.queued == 0 and self.running == 0 and self.arrivals_per_s == 0
 
     @property
     def pressing(self) -> bool:
-        """Whether jobs wait in a tier that cannot wait, or are to be run alone, which is as urgent."""
+        """Whether jobs are queued in a tier with a target within the window, or suspects, which are as urgent."""
         return self.suspects > 0 or any(tier.queued and tier.target_wait_s <= WINDOW_S for tier in self.tiers)
 
     @property
     def replicas(self) -> int:
-        """Workers that serve or will, not those that drain."""
+        """Workers that serve or load; draining ones do not count."""
         return sum(count for phase, count in self.phases.items() if phase is not Phase.DRAINING)
 
     @property
@@ -91,7 +96,7 @@ class Demand:
 
     @property
     def urgency(self) -> float:
-        """How late the latest tier is, in units of its own target."""
+        """The longest wait of any tier, as a multiple of the tier's target."""
         fastest = min((tier.target_wait_s for tier in self.tiers), default=math.inf)
         return max(
             self.suspects_waited_s / fastest,
@@ -102,39 +107,40 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What is remembered of a model's queues between two looks: when, and how many jobs had ever arrived
-    in each tier; when it last had anything to do; and since when it has had suspects, if it has any."""
+    """What one round remembers of a model's queues for the next. Unix times.
+
+    ``samples`` are (time, jobs that had ever arrived in each tier); ``active_at`` is when the model last had jobs;
+    ``suspects_since`` is since when it has had suspects, if it has any.
+    """
 
     samples: tuple[tuple[float, tuple[int, ...]], ...]
     active_at: float
     suspects_since: float | None = None
 
     def per_s(self) -> tuple[float, ...]:
-        """Arrivals of each tier. Over less than a window they count as over a whole one: one job that came
-        in the first instant is no rate of thousands."""
+        """Arrivals per second of each tier, over a whole window at least: one job in the first instant is no rate."""
         (first, before), (last, now) = self.samples[0], self.samples[-1]
         span = max(last - first, WINDOW_S)
         return tuple(max(0, b - a) / span for a, b in zip(before, now, strict=True))
 
 
 def watch(before: Traffic | None, now: float, queues: ModelQueues) -> Traffic:
-    """Take another look at a model's queues. The first look counts as activity, so that an autoscaler
-    that has just started stops nobody."""
+    """The traffic after another observation. The first counts as activity, so that a new autoscaler drains nothing."""
     arrived = tuple(tier.arrived for tier in queues.tiers)
     known_since = before.suspects_since if before is not None else None
     suspects_since = (now if known_since is None else known_since) if queues.suspects else None
     if before is None or not _continues(before.samples[0][1], arrived):
         return Traffic(((now, arrived),), now, suspects_since)
     active = queues.queued > 0 or queues.inflight > 0 or arrived != before.samples[-1][1]
-    # One sample from before the window stays, so that the samples always span all of it.
+    # One sample from before the window is kept, so that the samples always span all of it.
     recent = [sample for sample in before.samples if sample[0] > now - WINDOW_S]
     kept = before.samples[-len(recent) - 1 :]
     return Traffic((*kept, (now, arrived)), now if active else before.active_at, suspects_since)
 
 
 def _continues(before: Sequence[int], now: Sequence[int]) -> bool:
-    """Over a window counters only grow; those of an emptied server, or of other tiers, start anew. From one
-    look to the next they may dip, when a job is taken between the reading of the two that make up the sum."""
+    """Whether the counters are a continuation: over a window they only grow, unless the server was emptied or the tiers
+    changed. Between two observations they may dip, when a job is claimed between the two reads that make up the sum."""
     return len(before) == len(now) and all(a <= b for a, b in zip(before, now, strict=True))
 
 
@@ -149,9 +155,9 @@ def assess(
     """A model's demand.
 
     Args:
-        workers: all there are, of any model.
-        measured: ``jobs_per_s``, ``run_s`` and ``load_s`` of a replica, as far as they were ever measured, and
-            ``jobs_per_s:TYPE`` on each type of device. Where its replicas are of known types, these count.
+        workers: all workers, of any model.
+        measured: ``jobs_per_s``, ``run_s`` and ``load_s`` of a replica as far as measured, and ``jobs_per_s:TYPE`` by
+            device type, which is preferred where the types of the model's replicas are known.
     """
     own = [worker for worker in workers if worker.model == queues.model]
     per_s = {tier.tier: rate for tier, rate in zip(queues.tiers, traffic.per_s(), strict=True)}

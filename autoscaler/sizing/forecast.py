@@ -1,13 +1,13 @@
-"""Forecast: how fast jobs will arrive while a replica that is started now loads, and then pays for itself.
+"""Forecast: the arrival rate while a replica that is started now loads, and then pays for itself.
 
-Several ways of looking ahead are kept up at once, each in constant time. What each said is held against what came, and
-the best of the last while is believed: "tomorrow is like now", unless another is clearly better.
+Several predictors run at once, each in constant time. Each one's predictions are scored against what arrived; the one
+with the least recent error is used, and *now* unless another is clearly better.
 
-- *now*: the rate of the last window, as long as the one that is forecast.
-- *smooth*: the newest ticks count most (simple exponential smoothing; Brown, 1956), for what moves a little.
-- *level*: a mean over the last quarter of an hour, for what comes in bursts.
-- *trend*: the window's rate, and on with what it grew by (Holt, 1957, damped as of Gardner and McKenzie, 1985).
-- *season*: the rate at that time of the day, as of the days before, scaled to how today differs.
+- *now*: the rate of the last window, which is as long as the horizon.
+- *smooth*: simple exponential smoothing (Brown, 1956), for rates that drift slowly.
+- *level*: a mean over the last quarter of an hour, for bursty arrivals.
+- *trend*: the window's rate plus its growth (Holt, 1957, damped after Gardner and McKenzie, 1985).
+- *season*: the rate at the same time of earlier days, scaled to the present level.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from dataclasses import dataclass, replace
 TICK_S = 10.0
 LEVEL_S = 900.0
 SMOOTH = 1 / 3
-"""Half of what *smooth* remembers, as a part of the window."""
+"""Half-life of *smooth*, as a part of the window."""
 DAMPED = 0.6
-"""Part of the growth from one window to the next that is expected to go on."""
+"""Part of the growth from one window to the next that *trend* expects to continue."""
 SCORE_S = 3600.0
-"""Half of what a score remembers: a quarter of an hour has seven windows of two minutes, too few to tell skill from
-luck."""
+"""Half-life of a predictor's score: a quarter of an hour has seven windows of two minutes, too few to tell skill from
+chance."""
 CLEARLY = 0.95
-"""Another way is believed when its error is less than this part of that of *now*."""
+"""Another predictor replaces *now* when its error is below this part of that of *now*."""
 DAY_S = 86_400.0
 BINS = 96
-"""Of a day: a quarter of an hour each."""
+"""Bins of a day, a quarter of an hour each."""
 NEW_DAY = 0.3
 """Weight of today against the days before."""
 WAYS = ("now", "smooth", "level", "trend", "season")
@@ -36,7 +36,7 @@ WAYS = ("now", "smooth", "level", "trend", "season")
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """The expected rate in jobs per second, one standard deviation of what it is wrong by, and the way that says so."""
+    """The expected rate and one standard deviation of its error, in jobs per second, and the predictor's name."""
 
     per_s: float = 0.0
     spread: float = 0.0
@@ -45,23 +45,24 @@ class Outlook:
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """A mean that forgets: ``weight`` is how many values it stands on, ``value`` 0 of none."""
+    """An exponentially weighted mean. ``weight`` is its effective number of values; ``value`` is 0 without any."""
 
     value: float = 0.0
     weight: float = 0.0
 
     def after(self, value: float, keep: float) -> Mean:
-        """With one more; of the others ``keep`` is remembered."""
+        """The mean with another value; the weight of the earlier ones is multiplied by ``keep``."""
         weight = self.weight * keep + 1
         return Mean((self.value * self.weight * keep + value) / weight, weight)
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What is remembered of one stream of jobs. Times are Unix seconds, rates jobs per second.
+    """The forecast's state for one stream of jobs. Times are Unix seconds, rates jobs per second.
 
-    ``rates`` are of the last ticks, the newest last; ``said`` what each way said at each of them. ``errors`` are
-    decaying sums of what each was wrong by, ``squares`` of its square, over ``weight`` ticks.
+    ``rates`` are those of the last ticks, the newest last; ``said`` the predictions made at each of them, in the order
+    of :data:`WAYS`. ``errors`` and ``squares`` are decaying sums of the predictors' absolute and squared errors over
+    ``weight`` ticks.
     """
 
     at: float
@@ -76,10 +77,10 @@ class Forecast:
     season: tuple[float | None, ...] = ()
 
     def after(self, now: float, arrived: int, horizon_s: float) -> Forecast:
-        """After another look at the counter of arrivals, of which there may be many in a tick.
+        """The state after another reading of the counter of arrivals; there may be many readings in a tick.
 
         Args:
-            horizon_s: how far ahead is looked: the mean rate over so long is what is forecast.
+            horizon_s: horizon of the forecast in seconds: the mean rate over it is predicted.
         """
         passed = now - self.at
         if arrived < self.arrived or passed > LEVEL_S or passed < 0:
@@ -102,7 +103,7 @@ class Forecast:
         return replace(seen, said=(*seen.said, seen.ways(ticks, horizon_s))[-ticks:])
 
     def scored(self, said: tuple[float, ...], came: float, keep: float) -> Forecast:
-        """With one more forecast held against what came."""
+        """The state after scoring a past prediction against the rate that came."""
         wrong = [one - came for one in said]
         return replace(
             self,
@@ -112,7 +113,7 @@ class Forecast:
         )
 
     def ways(self, ticks: int, horizon_s: float) -> tuple[float, ...]:
-        """What each of :data:`WAYS` says now."""
+        """The present prediction of each of :data:`WAYS`."""
         lately = _mean(self.rates[-ticks:])
         before = _mean(self.rates[-2 * ticks : -ticks]) if len(self.rates) > ticks else lately
         trend = max(0.0, lately + DAMPED * (lately - before))
@@ -128,8 +129,8 @@ class Forecast:
         best = min(range(len(WAYS)), key=lambda way: (self.errors[way], way))
         if self.errors[best] >= CLEARLY * self.errors[0]:
             best = 0
-        # Until as much was scored as is forecast, nobody knows: it may be wrong by as much as it says (half of what is
-        # exponentially distributed is), and by chance (Poisson) at least.
+        # Until a whole horizon was scored the error is unknown: it is then taken to be as large as the prediction
+        # itself (as for an exponential distribution), and never below the Poisson noise.
         ticks = _ticks(horizon_s)
         doubt = max(0.0, 1.0 - self.weight / ticks)
         square = (self.squares[best] + doubt * said[best] ** 2) / (self.weight + doubt)
@@ -141,7 +142,7 @@ class Forecast:
 
 
 def _seasoned(season: tuple[float | None, ...], now: float, rate: float) -> tuple[float | None, ...]:
-    """With one more tick of its time of day: a mean that forgets, so that a bin follows the days."""
+    """The season with another tick in its bin: an exponentially weighted mean over the days."""
     bins = list(season or (None,) * BINS)
     place, share = _bin(now), NEW_DAY * TICK_S * BINS / DAY_S
     known = bins[place]

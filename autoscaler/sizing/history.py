@@ -1,4 +1,4 @@
-"""History: what is remembered of a model beyond the last moment, for those policies that look ahead."""
+"""History: what the policies that look ahead remember of a model."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ if TYPE_CHECKING:
     from .demand import Demand
 
 SETTLED_S = 60.0
-"""A replica's rate counts from here on: before, it says how it filled up."""
+"""Seconds after loading from which a replica's rate counts; before, it is still filling up."""
 SHORTEST_HORIZON_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Of one model: since when, how fast replicas were, and what came to each tier."""
+    """Capacity and forecasts of one model, as of Unix time ``at``."""
 
     at: float
     capacity: Capacity = field(default_factory=Capacity)
     tiers: Mapping[str, Forecast] = field(default_factory=dict)
 
     def outlook(self, tier: str, horizon_s: float) -> Outlook:
-        """What is expected of a tier over the next ``horizon_s`` seconds."""
+        """The expected arrivals of a tier over the next ``horizon_s`` seconds."""
         return self.tiers[tier].outlook(horizon_s) if tier in self.tiers else Outlook()
 
 
 def horizon_s(load_s: float) -> float:
-    """How far ahead it is looked: until a replica that is started now has served for as long as it loads."""
+    """The horizon of forecasts: until a replica that is started now has served for as long as it loaded."""
     return max(SHORTEST_HORIZON_S, 2 * load_s)
 
 
 def remember(before: History | None, now: float, demand: Demand, workers: Sequence[Worker], full: int) -> History:
-    """After another look; of several in a tick the first counts.
+    """The history after another observation; of several in a tick the first counts.
 
     Args:
-        workers: those of the model.
-        full: how many jobs a replica runs at a time.
+        workers: of the model.
+        full: jobs that a full replica runs at a time.
     """
     if before is not None and 0 <= now - before.at < TICK_S - 1e-6:
         return before
@@ -60,7 +60,7 @@ def remember(before: History | None, now: float, demand: Demand, workers: Sequen
         else Forecast(now, tier.arrived)
         for tier in demand.tiers
     }
-    # What was measured before we looked stands for a full replica until there are some to look at. Later it does not
-    # count: a replica that has just begun also writes it, and knows nothing yet.
+    # The stored rate stands for a full replica until replicas have been observed. Later it does not count: a replica
+    # that has just started also writes it, before its own rate has settled.
     capacity = before.capacity if before is not None else Capacity().after(0.0, [(full, demand.jobs_per_s)])
     return History(now, capacity.after(max(0.0, passed), settled), tiers)

@@ -1,7 +1,7 @@
-"""The scaling policies by name: each says how many replicas every model should have.
+"""The registry of scaling policies: each turns demand into a number of replicas for every model.
 
-Everything else is the same for all of them: what must go (``removal.py``), who is drained (``shrink.py``), where a new
-replica goes (``placement.py``). So live and in the simulator they differ in their sizes alone.
+Removal, shrinking and placement are the same for all policies (``actions/``), so that policies differ in their sizes
+alone, live and in the simulator.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 
 
 class Policy(Protocol):
-    """How many replicas. Pure: time is in the observation, and what it must remember in the memory."""
+    """A rule for the number of replicas. Pure: the time is in the observation, its state in the memory."""
 
     @property
     def name(self) -> str:
-        """By which people choose it."""
+        """The name in the fleet file."""
 
     def sizes(self, seen: Observation, memory: Memory) -> tuple[Mapping[str, Size], Memory]:
-        """The replicas wanted of every model whose demand could be told, and what to remember."""
+        """The replicas wanted of every model whose demand is known, and the memory for the next round."""
 
 
 def named(name: str) -> Policy:
     """The policy of that name.
 
     Raises:
-        ConfigError: naming those there are.
+        ConfigError: there is none of that name; it lists the others.
     """
     try:
         return POLICIES[name]

@@ -1,4 +1,4 @@
-"""Sizing: how many replicas a model should have."""
+"""Size: the number of replicas of a model by its backlog, and what all policies share."""
 
 from __future__ import annotations
 
@@ -14,27 +14,26 @@ if TYPE_CHECKING:
     from .demand import Demand
 
 UTILISATION = 0.8
-"""Share of its capacity at which a replica is full: beyond it, waiting grows without bound."""
+"""Share of its capacity to which a replica is loaded; towards 1, waits grow without bound."""
 SHORTEST_WAIT_S = 1.0
 SLOWEST_PER_S = 1e-6
-"""Less than a job in eleven days is no measurement."""
+"""Rate in jobs per second (one job in eleven days) below which a rate counts as not measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Replicas wanted, within the model's minimum and maximum, and the numbers that say why."""
+    """Replicas wanted, within the model's minimum and maximum, and the reason with its numbers."""
 
     replicas: int
     reason: str
     spare_s: float | None = None
-    """How long more than that must have been there before the surplus is drained; None: the fleet's ``idle_s``."""
+    """Seconds for which a surplus is kept before it is drained; None stands for the fleet's ``idle_s``."""
 
 
 def size(model: Model, demand: Demand, idle_s: float) -> Size:
-    """Replicas that serve what waits and what arrives at each tier's target wait.
+    """Replicas that serve the queued and arriving jobs within each tier's target.
 
-    Zero (or the minimum) when nothing was queued, running or arriving for ``idle_s`` seconds; at least one as
-    soon as anything is.
+    Zero (or the minimum) when nothing was queued, running or arriving for ``idle_s`` seconds, else at least one.
     """
     if (nothing := idle(demand, idle_s)) is not None:
         return bounded(model, 0, nothing)
@@ -45,13 +44,13 @@ def size(model: Model, demand: Demand, idle_s: float) -> Size:
     replicas = max(1, math.ceil(required / demand.jobs_per_s - 1e-9))
     reason = f"{told}; {required:.2f} jobs/s needed, a replica does {demand.jobs_per_s:.2f}"
     if replicas > demand.replicas > 0 and demand.queued <= demand.free_slots:
-        # Nothing waits for a worker. A rate measured on half-empty batches understates the replicas.
+        # No job waits for a worker: the rate was measured on half-empty batches and understates the capacity.
         replicas, reason = demand.replicas, f"{told}; {demand.free_slots} free slots take it"
     return bounded(model, replicas, reason)
 
 
 def bounded(model: Model, wanted: int, reason: str, spare_s: float | None = None) -> Size:
-    """Within the model's minimum and maximum, saying so where they bind."""
+    """A size within the model's minimum and maximum; its reason says which of them binds."""
     replicas = min(max(wanted, model.min_replicas), model.max_replicas)
     if replicas > wanted:
         reason = f"min_replicas is {replicas}; {reason}"
@@ -61,7 +60,7 @@ def bounded(model: Model, wanted: int, reason: str, spare_s: float | None = None
 
 
 def idle(demand: Demand, idle_s: float) -> str | None:
-    """Why no replica is needed at all; None when one is."""
+    """The reason why no replica is needed; None when one is."""
     if demand.queued == 0 and demand.running == 0:
         if demand.replicas == 0:
             return "nothing queued or running"
@@ -71,21 +70,20 @@ def idle(demand: Demand, idle_s: float) -> str | None:
 
 
 def utilisation(demand: Demand, *, waiting: bool = False) -> float:
-    """Share of the slots of all that serve that hold a job; with ``waiting``, jobs that wait count as if they did. With
-    no slot at all it is 1 when a job waits."""
+    """The share of slots in use. With ``waiting``, queued jobs count as running. Without any slot it is 1 when a job is
+    queued, else 0."""
     jobs = demand.running + (demand.queued if waiting else 0)
     slots = demand.running + demand.free_slots
     return jobs / slots if slots else float(demand.queued > 0)
 
 
 def _required_per_s(demand: Demand) -> float:
-    """Jobs per second that all replicas together must do.
+    """Jobs per second that all replicas together must serve.
 
-    The backlog of a tier has to be gone when its next job has waited its target; jobs of more urgent tiers go
-    first, and suspects with the most urgent. A wait shorter than a new replica takes to load is out of reach,
-    and what the present replicas clear in that time needs no new one. Arrivals count for the tiers that cannot
-    wait for a backlog to show: a tier that may wait longer than the window is sized by its backlog alone, or a
-    file of a thousand batch jobs would look like a flood.
+    A tier's backlog must be cleared by the time its next job has waited its target; jobs of more urgent tiers go first,
+    suspects with the most urgent. A wait shorter than the load time is out of reach, and needs no new replica if the
+    present ones clear it in that time. Arrivals count only for tiers with a target within the window; others are sized
+    by their backlog alone, or a file of a thousand batch jobs would look like a flood.
     """
     backlog, ahead = 0.0, demand.suspects
     for tier in sorted(demand.tiers, key=lambda tier: tier.target_wait_s):
@@ -98,7 +96,7 @@ def _required_per_s(demand: Demand) -> float:
 
 
 def facts(demand: Demand) -> str:
-    """What a size is about, for its reason."""
+    """The demand in words, for a reason."""
     waiting = [
         f"{tier.tier} {tier.queued} (waiting {tier.waited_s:.1f} s, target {tier.target_wait_s:g} s)"
         for tier in demand.tiers

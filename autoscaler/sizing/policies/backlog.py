@@ -1,4 +1,5 @@
-"""BacklogPolicy: what waits and what arrives, against a replica's capacity at each tier's target (``sizing.py``)."""
+"""The policy ``backlog``: queued and arriving jobs against a replica's capacity and each tier's target
+(``size.py``)."""
 
 from __future__ import annotations
 
@@ -13,11 +14,11 @@ if TYPE_CHECKING:
 
 
 class BacklogPolicy:
-    """By queueing alone; nothing is remembered."""
+    """Sizes models by their backlog alone, without memory."""
 
     name = "backlog"
 
     def sizes(self, seen: Observation, memory: Memory) -> tuple[Mapping[str, Size], Memory]:
-        """As :class:`~autoscaler.sizing.policy.Policy` has it."""
+        """See :class:`~autoscaler.sizing.policy.Policy`."""
         idle_s = seen.settings.scaling.idle_s
         return {name: size(seen.settings.models[name], one, idle_s) for name, one in seen.demands.items()}, memory

@@ -1,4 +1,5 @@
-"""ForecastPolicy: replicas for the rate that is forecast, at a utilisation. The planner's, for comparison."""
+"""The policy ``forecast``: replicas for the forecast rate at a fixed utilisation, as NVIDIA Dynamo's planner; a
+baseline."""
 
 from __future__ import annotations
 
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
 
 
 class ForecastPolicy:
-    """``ceil(rate / capacity / 0.8)`` of all tiers alike; what waits is not looked at. NVIDIA Dynamo's planner."""
+    """``ceil(rate / capacity / 0.8)`` over all tiers; queued jobs do not count."""
 
     name = "forecast"
 
     def sizes(self, seen: Observation, memory: Memory) -> tuple[Mapping[str, Size], Memory]:
-        """As :class:`~autoscaler.sizing.policy.Policy` has it."""
+        """See :class:`~autoscaler.sizing.policy.Policy`."""
         models, histories = seen.settings.models, remember_all(seen, memory)
         idle_s = seen.settings.scaling.idle_s
         sizes = {

@@ -1,4 +1,4 @@
-"""SlackPolicy: replicas for what is expected to come while another loads; what can wait fills them up."""
+"""The policy ``slack``: replicas for the arrivals expected during a load; jobs that can wait fill them up."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ if TYPE_CHECKING:
 
 
 class SlackPolicy:
-    """Sizes a model by the least slack of its tiers.
+    """Sizes a model by the tier with the least slack.
 
-    1. A tier that cannot wait for a new replica (its target is within the horizon) needs capacity beforehand: for the
-       rate that is forecast, and ``headroom`` standard deviations of what the forecast is wrong by. That is the
-       newsvendor's quantile (Arrow, Harris and Marschak, 1951), with the deviation measured, not supposed.
-    2. A tier that can wait needs none beforehand. What waits of it, and of all more urgent ones, has to be gone by its
-       target; a target within the horizon is taken as that, since no replica that is started now could meet it.
-    3. A replica counts for as many jobs a second as it would do if it were full (``capacity.py``).
-    4. A surplus is kept for some load times. After one, keeping it has cost as many device seconds as its return would,
-       which is at most twice what anybody who knows the future pays (ski rental; Karlin et al., 1988); the others are
-       for what would miss its target while it loads.
+    1. A tier with a target within the horizon cannot wait for a new replica and needs capacity beforehand: the forecast
+       rate plus ``headroom`` standard deviations of the forecast's measured error, the newsvendor's quantile (Arrow,
+       Harris and Marschak, 1951).
+    2. A tier that can wait needs none beforehand. Its queued jobs, and those of all more urgent tiers, must be served
+       by its target. A target within the horizon counts as the horizon, since no replica started now could meet it.
+    3. A replica counts with the throughput that it has when full (``capacity.py``).
+    4. A surplus is kept for some load times. Keeping it for one costs as many device seconds as loading it again, at
+       most twice what an optimal schedule pays (ski rental; Karlin et al., 1988); the others are for the jobs that
+       would miss their target during a load.
 
-    Until a model's capacity is known it is sized by its backlog.
+    Until its capacity is measured a model is sized by its backlog.
     """
 
     name = "slack"
 
     def sizes(self, seen: Observation, memory: Memory) -> tuple[Mapping[str, Size], Memory]:
-        """As :class:`~autoscaler.sizing.policy.Policy` has it."""
+        """See :class:`~autoscaler.sizing.policy.Policy`."""
         models, histories = seen.settings.models, remember_all(seen, memory)
         sizes = {
             name: slack_size(models[name], demand, histories[name], seen.settings.scaling)
@@ -52,18 +52,18 @@ def slack_size(model: Model, demand: Demand, history: History, scaling: Scaling)
     spare_s = max(scaling.idle_s, scaling.keep_loads * demand.load_s)
     if (nothing := idle(demand, spare_s)) is not None:
         return bounded(model, 0, nothing, spare_s)
-    # What preemptible tiers leave to the others is there for bursts, and fills no replica.
+    # Reserved slots are for bursts, and do not count as throughput.
     per_s = history.capacity.per_s(model.max_concurrency - demand.left)
     if per_s < SLOWEST_PER_S:
         return replace(size(model, demand, spare_s), spare_s=spare_s)
     required, why = needed_per_s(demand, history, scaling.headroom)
-    # To the nearest whole: what half a replica cannot do waits, is counted, and asks for a whole one if it stays.
+    # Rounded to the nearest: work for less than half a replica is queued, counted, and asks for a replica if it stays.
     replicas = max(1, math.floor(required / per_s + 0.5))
     return bounded(model, replicas, f"{facts(demand)}; {why}; a full replica does {per_s:.2f}", spare_s)
 
 
 def needed_per_s(demand: Demand, history: History, headroom: float) -> tuple[float, str]:
-    """Jobs per second for the tier with the least slack, and why."""
+    """The jobs per second that the tier with the least slack needs, and the reason."""
     ahead_s = horizon_s(demand.load_s)
     most, why = 0.0, "nothing expected"
     expected = spread = 0.0
@@ -76,7 +76,7 @@ def needed_per_s(demand: Demand, history: History, headroom: float) -> tuple[flo
             expected, spread = expected + outlook.per_s, spread + outlook.spread
             way = f"as {outlook.way} tells"
         left_s = max(tier.target_wait_s - tier.waited_s, ahead_s)
-        # Headroom is there for bursts: what waits of one does not need it a second time.
+        # Headroom is for bursts: the queued jobs of a burst do not need it a second time.
         needed = expected + max(headroom * spread, queued / left_s)
         if needed > most:
             most = needed

@@ -1,4 +1,5 @@
-"""Target tracking: as many replicas as bring utilisation to its target. Kubernetes' horizontal pod autoscaler."""
+"""The policy ``target-tracking``: replicas that bring utilisation to its target, as Kubernetes' pod autoscaler; a
+baseline."""
 
 from __future__ import annotations
 
@@ -15,21 +16,20 @@ if TYPE_CHECKING:
     from ..demand import Demand
 
 TOLERANCE = 0.1
-"""A utilisation that is off by less than this part of its target changes nothing, as there."""
+"""Relative deviation from the target below which nothing changes, as in Kubernetes."""
 
 
 class TargetTrackingPolicy:
-    """``ceil(replicas * utilisation / target)``, up at once, down when it has held (``[scaling.target_tracking]``).
+    """``ceil(replicas * utilisation / target)``: up at once, down after ``down_s`` (``[scaling.target_tracking]``).
 
-    Jobs that wait count as utilisation, or a model that is full could never ask for more than a few.
+    Queued jobs count as utilisation; otherwise a full model could ask for a few more replicas at most.
     """
 
     name = "target-tracking"
 
     def sizes(self, seen: Observation, memory: Memory) -> tuple[Mapping[str, Size], Memory]:
-        """As :class:`~autoscaler.sizing.policy.Policy` has it; the surplus that :mod:`~autoscaler.actions.shrink`
-        keeps for a while is
-        all the memory that it needs."""
+        """See :class:`~autoscaler.sizing.policy.Policy`. The surplus kept by ``actions/shrink.py`` is its only
+        state."""
         models, scaling = seen.settings.models, seen.settings.scaling
         return {name: tracking_size(models[name], one, scaling) for name, one in seen.demands.items()}, memory
 
@@ -41,7 +41,7 @@ def tracking_size(model: Model, demand: Demand, scaling: Scaling) -> Size:
         return bounded(model, 0, nothing, rule.down_s)
     busy = utilisation(demand, waiting=True)
     told = f"{facts(demand)}; {busy:.0%} busy with what waits, target {rule.utilisation:.0%}"
-    # Those that load are there already for the arithmetic, or each round would ask for as many again.
+    # Loading replicas count as present, or each round would ask for them again.
     ready = demand.ready
     if ready == 0 or abs(busy / rule.utilisation - 1) <= TOLERANCE:
         return bounded(model, max(1, demand.replicas), told, rule.down_s)

@@ -1,4 +1,4 @@
-"""ThresholdPolicy: one replica more when they are busy, one fewer when they are not. The textbook's, for comparison."""
+"""The policy ``threshold``: one replica more above a utilisation, one fewer below another; the textbook's baseline."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 class ThresholdPolicy:
-    """Step scaling on utilisation, as AWS Auto Scaling and its like have it: the share of all slots that hold a job.
+    """Step scaling on the share of slots in use, as AWS Auto Scaling does it.
 
-    A step is one replica, and comes when the last, up or down, was long enough ago (``[scaling.threshold]``).
+    A step is one replica; the cooldown since the last step must have passed (``[scaling.threshold]``).
     """
 
     name = "threshold"
 
     def sizes(self, seen: Observation, memory: Memory) -> tuple[Mapping[str, Size], Memory]:
-        """As :class:`~autoscaler.sizing.policy.Policy` has it."""
+        """See :class:`~autoscaler.sizing.policy.Policy`."""
         sizes: dict[str, Size] = {}
         resized = dict(memory.resized_at)
         for name, demand in seen.demands.items():
