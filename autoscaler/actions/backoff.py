@@ -1,4 +1,4 @@
-"""Back-off: a model whose workers end unasked is started again, but later each time."""
+"""Back-off: a growing pause before a model is started again whose workers ended unexpectedly."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 FIRST_S = 1.0
 LONGEST_S = 300.0
 STABLE_S = 60.0
-"""A worker that lived this long did not fail to start: counting begins anew."""
+"""A worker that lived for this long did not fail to start; the count of failures is reset."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Failures in a row of one model, the cause of the last, and the Unix time of the next start."""
+    """Consecutive failures of one model, the cause of the last, and the Unix time of the next start."""
 
     failures: int
     until: float
@@ -20,7 +20,7 @@ class Backoff:
 
     @property
     def reason(self) -> str:
-        """For people. It does not change while the back-off lasts."""
+        """The back-off in words; constant while it lasts."""
         times = "once" if self.failures == 1 else f"{self.failures} times in a row"
         pause = pause_s(self.failures)
         return f"a worker ended unasked {times}; next start after {pause:g} s. Last: {self.cause}"
@@ -33,7 +33,7 @@ class Backoff:
 def after(before: Backoff | None, now: float, lived_s: float, cause: str, served: bool = False) -> Backoff:
     """The back-off after a worker that lived ``lived_s`` seconds ended unasked.
 
-    One that ``served`` did start, whatever killed it then: holding its model back would only make things worse.
+    A worker that ``served`` had started, so its end resets the count: delaying its model would only reduce capacity.
     """
     anew = before is None or served or lived_s >= STABLE_S or now >= before.until + LONGEST_S
     failures = 1 if before is None or anew else before.failures + 1
@@ -41,5 +41,5 @@ def after(before: Backoff | None, now: float, lived_s: float, cause: str, served
 
 
 def pause_s(failures: int) -> float:
-    """Seconds to wait after that many failures in a row: doubling, up to a limit."""
+    """The pause in seconds after consecutive failures: it doubles, up to a limit."""
     return min(LONGEST_S, FIRST_S * 2.0 ** min(failures - 1, 20))

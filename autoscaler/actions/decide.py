@@ -1,4 +1,4 @@
-"""Decide: from what is seen, and what was done lately, to what is done now. No clock, no I/O."""
+"""Decide: from an observation and the memory of earlier rounds to the actions of this round. No clock, no I/O."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ if TYPE_CHECKING:
 
 
 def decide(seen: Observation, memory: Memory, policy: Policy = BACKLOG) -> tuple[list[Decision], Memory]:
-    """What to do in this round, each with the reason for it, and what to remember.
+    """The decisions of this round, each with its reason, and the memory for the next.
 
-    Never stops a worker that is not managed, never uses a faulty device, never starts beyond a model's
-    maximum. A worker that drains holds its device until it is gone. A model whose demand could not
-    be told is neither grown nor shrunk.
+    Unmanaged workers are never stopped, faulty devices never used, a model's maximum never exceeded. A draining worker
+    holds its device until it has ended. A model whose demand is unknown is neither grown nor shrunk.
     """
     sizes, memory = policy.sizes(seen, memory)
     removals, memory = remove(seen, memory)
@@ -36,6 +35,6 @@ def decide(seen: Observation, memory: Memory, policy: Policy = BACKLOG) -> tuple
 
 
 def _told(workers: Sequence[Worker], drains: Sequence[Drain]) -> list[Worker]:
-    """The workers, those that were just told to go in phase ``DRAINING``."""
+    """The workers, with those that are drained in this round in phase ``DRAINING``."""
     going = {drain.worker for drain in drains}
     return [replace(one, phase=Phase.DRAINING) if one.name in going else one for one in workers]

@@ -1,4 +1,4 @@
-"""Decisions: what one round does, each with the reason for it."""
+"""Decisions: the actions of one round, each with its reason."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """More is wanted than can be done. ``cause`` stays the same for as long as the hindrance does, while the
-    numbers in ``reason`` move."""
+    """A start that is wanted and blocked. ``cause`` is constant while the blocker is the same; the numbers in
+    ``reason`` change."""
 
     model: str
     cause: str

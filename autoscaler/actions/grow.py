@@ -1,4 +1,4 @@
-"""Growing: where missing replicas are started, and what is done when there is no room for one."""
+"""Growing: placing missing replicas on devices, and making room for them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..devices.device import type_of
-from ..devices.placement import ByDevice, Occupant, by_device, obstacle, occupants, place
+from ..devices.placement import ByDevice, Occupant, blocker, by_device, occupants, place
 from ..roster import Phase, Worker
 from .decision import Decision, Drain, Hold, Start
 
@@ -19,33 +19,34 @@ if TYPE_CHECKING:
 
 
 DEVICES_TOLD = 16
-"""Devices whose obstacles a hindrance names: nobody reads those of a thousand."""
+"""Devices whose blockers a reason lists, at most."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rooms:
-    """Who holds the devices now, and who will when all that drains is gone and all that waits has come."""
+class Occupancy:
+    """Occupants of the devices: now, and projected to when draining workers have ended and promised replicas have
+    started."""
 
     now: ByDevice
-    later: ByDevice
+    projected: ByDevice
 
-    def started(self, replica: Occupant) -> Rooms:
-        """With one more."""
-        return Rooms(_with(self.now, replica), _with(self.later, replica))
+    def started(self, replica: Occupant) -> Occupancy:
+        """The occupancy with a replica that is started now."""
+        return Occupancy(_with(self.now, replica), _with(self.projected, replica))
 
-    def promised(self, replica: Occupant) -> Rooms:
-        """With one that will come."""
-        return Rooms(self.now, _with(self.later, replica))
+    def promised(self, replica: Occupant) -> Occupancy:
+        """The occupancy with a replica that is promised the device."""
+        return Occupancy(self.now, _with(self.projected, replica))
 
-    def without(self, worker: Worker) -> Rooms:
-        """When that worker will be gone."""
-        here = tuple(one for one in self.later.get(worker.device, ()) if one.name != worker.name)
-        others = {device: held for device, held in self.later.items() if device != worker.device}
-        return Rooms(self.now, {**others, worker.device: here} if here else others)
+    def without(self, worker: Worker) -> Occupancy:
+        """The occupancy when that worker has ended."""
+        here = tuple(one for one in self.projected.get(worker.device, ()) if one.name != worker.name)
+        others = {device: held for device, held in self.projected.items() if device != worker.device}
+        return Occupancy(self.now, {**others, worker.device: here} if here else others)
 
     def leaving(self, device: str) -> list[str]:
-        """Who holds a device and will not."""
-        later = self.later.get(device, ())
+        """Names of the occupants of a device that are leaving."""
+        later = self.projected.get(device, ())
         return [one.name for one in self.now.get(device, ()) if one not in later]
 
 
@@ -56,29 +57,29 @@ def _with(here: ByDevice, replica: Occupant) -> ByDevice:
 def grow(
     seen: Observation, memory: Memory, sizes: Mapping[str, Size], workers: Sequence[Worker]
 ) -> tuple[list[Decision], Memory]:
-    """Start what is missing where it fits; say what stands in the way where it does not.
+    """Start missing replicas where they fit; where they do not, make room or name the blocker.
 
     Args:
-        workers: every worker; one that was told to drain in this round is in phase ``DRAINING``.
+        workers: all workers; those drained in this round are in phase ``DRAINING``.
     """
     missing, decisions = _missing(seen, memory, sizes, workers)
     if not missing:
         return decisions, memory
     held = occupants(workers, seen.devices, seen.settings.models)
-    rooms = Rooms(by_device(held), by_device(tenant for tenant in held if tenant.serves))
+    occupancy = Occupancy(by_device(held), by_device(each for each in held if each.serves))
     started = dict(memory.started_at)
     stuck: set[str] = set()
     for nth, _, name in missing:
         if name in stuck:
             continue
         replica = Occupant(f"a new {name}", name, "", seen.settings.models[name].memory_gb)
-        if device := home(seen, replica, rooms.now):
-            rooms = rooms.started(replace(replica, device=device.id))
+        if device := home(seen, replica, occupancy.now):
+            occupancy = occupancy.started(replace(replica, device=device.id))
             decisions.append(Start(name, device.id, device.kind, sizes[name].reason, type_of(device)))
             started[name] = seen.now
         else:
             stuck.add(name)
-            made, rooms = _make_room(seen, workers, rooms, replica, first=nth == 0)
+            made, occupancy = _make_room(seen, workers, occupancy, replica, first=nth == 0)
             decisions += [_explained(one, sizes[name].reason) for one in made]
     return decisions, replace(memory, started_at=started)
 
@@ -86,8 +87,11 @@ def grow(
 def _missing(
     seen: Observation, memory: Memory, sizes: Mapping[str, Size], workers: Sequence[Worker]
 ) -> tuple[list[tuple[int, float, str]], list[Decision]]:
-    """Replicas to start, as (how many its model has by then, minus its urgency, model), and what holds back
-    others. In the order of their claim: every model's first before anybody's second, the latest first."""
+    """Replicas to start, as (replicas of its model before it, minus its urgency, model), and the starts that are
+    blocked.
+
+    Sorted by claim to a device: the first replica of every model before any second one, the most urgent first.
+    """
     missing: list[tuple[int, float, str]] = []
     holds: list[Decision] = []
     serving = Counter(worker.model for worker in workers if worker.serves)
@@ -106,32 +110,32 @@ def _missing(
 
 
 def _make_room(
-    seen: Observation, workers: Sequence[Worker], rooms: Rooms, replica: Occupant, *, first: bool
-) -> tuple[list[Decision], Rooms]:
-    """What to do for a replica that fits nowhere: wait for what drains already, or, when its model has jobs
-    waiting and no worker at all, drain a worker that nobody needs before its idle time is over."""
+    seen: Observation, workers: Sequence[Worker], occupancy: Occupancy, replica: Occupant, *, first: bool
+) -> tuple[list[Decision], Occupancy]:
+    """The decisions for a replica that fits on no device: wait for draining workers, or, when its model has queued jobs
+    and no worker, drain an idle worker of a model without demand before its idle time is over."""
     model = replica.model
-    if device := home(seen, replica, rooms.later):
-        hold = Hold(model, "waiting", f"waits for {device.id}: {', '.join(rooms.leaving(device.id))} drains")
-        return [hold], rooms.promised(replace(replica, device=device.id))
+    if device := home(seen, replica, occupancy.projected):
+        hold = Hold(model, "waiting", f"waits for {device.id}: {', '.join(occupancy.leaving(device.id))} drains")
+        return [hold], occupancy.promised(replace(replica, device=device.id))
     devices, per_gpu = {device.id: device for device in seen.devices}, seen.settings.models[model].replicas_per_gpu
-    for idle in _dispensable(seen, workers, rooms) if first and seen.demands[model].queued else ():
-        after = rooms.without(idle)
-        left = after.later.get(idle.device, ())
-        if idle.device not in devices or obstacle(model, replica.memory_gb, devices[idle.device], left, per_gpu):
+    for idle in _dispensable(seen, workers, occupancy) if first and seen.demands[model].queued else ():
+        after = occupancy.without(idle)
+        left = after.projected.get(idle.device, ())
+        if idle.device not in devices or blocker(model, replica.memory_gb, devices[idle.device], left, per_gpu):
             continue  # without it the replica fits no better
-        if device := home(seen, replica, after.later):
+        if device := home(seen, replica, after.projected):
             quiet = seen.demands[idle.model].quiet_s
             why = f"drained early: {model} has jobs waiting and no device, {idle.model} none for {quiet:.0f} s"
             drain = Drain(idle.model, idle.name, idle.device, seen.settings.scaling.drain_s, why)
             hold = Hold(model, "waiting", f"waits for {device.id}: {idle.name} drains")
-            # It keeps its device until it is gone, but is nobody's to drain a second time.
+            # It keeps its device until it has ended, and must not be drained for another replica.
             return [drain, hold], after.promised(replace(replica, device=device.id))
-    return [hindrance(seen, replica, rooms.now)], rooms
+    return [start_blocker(seen, replica, occupancy.now)], occupancy
 
 
-def hindrance(seen: Observation, replica: Occupant, here: ByDevice) -> Hold:
-    """Why a replica fits nowhere, device by device."""
+def start_blocker(seen: Observation, replica: Occupant, here: ByDevice) -> Hold:
+    """Why a replica fits on no device, device by device."""
     model, needed = replica.model, replica.memory_gb
     largest = max(seen.devices, key=lambda device: device.memory_gb, default=None)
     if largest is None:
@@ -143,7 +147,7 @@ def hindrance(seen: Observation, replica: Occupant, here: ByDevice) -> Hold:
     per_gpu = seen.settings.models[model].replicas_per_gpu
     free = f"is kept free for bursts (headroom_devices is {seen.settings.scaling.headroom_devices})"
     found = [
-        obstacle(model, needed, device, here.get(device.id, ()), per_gpu) or f"{device.id} {free}"
+        blocker(model, needed, device, here.get(device.id, ()), per_gpu) or f"{device.id} {free}"
         for device in seen.devices[:DEVICES_TOLD]
     ]
     if more := len(seen.devices) - len(found):
@@ -152,7 +156,7 @@ def hindrance(seen: Observation, replica: Occupant, here: ByDevice) -> Hold:
 
 
 def home(seen: Observation, replica: Occupant, here: ByDevice) -> Device | None:
-    """Where a replica goes, or None when it fits nowhere. The headroom is for those whose jobs cannot wait."""
+    """The device for a replica; None when it fits on none. Headroom devices are only for models with pressing jobs."""
     demand, models = seen.demands[replica.model], seen.settings.models
     return place(
         replica.model,
@@ -166,11 +170,11 @@ def home(seen: Observation, replica: Occupant, here: ByDevice) -> Device | None:
     )
 
 
-def _dispensable(seen: Observation, workers: Sequence[Worker], rooms: Rooms) -> list[Worker]:
-    """Idle workers of models that nobody asks for and that may have fewer, the longest unneeded first."""
+def _dispensable(seen: Observation, workers: Sequence[Worker], occupancy: Occupancy) -> list[Worker]:
+    """Idle workers of models without demand and above their minimum, the longest idle first."""
     if not any(worker.phase is Phase.READY and not worker.running for worker in workers):
         return []
-    staying = [worker for worker in workers if worker.serves and worker.name not in rooms.leaving(worker.device)]
+    staying = [worker for worker in workers if worker.serves and worker.name not in occupancy.leaving(worker.device)]
     present = Counter(worker.model for worker in staying)
 
     def may_go(worker: Worker) -> bool:

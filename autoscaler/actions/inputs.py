@@ -1,4 +1,4 @@
-"""Inputs: the numbers behind a decision, to be kept with it."""
+"""Inputs: the numbers behind a decision, which the journal keeps with it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def inputs(seen: Observation, sizes: Mapping[str, Size], decision: Decision) -> dict[str, object]:
-    """What the decision was based on: its model's demand and size, and the device that it is about."""
+    """The demand and size of the decision's model, and the device concerned, by name."""
     found: dict[str, object] = {}
     if size := sizes.get(decision.model):
         found["wanted"] = size.replicas

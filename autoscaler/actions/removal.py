@@ -1,4 +1,4 @@
-"""Removal: the workers that must go whatever the demand is."""
+"""Removal: the workers that must end whatever the demand is."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ if TYPE_CHECKING:
 
 
 HAND_BACK_S = 10.0
-"""What a worker gets on top of ``drain_s``, at which it begins to hand back what it has not finished."""
+"""Seconds beyond ``drain_s`` that a draining worker gets to give back its unfinished jobs."""
 
 
 LAST_WORDS_S = 2.0
-"""What a worker on a lost device gets to hand back what it has not begun, before it is killed for what it has."""
+"""Seconds that a worker on a lost device gets to give back the jobs it has not begun, before it is killed."""
 
 
 def remove(seen: Observation, memory: Memory) -> tuple[list[Drain], Memory]:
-    """Kill what is out of patience; drain what sits on a faulty device or serves a model that is no more."""
+    """Kill workers past their time limits; drain workers on faulty devices, and of models no longer in the fleet
+    file."""
     managed = [worker for worker in seen.workers if worker.managed]
     silent = {
         worker.name: memory.silent_since.get(worker.name, seen.now)
@@ -44,7 +45,7 @@ def remove(seen: Observation, memory: Memory) -> tuple[list[Drain], Memory]:
 
 
 def _overdue(now: float, scaling: Scaling, worker: Worker, silent: Mapping[str, float]) -> str:
-    """Why a worker is out of patience; empty when it is not."""
+    """Which time limit a worker has exceeded; empty when none."""
     if worker.phase is Phase.DRAINING:
         waited, limit = now - (worker.draining_since or now), scaling.drain_s
         late = waited > limit + HAND_BACK_S
@@ -61,7 +62,7 @@ def _overdue(now: float, scaling: Scaling, worker: Worker, silent: Mapping[str, 
 
 
 def _stranded(now: float, worker: Worker, faults: Mapping[str, Device]) -> str:
-    """Why a worker whose device is gone is not waited for; empty when it is not so, or not yet time."""
+    """Why a worker on a lost device is killed; empty when its device is not lost, or its time has not passed."""
     device = faults.get(worker.device)
     if device is None or not device.lost or worker.draining_since is None:
         return ""

@@ -1,4 +1,4 @@
-"""Shrinking: which workers are drained because they have been too many for long enough."""
+"""Shrinking: draining workers that have been surplus for long enough."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def shrink(
 ) -> tuple[list[Drain], Memory]:
     """Drain the surplus of every model that has had one for ``idle_s``.
 
-    Those with least to finish go first, of those the youngest: the old ones have warm caches.
+    Workers with the fewest running jobs go first, among them the youngest: older ones have warm caches.
     """
     scaling = seen.settings.scaling
     drains: list[Drain] = []

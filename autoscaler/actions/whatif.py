@@ -1,4 +1,4 @@
-"""What if: what it would take that a model gets one replica more. Pure, and without a side effect on any decision."""
+"""What if: the conditions under which a model would get another replica. Pure, without effect on any decision."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..devices.placement import Occupant, by_device, free_gb, occupants
-from .grow import hindrance, home
+from .grow import home, start_blocker
 
 if TYPE_CHECKING:
     from ..observation import Memory, Observation
     from ..sizing.policy import Policy
 
 MOST_JOBS = 1_000_000
-"""More than that in a queue is no answer to anybody's question."""
+"""Largest queue length that is tried."""
 
 
 @dataclass(frozen=True, slots=True)
 class OneMore:
-    """What one more replica than the ``present`` ones needs.
+    """The conditions for another replica beside the ``present`` ones.
 
-    ``queued`` is how many jobs ``tier`` would have to have waiting, the others staying as they are, that it be wanted;
-    None when no number would do. ``device`` is where it would go, with ``free_gb`` left now; when it fits nowhere,
+    ``queued`` is how many jobs of ``tier`` would have to be queued, with the other tiers as they are; None when no
+    number suffices. ``device`` is where the replica would go, with ``free_gb`` free now; when it fits on none,
     ``hindrance`` says why, device by device.
     """
 
@@ -35,12 +35,10 @@ class OneMore:
 
 
 def one_more(seen: Observation, policy: Policy, memory: Memory, model: str) -> OneMore:
-    """What a model would need that one more replica of it were started.
-
-    The policy itself is asked, about demands that are not there.
+    """The conditions for scale-up of a model, found by asking the policy about hypothetical demands.
 
     Args:
-        memory: with which the policy decided in this round.
+        memory: the memory with which the policy decided in this round.
     """
     demand = seen.demands[model]
     fastest = min(range(len(demand.tiers)), key=lambda nth: demand.tiers[nth].target_wait_s)
@@ -62,7 +60,7 @@ def one_more(seen: Observation, policy: Policy, memory: Memory, model: str) -> O
 
 
 def _least(low: int, wanted: Callable[[int], bool]) -> int | None:
-    """The least number, from ``low`` on, that is wanted, which is taken to grow with the number."""
+    """The least number from ``low`` on that is wanted, by bisection: ``wanted`` is taken to be monotonic."""
     high = max(1, low)
     if wanted(low):
         return low
@@ -81,4 +79,4 @@ def _where(seen: Observation, model: str) -> OneMore:
     replica = Occupant(f"a new {model}", model, "", seen.settings.models[model].memory_gb)
     if device := home(seen, replica, here):
         return OneMore(0, "", None, device.id, free_gb(device, here.get(device.id, ())))
-    return OneMore(0, "", None, hindrance=hindrance(seen, replica, here).reason)
+    return OneMore(0, "", None, hindrance=start_blocker(seen, replica, here).reason)

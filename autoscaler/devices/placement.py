@@ -79,7 +79,7 @@ def place(
         speeds: jobs per second of a replica, by type of device. One that was never tried goes first.
     """
     open_ = [device for device in devices if device.kind != "cpu" or device.id not in here]
-    fitting = [one for one in open_ if not obstacle(model, memory_gb, one, here.get(one.id, ()), per_gpu)]
+    fitting = [one for one in open_ if not blocker(model, memory_gb, one, here.get(one.id, ()), per_gpu)]
     if headroom and len(idle(devices, here)) <= headroom:
         fitting = [device for device in fitting if here.get(device.id)]
 
@@ -117,7 +117,7 @@ def by_device(held: Iterable[Occupant]) -> dict[str, tuple[Occupant, ...]]:
     return found
 
 
-def obstacle(model: str, memory_gb: float, device: Device, held: Sequence[Occupant], per_gpu: int = 1) -> str:
+def blocker(model: str, memory_gb: float, device: Device, held: Sequence[Occupant], per_gpu: int = 1) -> str:
     """Why a replica cannot go to a device, of which the model may have so many on a GPU; empty when it can."""
     if device.fault:
         return f"{device.id} is faulty ({device.fault})"

@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoscaler.devices.device import Device, DeviceState
-from autoscaler.devices.placement import Occupant, by_device, free_gb, obstacle, occupants, place, summary, with_states
+from autoscaler.devices.placement import Occupant, blocker, by_device, free_gb, occupants, place, summary, with_states
 from autoscaler.roster import Phase, Worker
 from producer.contract.fleet_schema import Model
 
@@ -31,7 +31,7 @@ def test_a_cpu_slot_takes_one_worker() -> None:
 
 def test_a_slot_too_small_is_no_place() -> None:
     assert place("n", 8, [slot(0, 4)], {}) is None
-    assert "4 GB in all of 8 GB" in obstacle("n", 8, slot(0, 4), ())
+    assert "4 GB in all of 8 GB" in blocker("n", 8, slot(0, 4), ())
 
 
 def test_the_tightest_gpu_that_fits_is_taken() -> None:
@@ -79,7 +79,7 @@ def test_of_one_model_as_many_share_a_gpu_as_it_says() -> None:
         assert place("m", 10, [gpu(0)], by_device(held), per_gpu=3) is not None
         held = (*held, Occupant(f"m{n}", "m", "cuda:0", 10))
     assert place("m", 10, [gpu(0)], by_device(held), per_gpu=3) is None
-    assert obstacle("m", 10, gpu(0), held, 3) == "cuda:0 has 3 replicas already"
+    assert blocker("m", 10, gpu(0), held, 3) == "cuda:0 has 3 replicas already"
     spread = place("m", 10, [gpu(0), gpu(1)], by_device(held[:1]), per_gpu=3)
     assert spread is not None
     assert spread.id == "cuda:1"
