@@ -63,7 +63,7 @@ def _controller(fleet: FleetFile, path: Path, *, dry: bool) -> Controller:
     print("A dry run: nothing is started, drained or written. Ctrl-C ends it.", flush=True)
     told = DryRunJournal(redis, partial(print, flush=True))
     onlooker, lease = DryRunLauncher(settings.state_dir, env), NoLease(redis, 0)
-    return Controller(settings, redis, probe, onlooker, reread=fleet.again, leader=lease, journal=told)
+    return Controller(settings, redis, probe, onlooker, reread=fleet.again, leader=lease, journal=told, learns=False)
 
 
 if __name__ == "__main__":

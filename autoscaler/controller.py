@@ -17,7 +17,7 @@ from . import roster
 from .actions.decision import Decision, Drain, Hold, Start
 from .devices.placement import occupants
 from .error_isolation import AWAY, Troubles
-from .foresights import Foresights
+from .estimate_follower import EstimateFollower
 from .journal import Journal
 from .launchers.protocol import Launcher, LaunchError, Placement
 from .leader import Leader
@@ -57,6 +57,7 @@ class Controller:
         leader: the lease; by default the fleet's.
         journal: what is told, and to whom; by default to Redis.
         stepped_s: by how many seconds ``clock`` was set since this was last asked.
+        learns: whether it learns how far estimates are off, which it writes to Redis.
     """
 
     def __init__(
@@ -72,6 +73,8 @@ class Controller:
         leader: Leader | None = None,
         journal: Journal | None = None,
         stepped_s: Callable[[], float] = lambda: 0.0,
+        *,
+        learns: bool = True,
     ) -> None:
         self.settings = settings
         self.redis = redis
@@ -86,7 +89,8 @@ class Controller:
         self.host = socket.gethostname()
         self.policy = policy
         self.reconciler = Reconciler(policy or named(settings.scaling.policy))
-        self.foresights = Foresights(redis, self.journal)
+        self.learns = learns
+        self.estimates = EstimateFollower(redis)
         self._leads: bool | None = None  # not known before the first round
         self._reachable = True
         self._troubles = Troubles(log)
@@ -142,7 +146,7 @@ class Controller:
         if step_s := self.stepped_s():
             log.warning("the clock was set by %+.0f s: what was measured by it is forgotten", step_s)
             self.reconciler.clock_set(step_s)
-            self.foresights.forget()
+            self.estimates.forget()
         now = self.clock()
         self._note_ended(now)
         beats = heartbeat.read_all(self.redis)
@@ -155,13 +159,14 @@ class Controller:
             mind = self.reconciler
             view = sizes_view(mind.policy, seen, mind.before, mind.memory, decisions)
             self.journal.wanted(view, self.patience_s)
-            self._calibrate(now, view, beats)
+            if self.learns:
+                self._learn(now, view, beats)
 
-    def _calibrate(self, now: float, view: Sizes, beats: Sequence[Heartbeat]) -> None:
+    def _learn(self, now: float, view: Sizes, beats: Sequence[Heartbeat]) -> None:
         """Learn how far estimates are off, from what readers make them from."""
         for name, wanted in view.models.items():
             with self._troubles.of(f"{name}'s estimates", "what becomes of them is not learned"):
-                self.foresights.look(now, self.settings, wanted, beats)
+                self.estimates.look(now, self.settings, wanted, beats)
 
     def _confirm(self) -> bool:
         leads = self.leader.confirm()
@@ -171,7 +176,7 @@ class Controller:
         if leads != self._leads:
             log.info("leading" if leads else f"waiting: {self.leader.holder()} leads")
             self.reconciler.forget(self._recalled() if leads else {})
-            self.foresights.forget()
+            self.estimates.forget()
         self._leads = leads
         return leads
 

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from redis import Redis
 
     from producer.contract.heartbeat import Heartbeat
-    from producer.estimates.wait_time import Errors
 
     from .actions.decision import Drain, Inputs, Start
     from .devices.quarantine import Health
@@ -83,9 +82,6 @@ class DryRunJournal(Journal):
         self._last[key] = now
         if not known:
             super().decided(now, decision, worker)
-
-    def learned(self, model: str, errors: Errors) -> None:
-        """Nothing is written."""
 
     def _publish(self, key: str, view: str, ttl_s: float) -> None:
         pass

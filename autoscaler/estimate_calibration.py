@@ -1,9 +1,15 @@
-"""How far estimates are off: the autoscaler tells itself what the last job of each queue will wait, and looks what it
-waited. Queues are first in, first out for this purpose, so a count of jobs that were taken tells when it was."""
+"""How far estimates are off: the autoscaler estimates for the last job of each queue and sees what becomes of it.
+
+When that job started is told by counters: a queue counts as first in, first out, so the n-th job that ever arrived has
+started once n jobs were taken. When it ended is told by its own result, for jobs end in another order than they start:
+were the n-th end taken for the end of the n-th job, run times that differ would average out, and the interval would be
+too narrow. In the simulator (``benchmarks.simulator --only 6``) 87% of ends would lie in it, 77% on the trace
+"conversation"; it is 94%, and 90%.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -18,14 +24,24 @@ if TYPE_CHECKING:
     from .sizing.demand import Demand
 
 
-@dataclass(frozen=True, slots=True)
+MOST_OPEN = 1000
+"""Estimates of one model that are open at the same time; while there are as many, none is added."""
+PATIENCE = 2
+"""For how many times the model's time limit a job's end is waited for after its start: jobs are tried again, and the
+result of one whose producer wants none never comes."""
+
+
+@dataclass(slots=True)
 class OpenEstimate:
-    """What was foretold at Unix time ``at`` for the job that was the ``number``-th ever of its tier."""
+    """What was estimated at Unix time ``at`` for the ``number``-th job that ever arrived in its tier, then the last of
+    its queue. ``job_id`` is that job, as long as its end is waited for; empty when it is not known."""
 
     tier: str
     number: int
     at: float
     estimate: Estimate
+    job_id: str = ""
+    started_at: float | None = None
 
 
 @dataclass(slots=True)
@@ -35,25 +51,57 @@ class EstimateCalibration:
     errors: Errors = field(default_factory=Errors)
     _open: list[OpenEstimate] = field(default_factory=list)
 
-    def look(self, now: float, settings: Settings, wanted: Wanted, beats: Sequence[Heartbeat]) -> bool:
-        """Another look at the queues. Whether anything was learned.
+    @property
+    def followed(self) -> set[str]:
+        """Jobs whose end is waited for."""
+        return {one.job_id for one in self._open if one.job_id}
+
+    def learn(self, now: float, demand: Demand, ended: Mapping[str, bool], time_limit_s: float) -> bool:
+        """Learn from estimates that came true. Whether there were any.
+
+        Args:
+            ended: jobs that have ended, and whether a worker ran them to their end; others are no error.
+            time_limit_s: how long a job of the model may run.
+        """
+        arrived = {tier.tier: tier.arrived for tier in demand.tiers}
+        taken = {tier.tier: tier.arrived - tier.queued for tier in demand.tiers}
+        learned = False
+        for one in self._open:
+            if one.started_at is None and taken.get(one.tier, 0) >= one.number:
+                one.started_at, learned = now, True
+                self.errors.started(one.estimate, now - one.at)
+            if one.job_id in ended:
+                if ended[one.job_id]:
+                    learned = True
+                    self.errors.ended(one.estimate, now - one.at)
+                one.job_id = ""
+        # The counters of a queue that was deleted begin anew, and would not reach the number in time.
+        self._open = [
+            one
+            for one in self._open
+            if arrived.get(one.tier, 0) >= one.number
+            and (one.started_at is None or (one.job_id and now <= one.started_at + PATIENCE * time_limit_s))
+        ]
+        return learned
+
+    def make(
+        self, now: float, settings: Settings, wanted: Wanted, beats: Sequence[Heartbeat]
+    ) -> Sequence[OpenEstimate]:
+        """Estimate for the last job of each queue. Those to be learned from, whose jobs are not known yet.
 
         Args:
             wanted: what is published of the model in this round, and so what readers make their estimates from.
             beats: of workers of any model.
         """
-        taken = {tier.tier: tier.arrived - tier.queued for tier in wanted.demand.tiers}
-        true = [told for told in self._open if taken.get(told.tier, 0) >= told.number]
-        for told in true:
-            self.errors.started(told.estimate, now - told.at)
-        self._open = [told for told in self._open if told not in true]
+        made: list[OpenEstimate] = []
         for tier in wanted.demand.tiers:
-            if tier.queued:
+            if tier.queued and len(self._open) + len(made) < MOST_OPEN:
                 of = last_in_queue(now, settings, wanted, beats, tier.tier)
                 found = estimate(of, self.errors.quantiles())
                 if self.errors.wants(found, now):
-                    self._open.append(OpenEstimate(tier.tier, tier.arrived, now, found))
-        return bool(true)
+                    made.append(OpenEstimate(tier.tier, tier.arrived, now, found))
+        self._open += made
+        return made
 
 
 def last_in_queue(now: float, settings: Settings, wanted: Wanted, beats: Sequence[Heartbeat], tier: str) -> Snapshot:
@@ -64,7 +112,7 @@ def last_in_queue(now: float, settings: Settings, wanted: Wanted, beats: Sequenc
     return snapshot(now, settings, demand.model, place, replicas_of(demand.model, beats), measures(demand, wanted.hold))
 
 
-def measures(demand: Demand, hold: str) -> ModelMeasures:
+def measures(demand: Demand, blocker: str) -> ModelMeasures:
     """What the autoscaler knows of a model, as the builder of snapshots takes it."""
     arrivals_per_s = {tier.tier: tier.arrivals_per_s for tier in demand.tiers}
-    return ModelMeasures(arrivals_per_s, demand.jobs_per_s, demand.load_s, demand.run_s, hold)
+    return ModelMeasures(arrivals_per_s, demand.jobs_per_s, demand.load_s, demand.run_s, blocker)

@@ -20,8 +20,6 @@ from .published_view import SIZES, Sizes
 if TYPE_CHECKING:
     from redis import Redis
 
-    from producer.estimates.wait_time import Errors
-
     from .devices.device import Device
     from .devices.placement import Occupant
     from .launchers.protocol import Ended
@@ -121,11 +119,6 @@ class Journal:
     def wanted(self, sizes: Sizes, ttl_s: float) -> None:
         """Publish what every model should have, and why."""
         self._publish(keys.sizes(), SIZES.dump_json(sizes).decode(), ttl_s)
-
-    def learned(self, model: str, errors: Errors) -> None:
-        """Keep what was learned of how far the model's estimates are off."""
-        told = {kind: [round(ratio, 4) for ratio in ratios] for kind, ratios in errors.ratios.items()}
-        self.redis.set(keys.estimates(model), json.dumps(told))
 
     def _publish(self, key: str, view: str, ttl_s: float) -> None:
         self.redis.set(key, view, px=int(ttl_s * 1000))

@@ -210,7 +210,7 @@ def autoscaler(fleet: GrantScope) -> list[Grant]:
         Grant(["evalsha"], [*fleet.queues, *fleet.state, keys.leader(), RESULT]),
         Grant(["llen", "lindex", "lpush", "rpush", "exists"], fleet.queues),
         Grant(["@hash", "@list", "@sortedset", "@stream", "@string", "exists"], fleet.state),
-        Grant(["set", "get", "publish"], [RESULT], [RESULT]),
+        Grant(["set", "get", "getrange", "publish"], [RESULT], [RESULT]),
         Grant(["get", "set", "del", "pexpire"], [keys.leader()]),
         Grant(["set"], [keys.devices(), keys.sizes()]),
         Grant(["hgetall", "hset", "hdel"], [keys.quarantine("*")]),

@@ -35,13 +35,13 @@ class Rounds:
         self.decisions: list[tuple[float, Decision]] = []
         self.demands: dict[str, Demand] = {}
         """As the last round saw them."""
-        self.holds: dict[str, str] = {}
+        self.blockers: dict[str, str] = {}
         """By model, why the last round started no further replica that was wanted."""
 
     def round(self, now: float) -> None:
         """Observe, decide, act."""
         decisions = self.reconciler.decide(self._observe(now))
-        self.holds = {one.model: one.reason for one in decisions if isinstance(one, Hold)}
+        self.blockers = {one.model: one.reason for one in decisions if isinstance(one, Hold)}
         for decision in decisions:
             self._act(now, decision)
 

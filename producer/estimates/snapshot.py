@@ -99,14 +99,15 @@ class ModelMeasures:
     """What the autoscaler knows of a model.
 
     ``arrivals_per_s`` is by tier; ``jobs_per_s`` is what one replica does, ``load_s`` how long it loads, ``run_s`` how
-    long a job runs, each 0 when not measured. ``hold`` is why no further replica is started, empty if that is not so.
+    long a job runs, each 0 when not measured. ``blocker`` is what keeps a further replica from being started, empty
+    when nothing does.
     """
 
     arrivals_per_s: Mapping[str, float] = field(default_factory=dict)
     jobs_per_s: float = 0.0
     load_s: float = 0.0
     run_s: float = 0.0
-    hold: str = ""
+    blocker: str = ""
 
 
 def snapshot(
@@ -148,7 +149,7 @@ def snapshot(
         # The autoscaler notices the first job in its next round.
         load_s=measures.load_s + settings.scaling.interval_s if measures.load_s else 0.0,
         run_s=measures.run_s or (max(1.0, running) / rate if rate else 0.0),
-        hindrance=measures.hold,
+        blocker=measures.blocker,
         over_share=place.over_share,
         batches=not of.slots,
     )

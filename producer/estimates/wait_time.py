@@ -10,6 +10,7 @@ Random World, 2005) by category, over the latest errors and not over all.
 
 from __future__ import annotations
 
+import json
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -65,7 +66,7 @@ class Snapshot:
     ``ready_in_s`` has an entry for each replica, 0 for one that serves; ``free`` places are free at those that serve,
     of ``places`` that each has, and ``left`` of these are for other tiers, if its own is preemptible. ``jobs_per_s`` is
     what one replica was measured to do and ``load_s`` how long it took to come up, 0 when not measured; ``run_s`` how
-    long a job runs once it was taken. ``hindrance`` is what keeps the autoscaler from starting a replica,
+    long a job runs once it was taken. ``blocker`` is what keeps the autoscaler from starting a replica,
     ``over_share`` whether the tenant has had more than its share.
     """
 
@@ -78,7 +79,7 @@ class Snapshot:
     jobs_per_s: float = 0.0
     load_s: float = 0.0
     run_s: float = 0.0
-    hindrance: str = ""
+    blocker: str = ""
     over_share: bool = False
     batches: bool = False
 
@@ -138,6 +139,10 @@ class Errors:
         for kind, found in told.items():
             sound = (ratio for ratio in found if 0 < ratio < math.inf)
             self.ratios.setdefault(kind, deque(maxlen=LATEST)).extend(sound)
+
+    def dumps(self) -> str:
+        """As JSON, to be stored at ``keys.estimates``; :meth:`merge` takes it, parsed."""
+        return json.dumps({kind: [round(ratio, 4) for ratio in found] for kind, found in self.ratios.items()})
 
     def quantiles(self) -> dict[str, Ratios]:
         """Of each kind that has been seen often enough."""
@@ -217,7 +222,7 @@ def _urgent(of: Snapshot) -> list[Ahead]:
 def _why(of: Snapshot) -> tuple[Why, str]:
     serving = sum(ready_in_s <= 0 for ready_in_s in of.ready_in_s)
     if not of.ready_in_s:
-        return Why.NO_WORKER, of.hindrance or "no worker of the model runs yet; the autoscaler starts one"
+        return Why.NO_WORKER, of.blocker or "no worker of the model runs yet; the autoscaler starts one"
     if not serving:
         if not of.load_s:
             return Why.LOADING, "the model is loading; how long that takes was not measured yet"

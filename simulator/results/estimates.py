@@ -73,5 +73,5 @@ def last_in_queue(sim: Simulation, request: int, now: float) -> Snapshot:
         for one in sim.fleet.workers.values()
         if one.model == model and one.draining_since > now
     ]
-    known = measures(demand, sim.rounds.holds.get(name, "")) if demand else ModelMeasures()
+    known = measures(demand, sim.rounds.blockers.get(name, "")) if demand else ModelMeasures()
     return snapshot(now, sim.settings, name, place, replicas, known)

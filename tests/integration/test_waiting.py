@@ -2,29 +2,38 @@
 
 import json
 import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pytest
 import redis as redis_py
+from hypothesis import HealthCheck, given
+from hypothesis import settings as settings_
+from hypothesis import strategies as st
 
 from autoscaler import roster
 from autoscaler.actions.whatif import OneMore
-from autoscaler.foresights import Foresights
+from autoscaler.controller import Controller
+from autoscaler.devices.device import Device
+from autoscaler.estimate_follower import LAST_QUEUED_LUA, MOST_TENANTS, EstimateFollower
 from autoscaler.journal import Journal
+from autoscaler.launchers.protocol import Ended, Launched, Placement
 from autoscaler.published_view import Sizes, Wanted
 from autoscaler.sizing.demand import assess, watch
 from deploy import acl
 from deploy.cli.job import json_of, text_of
 from deploy.machine.server import Server
+from processes import Fleet, wait_for
 from producer import Client
-from producer.contract import heartbeat, keys
+from producer.contract import celery_message, heartbeat, keys
 from producer.contract.errors import BrokerUnavailable, UnknownTier
 from producer.contract.fleet_schema import Model, Redis
 from producer.contract.heartbeat import Heartbeat, WorkerState
 from producer.contract.job import Status
 from producer.contract.settings import Settings
-from producer.estimates import queued_job
+from producer.estimates import queued_job, wait_time
 from producer.estimates.wait_time import Errors, Why
+from scheduler import results
 from scheduler.queue_lengths import observe
 
 MODEL = Model(engine="echo", max_concurrency=4)
@@ -154,7 +163,7 @@ def test_the_autoscaler_learns_of_the_estimates_that_are_read_and_corrects_these
     redis: redis_py.Redis, settings: Settings
 ) -> None:
     journal, traffic, now = Journal(redis), None, 1000.0
-    foresights = Foresights(redis, journal)
+    follower = EstimateFollower(redis)
 
     def look() -> None:
         nonlocal traffic
@@ -163,7 +172,7 @@ def test_the_autoscaler_learns_of_the_estimates_that_are_read_and_corrects_these
         demand = assess(now, settings, queues, traffic, roster.call(beats, [], "here"), {"jobs_per_s": 1.0})
         wanted = Wanted(1, "", demand, OneMore(1, "interactive", None))
         journal.wanted(Sizes(now, "slack", {"m": wanted}), 60)
-        foresights.look(now, settings, wanted, beats)
+        follower.look(now, settings, wanted, beats)
 
     queue = keys.queue("m", "batch")
     beat(redis, running=())
@@ -185,3 +194,108 @@ def test_the_autoscaler_learns_of_the_estimates_that_are_read_and_corrects_these
     assert found.starts.low == found.starts.high == pytest.approx(3.0, abs=0.01)
     redis.set(keys.estimates("m"), "rubbish")
     assert queued_job.recall(redis, "m") == Errors()
+
+
+class NoDevices:
+    """A machine without devices, and a launcher that has nothing to do there."""
+
+    id = source = "none"
+
+    def devices(self) -> list[Device]:
+        return []
+
+    def list(self) -> Sequence[Launched]:
+        return []
+
+    def ended(self) -> Sequence[Ended]:
+        return []
+
+    def adopt(self, beats: Iterable[Heartbeat]) -> None: ...
+
+    def start(self, placement: Placement) -> str:
+        raise AssertionError(placement)
+
+    def drain(self, name: str, grace_s: float) -> None:
+        raise AssertionError(name, grace_s)
+
+
+def test_a_live_fleet_learns_when_jobs_end_under_the_kind_that_readers_look_up(
+    redis: redis_py.Redis, server: Server, make_fleet: Callable[[str, str], Fleet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wait_time, "SPACING_S", 0.0)  # each round is learned from
+    tables = """
+    [scaling]
+    interval_s = 0.05
+    [models.m]
+    engine = "echo"
+    max_concurrency = 2
+    options = { delay_s = 0.1 }
+    """
+    fleet = make_fleet(server.url, tables)
+    fleet.worker("m", "w")
+    controller = Controller(fleet.settings, redis, NoDevices(), NoDevices())
+    controller.start()
+    read, jobs = set[str](), list[str]()
+
+    def learned() -> bool:
+        if fleet.redis.llen(keys.queue("m", "batch")) < 6:  # jobs wait in each round, and none for long
+            jobs[:] = fleet.client.submit_many(fleet.client.job("m", "x", tier="batch") for _ in range(6))
+        found = fleet.client.waiting(jobs[-1]).estimate
+        read.update([found.kind] if found else [])
+        known = queued_job.recall(redis, "m").quantiles().keys()
+        return any(kind in known and f"{kind}: end" in known for kind in read)
+
+    try:
+        wait_for(learned, "ends to be learned of the kind of estimates that are read")
+    finally:
+        controller.stop()
+
+
+@settings_(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(jobs=st.lists(st.sampled_from(["default", "acme", "b, c", "d"]), min_size=1, max_size=12))
+def test_the_job_that_the_autoscaler_follows_is_the_last_as_readers_count(
+    redis: redis_py.Redis, settings: Settings, jobs: list[str]
+) -> None:
+    redis.flushall()
+    last = redis.register_script(LAST_QUEUED_LUA)
+    queue = keys.queue("m", "batch")
+    assert last([queue], [MOST_TENANTS]) == b""
+    with Client(settings) as client:
+        for tenant in jobs:
+            client.submit("m", "x", tier="batch", tenant=tenant)
+        assert client.waiting(last([queue], [MOST_TENANTS]).decode()).ahead == len(jobs) - 1
+
+
+def test_whatever_is_stored_where_a_queue_or_a_result_should_be_the_rest_is_learned(
+    redis: redis_py.Redis, settings: Settings
+) -> None:
+    last, queue = redis.register_script(LAST_QUEUED_LUA), keys.queue("m", "batch")
+    for message in ("{}", '{"id": 1}', '{"id": ""}', '{"id": "a b"}', '{"id": "' + "x" * 300 + '"}', "rubbish"):
+        redis.lpush(queue, message)
+        assert last([queue], [MOST_TENANTS]) == b""
+    follower = EstimateFollower(redis)
+    redis.lpush(keys.result("list"), "x")
+    redis.set(keys.result("text"), "x")
+    redis.set(keys.result("failed"), results.failed("failed", ValueError("x")))
+    redis.set(keys.result("cancelled"), celery_message.cancelled_meta("cancelled"))
+    redis.set(keys.result("started"), '{"status": "STARTED"}')
+    jobs = ["list", "text", "failed", "cancelled", "started", "missing"]
+    assert follower.ended(jobs) == {"failed": True, "cancelled": False}
+    redis.delete(queue)
+    redis.set(queue, "no list")
+    assert last([queue], [MOST_TENANTS]) == b""
+
+
+def test_the_rights_of_an_autoscaler_suffice_to_follow_jobs(own_server: Server) -> None:
+    settings = Settings(redis=Redis(url=own_server.url), models={"m": MODEL})
+    admin = redis_py.Redis.from_url(own_server.url)
+    admin.execute_command("ACL", "SETUSER", "a", "reset", "on", ">a", *acl.rules("autoscaler", settings))
+    theirs = redis_py.Redis.from_url(own_server.url.replace("redis://", "redis://a:a@"))
+    with Client(settings) as client:
+        for tenant in ("default", "acme", "acme"):
+            job = client.submit("m", "x", tier="batch", tenant=tenant)
+    admin.set(keys.result(job), results.succeeded(job, "y"))
+    assert EstimateFollower(theirs).ended([job]) == {job: True}
+    assert theirs.register_script(LAST_QUEUED_LUA)([keys.queue("m", "batch")], [MOST_TENANTS]) == job.encode()
+    theirs.close()
+    admin.close()

@@ -56,7 +56,7 @@ def test_with_nothing_measured_it_is_not_before_the_model_is_there_and_nobody_kn
     ("change", "why", "says"),
     [
         ({"ready_in_s": ()}, Why.NO_WORKER, "the autoscaler starts one"),
-        ({"ready_in_s": (), "hindrance": "no idle device: cpu:0 is held by a"}, Why.NO_WORKER, "cpu:0 is held by a"),
+        ({"ready_in_s": (), "blocker": "no idle device: cpu:0 is held by a"}, Why.NO_WORKER, "cpu:0 is held by a"),
         ({"ready_in_s": (30.0, 9.0), "load_s": 40.0}, Why.LOADING, "loading, for about 9 s"),
         ({"ready_in_s": (9.0,)}, Why.LOADING, "was not measured yet"),
         ({"tiers": ahead(1, 2)}, Why.BEHIND, "behind 1 job of tier interactive and 2 jobs of tier standard"),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from autoscaler import estimate_calibration
 from autoscaler.actions.whatif import OneMore
-from autoscaler.estimate_calibration import EstimateCalibration
+from autoscaler.estimate_calibration import PATIENCE, EstimateCalibration
 from autoscaler.published_view import SIZES, Sizes, Wanted
 from autoscaler.sizing.demand import Demand, TierDemand
 from autoscaler.sizing.policy import BACKLOG
@@ -115,7 +115,7 @@ class OneFleet:
             if one.state is WorkerState.DRAINING:
                 worker.drain(NOW)
             sim.fleet.workers[worker.name] = worker
-        sim.rounds.demands, sim.rounds.holds = {"m": self.demand}, {"m": self.hold}
+        sim.rounds.demands, sim.rounds.blockers = {"m": self.demand}, {"m": self.hold}
         return simulated.last_in_queue(sim, tiers.index(TIERS.index(self.tier)), NOW)
 
 
@@ -184,7 +184,8 @@ def test_a_job_of_a_tenant_over_its_share_is_corrected_by_what_was_learned_of_th
             interactive, *others = busy.demand.tiers
             tiers = (replace(interactive, queued=queued, arrived=arrived), *others)
             wanted = replace(busy.wanted, demand=replace(busy.demand, tiers=tiers))
-            calibration.look(now, busy.settings, wanted, busy.beats)
+            calibration.learn(now, wanted.demand, {}, time_limit_s=600.0)
+            calibration.make(now, busy.settings, wanted, busy.beats)
             now += 9.0
     place = Place("interactive", 4, busy.queued, over_share=True)
     found = estimate(read_snapshot(NOW, SIZES.dump_json(busy.sizes), busy.settings, "m", place, busy.beats))
@@ -197,3 +198,62 @@ def test_a_tier_that_the_reader_does_not_know_is_passed_over() -> None:
     found = read_snapshot(NOW, sizes, IDLE.settings, "m", Place("batch", 0, (0, 0, 1)), IDLE.beats)
     assert [tier.arrivals_per_s for tier in found.tiers] == [0.0, 0.0, 0.0]
     assert found.jobs_per_s == 2.0
+
+
+def queued(tier: str, length: int, arrived: int) -> Wanted:
+    tiers = (replace(one, queued=0, arrived=0) for one in IDLE.demand.tiers)
+    found = tuple(replace(one, queued=length, arrived=arrived) if one.tier == tier else one for one in tiers)
+    return replace(IDLE.wanted, demand=replace(IDLE.demand, tiers=found))
+
+
+def calibrated(*jobs: str) -> EstimateCalibration:
+    """With an open estimate for each job, 10 s apart, the first at ``NOW``; the n-th job is the n-th of its tier."""
+    calibration = EstimateCalibration()
+    for nth, job in enumerate(jobs):
+        (made,) = calibration.make(NOW + 10 * nth, IDLE.settings, queued("batch", nth + 1, nth + 1), IDLE.beats)
+        made.job_id = job
+    return calibration
+
+
+def test_a_jobs_end_is_learned_from_its_own_result_whichever_ends_first() -> None:
+    calibration = calibrated("long", "short")
+    assert calibration.followed == {"long", "short"}
+    assert calibration.learn(NOW + 11, queued("batch", 0, 2).demand, {}, 600.0)
+    assert calibration.learn(NOW + 12, queued("batch", 0, 2).demand, {"short": True}, 600.0)
+    assert calibration.followed == {"long"}
+    assert calibration.learn(NOW + 90, queued("batch", 0, 2).demand, {"long": True}, 600.0)
+    ends = {kind: [*found] for kind, found in calibration.errors.ratios.items() if kind.endswith(": end")}
+    # There was room for both: they were to start at once, and to run for 0.5 s.
+    assert ends == {
+        "waiting for a batch, batch: end": [pytest.approx(90.05 / 0.55)],
+        "behind others, batch: end": [pytest.approx(2.05 / 0.55)],
+    }
+    assert not calibration.learn(NOW + 91, queued("batch", 0, 2).demand, {"long": True}, 600.0)
+
+
+def test_the_end_of_a_job_that_nobody_ran_is_not_learned_and_its_start_is() -> None:
+    calibration = calibrated("cancelled")
+    assert not calibration.learn(NOW + 1, queued("batch", 1, 1).demand, {"cancelled": False}, 600.0)
+    assert calibration.learn(NOW + 2, queued("batch", 0, 1).demand, {}, 600.0)
+    assert [kind for kind in calibration.errors.ratios if kind.endswith(": end")] == []
+    assert len(calibration.errors.ratios) == 1
+
+
+def test_a_job_without_a_result_is_given_up_and_one_of_a_deleted_queue_at_once() -> None:
+    calibration = calibrated("no result")
+    calibration.learn(NOW + 1, queued("batch", 0, 1).demand, {}, 600.0)
+    calibration.learn(NOW + 1 + PATIENCE * 600, queued("batch", 0, 1).demand, {}, 600.0)
+    assert calibration.followed
+    calibration.learn(NOW + 2 + PATIENCE * 600, queued("batch", 0, 1).demand, {}, 600.0)
+    assert not calibration.followed
+    calibration = calibrated("deleted")
+    calibration.learn(NOW + 1, queued("batch", 0, 0).demand, {}, 600.0)
+    assert not calibration.followed
+
+
+def test_no_more_estimates_are_open_than_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate_calibration, "MOST_OPEN", 3)
+    calibration = calibrated("a", "b", "c")
+    assert not calibration.make(NOW + 100, IDLE.settings, queued("batch", 4, 4), IDLE.beats)
+    calibration.learn(NOW + 101, queued("batch", 3, 4).demand, {"a": True}, 600.0)
+    assert calibration.make(NOW + 102, IDLE.settings, queued("batch", 3, 4), IDLE.beats)
