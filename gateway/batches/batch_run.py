@@ -21,7 +21,7 @@ from .lease import Field, Lease
 from .line_set import LineSet
 from .line_translation import NotRun, Terms, cancelled, expired, tell_openai
 from .lines import Line
-from .parts import Parts
+from .parts import OutputParts
 from .progress import Pace, width
 from .records import ENDED, BatchRecord, FileRecord, Mistake, Status
 from .registry import Registry
@@ -62,7 +62,7 @@ class BatchRun:
         self._store = store
         self._lease = lease
         self._stop = stop
-        self._parts = Parts(store, lease, client)
+        self._parts = OutputParts(store, lease, client)
 
     def run(self) -> Status:
         """Run it to its end, and return how it ended.

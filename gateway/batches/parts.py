@@ -73,7 +73,7 @@ class _Part:
     job_ids: list[str]
 
 
-class Parts:
+class OutputParts:
     """The parts of one batch, as the holder of its lease writes them: a sink for a flight."""
 
     def __init__(self, store: Store, lease: Lease, client: Client) -> None:

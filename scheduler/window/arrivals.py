@@ -1,8 +1,8 @@
-"""How fast jobs arrive: over all time, and while there is already something to do.
+"""Arrival rates: over all time, and while jobs are queued or running.
 
-The second is what decides how much company a waiting job gets: with independent producers both are the same, with
-bursts it is many times the first. It counts the arrivals that fall into occupied time, which begins with a job; the
-arrivals that end an idle time are left out, as each of them begins an occupied one.
+The second determines the expected batch-mates of a held job. With independent producers both rates are equal; with
+bursts the second is many times the first. It counts arrivals within occupied time. An arrival that ends an idle time is
+left out, since it begins the occupied one.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from collections import deque
 from dataclasses import dataclass
 
 MEMORY_S = 10.0
-"""What is longer ago than this counts for little."""
+"""Time constant of the exponential weights, in seconds."""
 LATEST = 4096
-"""Arrivals whose instants are kept."""
+"""ArrivalRates whose times are kept."""
 CAUTION_S = 0.1
-"""Empty time that each sum starts with: a job in the first millisecond is no rate of a thousand."""
+"""Idle seconds that each sum starts with: one job in the first millisecond is no rate of a thousand."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Jobs per second: of all time, and of the time in which there was something to do."""
+    """Jobs per second: over all time, and over the time in which jobs were queued or running."""
 
     per_s: float = 0.0
     joining_per_s: float = 0.0
 
 
-class Arrivals:
-    """Learns the rate from looks at a counter of arrivals, by the server's clock."""
+class ArrivalRates:
+    """Learns the rates from readings of a counter of arrivals, by the server's clock."""
 
     def __init__(self) -> None:
         self._seen: tuple[float, int] | None = None
@@ -37,19 +37,20 @@ class Arrivals:
         self._latest: deque[float] = deque(maxlen=LATEST)
 
     def see(self, now: float, arrived: int, *, occupied: bool, waiting: bool) -> None:
-        """Take a look.
+        """Take a reading.
 
         Args:
             now: seconds by the server's clock.
-            arrived: jobs that had ever arrived by then; when it shrinks, as with an emptied server, it starts anew.
-            occupied: whether, since the look before, a job waited or ran.
-            waiting: whether the look before left jobs waiting.
+            arrived: jobs that had ever arrived; when it shrinks, as on an emptied server, counting starts again.
+            occupied: whether jobs were queued or running since the reading before.
+            waiting: whether jobs stayed queued after the reading before.
         """
         before, self._seen = self._seen, (now, arrived)
         if before is None or now < before[0] or arrived < before[1]:
             return
         passed, came = now - before[0], arrived - before[1]
-        # When nothing waits, a push is seen at once. Else they came at some time or other since the look before.
+        # With an empty queue a push is noticed at once. Otherwise jobs are spread evenly over the time since the last
+        # reading.
         gap = passed / came if waiting and came else 0.0
         self._latest.extend(now - gap * (later + 0.5) for later in range(min(came, LATEST) - 1, -1, -1))
         keep = math.exp(-passed / MEMORY_S)
@@ -59,7 +60,7 @@ class Arrivals:
         self._occupied_s = self._occupied_s * keep + (passed if occupied else 0)
 
     def take(self) -> list[float]:
-        """When the latest jobs came, as far as the looks tell, oldest first; each is told once."""
+        """Arrival times of the latest jobs, estimated from the readings, oldest first; each is returned once."""
         latest = list(self._latest)
         self._latest.clear()
         return latest
@@ -69,6 +70,6 @@ class Arrivals:
 
     @property
     def rate(self) -> Rate:
-        """The rates now. As long as little time was occupied, jobs are supposed to come independently."""
+        """The rates now. While little time was occupied, arrivals are assumed to be independent."""
         per_s = self._jobs / (self._seconds + CAUTION_S)
         return Rate(per_s, (self._joined + per_s * CAUTION_S) / (self._occupied_s + CAUTION_S))

@@ -1,10 +1,10 @@
-"""What a batch costs: ``seconds = per_row * rows + fixed``, learned from the batches that ran.
+"""The cost of a batch: ``seconds = per_row * rows + fixed``, learned from the batches that ran.
 
-Batches are binned by their size, in powers of two, and each bin keeps its latest few. A bin counts by its median, so
-that a warm-up or a stall, however long, moves nothing, and what is long ago is forgotten. The line is the least
-squares of the relative errors over the bins' medians, and neither of its parts is ever negative.
+Batches are binned by size in powers of two, and each bin keeps its latest few. A bin counts with its median, so that a
+warm-up or a stall has no effect and old batches are forgotten. The line is a least-squares fit of the relative errors
+over the medians; neither part is negative.
 
-In rows, not tokens: the cost is asked for before jobs are claimed, when only their number is known.
+The cost is in rows, not tokens: it is needed before jobs are claimed, when only their number is known.
 """
 
 from __future__ import annotations
@@ -22,37 +22,37 @@ if TYPE_CHECKING:
 LATEST = 15
 """Batches that a bin keeps."""
 RATIOS = 64
-"""Batches over which the spread is taken."""
+"""Batches from which the spread is measured."""
 SLOW = 0.05
-"""The share of batches that take more than the spread times what is expected."""
+"""Share of batches that take longer than the spread times the expected time."""
 SPREAD_UNKNOWN = 1.5
 SPREAD_AFTER = 20
-"""Batches before the spread is measured and not supposed."""
+"""Batches after which the spread is measured rather than assumed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Seconds that a batch of jobs takes: ``per_job * jobs + fixed``; one in twenty (``SLOW``) takes more than
-    ``spread`` times that. All zero when nothing is known."""
+    """The seconds that a batch of jobs takes: ``per_job * jobs + fixed``; the share ``SLOW`` of batches takes more than
+    ``spread`` times that. Zero before anything was measured."""
 
     per_job: float = 0.0
     fixed: float = 0.0
     spread: float = SPREAD_UNKNOWN
 
     def expected(self, jobs: float) -> float:
-        """Seconds that a batch usually takes."""
+        """Expected seconds of a batch."""
         return self.per_job * jobs + self.fixed
 
     def safe(self, jobs: float) -> float:
-        """Seconds that a batch takes at most, nearly always."""
+        """Seconds that all but the slowest batches (``SLOW``) take at most."""
         return self.expected(jobs) * self.spread
 
 
 class LearnedCost:
-    """Learns the cost of a model's batches on a kind of device.
+    """Learns the cost of a model's batches on one device type.
 
-    ``fields`` is all that it knows, as a flat mapping of floats, and what another one starts with: what a new
-    worker is told counts in each bin as one batch, so that its own soon outweigh it.
+    ``fields`` is its state as a flat mapping of floats, with which another worker can start. There it counts as one
+    batch per bin, so that the worker's own batches soon outweigh it.
     """
 
     def __init__(self, fields: Mapping[str, float] | None = None) -> None:
@@ -68,10 +68,7 @@ class LearnedCost:
         self._line = _fit(self._medians())
 
     def learn(self, requests: int, rows: int, seconds: float) -> None:
-        """A batch ran: how many jobs had a part in it, how many inputs, how long it took.
-
-        What cannot be is left out: no rows, no time.
-        """
+        """Learn from a batch: its jobs, its rows, its seconds. Impossible values (no rows, no time) are ignored."""
         if requests < 1 or rows < 1 or not 0 < seconds < math.inf:
             return
         per_row, fixed = self._line
@@ -85,18 +82,18 @@ class LearnedCost:
 
     @property
     def cost(self) -> Cost:
-        """What a batch of jobs costs, as far as is known."""
+        """The cost of a batch, as learned so far."""
         per_row, fixed = self._line
         return Cost(per_row * self._rows_per_job, fixed, self._spread)
 
     @property
     def rows_per_job(self) -> float:
-        """Inputs that a job brings to a batch, of late."""
+        """Recent mean of rows per job in a batch."""
         return self._rows_per_job
 
     @property
     def fields(self) -> dict[str, float]:
-        """All that is known, for another one to start with."""
+        """The state, for another worker to start with."""
         known = {"rows_per_job": self._rows_per_job, "spread": self._spread}
         for place, rows, seconds, _ in self._medians():
             known |= {f"rows.{place}": float(rows), f"seconds.{place}": seconds}
@@ -106,8 +103,8 @@ class LearnedCost:
         return self._bins.setdefault(max(1, rows).bit_length(), deque(maxlen=LATEST))
 
     def _medians(self) -> list[tuple[int, int, float, int]]:
-        """Of each bin: its place, its rows, its seconds, how many batches it holds. The lower median, so that the
-        worse of two does not count."""
+        """For each bin: its index, median rows, median seconds, number of batches. The lower median, so that the slower
+        of two does not count."""
         return [
             (place, median_low(n for n, _ in bin_), median_low(s for _, s in bin_), len(bin_))
             for place, bin_ in self._bins.items()
@@ -115,14 +112,14 @@ class LearnedCost:
 
 
 def _fit(points: Iterable[tuple[int, int, float, int]]) -> tuple[float, float]:
-    """Seconds per row and fixed seconds: least squares of the relative errors, neither negative.
+    """Seconds per row and fixed seconds by least squares of the relative errors, neither negative.
 
-    One size alone does not tell one from the other: then nothing is fixed, and no company promises a saving.
+    With a single batch size the slope cannot be identified: the fixed part is then 0, so that holding promises nothing.
     """
     points = list(points)
     if not points:
         return 0.0, 0.0
-    # Divided by its seconds, each point asks that per_row * u + fixed * v be 1.
+    # Divided by its seconds, each point requires per_row * u + fixed * v = 1.
     scaled = [(rows / seconds, 1 / seconds, weight) for _, rows, seconds, weight in points]
     uu = sum(w * u * u for u, _, w in scaled)
     uv = sum(w * u * v for u, v, w in scaled)

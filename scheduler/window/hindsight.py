@@ -1,10 +1,10 @@
-"""What other windows would have done to the jobs that came: the share of them that would have been late.
+"""Hindsight: the share of jobs that would have been late under each other window.
 
-The law of ``window.py`` says how long a hold is worth; this says how long it may be. Near a target, or under bursts, no
-formula of rates tells that: a hold may push the jobs behind it over the target, and a short one may bring a burst into
-it, whose first job would else have run alone and kept the rest waiting. So every window that might be chosen runs in
-shadow, over the arrivals that were seen and by the cost that was learned, as ghost lists do for sizes of a cache
-(N. Megiddo and D. Modha, ARC, 2003).
+The law of ``window.py`` says how long a hold is worth; hindsight says how long it may be. Near a target, or under
+bursts, no formula of rates tells that: a hold may push the jobs behind it over the target, and a short hold may bring a
+burst into its target whose first job would otherwise have run alone and kept the rest waiting. So every candidate
+window runs in shadow over the observed arrivals with the learned cost, as ghost lists do for cache sizes (N. Megiddo
+and D. Modha, ARC, 2003).
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from dataclasses import dataclass, field
 from .batch_cost import SLOW, Cost
 
 MEMORY_JOBS = 10_000
-"""What is more jobs ago than this counts for little."""
+"""Constant of the exponential weights, in jobs."""
 SHORTEST_S = 0.001
 STEP = 2 ** (1 / 3)
 TRIED = 12
-"""The windows that are tried: none, and of the powers of ``STEP`` times ``SHORTEST_S`` the longest so many."""
+"""Candidate windows beside none: the longest ones among the powers of ``STEP`` times ``SHORTEST_S``."""
 TOLERATED = 0.0005
-"""A window is as good as the best if no larger share of the jobs is late than so much more."""
+"""Difference in the share of late jobs up to which a window counts as good as the best."""
 
 
 @dataclass(slots=True)
 class _Shadow:
-    """A window, and what became of the jobs under it."""
+    """The state of one candidate window."""
 
     jobs: float = 0.0
     harm: float = 0.0
-    """Late jobs, and in part those that would be late in a slow batch."""
+    """Late jobs, plus a part of those that would be late in a slow batch."""
     free_at: float = 0.0
-    """When its device is free."""
+    """When its simulated device becomes free."""
     left: list[float] = field(default_factory=list)
-    """When those came that have not run yet."""
+    """Arrival times of the jobs that have not run yet."""
 
 
 class Hindsight:
-    """Shadows of windows for one target, in seconds."""
+    """The candidate windows for one target, in seconds."""
 
     def __init__(self, target_s: float) -> None:
         self.target_s = target_s
@@ -48,14 +48,14 @@ class Hindsight:
         self._good: list[float] = []
 
     def look(self, came: Sequence[float], now: float, cost: Cost, full: int, longest_s: float) -> None:
-        """Let jobs come.
+        """Replay arrivals under every candidate window.
 
         Args:
-            came: when, in seconds by one clock, in order; all that came since the look before, or after some gap.
-            now: until when these are all.
+            came: arrival times in seconds by one clock, in order: all since the last call, or since a gap.
+            now: the time up to which ``came`` is complete.
             cost: of a batch.
-            full: how many jobs fill a batch.
-            longest_s: the longest window that might be chosen.
+            full: jobs that fill a batch.
+            longest_s: the longest candidate.
         """
         shadows = {hold_s: self._shadows.get(hold_s) or self._begun() for hold_s in windows(longest_s)}
         seconds = [cost.expected(jobs) for jobs in range(full + 1)]
@@ -70,9 +70,10 @@ class Hindsight:
         self._good = [hold_s for hold_s, share in shares.items() if share <= best + TOLERATED]
 
     def within(self, worth_s: float) -> float:
-        """The longest window up to ``worth_s`` that is as good as the best; the shortest that is, if all are longer.
+        """The longest window up to ``worth_s`` that is as good as the best, or the shortest such window if all are
+        longer.
 
-        0 before anything was seen.
+        0 before anything was observed.
         """
         next_longer = min((hold_s for hold_s in self._shadows if hold_s >= worth_s), default=math.inf)
         if next_longer in self._good:
@@ -80,13 +81,13 @@ class Hindsight:
         return max((hold_s for hold_s in self._good if hold_s <= worth_s), default=min(self._good, default=0.0))
 
     def _begun(self) -> _Shadow:
-        """A shadow that knows of the past what that of no window does."""
+        """A new candidate, with the past of the candidate without a window."""
         none = self._shadows.get(0.0) or _Shadow()
         return _Shadow(none.jobs, none.harm, none.free_at, list(none.left))
 
 
 def windows(longest_s: float) -> list[float]:
-    """The windows that are tried: none, and powers of ``STEP``."""
+    """The candidate windows: none, and powers of ``STEP``."""
     most = math.floor(math.log(longest_s / SHORTEST_S, STEP)) if longest_s >= SHORTEST_S else -1
     return [0.0, *(SHORTEST_S * STEP**power for power in range(max(0, most - TRIED + 1), most + 1))]
 
@@ -100,9 +101,12 @@ def _run(
     spread: float,
     target_s: float,
 ) -> None:
-    """Let jobs come to a shadow, and what is due until ``now`` run. ``seconds``: of a batch, by its jobs.
+    """Add arrivals to a candidate and run the batches that are due until ``now``.
 
-    Batches take what is expected of them. Who would be late in a slow one counts by the share of batches that are.
+    Batches take their expected time. A job that is late only in a slow batch counts with the share of slow batches.
+
+    Args:
+        seconds: of a batch, by its number of jobs.
     """
     jobs = [*shadow.left, *came]
     full = len(seconds) - 1

@@ -1,26 +1,26 @@
-"""The window of one model on one kind of device, learned: from looks at arrivals and from batches that ran."""
+"""The learned window of one model on one device type, from observed arrivals and batches."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .arrivals import Arrivals
+from .arrivals import ArrivalRates
 from .batch_cost import LearnedCost
 from .hindsight import Hindsight
 from .window import HoldLimits, hold, law, scarce, slack
 
 LOOK_AT = 64
-"""Arrivals after which the shadows are run."""
+"""ArrivalRates after which hindsight is updated."""
 LOOK_S = 0.1
-"""And the least time between two runs of them, in seconds: whatever comes, they take some thousandths of the time."""
+"""Least time between two updates in seconds, so that they take some thousandths of the time at any load."""
 
 
 class LearnedWindow:
-    """Knows how long jobs may now wait for a fuller batch. Nothing learned, nobody held.
+    """Says how long jobs may be held for a fuller batch. Cold start: no delay.
 
     Args:
-        targets_s: in how many seconds each tier wants its answer.
-        rows: how many inputs fill a batch.
+        targets_s: target of each tier, in seconds.
+        rows: rows that fill a batch.
     """
 
     def __init__(self, targets_s: Sequence[float], rows: int) -> None:
@@ -28,19 +28,19 @@ class LearnedWindow:
             raise ValueError(f"rows = {rows}, targets_s = {targets_s}: at least one each")
         self._rows = rows
         self.cost = LearnedCost()
-        """Of a batch."""
-        self._arrivals = Arrivals()
+        """The cost of a batch."""
+        self._arrivals = ArrivalRates()
         self._hindsight = [Hindsight(target_s) for target_s in targets_s]
         self._looked_at = 0.0
 
     def see(self, now: float, arrived: int, *, occupied: bool, waiting: bool) -> None:
-        """Take a look at arrivals. See ``Arrivals.see``."""
+        """Take a reading of the counter of arrivals; see ``ArrivalRates.see``."""
         self._arrivals.see(now, arrived, occupied=occupied, waiting=waiting)
         if len(self._arrivals) >= LOOK_AT and now >= self._looked_at + LOOK_S:
             self._look(now)
 
     def hold(self, busy_s: float = 0.0) -> HoldLimits:
-        """How long jobs may be held now, if the device becomes free in ``busy_s`` seconds."""
+        """The hold limits now, for a device that becomes free in ``busy_s`` seconds."""
         cost, rate, full = self.cost.cost, self._arrivals.rate, self._full
         idle = scarce(cost, rate)
         hold_s = []

@@ -1,19 +1,18 @@
-"""When a batch runs: at once, or as soon as its head was held for so long.
+"""The batch window: when a batch runs, at once or after its head was held for some time.
 
-Holding a job back pays through who joins it: each saves the fixed cost of a batch. A batch held for ``h`` seconds
-collects ``1 + r h`` jobs, if ``r`` join per second, and the model, asked for ``R`` jobs per second, then keeps its
-device busy for ``R * (per_job + fixed / (1 + r h))`` of the time. Against that stands the share of the target that is
-spent on waiting, ``h / slack``; all of it is as dear as ``WORTH`` of a device. The sum is least at
+Each job that joins a held batch saves the fixed cost of a batch. A batch held for ``h`` seconds collects ``1 + r h``
+jobs, if ``r`` join per second, and a model with ``R`` arrivals per second keeps its device busy for ``R * (per_job +
+fixed / (1 + r h))`` of the time. The hold uses up the share ``h / slack`` of the target; a whole target is valued at
+``WORTH`` of a device. The sum is least at
 
     h = sqrt(slack * fixed * R / r / WORTH) - 1 / r
 
-a square-root law as of lot sizes (F. W. Harris, How many parts to make at once, 1913). So few arrivals, cheap batches
-and near deadlines mean no wait, and nobody has a window to tune.
+a square-root law, as for lot sizes (F. W. Harris, How many parts to make at once, 1913). Few arrivals, cheap batches or
+near deadlines give no hold, without any setting.
 
-``law`` is that; how much of it the target bears is seen in hindsight (``hindsight.py``), and ``learned_window.py``
-puts both together. ``look_again`` is the rule that a ``HoldLimits`` stands for, which ``claim.lua`` evaluates by the
-server's
-clock on the queues themselves: what is held stays in Redis, for whoever comes.
+``law`` is this formula; hindsight (``hindsight.py``) limits it by what the target allows, and ``learned_window.py``
+combines both. ``look_again`` is the rule behind ``HoldLimits``; ``claim.lua`` evaluates it by the server's clock on the
+queues themselves: held jobs stay in Redis, where any worker can take them.
 """
 
 from __future__ import annotations
@@ -26,21 +25,21 @@ from .arrivals import Rate
 from .batch_cost import Cost
 
 WORTH = 0.25
-"""A whole target spent on waiting is as dear as this share of a device."""
+"""Value of a whole target spent on waiting, as a share of a device. Chosen on ``benchmarks.window``, seeds 1 and 2."""
 SCARCE = 0.1
-"""Below this share of busy time, one job at a time, the device is there for whoever comes, and is not spared."""
+"""Utilisation (with batches of one job) below which device time is not worth saving and nothing is held."""
 LOOK_S = 0.001
-"""Nobody looks again sooner than this, except at what is due."""
+"""Least time before the queues are checked again, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class HoldLimits:
     """How long jobs may be held.
 
-    ``full`` jobs waiting are due at once, over all tiers; ``hold_s`` is for how many seconds the head of each tier
-    may wait, from when it was first seen. Before ``busy_s`` have passed the device is not free, and only a full
-    batch is due. A job with a deadline of its own is due ``run_s`` before it. ``per_job_s`` is in how many seconds
-    another job is expected, so that who waits knows when to look again.
+    A batch is due as soon as ``full`` jobs are queued, over all tiers. ``hold_s`` is how long the head of each tier may
+    be held, from when it was first seen. Until the device is free, in ``busy_s`` seconds, only a full batch is due. A
+    job with a deadline of its own is due ``run_s`` before it. ``per_job_s`` is the expected time to the next arrival,
+    which tells when to check again.
     """
 
     full: int
@@ -52,8 +51,8 @@ class HoldLimits:
 
 @dataclass(frozen=True, slots=True)
 class TierQueue:
-    """The jobs of one tier that wait: how many, for how many seconds the head was seen waiting, and in how many the
-    earliest deadline passes of those that were looked at."""
+    """The queued jobs of one tier: their number, the seconds since the head was first seen, and the seconds to the
+    earliest deadline among them."""
 
     jobs: int
     waited_s: float = 0.0
@@ -61,37 +60,38 @@ class TierQueue:
 
 
 def no_hold(tiers: int) -> HoldLimits:
-    """For engines whose requests join a running batch: whatever waits is due."""
+    """The limits for engines whose requests join a running batch: every queued job is due."""
     return HoldLimits(full=1, hold_s=(0.0,) * tiers)
 
 
 def hold(cost: Cost, hold_s: Sequence[float], full: int, rate: Rate, busy_s: float = 0.0) -> HoldLimits:
-    """The hold of a model whose tiers may be held for so long; of any of them, none is worth more than it costs.
+    """The hold limits of a model.
 
     Args:
         cost: of a batch.
-        hold_s: for how long the head of each tier may wait.
-        full: how many jobs run at once, without a hold.
-        rate: of all arrivals of the model.
-        busy_s: in how many seconds the device becomes free, 0 when it is.
+        hold_s: how long the head of each tier may be held, in seconds.
+        full: jobs that fill a batch.
+        rate: of the model's arrivals.
+        busy_s: seconds until the device is free; 0 when it is.
     """
-    if min(hold_s) <= 0:  # whoever cannot be held must not find the worker asleep over others either
+    if min(hold_s) <= 0:  # a tier that cannot be held must not wait for a worker that holds other tiers
         hold_s = [0.0] * len(hold_s)
     per_job_s = 1 / rate.joining_per_s if rate.joining_per_s > 0 else math.inf
     return HoldLimits(full, tuple(hold_s), busy_s, cost.safe(full), per_job_s)
 
 
 def slack(cost: Cost, rate: Rate, target_s: float, full: int) -> float:
-    """For how long a head can be held and still be answered within its target, with all who join it: in seconds."""
+    """How long a head can be held and still be answered within its target, with its expected batch-mates, in
+    seconds."""
     with_company = (target_s - cost.safe(1)) / (1 + cost.spread * cost.per_job * rate.joining_per_s)
     return max(0.0, with_company, target_s - cost.safe(full))
 
 
 def law(cost: Cost, rate: Rate, slack_s: float, full: int) -> float:
-    """For how long a head is best held, in seconds, where devices are dear; 0 when nothing is known.
+    """The hold with the least cost, in seconds; 0 before anything was measured.
 
-    From half load on it becomes less, down to nothing at full load: batches fill by themselves then, and what a device
-    spends waiting is missing in the next burst.
+    From half load on it shrinks, to nothing at full load: batches then fill by themselves, and the time a device spends
+    waiting is missing in the next burst.
     """
     if slack_s <= 0 or rate.joining_per_s <= 0:
         return 0.0
@@ -101,14 +101,14 @@ def law(cost: Cost, rate: Rate, slack_s: float, full: int) -> float:
 
 
 def scarce(cost: Cost, rate: Rate) -> bool:
-    """Whether so little is asked for that a device is there for whoever comes."""
+    """Whether utilisation is so low that device time need not be saved."""
     return rate.per_s * cost.expected(1) < SCARCE
 
 
 def look_again(hold: HoldLimits, waiting: Sequence[TierQueue]) -> float:
-    """In how many seconds to look again, from now; 0 means that what waits is due, as many as there is room for.
+    """Seconds until the queues are to be checked again; 0 when a batch is due, infinite when nothing is queued.
 
-    ``waiting`` has one entry for each tier, in the order of ``hold_s``. Infinite when nothing waits.
+    ``waiting`` has one entry for each tier, in the order of ``hold_s``.
     """
     jobs = sum(tier.jobs for tier in waiting)
     if jobs == 0:
@@ -123,8 +123,8 @@ def look_again(hold: HoldLimits, waiting: Sequence[TierQueue]) -> float:
     left = max(left, hold.busy_s)
     if left <= 0:
         return 0.0
-    # A batch may be full before that, and the head of a tier of which none waits yet may be held for less. To look when
-    # twice as much time has passed costs little, and tells in hindsight how the arrivals lay.
+    # A batch may be full before that, and a job of a tier that is empty now may be held for less. Checking at doubling
+    # intervals costs little, and shows hindsight how the arrivals were spread.
     unseen = min((hold_s / 2 for hold_s, tier in zip(hold.hold_s, waiting, strict=True) if not tier.jobs), default=left)
     waited = max(tier.waited_s for tier in waiting if tier.jobs)
     return min(left, max(LOOK_S, min(waited, max(unseen, hold.busy_s), (hold.full - jobs) * hold.per_job_s)))

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.window.arrivals import LATEST, Arrivals
+from scheduler.window.arrivals import LATEST, ArrivalRates
 
 
-def steady(per_s: float, seconds: float, look_s: float = 0.05, occupied: bool = True) -> Arrivals:
-    arrivals = Arrivals()
+def steady(per_s: float, seconds: float, look_s: float = 0.05, occupied: bool = True) -> ArrivalRates:
+    arrivals = ArrivalRates()
     for look in range(int(seconds / look_s) + 1):
         arrivals.see(look * look_s, round(look * look_s * per_s), occupied=occupied, waiting=occupied)
     return arrivals
@@ -22,7 +22,7 @@ def test_a_steady_stream_has_its_rate(per_s: float) -> None:
 
 
 def test_bursts_join_faster_than_they_come() -> None:
-    arrivals, arrived = Arrivals(), 0
+    arrivals, arrived = ArrivalRates(), 0
     for second in range(30):  # one job ends the idle time, nine join within 50 ms, then nothing
         for after_s, more, occupied in ((0.0, 1, False), (0.05, 9, True), (0.1, 0, True)):
             arrived += more
@@ -38,7 +38,7 @@ def test_what_is_long_ago_is_forgotten() -> None:
 
 
 def test_one_job_is_no_rate_of_a_thousand() -> None:
-    arrivals = Arrivals()
+    arrivals = ArrivalRates()
     arrivals.see(0.0, 0, occupied=False, waiting=False)
     arrivals.see(0.001, 1, occupied=False, waiting=False)
     assert arrivals.rate.per_s < 10
@@ -46,7 +46,7 @@ def test_one_job_is_no_rate_of_a_thousand() -> None:
 
 @given(st.lists(st.tuples(st.floats(-1, 10), st.integers(-50, 5000), st.booleans()), max_size=20))
 def test_whatever_a_look_finds_rates_are_no_less_than_none(looks: list[tuple[float, int, bool]]) -> None:
-    arrivals, now, arrived = Arrivals(), 0.0, 0
+    arrivals, now, arrived = ArrivalRates(), 0.0, 0
     for passed_s, came, occupied in looks:  # servers are emptied, clocks are set back
         now, arrived = now + passed_s, max(0, arrived + came)
         arrivals.see(now, arrived, occupied=occupied, waiting=occupied)
@@ -57,7 +57,7 @@ def test_whatever_a_look_finds_rates_are_no_less_than_none(looks: list[tuple[flo
 
 @given(st.lists(st.tuples(st.floats(0.001, 10), st.integers(0, 100), st.booleans()), min_size=1, max_size=20))
 def test_each_arrival_is_told_once_in_order_and_between_its_looks(looks: list[tuple[float, int, bool]]) -> None:
-    arrivals, now, arrived = Arrivals(), 0.0, 0
+    arrivals, now, arrived = ArrivalRates(), 0.0, 0
     arrivals.see(now, arrived, occupied=False, waiting=False)
     for passed_s, came, occupied in looks:
         before, now, arrived = now, now + passed_s, arrived + came
@@ -71,7 +71,7 @@ def test_each_arrival_is_told_once_in_order_and_between_its_looks(looks: list[tu
 
 
 def test_what_came_between_two_looks_lies_around_their_middle_and_a_push_to_nothing_where_it_was_seen() -> None:
-    arrivals = Arrivals()
+    arrivals = ArrivalRates()
     arrivals.see(0.0, 0, occupied=False, waiting=False)
     arrivals.see(1.0, 2, occupied=True, waiting=True)
     assert arrivals.take() == [0.25, 0.75]
