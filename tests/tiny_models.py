@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import functools
 import json
+import math
 import shutil
 import tempfile
 from pathlib import Path
@@ -35,7 +36,7 @@ MAX_LENGTH = 128
 @functools.cache
 def sequence_classifier(labels: int, problem_type: str | None = None, activation: str | None = None) -> str:
     """A folder with a BERT of two layers that tells so many labels apart, L0, L1, ...; the same in every process."""
-    folder = _folder()
+    folder = empty_folder()
     config: dict[str, Any] = {
         "hidden_size": 32,
         "num_hidden_layers": 2,
@@ -58,7 +59,7 @@ def sequence_classifier(labels: int, problem_type: str | None = None, activation
 @functools.cache
 def roberta(labels: int, max_length: int) -> str:
     """A folder with a RoBERTa of two layers, which reads two tokens less than it has positions."""
-    folder = _folder()
+    folder = empty_folder()
     config = RobertaConfig(
         vocab_size=30522,
         hidden_size=32,
@@ -79,7 +80,7 @@ def roberta(labels: int, max_length: int) -> str:
 @functools.cache
 def llama(context: int = 256) -> str:
     """A folder with a Llama of two layers that reads and writes ``context`` tokens, chats too."""
-    folder = _folder()
+    folder = empty_folder()
     config = LlamaConfig(
         vocab_size=30522,
         hidden_size=32,
@@ -122,7 +123,17 @@ def logits_alone(source: str, *texts: str, max_length: int = MAX_LENGTH) -> torc
     return logits
 
 
-def _folder() -> Path:
+def empty_folder() -> Path:
+    """A folder that goes with the process."""
     folder = Path(tempfile.mkdtemp(prefix="stoker-tiny-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two outputs are equal, numbers within what batches of other shapes change."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    return math.isclose(one, other, abs_tol=1e-4) if isinstance(one, float) else bool(one == other)

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from encoding import run
-from producer.contract.errors import EngineError, InvalidJob
+from producer.contract.errors import InvalidJob
 from producer.contract.fleet_schema import Model
 from workers.engines import sources
 from workers.engines.encoders.embed import Embedder
@@ -116,12 +116,14 @@ def test_what_is_wrong_is_named(
 
 
 class PoisonousTokenizer:
-    """The real one, except that it numbers the word ``poison`` beyond the vocabulary."""
+    """The real one, except that it numbers the word ``poison`` beyond the vocabulary, and fails at ``venom``."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
 
     def __call__(self, texts: list[str], **options: Any) -> dict[str, list[list[int]]]:
+        if "venom" in texts:
+            raise RuntimeError("a defect of the tokenizer")
         encoded = self._tokenizer(texts, **options)["input_ids"]
         return {
             "input_ids": [
@@ -133,15 +135,23 @@ class PoisonousTokenizer:
         return self._tokenizer.pad(*arguments, **options)
 
 
-def test_an_input_that_fails_on_the_device_fails_alone(
-    engine: MicroBatchEngine, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("poison", "text 1 holds input_ids 1000000; this model knows 0 to 30521"),
+        ("venom", "text 1 cannot be read by the model's tokenizer: a defect of the tokenizer"),
+    ],
+)
+def test_an_input_that_the_model_cannot_read_is_refused_and_never_on_the_device(
+    engine: MicroBatchEngine, monkeypatch: pytest.MonkeyPatch, word: str, said: str
 ) -> None:
+    """On a GPU, an id beyond the embedding ends the process."""
     expected = vectors(run(engine, Request("a", ["one"]))["a"])
     encoder: Any = engine._encoder
     monkeypatch.setattr(encoder, "_tokenizer", PoisonousTokenizer(encoder._tokenizer))
-    outcomes = run(engine, Request("a", ["one"]), Request("bad", ["fine", "poison", "fine too"]), Request("b", ["one"]))
-    assert isinstance(outcomes["bad"].error, EngineError)
-    assert "text 1 failed on the device" in str(outcomes["bad"].error)
+    outcomes = run(engine, Request("a", ["one"]), Request("bad", ["fine", word, "fine too"]), Request("b", ["one"]))
+    assert isinstance(outcomes["bad"].error, InvalidJob)
+    assert str(outcomes["bad"].error) == said
     for name in "ab":
         torch.testing.assert_close(vectors(outcomes[name]), expected, atol=1e-5, rtol=0)
 

@@ -9,11 +9,13 @@ import pytest
 from producer.contract.errors import EngineError, InvalidJob, JobCancelled, JobExpired
 from producer.contract.fleet_schema import Model
 from scheduler.window.batch_cost import LearnedCost
-from workers.engines.encoders.backlog import SLICE_CHARS, Features, Text
+from workers.engines.encoders.backlog import SLICE_CHARS, Features, Text, Unreadable
 from workers.engines.encoders.micro_batches import MicroBatchEngine, OutOfMemory
 from workers.engines.protocol import Batch, Outcome, Request
 
 ROWS = 4
+NOT_FINITE = 17
+"""The length of a word of which the model makes no number."""
 
 
 class Counter:
@@ -35,15 +37,15 @@ class Counter:
             raise InvalidJob("no words")
         return [str(item) for item in request.inputs]
 
-    def encode(self, texts: list[Text]) -> list[Features]:
+    def encode(self, texts: list[Text]) -> list[Features | Unreadable]:
         self.encoded.append(len(texts))
-        return [{"input_ids": [0] * len(text)} for text in texts]
+        return [Unreadable("is Greek") if text == "Greek" else {"input_ids": [0] * len(text)} for text in texts]
 
     def forward(self, rows: list[Features]) -> list[Any]:
         lengths = [len(row["input_ids"]) for row in rows]
         self.before(lengths)
         self.ran.append(lengths)
-        return lengths
+        return [None if length == NOT_FINITE else length for length in lengths]
 
     def answer(self, request: Request, values: list[Any]) -> list[Any]:  # noqa: ARG002  one value is one output
         return values
@@ -153,7 +155,7 @@ def test_what_is_being_encoded_counts_too(
     seen: list[int] = []
     encode = counter.encode
 
-    def look(texts: list[Text]) -> list[Features]:
+    def look(texts: list[Text]) -> list[Features | Unreadable]:
         seen.append(engine.capacity)
         return encode(texts)
 
@@ -236,6 +238,37 @@ def test_an_input_that_fails_on_the_device_fails_alone(engine: MicroBatchEngine,
     assert isinstance(outcomes["bad"].error, EngineError)
     assert "text 1 failed on the device: an unlucky number" in str(outcomes["bad"].error)
     assert outcomes["a"].outputs == outcomes["b"].outputs == [12]
+
+
+def test_what_is_not_finite_is_an_error_of_its_job_alone(engine: MicroBatchEngine) -> None:
+    outcomes = run(engine, Request("a", words(16)), Request("bad", words(16, NOT_FINITE)), Request("b", words(16)))
+    assert type(outcomes["bad"].error) is EngineError
+    assert "of text 1 NaN or infinite numbers" in str(outcomes["bad"].error)
+    assert outcomes["bad"].outputs is None
+    assert outcomes["a"].outputs == outcomes["b"].outputs == [16]
+
+
+def test_a_model_that_makes_no_numbers_is_not_loaded(counter: Counter) -> None:
+    counter.forward = lambda rows: [None] * len(rows)  # type: ignore[method-assign]  # that is the test
+    with pytest.raises(EngineError, match=r"NaN or infinite numbers: if options.dtype is float16"):
+        MicroBatchEngine(Model(engine="embed", source="x"), counter).load()
+
+
+@pytest.mark.parametrize("place", [0, 1, 2500])
+def test_what_cannot_be_read_is_an_error_of_its_job_alone(engine: MicroBatchEngine, place: int) -> None:
+    inputs: list[Any] = words(*[3] * 3000)
+    inputs[place] = "Greek"
+    outcomes = run(engine, Request("a", words(3)), Request("bad", inputs), Request("b", words(3)))
+    assert type(outcomes["bad"].error) is InvalidJob
+    assert str(outcomes["bad"].error) == f"text {place} is Greek"
+    assert outcomes["a"].outputs == outcomes["b"].outputs == [3]
+    assert len(engine._backlog) == 0
+
+
+def test_many_that_cannot_be_read_leave_nothing_to_run(engine: MicroBatchEngine) -> None:
+    outcomes = run(engine, *(Request(str(number), ["Greek", "Greek"]) for number in range(2000)))
+    assert all(isinstance(outcome.error, InvalidJob) for outcome in outcomes.values())
+    assert len(engine._backlog) == 0
 
 
 def test_out_of_memory_halves_the_batch_and_is_remembered(engine: MicroBatchEngine, counter: Counter) -> None:

@@ -183,7 +183,7 @@ def _convert(gguf: Path, target: Path) -> None:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             gguf.parent,
             gguf_file=gguf.name,
             quantization_config=GgufConfig(dequantize=True),
@@ -195,6 +195,7 @@ def _convert(gguf: Path, target: Path) -> None:
             f"{gguf} cannot be converted: {error} Check that the file is whole and of an architecture that "
             "transformers supports, and that gguf and accelerate are installed: pip install 'stoker[worker]'"
         ) from error
+    model, report = loaded
     check_weights(model, report, str(gguf), "its model")  # the copy holds all weights, random ones too
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from statistics import median_low
 from typing import Any
 
+from producer.contract.errors import InvalidJob
+
 from ..protocol import Request
 
 SLICE_CHARS = 2**18
@@ -27,6 +29,13 @@ Text = str | tuple[str, str]
 
 Features = dict[str, list[int]]
 """A row as the model reads it, without padding: ``input_ids``, and what else the tokenizer gives for each token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """In place of the row of a text that the model cannot read, and why it cannot."""
+
+    reason: str
 
 
 @dataclass(slots=True, eq=False)
@@ -79,8 +88,9 @@ class RowBacklog:
         encode: makes rows of texts.
     """
 
-    def __init__(self, encode: Callable[[Sequence[Text]], list[Features]]) -> None:
+    def __init__(self, encode: Callable[[Sequence[Text]], list[Features | Unreadable]]) -> None:
         self._encode = encode
+        self._refused: list[tuple[PendingRequest, InvalidJob]] = []
         self._rows: list[Row] = []
         self._unread: deque[PendingRequest] = deque()
         self._unread_texts = 0
@@ -103,11 +113,19 @@ class RowBacklog:
         if places := self._next_slice(count - len(self._rows)):
             encoded = self._encode([job.texts[index] for job, index in places])
             for (job, index), features in zip(places, encoded, strict=True):
+                if isinstance(features, Unreadable):
+                    self._refused.append((job, InvalidJob(f"text {index} {features.reason}")))
+                    continue
                 row = Row(job, index, features)
                 job.input_tokens += row.tokens
                 self._rows.append(row)
             self._unread_texts -= len(places)  # after: whoever asks for the length meanwhile must not find room
         return self._rows[:count]
+
+    def refused(self) -> list[tuple[PendingRequest, InvalidJob]]:
+        """Jobs with a text that the model cannot read, since the last call. They are to be dropped."""
+        refused, self._refused = self._refused, []
+        return refused
 
     def take(self, positions: Sequence[int]) -> list[Row]:
         """Take out the rows at these positions, oldest first."""
@@ -127,6 +145,7 @@ class RowBacklog:
     def clear(self) -> None:
         """Forget all."""
         self._rows.clear()
+        self._refused.clear()
         self._unread.clear()
         self._unread_texts = 0
 

@@ -6,7 +6,6 @@ Scores are made of the model's logits as transformers' text-classification pipel
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -57,17 +56,20 @@ class Classifier(PretrainedEncoder):
         told = [{"label": label, "score": score} for label, score in zip(self._labels, scores, strict=True)]
         return sorted(told, key=lambda each: -float(each["score"]))
 
-    def _adopt(self, model_dir: Path) -> None:  # noqa: ARG002  the configuration says it all
+    def _adopt(self) -> None:
         config = self._model.config
         self._labels: list[str] = [config.id2label[number] for number in range(config.num_labels)]
         self._regression = config.problem_type == "regression"
         self._exclusive = config.problem_type != "multi_label_classification" and config.num_labels > 1
 
     def _values(self, output: Any, mask: torch.Tensor) -> torch.Tensor:  # noqa: ARG002  the model has pooled
-        logits: torch.Tensor = output.logits.float()
+        logits: torch.Tensor = output.logits
+        return logits
+
+    def _scores(self, values: torch.Tensor) -> torch.Tensor:
         if self._regression:
-            return logits
-        return logits.softmax(-1) if self._exclusive else logits.sigmoid()
+            return values
+        return values.softmax(-1) if self._exclusive else values.sigmoid()
 
 
 def _text(item: Item, index: int) -> Text:

@@ -8,17 +8,19 @@ from typing import Any
 import torch
 from transformers import AutoModel
 
-from producer.contract.errors import InvalidJob
+from producer.contract.errors import InvalidJob, ModelNotFound
 
 from ..protocol import Request
+from ..sources import read_json
 from ..text import require_text
 from .backlog import Text
 from .pooling import Pooling
 from .pretrained import PretrainedEncoder
+from .sentence_embedding import SentenceEmbedding
 
 
 class Embedder(PretrainedEncoder):
-    """One vector (``list[float]``) per input text, pooled as the model's own files say."""
+    """One vector (``list[float]``) per input text: that which sentence-transformers makes of the model's files."""
 
     kind = AutoModel
 
@@ -28,7 +30,7 @@ class Embedder(PretrainedEncoder):
             raise InvalidJob(f"parameters = {request.parameters!r}: an embedding takes none")
         if not request.inputs:
             raise InvalidJob("input = []: give at least one text")
-        return [require_text(item, index) for index, item in enumerate(request.inputs)]
+        return [self._sentence.prompt + require_text(item, index) for index, item in enumerate(request.inputs)]
 
     def answer(self, request: Request, values: list[Any]) -> list[Any]:  # noqa: ARG002  one value is one output
         """See ``micro_batches``."""
@@ -37,9 +39,26 @@ class Embedder(PretrainedEncoder):
     def _needs(self, weight: str) -> bool:
         return "pooler" not in weight  # a layer behind those whose output is pooled here
 
-    def _adopt(self, model_dir: Path) -> None:
-        self._pooling = Pooling.read(model_dir)
-        self._max_length = self._pooling.max_length or self._max_length
+    def _inspect(self, model_dir: Path) -> int | None:
+        if read_json(model_dir / "config.json").get("is_encoder_decoder"):
+            raise ModelNotFound(
+                f"{model_dir}/config.json: is_encoder_decoder = true; allowed: an encoder, or a decoder"
+            )
+        self._sentence = SentenceEmbedding.read(model_dir)
+        return self._sentence.max_length
+
+    def _adopt(self) -> None:
+        if self._sentence.lower_case:
+            self._read_lower_case()
+        skipped = self._prompt_tokens() if self._sentence.skips_prompt else 0
+        self._pooling = Pooling(self._sentence.modes, skipped)
+        self._layers = torch.nn.Sequential(*self._sentence.layers).to(self._device).eval()
+
+    def _prompt_tokens(self) -> int:
+        """Leading tokens that are the prompt's: those of the prompt alone, without a special token at their end."""
+        ids: list[int] = self._tokenizer(self._sentence.prompt)["input_ids"] if self._sentence.prompt else []
+        return len(ids) - bool(ids and ids[-1] in self._tokenizer.all_special_ids)
 
     def _values(self, output: Any, mask: torch.Tensor) -> torch.Tensor:
-        return self._pooling.apply(output.last_hidden_state, mask)
+        vectors: torch.Tensor = self._layers(self._pooling.apply(output.last_hidden_state, mask))
+        return vectors[:, : self._sentence.truncate_dim]

@@ -18,10 +18,12 @@ from scheduler.window.batch_cost import LearnedCost
 
 from ..mailbox import Cancellation, Mailbox, Withdrawal
 from ..protocol import Batch, Outcome, Report, Request
-from .backlog import Features, PendingRequest, Row, RowBacklog, Text
+from .backlog import Features, PendingRequest, Row, RowBacklog, Text, Unreadable
 from .packing import Packing
 
 logger = logging.getLogger(__name__)
+
+_NOT_FINITE = "NaN or infinite numbers: if options.dtype is float16, try bfloat16 or float32"
 
 
 class OutOfMemory(Exception):
@@ -43,11 +45,11 @@ class Encoder(Protocol):
             InvalidJob: naming what is wrong with it.
         """
 
-    def encode(self, texts: list[Text]) -> list[Features]:
-        """Rows of token ids, cut to what the model can read."""
+    def encode(self, texts: list[Text]) -> list[Features | Unreadable]:
+        """Rows of token ids, cut to what the model can read, and all of them ids that it knows."""
 
     def forward(self, rows: list[Features]) -> list[Any]:
-        """What the model says of each row.
+        """What the model says of each row; None where that is not finite.
 
         Raises:
             OutOfMemory: for fewer rows there may be room.
@@ -94,9 +96,14 @@ class MicroBatchEngine:
         return self._progress
 
     def load(self) -> None:
-        """Load the model, and run one batch. See ``protocol``."""
+        """Load the model, and run one batch. See ``protocol``.
+
+        Raises:
+            EngineError: when that makes no numbers.
+        """
         self._encoder.load()
-        self._warm_up()
+        if self._warm_up() is None:
+            raise EngineError(f"the model makes of any text {_NOT_FINITE}, or its files are damaged")
 
     def submit(self, request: Request) -> None:
         """See ``protocol``."""
@@ -150,6 +157,11 @@ class MicroBatchEngine:
 
     def _next_batch(self) -> list[Row]:
         near = self._backlog.nearest(self._packing.look_ahead)
+        while refused := self._backlog.refused():
+            for job, refusal in refused:
+                if self._holds(job):
+                    self._drop(job, refusal)
+            near = self._backlog.nearest(self._packing.look_ahead)
         now = time.monotonic()
         positions = self._packing.next_batch(
             [row.tokens for row in near],
@@ -191,15 +203,21 @@ class MicroBatchEngine:
             row.job.values[row.index] = value
             row.job.missing -= 1
             row.job.batch_size = max(row.job.batch_size, len(batch))
+            if value is None and self._holds(row.job):
+                self._drop(row.job, EngineError(f"the model makes of text {row.index} {_NOT_FINITE}"))
         return None
 
     def _blame(self, row: Row, error: Exception) -> None:
         self._warm_up()  # raises when it is the device that is lost, and not this row that is bad
-        if row.job.request.id in self._jobs:
+        if self._holds(row.job):
             self._drop(row.job, EngineError(f"text {row.index} failed on the device: {error}"))
 
-    def _warm_up(self) -> None:
-        self._encoder.forward(self._encoder.encode(["warm up"]))
+    def _warm_up(self) -> Any:
+        [row] = self._encoder.encode(["warm up"])
+        if isinstance(row, Unreadable):
+            raise EngineError(f"the model cannot read any text: a short one {row.reason}")
+        [value] = self._encoder.forward([row])
+        return value
 
     def _learn_cost(self, batch: list[Row], ran_s: float) -> None:
         tokens = _padded(batch)
@@ -214,7 +232,7 @@ class MicroBatchEngine:
 
     def _finish(self, batch: list[Row]) -> None:
         for job in dict.fromkeys(row.job for row in batch):
-            if job.missing or job.request.id not in self._jobs:
+            if job.missing or not self._holds(job):
                 continue
             del self._jobs[job.request.id]
             self._reports.append(
@@ -226,6 +244,10 @@ class MicroBatchEngine:
                     batch_size=job.batch_size,
                 )
             )
+
+    def _holds(self, job: PendingRequest) -> bool:
+        """Whether it has no outcome yet."""
+        return self._jobs.get(job.request.id) is job
 
     def _drop(self, job: PendingRequest, error: StokerError) -> None:
         del self._jobs[job.request.id]

@@ -1,69 +1,47 @@
-"""How token vectors become one vector: what a sentence-transformers model's own files say."""
+"""How the vectors of tokens become one vector: the ways that sentence-transformers knows
+(``sentence_transformers/sentence_transformer/modules/pooling.py``)."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
-from producer.contract.errors import ModelNotFound
-
-Mode = Literal["mean", "cls", "max"]
-_MODES: dict[str, Mode] = {
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_max_tokens": "max",
-}
+PoolingMode = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 
 
 @dataclass(frozen=True, slots=True)
 class Pooling:
-    """The step after the encoder. ``max_length`` is in tokens, None for what the tokenizer allows."""
+    """The vectors of all ``modes``, one behind the other. ``prompt_tokens`` leading tokens of each row are left out."""
 
-    mode: Mode = "mean"
-    normalize: bool = False
-    max_length: int | None = None
-
-    @classmethod
-    def read(cls, model_dir: Path) -> Pooling:
-        """Read modules.json, the pooling module's config.json and sentence_bert_config.json.
-
-        A plain encoder without them is mean-pooled, as sentence-transformers does.
-
-        Raises:
-            ModelNotFound: when the model pools in a way that is not supported.
-        """
-        modules = _read(model_dir / "modules.json") or []
-        kinds = {module["type"].rpartition(".")[2]: module["path"] for module in modules}
-        if unknown := kinds.keys() - {"Transformer", "Pooling", "Normalize"}:
-            raise ModelNotFound(f"{model_dir} has modules {sorted(unknown)}; allowed: Transformer, Pooling, Normalize")
-        config = _read(model_dir / kinds.get("Pooling", "1_Pooling") / "config.json") or {}
-        set_modes = [key for key, value in config.items() if key.startswith("pooling_mode_") and value is True]
-        if len(set_modes) > 1 or any(key not in _MODES for key in set_modes):
-            raise ModelNotFound(f"{model_dir} pools by {set_modes}; allowed: one of {sorted(_MODES)}")
-        mode = _MODES[set_modes[0]] if set_modes else "mean"
-        sentence_bert = _read(model_dir / "sentence_bert_config.json") or {}
-        return cls(mode, "Normalize" in kinds, sentence_bert.get("max_seq_length"))
+    modes: tuple[PoolingMode, ...] = ("mean",)
+    prompt_tokens: int = 0
 
     def apply(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Pool ``hidden`` (rows, tokens, width) where ``mask`` (rows, tokens) is 1, to (rows, width)."""
-        kept = mask.unsqueeze(-1).to(hidden.dtype)
-        match self.mode:
-            case "mean":
-                pooled = (hidden * kept).sum(1) / kept.sum(1).clamp(min=1e-9)
+        """Pool ``hidden`` (rows, tokens, width) where ``mask`` (rows, tokens) is 1, to (rows, modes * width).
+
+        Padding is behind the tokens of a row. Sums are of type float32, as the result is.
+        """
+        hidden = hidden.float()
+        kept = mask.clone()
+        kept[:, : self.prompt_tokens] = 0
+        return torch.cat([self._pooled(mode, hidden, kept) for mode in self.modes], dim=-1)
+
+    def _pooled(self, mode: PoolingMode, hidden: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+        weights = kept.unsqueeze(-1).to(hidden.dtype)
+        match mode:
             case "cls":
-                pooled = hidden[:, 0]
+                return hidden[torch.arange(len(hidden)), kept.argmax(1)]
+            case "lasttoken":
+                last = kept.shape[1] - 1 - kept.flip(1).argmax(1)
+                return hidden[torch.arange(len(hidden)), last]
             case "max":
-                pooled = hidden.masked_fill(kept == 0, float("-inf")).amax(1)
-        return torch.nn.functional.normalize(pooled, dim=-1) if self.normalize else pooled
-
-
-def _read(file: Path) -> Any:
-    """The JSON in ``file``, None when there is no such file."""
-    try:
-        return json.loads(file.read_text())
-    except FileNotFoundError:
-        return None
+                return hidden.masked_fill(weights == 0, float("-inf")).amax(1)
+            case "mean":
+                return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
+            case "mean_sqrt_len_tokens":
+                return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1e-9).sqrt()
+            case "weightedmean":
+                weights = weights * torch.arange(1, hidden.shape[1] + 1, device=hidden.device).unsqueeze(-1)
+                return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1e-9)

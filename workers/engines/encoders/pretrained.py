@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from tokenizers import normalizers
 
 from producer.contract.errors import ConfigError, ModelNotFound
 from producer.contract.fleet_schema import Model
@@ -17,12 +18,11 @@ from .. import sources
 from ..checkpoint import load_model, load_tokenizer
 from ..protocol import Request
 from ..torch_device import torch_device
-from .backlog import Features, Text
+from .backlog import Features, Text, Unreadable
 from .micro_batches import OutOfMemory
 
 _NO_LIMIT = 10**20
 """Tokenizers without a limit answer 10**30."""
-_MAX_LENGTH_UNKNOWN = 512
 
 
 class EncoderOptions(BaseModel):
@@ -65,6 +65,7 @@ class PretrainedEncoder(ABC):
         self._tokenizer: Any = None
         self._model: Any = None
         self._max_length = 0
+        self._known_ids: dict[str, int] = {}
         self.max_batch_tokens = self._options.max_batch_tokens
 
     def load(self) -> None:
@@ -74,27 +75,46 @@ class PretrainedEncoder(ABC):
             ModelNotFound: when the source does not lead to a model of this kind.
         """
         model_dir = sources.resolve(self._settings.source)
-        named = f"source = {self._settings.source!r}: {model_dir}"
+        stated = self._inspect(model_dir)
         model = load_model(self.kind, model_dir, self._settings, self._needs, dtype=self._options.dtype)
         self._tokenizer = load_tokenizer(model_dir, self._settings)
         if self._tokenizer.pad_token is None:
-            raise ModelNotFound(f"{named} has a tokenizer without a token for padding, so it cannot be batched")
+            raise ModelNotFound(f"{model_dir} has a tokenizer without a token for padding, so it cannot be batched")
+        self._tokenizer.padding_side = "right"  # so that positions are those of the text alone
         self._model = model.to(self._device).eval()
-        self._max_length = self._known_length()
-        self._adopt(model_dir)
-        self._max_length = min(self._max_length, self._options.max_length or self._max_length)
+        self._max_length = self._readable(model_dir, stated)
+        self._known_ids = {"input_ids": self._model.get_input_embeddings().weight.shape[0]}
+        if types := getattr(self._model.config, "type_vocab_size", None):
+            self._known_ids["token_type_ids"] = types
+        self._adopt()
 
-    def encode(self, texts: list[Text]) -> list[Features]:
+    def encode(self, texts: list[Text]) -> list[Features | Unreadable]:
         """See ``micro_batches``. Of a pair that is too long, the longer one is cut, as sentence-transformers does."""
         singles = [text for text in texts if isinstance(text, str)]
         pairs = [text for text in texts if not isinstance(text, str)]
         if singles and pairs:
             return [self.encode([text])[0] for text in texts]
         read = (singles,) if singles else ([first for first, _ in pairs], [second for _, second in pairs])
-        encoded = self._tokenizer(
-            *read, truncation="longest_first", max_length=self._max_length, return_attention_mask=False
-        )
-        return [dict(zip(encoded, row, strict=True)) for row in zip(*encoded.values(), strict=True)]
+        try:
+            encoded = self._tokenizer(
+                *read, truncation="longest_first", max_length=self._max_length, return_attention_mask=False
+            )
+        except Exception as error:  # of tokenizers, in Rust and in Python
+            if len(texts) > 1:  # one of them is to blame, and fails alone
+                return [self.encode([text])[0] for text in texts]
+            return [Unreadable(f"cannot be read by the model's tokenizer: {error}")]
+        rows = [dict(zip(encoded, row, strict=True)) for row in zip(*encoded.values(), strict=True)]
+        return [self._checked(row) for row in rows]
+
+    def _checked(self, row: Features) -> Features | Unreadable:
+        """The row, if the model knows all of its ids: on a GPU, one that it does not ends the process."""
+        if not row["input_ids"]:
+            return Unreadable("is empty; give at least one token of text")
+        for name, known in self._known_ids.items():
+            if name in row and not 0 <= min(row[name]) <= max(row[name]) < known:
+                outside = next(each for each in row[name] if not 0 <= each < known)
+                return Unreadable(f"holds {name} {outside}; this model knows 0 to {known - 1}")
+        return row
 
     @torch.inference_mode()
     def forward(self, rows: list[Features]) -> list[Any]:
@@ -102,11 +122,13 @@ class PretrainedEncoder(ABC):
         columns = {name: [row[name] for row in rows] for name in rows[0]}
         features = self._tokenizer.pad(columns, return_tensors="pt").to(self._device)
         try:
-            values: list[Any] = self._values(self._model(**features), features["attention_mask"]).float().tolist()
+            raw = self._values(self._model(**features), features["attention_mask"]).float()
+            finite: list[bool] = raw.isfinite().reshape(len(rows), -1).all(1).tolist()
+            values: list[Any] = self._scores(raw).tolist()
         except torch.OutOfMemoryError as error:
             reason = str(error)
         else:
-            return values
+            return [value if is_finite else None for value, is_finite in zip(values, finite, strict=True)]
         # Here, where nothing holds the tensors of the failed pass any more.
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
@@ -118,21 +140,52 @@ class PretrainedEncoder(ABC):
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _known_length(self) -> int:
-        """Tokens that it can read, as far as tokenizer, configuration and weights say."""
+    def _read_lower_case(self) -> None:
+        """Have the tokenizer read all text in lower case, special tokens excepted."""
+        backend = self._tokenizer.backend_tokenizer
+        others = [] if backend.normalizer is None else [backend.normalizer]
+        backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *others])
+
+    def _readable(self, model_dir: Path, stated: int | None) -> int:
+        """Tokens of an input that are read: as the files state, else the tokenizer; no more than it has positions.
+
+        Raises:
+            ModelNotFound: when nothing says it.
+        """
+        limits = [stated or self._tokenizer.model_max_length, self._positions(), self._options.max_length or _NO_LIMIT]
+        if (readable := min(limits)) >= _NO_LIMIT:
+            raise ModelNotFound(
+                f"{model_dir}: neither tokenizer nor configuration says how many tokens the model can read; "
+                "say it in options.max_length"
+            )
+        return readable
+
+    def _positions(self) -> int:
+        """Positions that the model has for the tokens of an input."""
         positions: int = getattr(self._model.config, "max_position_embeddings", None) or _NO_LIMIT
+        if positions < 0:  # how XLNet says that there is no limit
+            positions = _NO_LIMIT
         for name, module in self._model.named_modules():
-            if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
-                positions -= module.padding_idx + 1  # RoBERTa and its kin count positions from there
-        limit: int = self._tokenizer.model_max_length
-        return min(limit, positions) if limit < _NO_LIMIT else min(positions, _MAX_LENGTH_UNKNOWN)
+            if name.endswith("position_embeddings") and getattr(module, "num_embeddings", None):
+                positions = min(positions, module.num_embeddings)
+                if module.padding_idx is not None:
+                    positions -= module.padding_idx + 1  # RoBERTa and its kin count positions from there
+        return positions
 
     def _needs(self, weight: str) -> bool:  # noqa: ARG002  subclasses look at it
         """Whether it computes with a weight that is not in its files."""
         return True
 
-    def _adopt(self, model_dir: Path) -> None:  # noqa: B027  most have nothing to add
-        """Read what else its files say, now that it is loaded.
+    def _inspect(self, model_dir: Path) -> int | None:  # noqa: ARG002  most have nothing to look at
+        """Read what else its files say, before it is loaded. Returns how many tokens of an input they have it read.
+
+        Raises:
+            ModelNotFound: when they say what is not served.
+        """
+        return None
+
+    def _adopt(self) -> None:  # noqa: B027  most have nothing to add
+        """Make ready what runs before and behind the model, which is loaded now.
 
         Raises:
             ModelNotFound: when it is not of a kind that is served.
@@ -144,7 +197,14 @@ class PretrainedEncoder(ABC):
 
     @abstractmethod
     def _values(self, output: Any, mask: torch.Tensor) -> torch.Tensor:
-        """What counts of the model's output, row by row; ``mask`` (rows, tokens) is 0 where padding is."""
+        """What counts of the model's output, row by row; ``mask`` (rows, tokens) is 0 where padding is.
+
+        A row of which that is not finite has no answer.
+        """
+
+    def _scores(self, values: torch.Tensor) -> torch.Tensor:
+        """What is told of it, row by row."""
+        return values
 
     @abstractmethod
     def answer(self, request: Request, values: list[Any]) -> list[Any]:

@@ -7,7 +7,6 @@ Scores are those of ``CrossEncoder.predict`` of sentence-transformers
 
 from __future__ import annotations
 
-import json
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +20,9 @@ from producer.contract.job import Item
 
 from ..parameters import RequestParameters
 from ..protocol import Request
+from ..sources import read_json
 from ..text import require_text
+from . import sentence_files as files
 from .backlog import Text
 from .pretrained import PretrainedEncoder
 
@@ -50,7 +51,11 @@ class Reranker(PretrainedEncoder):
         RerankParameters.parse(request.parameters)
         if not request.inputs:
             raise InvalidJob(f"input = []: give at least one {_ALLOWED}")
-        return [pair for index, item in enumerate(request.inputs) for pair in _pairs(item, index)]
+        return [
+            (self._prompt + query, document)
+            for index, item in enumerate(request.inputs)
+            for query, document in _pairs(item, index)
+        ]
 
     def answer(self, request: Request, values: list[Any]) -> list[Any]:
         """See ``micro_batches``."""
@@ -58,36 +63,49 @@ class Reranker(PretrainedEncoder):
         scores = iter(values)
         return [_output(item, scores, top_n) for item in request.inputs]
 
-    def _adopt(self, model_dir: Path) -> None:
+    def _inspect(self, model_dir: Path) -> int | None:
+        root = files.root(model_dir)
+        if (root / "modules.json").exists():
+            files.modules(root / "modules.json", ["Transformer"], [])
+        whole = files.read(files.ScoreModelFile, root / "config_sentence_transformers.json", optional=True)
+        text = files.transformer_file(files.ScoreTransformerFile, model_dir)
+        self._prompt, self._lower_case = whole.prompt, text.do_lower_case
+        self._sigmoid = _activation(model_dir, whole.activation_fn) == "Sigmoid"
+        return text.max_seq_length
+
+    def _adopt(self) -> None:
         if (labels := self._model.config.num_labels) != 1:
             raise ModelNotFound(
-                f"{model_dir} tells {labels} labels apart; a reranker has one, its score. "
+                f"source = {self._settings.source!r} tells {labels} labels apart; a reranker has one, its score. "
                 "For labels, use engine = 'classify'"
             )
-        self._sigmoid = _activation(model_dir, self._model.config) == "Sigmoid"
+        if self._lower_case:
+            self._read_lower_case()
 
     def _values(self, output: Any, mask: torch.Tensor) -> torch.Tensor:  # noqa: ARG002  the model has pooled
-        logits: torch.Tensor = output.logits.float().squeeze(-1)
-        return logits.sigmoid() if self._sigmoid else logits
+        logits: torch.Tensor = output.logits.squeeze(-1)
+        return logits
+
+    def _scores(self, values: torch.Tensor) -> torch.Tensor:
+        return values.sigmoid() if self._sigmoid else values
 
 
-def _activation(model_dir: Path, config: Any) -> str:
+def _activation(model_dir: Path, told: str | None) -> str:
     """The name of the function that scores go through: each version of sentence-transformers keeps it elsewhere.
 
     Raises:
         ModelNotFound: when it is another than those two that models have.
     """
-    file = model_dir / "config_sentence_transformers.json"
-    told = json.loads(file.read_text()).get("activation_fn") if file.exists() else None
-    told = told or (getattr(config, "sentence_transformers", None) or {}).get("activation_fn")
-    told = told or getattr(config, "sbert_ce_default_activation_function", None) or "Sigmoid"
+    config = read_json(model_dir / "config.json")
+    told = told or (config.get("sentence_transformers") or {}).get("activation_fn")
+    told = told or config.get("sbert_ce_default_activation_function") or "Sigmoid"
     name = str(told).rpartition(".")[2]
     if name not in ("Sigmoid", "Identity"):
         raise ModelNotFound(f"{model_dir} puts its scores through {told}; allowed: Sigmoid, Identity")
     return name
 
 
-def _pairs(item: Item, index: int) -> list[Text]:
+def _pairs(item: Item, index: int) -> list[tuple[str, str]]:
     if not isinstance(item, dict):
         raise InvalidJob(f"input {index} is of type {type(item).__name__}; allowed here: {_ALLOWED}")
     if item.keys() == {"query", "document"}:
