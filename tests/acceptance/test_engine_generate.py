@@ -330,7 +330,7 @@ def test_what_kills_the_batch_twice_fails_and_its_neighbours_finish(
         Request("after", [PROMPTS[0]], {"max_new_tokens": 8}),
     )
     assert isinstance(outcomes["bad"].error, EngineError)
-    assert "input 1 failed on the device twice" in str(outcomes["bad"].error)
+    assert "input 1 failed on the device, also alone" in str(outcomes["bad"].error)
     assert text(outcomes["before"]) == text(outcomes["after"]) == expected
 
 

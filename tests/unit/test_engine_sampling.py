@@ -21,6 +21,10 @@ LOGITS = torch.tensor([0.0, 3.0, 2.0, -1.0, 1.0])
         ({"seed": 1}, False),
         ({"temperature": 0}, False),
         ({"temperature": 0.0, "do_sample": True}, False),
+        ({"temperature": 1e-46, "do_sample": True}, False),
+        ({"temperature": 1e-38}, False),
+        ({"temperature": 9e-6}, False),
+        ({"temperature": 1e-5}, True),
         ({"temperature": 0.7}, True),
         ({"top_p": 0.9}, True),
         ({"top_k": 5}, True),
@@ -86,6 +90,7 @@ def test_top_p_keeps_the_smallest_set_that_reaches_p() -> None:
 
 def test_a_low_temperature_is_nearly_greedy() -> None:
     assert set(draws(temperature=0.01)) == {1}
+    assert set(draws(temperature=1e-5)) == {1}
     assert len(draws(temperature=50.0)) == len(LOGITS)
 
 
@@ -100,16 +105,33 @@ def test_a_seed_decides_and_inputs_of_one_job_differ() -> None:
     assert tokens(0) != tokens(1)
 
 
+def states(*samplers: Sampler | None) -> list[Any]:
+    choices = [{} if sampler is None else {"sampler": sampler} for sampler in samplers]
+    return [
+        SimpleNamespace(state=SimpleNamespace(request_id=str(number), logit_processor_kwargs=choice))
+        for number, choice in enumerate(choices)
+    ]
+
+
 def test_rows_of_one_batch_keep_to_themselves() -> None:
     sampler = Sampler(GenerationParameters.parse({"top_k": 1}), 0)
-    rows = [
-        SimpleNamespace(state=SimpleNamespace(logit_processor_kwargs=choice))
-        for choice in ({}, {"sampler": sampler}, {})
-    ]
     processor = RowSampling()
-    arguments = processor.prepare_tensor_args(rows)
+    arguments = processor.prepare_tensor_args(states(None, sampler, None))
     before = torch.stack([LOGITS, LOGITS.flip(0), -LOGITS])
     after = processor(before.clone(), arguments)
     assert torch.equal(after[0], before[0])
     assert torch.equal(after[2], before[2])
     assert after.argmax(-1).tolist() == [1, 3, 3]
+    assert processor.not_finite == set()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_rows_that_are_not_finite_are_told_and_nothing_is_drawn_of_them(value: float) -> None:
+    sampler = Sampler(GenerationParameters.parse({"temperature": 1.0, "seed": 1}), 0)
+    processor = RowSampling()
+    arguments = processor.prepare_tensor_args(states(sampler, None, sampler, None, None))
+    scores = torch.stack([LOGITS] * 5)
+    scores[0, 3] = scores[1, 2] = value
+    scores[4, :2] = float("-inf")  # tokens that a model never says
+    processor(scores, arguments)
+    assert processor.not_finite == {"0", "1"}

@@ -10,6 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from producer.contract.errors import InvalidJob
 from producer.contract.job import explain
 
+GREEDY_BELOW = 1e-5
+"""Logits divided by less overflow in the types that models compute with, and nothing but the likeliest token is drawn
+anyway. vLLM draws the line here, too (``vllm/sampling_params.py``, ``_SAMPLING_EPS``)."""
+
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
 
 
@@ -40,7 +44,7 @@ class GenerationParameters(RequestParameters):
     """What ``parameters`` of a generation may hold.
 
     Greedy by default. A temperature, ``top_p`` or ``top_k`` asks for sampling, unless ``do_sample``
-    says no; a temperature of 0 is greedy too.
+    says no; a temperature of 0 is greedy too, and so is one below ``GREEDY_BELOW``.
     """
 
     max_new_tokens: Annotated[int, Field(ge=1)] = 64
@@ -66,4 +70,4 @@ class GenerationParameters(RequestParameters):
 
     @model_validator(mode="after")
     def _zero_is_greedy(self) -> Self:
-        return self.model_copy(update={"do_sample": False}) if self.temperature == 0 else self
+        return self.model_copy(update={"do_sample": False}) if self.temperature < GREEDY_BELOW else self

@@ -26,6 +26,7 @@ from .sampling import RowSampling, Sampler
 
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 30.0
+NOT_FINITE = "logits that are NaN or infinite"
 
 
 class ContinuousBatch:
@@ -55,7 +56,8 @@ class ContinuousBatch:
         )
         if sequence_attention.serves(model):
             model.set_attn_implementation(sequence_attention.NAME)
-        manager.logit_processor = ContinuousBatchingLogitsProcessorList(LogitsProcessorList([RowSampling()]))
+        self._sampling = RowSampling()
+        manager.logit_processor = ContinuousBatchingLogitsProcessorList(LogitsProcessorList([self._sampling]))
         manager.logit_processor.tensors_required = 1  # it counts only processors that it converted itself
         # A thread is a daemon when its creator is: a worker that fails must not hang on this one.
         starter = threading.Thread(target=manager.start, daemon=True)
@@ -68,6 +70,12 @@ class ContinuousBatch:
             raise EngineError(
                 f"continuous batching does not start: {output.error if output else 'no answer'}; "
                 "see the worker's log, and check memory_gb and the device"
+            )
+        if self._sampling.not_finite:
+            manager.stop(block=True, timeout=STOP_TIMEOUT_S)
+            raise EngineError(
+                f"the model makes of any text {NOT_FINITE}: if options.dtype is float16, try bfloat16 or float32, else "
+                "copy its files again"
             )
         # Its own queue can be waited at for one request only by taking out and putting back the others' outputs.
         manager.output_router.deliver = lambda output: mailbox.put([output])
@@ -97,9 +105,14 @@ class ContinuousBatch:
         overtake its sequence and be lost, so cancel again what still reports."""
         self._manager.cancel_request(sequence_id)
 
+    def is_finite(self, sequence_id: str) -> bool:
+        """Whether all logits of a sequence were, so that its tokens mean something."""
+        return sequence_id not in self._sampling.not_finite
+
     def forget(self, sequence_id: str) -> None:
         """A sequence has ended."""
         self._ids.discard(sequence_id)
+        self._sampling.not_finite.discard(sequence_id)
 
     def stop(self) -> None:
         """End the background thread, and free its cache."""

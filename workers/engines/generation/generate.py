@@ -31,7 +31,7 @@ from ..protocol import Outcome, Report, Request
 from ..torch_device import torch_device
 from .admission import Admission
 from .cache_size import CacheSize
-from .continuous import ContinuousBatch
+from .continuous import NOT_FINITE, ContinuousBatch
 from .prompt import Prompts
 from .running_batch import Generation, Sequence
 from .stalls import Stalls
@@ -243,6 +243,11 @@ class GenerateEngine:
         if output.error is not None:
             self._retry(sequence, output.error)
             return
+        if not self._batch.is_finite(sequence.id):
+            self._batch.cancel(sequence.id)
+            sequence.suspect |= len(self._admission.running) == 1  # else it may be a neighbour's: 0 times NaN is NaN
+            self._retry(sequence, f"the model makes of it {NOT_FINITE}")
+            return
         generation = sequence.generation
         complete = sequence.read(output.generated_tokens, ended=ended)
         try:
@@ -260,12 +265,13 @@ class GenerateEngine:
                 self._reports.append(generation.outcome())
 
     def _retry(self, sequence: Sequence, reason: str) -> None:
-        """Put a sequence whose batch died back in front, to run alone; the second time it is to blame."""
+        """Put a sequence that failed with its batch back in front, to run alone; if that fails it is to blame."""
         self._batch.forget(sequence.id)
         self._stalls.leave(sequence.id)
         self._admission.again(sequence)
         if sequence.suspect:
-            self._end(sequence.generation, EngineError(f"input {sequence.index} failed on the device twice: {reason}"))
+            error = EngineError(f"input {sequence.index} failed on the device, also alone: {reason}")
+            self._end(sequence.generation, error)
         sequence.suspect = True
 
     def _restart(self) -> None:
