@@ -19,7 +19,7 @@ class What(IntEnum):
     """Of a device, by its place."""
     REPAIR = 4
     REDELIVERY = 5
-    """Of a request whose worker was lost."""
+    """Of the requests of one worker that was lost, the oldest first."""
     HAND_BACK = 6
     """Of a worker that has drained for long enough."""
     PREEMPTION = 7

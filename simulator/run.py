@@ -6,14 +6,14 @@ import heapq
 import math
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from autoscaler.reconciler import Reconciler
+from scheduler.order.preemption import Room
 
 from .events import EventQueue, What
 from .fleet import SimulatedFleet
-from .queueing.fair_queues import FairQueues
 from .queueing.preemption import Yielding
 from .queueing.push import PushRouter, emptied
 from .queueing.queue_policy import LIVE, QueuePolicy
@@ -64,11 +64,9 @@ class Simulation:
         self.settings, self.trace = settings, trace
         self.sample_s, self.patience_s, self.foresight = sample_s, patience_s, foresight
         self.fleet = SimulatedFleet(settings, hardware, trace, seed)
-        tiers = [(name, settings.tiers[name]) for name in trace.tiers]
-        fair = order.fair and len(trace.tenants) > 1  # with one tenant both are the same, and a list is faster
 
-        def queues() -> Queues | FairQueues:
-            return FairQueues(settings, trace) if fair else Queues(tiers, order, trace.at)
+        def queues() -> Queues:
+            return Queues(settings, trace, order)
 
         self.queues = [queues() for _ in trace.models]
         self.push = PushRouter(self, routing.chooser, queues) if routing.chooser is not None else None
@@ -127,16 +125,15 @@ class Simulation:
         self.outcome.ended[request] = now
         self.left -= 1
 
-    def give_back(self, request: int, now: float) -> None:
-        """A claimed request is queued again, before all others of its tier."""
-        model = self.trace.model[request]
+    def give_back(self, model: int, requests: Sequence[int], now: float) -> None:
+        """Queue requests of one model that were claimed, the oldest first, before all others of their tiers."""
         if self.push is not None:
-            self.push.route([request], now)
+            self.push.route(requests, now)
             return
-        self.queues[model].give_back(self.trace.tier[request], request, now)
+        self.queues[model].give_back(requests, now)
         self._feed_all(model, now)
 
-    def parts(self, model: int) -> list[Queues | FairQueues]:
+    def parts(self, model: int) -> list[Queues]:
         """Wherever requests of a model wait: in its queues and, when they are pushed, in those of its workers."""
         return [self.queues[model], *(worker.queues for worker in (self.push.ready[model] if self.push else ()))]
 
@@ -151,13 +148,16 @@ class Simulation:
 
     def drop(self, worker: SimulatedWorker, now: float) -> None:
         """A worker is gone at once: what it held comes back when its leases have run out, or is dead."""
+        lost = []
         for request in worker.lose():
             losses = self._losses[request] = self._losses.get(request, 0) + 1
             if losses >= self.settings.redis.max_losses:
                 self.dead[worker.model] += 1
                 self.end(request, Fate.DEAD, now)
             else:
-                self.events.add(now + self.settings.redis.lease_s, What.REDELIVERY, request)
+                lost.append(request)
+        if lost:
+            self.events.add(now + self.settings.redis.lease_s, What.REDELIVERY, lost)
         self.withdraw(worker, now)
         self.fleet.end(worker, now)
 
@@ -168,6 +168,9 @@ class Simulation:
         if self.push is not None and self.push.send(request, now):
             return
         if worker := self._open_to(model, tier, now):
+            if self.yielding.preemptible[tier]:  # it may come back: then its queue's clock goes on
+                queues.push(request, now)
+                queues.claim(now, Room.of(1))
             self._admit(worker, [request], now)
             if worker.room:
                 waiting.rotate(-1)  # those that wait longest are woken first, as blocking commands are
@@ -176,7 +179,7 @@ class Simulation:
         elif len(queues.tiers[tier]) >= self.settings.models[self.trace.models[model]].limits.max_queued:
             self.end(request, Fate.REFUSED, now)
         else:
-            queues.push(tier, request, now)
+            queues.push(request, now)
             self.yielding.queued(model, tier, now)
             if self.foresight is not None:
                 self.foresight.queued(self, request, now)
@@ -233,7 +236,7 @@ class Simulation:
             return
         for request in worker.finish(now):
             self.end(request, Fate.DONE, now)
-            worker.queues.ended(self.trace.tier[request], now)
+            worker.queues.ended(request, now)
             if self.foresight is not None:
                 self.foresight.ended(self, request, now)
         worker.due = math.inf
@@ -276,16 +279,15 @@ class Simulation:
         self.events.add(self.fleet.next_failure(self._rng, place, now), What.FAILURE, place)
 
     def _redeliver(self, whom: object, now: float) -> None:
-        request: int = whom  # type: ignore[assignment]
-        self.give_back(request, now)
+        requests: list[int] = whom  # type: ignore[assignment]
+        self.give_back(self.trace.model[requests[0]], requests, now)
 
     def _hand_back(self, whom: object, now: float) -> None:
         worker: SimulatedWorker = whom  # type: ignore[assignment]
         if worker.name in self.fleet.workers:
             held = worker.lose()
             self.fleet.end(worker, now)
-            for request in reversed(held):
-                self.give_back(request, now)
+            self.give_back(worker.model, held, now)
 
     def _conclude(self, now: float) -> RunOutcome:
         outcome = self.outcome

@@ -13,7 +13,6 @@ from scheduler.meter import Meter
 from scheduler.order.preemption import Prefill
 
 if TYPE_CHECKING:
-    from .queueing.fair_queues import FairQueues
     from .queueing.queues import Queues
     from .service import ServiceModel
     from .traces.trace import Trace
@@ -43,7 +42,7 @@ class SimulatedWorker:
         self.load_s = 0.0
         self.room = 0
         self.accepts = False
-        self.queues: Queues | FairQueues
+        self.queues: Queues
         """Where it takes requests from, once it is ready: its model's, or its own when they are pushed."""
         self.listed = False
         """Whether it waits for new requests, in the simulation's list of those that do."""
@@ -142,8 +141,8 @@ class SimulatedWorker:
         return self._clock if self._service.batches else self._next()
 
     def lose(self) -> list[int]:
-        """Let go of everything that it holds, unfinished."""
-        lost = [request for _, request in sorted(self._ends)]
+        """Let go of everything that it holds, unfinished: in the order in which it came."""
+        lost = sorted(request for _, request in self._ends)
         self._ends.clear()
         self.preemptible.clear()
         self.kept.clear()

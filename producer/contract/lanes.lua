@@ -50,7 +50,11 @@ local function put_all(place, entries, at_head)
   local push = at_head and 'RPUSH' or 'LPUSH'
   local queue, tenant = string.match(place, '^([^/]+)/(.+)$')
   redis.call(push, queue and tier_key('lane', queue, tenant) or place, unpack(entries))
-  if queue then added(queue, tenant, #entries) end
+  if queue then
+    added(queue, tenant, #entries)
+  elseif at_head and redis.call('HEXISTS', model_key('lanes', place), 'jobs:' .. place) == 1 then
+    enter(place, DEFAULT) -- before it gets back what the jobs were charged, as other tenants do
+  end
 end
 
 -- A job waits at its place: at the head, or at the end.

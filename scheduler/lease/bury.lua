@@ -9,15 +9,17 @@
 local entry = redis.call('HGET', KEYS[1], ARGV[1])
 if not entry then return 0 end
 local place = string.match(ARGV[1], '^[^|]+')
+local queue = string.match(place, '^[^/]+')
 local name = redis.sha1hex(entry)
 local losses = redis.call('HGET', KEYS[3], name) or 0
-redis.call('XADD', KEYS[4], 'MAXLEN', '~', 100000, '*', 'queue', string.match(ARGV[1], '^[^|/]+'),
+redis.call('XADD', KEYS[4], 'MAXLEN', '~', 100000, '*', 'queue', queue,
   'place', place, 'reason', ARGV[2], 'losses', losses, 'history', redis.call('HGET', KEYS[6], name) or '',
   'message', message_of(place, entry))
 redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('ZREM', KEYS[2], ARGV[1])
 for _, key in ipairs({KEYS[3], KEYS[5], KEYS[6]}) do redis.call('HDEL', key, name) end
 fail(message_of(place, entry), ARGV[2], ARGV[3], ARGV[4])
+redis.call('HDEL', model_key('served', queue), 'held:' .. queue) -- resume.lua
 settle(ARGV[1], nil)
 settle_all()
 return 1

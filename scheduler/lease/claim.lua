@@ -91,6 +91,7 @@ for i = FIRST, #KEYS do
       overdue = fresh + tonumber(ARGV[at + 1]) * (now - served),
       late = tonumber(ARGV[at + 2]),
       due = served - fresh,
+      served = served,
     }
     answer[4] = answer[4] + tier.jobs
   end
@@ -181,7 +182,7 @@ while bytes > 0 do
   else
     serve_list(first, most)
   end
-  if first.urgency > 0 then first.kept = true end
+  if count > before and first.urgency > 0 then first.kept = true end
   first.overdue = first.fresh
 end
 flush()
@@ -197,6 +198,15 @@ for _, from in ipairs(waiting) do
       redis.call('HDEL', KEYS[8], from.queue)
     elseif from.kept or not from.yields then -- else it may come back, and goes on being passed over (finish.lua)
       redis.call('HSET', KEYS[4], from.queue, string.format('%.6f', now))
+    end
+    if from.yields then
+      local held = 'held:' .. from.queue -- resume.lua
+      if from.kept then
+        redis.call('HDEL', KEYS[4], held)
+      elseif left == 0 then
+        local before = tonumber(redis.call('HGET', KEYS[4], held) or from.served)
+        redis.call('HSET', KEYS[4], held, string.format('%.6f', math.min(before, from.served)))
+      end
     end
   end
   if from.kept and from.yields then answer[7] = 1 end

@@ -46,9 +46,12 @@ for i = 7, #KEYS do
 end
 settle_all()
 for name in pairs(served) do -- a job of a preemptible tier has got through: its queue was served (claim.lua)
-  if string.find(ARGV[2], '|' .. name .. '|', 1, true) and redis.call('HEXISTS', KEYS[6], name) == 1 then
-    local clock = redis.call('TIME')
-    redis.call('HSET', KEYS[6], name, string.format('%.6f', clock[1] + clock[2] / 1000000))
+  if string.find(ARGV[2], '|' .. name .. '|', 1, true) then
+    redis.call('HDEL', KEYS[6], 'held:' .. name) -- resume.lua
+    if redis.call('HEXISTS', KEYS[6], name) == 1 then
+      local clock = redis.call('TIME')
+      redis.call('HSET', KEYS[6], name, string.format('%.6f', clock[1] + clock[2] / 1000000))
+    end
   end
 end
 if told > 0 then

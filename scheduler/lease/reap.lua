@@ -11,6 +11,7 @@
 -- include fail.lua
 -- include ../../producer/contract/lanes.lua
 -- include settle.lua
+-- include resume.lua
 local clock = redis.call('TIME')
 local now = clock[1] + clock[2] / 1000000
 local requeued, buried = 0, 0
@@ -20,6 +21,7 @@ local function requeue(place, message, losses)
     redis.call('RPUSH', KEYS[6], place .. '|' .. message)
   else
     put(place, message, true)
+    resume(string.match(place, '^[^/]+'))
   end
   redis.call('HINCRBY', KEYS[4], string.match(place, '^[^/]+'), -1)
 end

@@ -5,6 +5,7 @@
 -- Returns how many were still held and so given back.
 -- include ../../producer/contract/lanes.lua
 -- include settle.lua
+-- include resume.lua
 local released = 0
 for i = #ARGV, 2, -1 do
   local message = redis.call('HGET', KEYS[1], ARGV[i])
@@ -15,6 +16,7 @@ for i = #ARGV, 2, -1 do
       redis.call('RPUSH', KEYS[5], place .. '|' .. message)
     else
       put(place, message, true)
+      resume(string.match(place, '^[^/]+'))
     end
     redis.call('HDEL', KEYS[1], ARGV[i])
     redis.call('ZREM', KEYS[2], ARGV[i])

@@ -17,7 +17,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 INPUT = 1.0
 """Price of an input token."""
@@ -63,9 +65,15 @@ class Counters:
                 counters[tenant] += service
                 return
 
-    def next(self) -> str:
-        """The active tenant that goes next; of equals, the first by name, as a sorted set has it."""
-        return min(self.active.items(), key=lambda each: (each[1], each[0].encode()))[0]
+    def next(self, before: Mapping[str, float] = MappingProxyType({})) -> str:
+        """The active tenant that goes next; of equals, the first in a sorted set as it was when the claim began.
+
+        Args:
+            before: the counters that tenants had then, of those that the claim has charged.
+        """
+        if len(self.active) == 1:
+            return next(iter(self.active))
+        return min(self.active.items(), key=lambda each: (each[1], before.get(*each), each[0].encode()))[0]
 
 
 def price(input_tokens: float, output_tokens: float) -> float:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Generic, TypeVar
 
+from producer.contract.tenants import DEFAULT
+
 from .fairness import Counters, quantum
-from .preemption import Room
+from .preemption import GRACE, Room
 from .priority import Rank
 
 J = TypeVar("J")
@@ -37,8 +40,17 @@ class QueuedJob(Generic[J]):
 
 
 @dataclass(slots=True)
+class _Lane(Generic[J]):
+    """One tenant's jobs. Those without a deadline of their own keep their places; one that comes back is the first."""
+
+    listed: deque[QueuedJob[J]] = field(default_factory=deque)
+    dated: list[tuple[float, int, QueuedJob[J]]] = field(default_factory=list)
+    """A heap, by deadline."""
+
+
+@dataclass(slots=True)
 class Lanes(Generic[J]):
-    """One queue: a lane for each tenant, in which the earliest deadline goes first.
+    """One queue: a lane for each tenant, in which the job that is due first goes first.
 
     Args:
         rank: of its tier.
@@ -52,37 +64,105 @@ class Lanes(Generic[J]):
     counters: Counters = field(default_factory=Counters)
     since: float = 0.0
     """When its head began to be passed over, in seconds."""
-    _lanes: dict[str, list[tuple[float, int, QueuedJob[J]]]] = field(default_factory=dict)
+    filled: float = 0.0
+    """When it last ceased to be empty, in seconds."""
+    _before: float = math.inf
+    """Of a preemptible tier, when the queue began to be passed over from which the last jobs were taken, none of which
+    has ended: if one of them comes back, the queue has been passed over since then."""
+    _charged: dict[str, float] = field(default_factory=dict)
+    """Tenants that the claim of the moment has charged, and their counters before it."""
+    _lanes: dict[str, _Lane[J]] = field(default_factory=dict)
     _waiting: int = 0
+    _dated: int = 0
+    """Jobs with a deadline of their own."""
 
     def __len__(self) -> int:
         return self._waiting
 
     def push(self, waiting: QueuedJob[J], now: float) -> None:
-        """One more."""
-        if not self._waiting:
-            self.since = now
-        self.counters.enter(waiting.tenant)
-        heapq.heappush(self._lanes.setdefault(waiting.tenant, []), (waiting.due, next(_TURN), waiting))
-        self._waiting += 1
+        """Enqueue a job."""
+        lane = self._enter(waiting.tenant, now)
+        if waiting.own:
+            self._push_dated(lane, waiting)
+        else:
+            lane.listed.append(waiting)
 
-    def urgency(self, now: float) -> float:
-        """How urgent the next job is. Only the next tenant's deadlines count: they are its own, not its queue's."""
-        due, _, head = self._lanes[self.counters.next()][0]
-        return self.rank.urgency(now - self.since, due - now if head.own else math.inf)
+    def give_back(self, jobs: Sequence[QueuedJob[J]], now: float) -> None:
+        """Jobs that were taken, in their order, are the first again, and are not charged: as in ``release.lua``."""
+        for waiting in reversed(jobs):
+            lane = self._enter(waiting.tenant, now)
+            if waiting.own:
+                self._push_dated(lane, waiting)
+            else:
+                lane.listed.appendleft(waiting)
+        for waiting in jobs:
+            self.counters.charge(waiting.tenant, -waiting.cost / self.weights.get(waiting.tenant, 1.0))
+        if jobs:
+            self.since, self._before = min(self.since, self._before), math.inf
+
+    def ended(self, now: float) -> None:
+        """A job of the queue has ended: by that, and not by being taken, a preemptible tier's queue was served."""
+        if self.preemptible:
+            self.since, self._before = now, math.inf
+
+    def urgency(self, now: float, waited_s: float) -> float:
+        """How urgent the next job is, if the queue was passed over for ``waited_s``. Only the next tenant's deadlines
+        count: they are its own, not its queue's."""
+        if self._dated:
+            lane = self._lanes[tenant := self.counters.next(self._charged)]
+            if lane.dated and lane.dated[0][0] <= self._front(tenant, lane):
+                return self.rank.urgency(waited_s, lane.dated[0][0] - now)
+        return self.rank.urgency(waited_s)
 
     def take(self, most: int, share: int) -> list[QueuedJob[J]]:
         """Up to ``most`` jobs of the tenant that is next; ``share`` of them while others wait."""
-        tenant = self.counters.next()
+        tenant = self.counters.next(self._charged)
+        self._charged.setdefault(tenant, self.counters.active[tenant])
         lane = self._lanes[tenant]
-        most = min(most, len(lane), share if len(self.counters.active) > 1 else most)
-        taken = [heapq.heappop(lane)[2] for _ in range(most)]
+        most = min(most, len(lane.listed) + len(lane.dated), share if len(self.counters.active) > 1 else most)
+        taken = [self._pop(tenant, lane) for _ in range(most)]
         self._waiting -= most
         self.counters.charge(tenant, sum(each.cost for each in taken) / self.weights.get(tenant, 1.0))
-        if not lane:
+        if not lane.listed and not lane.dated:
             self.counters.leave(tenant)
             del self._lanes[tenant]
         return taken
+
+    def served(self, now: float, overdue: bool) -> None:
+        """A claim that took jobs of the queue, which were ``overdue`` or not, is over."""
+        self._charged.clear()
+        if overdue or not self.preemptible:
+            self.since, self._before = now, math.inf
+        elif not self._waiting:
+            self._before = min(self._before, self.since)
+        # else: what was taken may come back, and the queue goes on being passed over
+
+    def _enter(self, tenant: str, now: float) -> _Lane[J]:
+        if not self._waiting:
+            self.since = self.filled = now
+        self._waiting += 1
+        lane = self._lanes.get(tenant)
+        if lane is None:
+            lane = self._lanes[tenant] = _Lane()
+            self.counters.enter(tenant)
+        return lane
+
+    def _push_dated(self, lane: _Lane[J], waiting: QueuedJob[J]) -> None:
+        heapq.heappush(lane.dated, (waiting.due, next(_TURN), waiting))
+        self._dated += 1
+
+    def _pop(self, tenant: str, lane: _Lane[J]) -> QueuedJob[J]:
+        if lane.dated and lane.dated[0][0] <= self._front(tenant, lane):
+            self._dated -= 1
+            return heapq.heappop(lane.dated)[2]
+        return lane.listed.popleft()
+
+    def _front(self, tenant: str, lane: _Lane[J]) -> float:
+        """When the first job is due that has no deadline of its own. The default tenant's jobs do not tell when they
+        came: theirs is due when the queue is."""
+        if not lane.listed:
+            return math.inf
+        return self.since - self.rank.head_start if tenant == DEFAULT else lane.listed[0].due
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,21 +176,27 @@ class Taken(Generic[J]):
 def claim(queues: Sequence[Lanes[J]], now: float, room: Room) -> Taken[J]:
     """Take as many jobs as there is room: the most urgent queue's, as long as it is that. Of equals, the first."""
     claimed: list[QueuedJob[J]] = []
-    share, overdue = quantum(room.most), set()
-    before = [queue.since for queue in queues]
+    share = quantum(room.most)
+    waited = [now - queue.since for queue in queues]
+    most = [_most(queue, now, room) for queue in queues]
+    served: dict[int, bool] = {}
+    """Of each queue that was served, whether it was overdue."""
+    while waiting := [n for n, queue in enumerate(queues) if len(queue) and len(claimed) < most[n]]:
+        urgency = {n: queues[n].urgency(now, waited[n]) for n in waiting}
+        first = max(waiting, key=urgency.__getitem__)
+        queue, take = queues[first], most[first] - len(claimed)
+        if any(queue.rank.urgency(0.0) < urgency[n] for n in waiting if n != first):
+            take = min(take, share)  # once it was served, another goes first
+        served[first] = served.get(first, False) or urgency[first] > 0
+        claimed += queue.take(take, share)
+        waited[first] = 0.0
+    for n, overdue in served.items():
+        queues[n].served(now, overdue)
+    return Taken(claimed, any(overdue and queues[n].preemptible for n, overdue in served.items()))
 
-    def left(queue: Lanes[J]) -> int:
-        return min(len(queue), room.of_tier(queue.preemptible) - len(claimed))
 
-    while waiting := [queue for queue in queues if left(queue) > 0]:
-        first = max(waiting, key=lambda queue: queue.urgency(now))
-        others = [queue.urgency(now) for queue in waiting if queue is not first]
-        alone = not others or first.rank.urgency(0.0) >= max(others)  # it goes on being the first, once it was served
-        if first.preemptible and first.urgency(now) > 0:
-            overdue.add(id(first))
-        claimed += first.take(left(first) if alone else min(share, left(first)), share)
-        first.since = now
-    for queue, since in zip(queues, before, strict=True):
-        if queue.preemptible and id(queue) not in overdue:
-            queue.since = since  # what was taken of it may come back, and it goes on being passed over
-    return Taken(claimed, bool(overdue))
+def _most(queue: Lanes[J], now: float, room: Room) -> int:
+    """How many jobs a claim may hold when it takes another of the queue, plus one."""
+    if queue.preemptible or now - queue.filled >= -GRACE * queue.rank.head_start:
+        return room.of_tier(queue.preemptible)
+    return room.free

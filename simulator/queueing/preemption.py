@@ -98,6 +98,5 @@ class Yielding:
             workers[worker] = None  # behind the others
             victims = preemption.victims(held, sim.queues[model].urgent)
             sim.expect(worker, worker.preempt(victims, now))
-            for request in reversed(victims):
-                sim.queues[model].give_back(sim.trace.tier[request], request, now)
+            sim.queues[model].give_back(victims[::-1], now)
             sim.feed(worker, now)

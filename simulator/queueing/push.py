@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from ..run import Simulation
     from ..traces.trace import Trace
     from ..worker import SimulatedWorker
-    from .fair_queues import FairQueues
     from .queues import Queues
     from .routing import Choose
 
@@ -27,9 +26,7 @@ class PushRouter:
     queues, and all of them go to those that are ready first.
     """
 
-    def __init__(
-        self, sim: Simulation, chooser: Callable[[Trace], Choose], queues: Callable[[], Queues | FairQueues]
-    ) -> None:
+    def __init__(self, sim: Simulation, chooser: Callable[[Trace], Choose], queues: Callable[[], Queues]) -> None:
         self.ready: list[list[SimulatedWorker]] = [[] for _ in sim.trace.models]
         self._sim = sim
         self._choose = [chooser(sim.trace) for _ in sim.trace.models]
@@ -47,7 +44,7 @@ class PushRouter:
         ):
             sim.end(request, Fate.REFUSED, now)
         else:
-            worker.queues.push(tier, request, now)
+            worker.queues.push(request, now)
             sim.feed(worker, now)
         return True
 
@@ -57,7 +54,7 @@ class PushRouter:
         for request in reversed(requests):
             worker = self.worker_for(request)
             queues = sim.queues[sim.trace.model[request]] if worker is None else worker.queues
-            queues.give_back(sim.trace.tier[request], request, now)
+            queues.give_back([request], now)
         for worker in self.ready[sim.trace.model[requests[0]]] if requests else ():
             sim.feed(worker, now)
 
@@ -81,7 +78,7 @@ class PushRouter:
         return emptied(worker.queues, now)
 
 
-def emptied(queues: Queues | FairQueues, now: float) -> list[int]:
+def emptied(queues: Queues, now: float) -> list[int]:
     """All that waits there, in its order, taken out."""
     return queues.claim(now, Room.of(queues.waiting))[0] if queues.waiting else []
 

@@ -89,6 +89,39 @@ def test_a_batch_queue_was_served_when_a_job_ended_or_was_taken_overdue(redis: r
     assert served() == pytest.approx(before + 100, abs=5)
 
 
+def test_a_batch_job_that_is_preempted_again_and_again_is_overdue_in_the_end(
+    redis: redis_py.Redis, queue: Queue
+) -> None:
+    redis.lpush("m.batch", "alone")
+    assert take(queue, Room.of(0)).jobs == []
+    overdue = []
+    for _ in range(7):
+        passed_over(redis, "batch", passed_over_s(redis, "batch") + 900)
+        taken = take(queue, Room.of(1))
+        overdue.append(taken.overdue)
+        queue.release([job.lease for job in taken.jobs])
+    assert overdue == [False] * 6 + [True]
+
+
+def passed_over_s(redis: redis_py.Redis, tier: str) -> float:
+    """How long the queue has been passed over."""
+    return redis.time()[0] - float(redis.hget(keys.served("m"), keys.queue("m", tier)) or redis.time()[0])
+
+
+@pytest.mark.parametrize("leave", ["finish", "bury"])
+def test_a_batch_queue_whose_job_has_left_for_good_begins_anew(redis: redis_py.Redis, queue: Queue, leave: str) -> None:
+    redis.lpush("m.batch", "a", "b")
+    passed_over(redis, "batch", 100)
+    first, second = take(queue, Room.of(2)).jobs
+    if leave == "finish":
+        queue.finish([(first.lease, "id", b"")])
+    else:
+        queue.bury(first.lease, "broken")
+    queue.release([second.lease])
+    assert take(queue, Room.of(0)).jobs == []
+    assert passed_over_s(redis, "batch") == pytest.approx(0, abs=5)
+
+
 @pytest.fixture
 def fleet(redis: redis_py.Redis, server: Server, make_fleet: Callable[[str, str], Fleet]) -> Fleet:
     return make_fleet(server.url, TABLES)

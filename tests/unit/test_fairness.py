@@ -17,9 +17,9 @@ def lanes(**weights: float) -> Lanes[str]:
     return Lanes(Rank(-1.0, 1.0), weights)
 
 
-def push(queue: Lanes[str], tenant: str, *dues: float, cost: float = 1.0) -> None:
+def push(queue: Lanes[str], tenant: str, *dues: float, cost: float = 1.0, own: bool = False) -> None:
     for due in dues:
-        queue.push(QueuedJob(f"{tenant}{due:g}", tenant, due, cost), 0.0)
+        queue.push(QueuedJob(f"{tenant}{due:g}", tenant, due, cost, own), 0.0)
 
 
 def names(taken: list[QueuedJob[str]]) -> list[str]:
@@ -56,7 +56,19 @@ def test_first_in_first_out_lets_the_gap_grow() -> None:
 
 def test_within_a_tenant_the_earliest_deadline_goes_first() -> None:
     queue = lanes()
-    push(queue, "a", 3.0, 1.0, 2.0)
+    push(queue, "a", 3.0, 1.0, own=True)
+    push(queue, "a", 2.0, 4.0)
+    assert names(claim([queue], 0.0, Room.of(4)).jobs) == ["a1", "a2", "a3", "a4"]
+
+
+def test_what_is_given_back_goes_first_again_and_is_not_charged() -> None:
+    queue = lanes()
+    push(queue, "a", 1.0, 2.0, 3.0)
+    push(queue, "b", 1.0)
+    taken = claim([queue], 0.0, Room.of(3)).jobs
+    assert names(taken) == ["a1", "b1", "a2"]
+    queue.give_back([one for one in taken if one.tenant == "a"], 0.0)
+    assert queue.counters.active == {"a": 0.0}
     assert names(claim([queue], 0.0, Room.of(3)).jobs) == ["a1", "a2", "a3"]
 
 

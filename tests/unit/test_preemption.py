@@ -9,7 +9,7 @@ from producer import Settings
 from producer.contract.fleet_schema import Model
 from producer.contract.reserved_slots import left_to_others
 from scheduler.order.lanes import Lanes, QueuedJob, claim
-from scheduler.order.preemption import LATELY_S, PACE, Prefill, Room, room, victims
+from scheduler.order.preemption import GRACE, LATELY_S, PACE, Prefill, Room, room, victims
 from scheduler.order.priority import Rank
 
 LONG_AGO_S = math.inf
@@ -113,7 +113,8 @@ def test_a_claim_takes_of_each_what_there_is_room_for() -> None:
     taken = claim(queues(), 0.0, Room(4, 2))
     assert [one.job for one in taken.jobs] == ["i0", "i1", "i2"]
     assert [one.job for one in claim(queues(), 0.0, Room(5, 4)).jobs] == ["i0", "i1", "i2", "b0"]
-    assert [one.job for one in claim(queues(), 0.0, Room(0, 0, 2)).jobs] == ["i0", "i1"]
+    assert claim(queues(), GRACE - 0.01, Room(0, 0, 2)).jobs == []
+    assert [one.job for one in claim(queues(), GRACE, Room(0, 0, 2)).jobs] == ["i0", "i1"]
     assert [one.job for one in claim(queues(), 0.0, Room(0, 2)).jobs] == ["b0", "b1"]
 
 

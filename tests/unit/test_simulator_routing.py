@@ -132,10 +132,10 @@ def test_round_robin_gives_each_its_turn() -> None:
 def test_least_connections_counts_what_runs_and_what_waits() -> None:
     pushing, (a, b, c), _ = push("least-connections")
     a.admit([0], 0.0)
-    b.queues.push(0, 1, 0.0)
+    b.queues.push(1, 0.0)
     assert pushing.worker_for(2) is c
-    c.queues.push(0, 2, 0.0)
-    c.queues.push(0, 3, 0.0)
+    c.queues.push(2, 0.0)
+    c.queues.push(3, 0.0)
     assert pushing.worker_for(4) is a
 
 
@@ -158,10 +158,11 @@ def test_affinity_sends_a_tenant_to_one_worker() -> None:
 
 
 def test_what_waits_for_one_that_goes_is_handed_over_in_its_order_and_it_gets_no_more() -> None:
-    pushing, (a, b, c), _ = push("round-robin", tenants=1)
-    for request in range(5):
-        b.queues.push(0, request, 0.0)
-    assert pushing.leave(b, 1.0) == [0, 1, 2, 3, 4]
+    pushing, (a, b, c), trace = push("round-robin", tenants=1)
+    requests = [request for request, tier in enumerate(trace.tier) if tier == 0][:5]
+    for request in requests:
+        b.queues.push(request, 0.0)
+    assert pushing.leave(b, 1.0) == requests
     assert pushing.leave(b, 1.0) == []
     assert set(sent(pushing)) == {"a", "c"}
     pushing.leave(a, 1.0)
