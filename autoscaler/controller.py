@@ -10,13 +10,16 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from redis.exceptions import RedisError
+
 from producer.contract import heartbeat, keys
+from producer.contract.redis_errors import cannot_serve, trouble
 from scheduler.queue_lengths import observe
 
 from . import roster
 from .actions.decision import Decision, Drain, Hold, Start
 from .devices.placement import occupants
-from .error_isolation import AWAY, Troubles
+from .error_isolation import Troubles
 from .estimate_follower import EstimateFollower
 from .journal import Journal
 from .launchers.protocol import Launcher, LaunchError, Placement
@@ -118,16 +121,17 @@ class Controller:
         self._stopping.set()
 
     def run(self) -> None:
-        """Work until stopped. Survives a Redis that is away: says so once, and tries again every interval."""
+        """Work until stopped. Survives a Redis that cannot serve: says so once, and tries again every interval."""
         while not self._stopping.is_set():
             began = time.monotonic()
             try:
                 self.round()
-            except AWAY as error:
-                self._lost_redis(error)
-            except Exception:
+            except Exception as error:
                 # One bad round, whatever its cause, must not leave the fleet without an autoscaler.
-                log.exception("this round failed; the next one is in %g s", self.settings.scaling.interval_s)
+                if cannot_serve(error):
+                    self._lost_redis(error)
+                else:
+                    log.exception("this round failed; the next one is in %g s", self.settings.scaling.interval_s)
             self._stopping.wait(max(0.0, self.settings.scaling.interval_s - (time.monotonic() - began)))
         self._resign()
 
@@ -172,7 +176,7 @@ class Controller:
         leads = self.leader.confirm()
         if not self._reachable:
             self._reachable = True
-            log.info("Redis is back")
+            log.info("Redis serves again")
         if leads != self._leads:
             log.info("leading" if leads else f"waiting: {self.leader.holder()} leads")
             self.reconciler.forget(self._recalled() if leads else {})
@@ -269,17 +273,15 @@ class Controller:
     def _lost_redis(self, error: Exception) -> None:
         if self._reachable:
             interval = self.settings.scaling.interval_s
-            log.error(
-                "Redis cannot be reached (%s): workers keep running; trying again every %g s. Check that it "
-                "runs and that REDIS_URL or redis.url is right",
-                error,
-                interval,
-            )
+            cause = trouble(error, self.settings)
+            log.error("%s. Workers keep running; trying again every %g s", cause, interval)
         self._reachable = False
 
     def _resign(self) -> None:
         if self._leads:
             try:
                 self.leader.release()
-            except AWAY:
-                log.info("Redis is away: the lease runs out by itself")
+            except RedisError as error:
+                if not cannot_serve(error):
+                    raise
+                log.info("Redis cannot serve now: the lease runs out by itself")

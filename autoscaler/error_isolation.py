@@ -6,13 +6,10 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import redis as redis_py
+from producer.contract.redis_errors import cannot_serve
 
 if TYPE_CHECKING:
     import logging
-
-AWAY = (redis_py.ConnectionError, redis_py.TimeoutError, redis_py.BusyLoadingError)
-"""Redis itself is away: everybody's trouble."""
 
 
 class Troubles:
@@ -24,7 +21,7 @@ class Troubles:
 
     @contextlib.contextmanager
     def of(self, whom: str, consequence: str) -> Iterator[None]:
-        """Keep whatever is raised inside, but that Redis is away, from ending the round.
+        """Keep whatever is raised inside, but that Redis cannot serve now, from ending the round.
 
         Args:
             whom: a model, or what else is to be told from the others.
@@ -32,9 +29,9 @@ class Troubles:
         """
         try:
             yield
-        except AWAY:
-            raise
         except Exception as error:  # whatever the cause
+            if cannot_serve(error):
+                raise
             said = f"{type(error).__name__}: {error}"
             if self._known.get(whom) != said:
                 self.log.exception("%s: %s", whom, consequence)

@@ -15,8 +15,8 @@ from pydantic import BaseModel
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 
-from producer.contract.connection import AWAY
 from producer.contract.errors import StokerError
+from producer.contract.redis_errors import cannot_serve
 
 from .openai.api_error import Problem, problem_of
 from .openai.validation_error import mistake
@@ -91,10 +91,10 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _redis(_: Request, error: Exception) -> JSONResponse:
-    if isinstance(error, AWAY):
-        return answer(
-            Problem(503, "the queue is away; come back in a while", code="broker_unavailable", retry_after_s=1)
-        )
+    if cannot_serve(error):
+        logger.warning("Redis cannot serve now: %s", error)
+        message = "the queue cannot serve now; come back in a while"
+        return answer(Problem(503, message, code="broker_unavailable", retry_after_s=1))
     logger.exception("Redis refused a request", exc_info=error)
     return answer(Problem(500, "the queue refused the request; the gateway's log says why", code="broker_refused"))
 

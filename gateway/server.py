@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
 
-from producer.contract.connection import AWAY, close, connect
+from producer.contract.connection import close, connect
 from producer.contract.errors import ConfigError
+from producer.contract.redis_errors import broker_errors
 from producer.contract.settings import Settings
-from producer.submission import unavailable
 
 from .access import api_key_store
 from .app import create_app
@@ -71,10 +70,8 @@ def serve(settings: Settings, listen: Listen) -> None:
 
 def _has_key(settings: Settings) -> bool:
     redis = connect(settings)
-    with contextlib.closing(redis):
-        try:
+    try:
+        with broker_errors(settings, "looking for API keys"):
             return any(key.revoked_at is None for key in api_key_store.read_all(redis))
-        except AWAY as error:
-            raise unavailable(error, settings, "looking for API keys") from error
-        finally:
-            close(redis)
+    finally:
+        close(redis)

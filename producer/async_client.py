@@ -13,20 +13,22 @@ from typing import Any, Self
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 
 from .announcements import Announcements
 from .client import build, outcome, revoke
 from .contract import celery_message, heartbeat, keys
-from .contract.connection import AWAY, close_async, connect_async
+from .contract.connection import close_async, connect_async
 from .contract.errors import ResultTimeout, StokerError
 from .contract.job import Item, Job, Result, Status
+from .contract.redis_errors import broker_errors
 from .contract.settings import Settings
 from .estimates.admission import Admission, admit, concerns
 from .estimates.on_arrival import Arrival
 from .multiplex import Multiplex
 from .outage import Outage
 from .stream import AT_ONCE, Piece, Reading, entries
-from .submission import CANCEL_LUA, SUBMIT_LUA, Deadline, arguments, confirm, plan, unavailable
+from .submission import CANCEL_LUA, SUBMIT_LUA, Deadline, arguments, confirm, plan
 
 
 class AsyncClient:
@@ -79,23 +81,19 @@ class AsyncClient:
             return job
         celery_message.check(job, self.settings)
         arrival = Arrival(job, self.settings, datetime.now(UTC))
-        try:
+        with broker_errors(self.settings, "asking for an estimate"):
             async with self.redis.pipeline(transaction=False) as pipe:
                 arrival.ask(pipe)
                 told = arrival.read(await pipe.execute(raise_on_error=False), await self._beats())
-        except AWAY as error:
-            raise unavailable(error, self.settings, "asking for an estimate") from error
         return admit(job, told, admission, arrival.now, self.settings, tiers)
 
     async def submit_many(self, jobs: Iterable[Job]) -> list[str]:
         """Queue many jobs, one write for each 1,000 of a queue; see :meth:`producer.client.Client.submit_many`."""
         ids, pushes = plan(jobs, self.settings)
-        try:
+        with broker_errors(self.settings, "submitting"):
             answers = []
             for push in pushes:
                 answers.append(await self._submit(*arguments(push, self.settings)))
-        except AWAY as error:
-            raise unavailable(error, self.settings, "submitting") from error
         confirm(pushes, answers)
         return ids
 
@@ -175,7 +173,7 @@ class AsyncClient:
             try:
                 found = entries(await self.redis.xread({keys.stream(job_id): reading.last}, AT_ONCE))
                 outage.end()
-            except AWAY as error:
+            except RedisError as error:
                 await asyncio.sleep(outage.ride_out(error))
                 continue
             if not found:
@@ -185,13 +183,11 @@ class AsyncClient:
 
     async def status(self, job_id: str) -> Status:
         """Where the job is now; see :meth:`producer.client.Client.status`."""
-        try:
+        with broker_errors(self.settings, "asking for a status"):
             stored = await self.redis.get(keys.result(job_id))
             if stored is not None and celery_message.is_final(stored):
                 return celery_message.status(stored)
             running = any(heartbeat.mark(job_id) in beat.running for beat in await self._beats())
-        except AWAY as error:
-            raise unavailable(error, self.settings, "asking for a status") from error
         return Status.RUNNING if running else Status.QUEUED
 
     async def _beats(self) -> list[heartbeat.Heartbeat]:
@@ -202,15 +198,13 @@ class AsyncClient:
 
     async def cancel(self, job_id: str) -> bool:
         """Cancel a job, queued or running; see :meth:`producer.client.Client.cancel`."""
-        try:
+        with broker_errors(self.settings, "cancelling"):
             cancelled = await self._cancel(
                 [keys.result(job_id), keys.cancelled()],
                 [job_id, celery_message.cancelled_meta(job_id), int(self.settings.redis.result_ttl_s * 1000)],
             )
             if cancelled:
                 await asyncio.to_thread(revoke, self.settings, job_id)
-        except AWAY as error:
-            raise unavailable(error, self.settings, "cancelling") from error
         return bool(cancelled)
 
     async def aclose(self) -> None:

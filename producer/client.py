@@ -10,14 +10,15 @@ from types import TracebackType
 from typing import Any, Self
 
 from redis.backoff import NoBackoff
-from redis.exceptions import NoPermissionError
+from redis.exceptions import NoPermissionError, RedisError
 from redis.retry import Retry
 
 from .collect import RECHECK_S, Collector
 from .contract import celery_message, heartbeat, keys
-from .contract.connection import AWAY, close, connect, transport_options
+from .contract.connection import close, connect, transport_options
 from .contract.errors import BrokerUnavailable, ResultTimeout, StokerError
 from .contract.job import Item, Job, Result, Status
+from .contract.redis_errors import broker_errors
 from .contract.settings import Settings
 from .estimates.admission import Admission, admit, concerns
 from .estimates.on_arrival import Arrival
@@ -25,7 +26,7 @@ from .estimates.queued_job import Waiting, look
 from .estimates.readiness import obstacle
 from .outage import Outage
 from .stream import AT_ONCE, Piece, Reading, entries
-from .submission import CANCEL_LUA, SUBMIT_LUA, Deadline, arguments, confirm, instant, plan, unavailable
+from .submission import CANCEL_LUA, SUBMIT_LUA, Deadline, arguments, confirm, instant, plan
 
 
 class Client:
@@ -104,12 +105,9 @@ class Client:
             return job
         celery_message.check(job, self.settings)
         arrival = Arrival(job, self.settings, datetime.now(UTC))
-        try:
-            with self._redis.pipeline(transaction=False) as pipe:
-                arrival.ask(pipe)
-                told = arrival.read(pipe.execute(raise_on_error=False), heartbeat.read_all(self._redis))
-        except AWAY as error:
-            raise unavailable(error, self.settings, "asking for an estimate") from error
+        with broker_errors(self.settings, "asking for an estimate"), self._redis.pipeline(transaction=False) as pipe:
+            arrival.ask(pipe)
+            told = arrival.read(pipe.execute(raise_on_error=False), heartbeat.read_all(self._redis))
         return admit(job, told, admission, arrival.now, self.settings, tiers)
 
     def job(
@@ -137,7 +135,7 @@ class Client:
             BrokerUnavailable: as :meth:`submit`, for each of the jobs.
         """
         ids, pushes = plan(jobs, self.settings)
-        try:
+        with broker_errors(self.settings, "submitting"):
             if len(pushes) == 1:  # one round trip instead of a pipeline's two
                 answers = [self._submit(*arguments(pushes[0], self.settings))]
             else:
@@ -145,8 +143,6 @@ class Client:
                     for push in pushes:
                         self._submit(*arguments(push, self.settings), client=pipe)
                     answers = pipe.execute()
-        except AWAY as error:
-            raise unavailable(error, self.settings, "submitting") from error
         confirm(pushes, answers)
         return ids
 
@@ -181,7 +177,7 @@ class Client:
                 try:
                     found = collector.poll(RECHECK_S if deadline is None else min(deadline - now, RECHECK_S))
                     outage.end()
-                except AWAY as error:
+                except RedisError as error:
                     time.sleep(outage.ride_out(error))
                 for job_id, stored in found:
                     yield job_id, outcome(stored)
@@ -212,7 +208,7 @@ class Client:
                     pipe.get(keys.result(job_id))
                     found, stored = pipe.execute()
                 outage.end()
-            except AWAY as error:
+            except RedisError as error:
                 time.sleep(outage.ride_out(error))
                 continue
             yield from reading.read(entries(found))
@@ -251,13 +247,11 @@ class Client:
         Raises:
             BrokerUnavailable: when Redis is away.
         """
-        try:
+        with broker_errors(self.settings, "asking for a status"):
             stored = self._redis.get(keys.result(job_id))
             if stored is not None and celery_message.is_final(stored):
                 return celery_message.status(stored)
             running = any(heartbeat.mark(job_id) in beat.running for beat in heartbeat.read_all(self._redis))
-        except AWAY as error:
-            raise unavailable(error, self.settings, "asking for a status") from error
         return Status.RUNNING if running else Status.QUEUED
 
     def waiting(self, job_id: str, model: str | None = None, tier: str | None = None) -> Waiting:
@@ -274,12 +268,11 @@ class Client:
             BrokerUnavailable: when Redis is away, or does not let us look.
         """
         try:
-            return look(self._redis, self.settings, job_id, model, tier)
+            with broker_errors(self.settings, "asking for an estimate"):
+                return look(self._redis, self.settings, job_id, model, tier)
         except NoPermissionError as error:
             cure = "give model and tier to hear of the end of the queue, or ask as a user without limits"
             raise BrokerUnavailable(f"this Redis user may not look into queues: {cure} ({error})") from error
-        except AWAY as error:
-            raise unavailable(error, self.settings, "asking for an estimate") from error
 
     def obstacle(self, model: str) -> str:
         """What keeps jobs of the model from being answered, and the cure; empty when a worker of it is ready.
@@ -287,11 +280,9 @@ class Client:
         Raises:
             BrokerUnavailable: when Redis is away.
         """
-        try:
+        with broker_errors(self.settings, "asking for workers"):
             beats = heartbeat.read_all(self._redis)
             return obstacle(model, beats, bool(self._redis.exists(keys.leader())))
-        except AWAY as error:
-            raise unavailable(error, self.settings, "asking for workers") from error
 
     def cancel(self, job_id: str) -> bool:
         """Cancel a job, queued or running. False when it had already ended.
@@ -299,15 +290,13 @@ class Client:
         Raises:
             BrokerUnavailable: when Redis is away.
         """
-        try:
+        with broker_errors(self.settings, "cancelling"):
             cancelled = self._cancel(
                 [keys.result(job_id), keys.cancelled()],
                 [job_id, celery_message.cancelled_meta(job_id), int(self.settings.redis.result_ttl_s * 1000)],
             )
             if cancelled:
                 revoke(self.settings, job_id)
-        except AWAY as error:
-            raise unavailable(error, self.settings, "cancelling") from error
         return bool(cancelled)
 
     def cancel_many(self, job_ids: Sequence[str]) -> None:
@@ -317,7 +306,7 @@ class Client:
             BrokerUnavailable: when Redis is away.
         """
         ttl_ms = int(self.settings.redis.result_ttl_s * 1000)
-        try:
+        with broker_errors(self.settings, "cancelling"):
             with self._redis.pipeline(transaction=False) as pipe:
                 for job_id in job_ids:
                     names = [keys.result(job_id), keys.cancelled()]
@@ -325,8 +314,6 @@ class Client:
                 pipe.execute()
             if job_ids:
                 revoke(self.settings, list(job_ids))
-        except AWAY as error:
-            raise unavailable(error, self.settings, "cancelling") from error
 
     def forget(self, job_ids: Iterable[str]) -> None:
         """Delete the results of jobs that have ended, and with them what their idempotency keys stand for.
@@ -335,11 +322,9 @@ class Client:
             BrokerUnavailable: when Redis is away.
         """
         names = [name for job_id in job_ids for name in (keys.result(job_id), keys.submission(job_id))]
-        try:
+        with broker_errors(self.settings, "forgetting results"):
             if names:
                 self._redis.delete(*names)
-        except AWAY as error:
-            raise unavailable(error, self.settings, "forgetting results") from error
 
     def close(self) -> None:
         """Give up the connections."""

@@ -55,7 +55,7 @@ class Collector:
         Returns at once when it waits for no job.
 
         Raises:
-            redis.ConnectionError, redis.TimeoutError: call it again.
+            redis.RedisError: Redis cannot serve now, for one; call it again.
         """
         deadline = time.monotonic() + timeout
         try:

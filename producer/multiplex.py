@@ -12,9 +12,11 @@ from asyncio import Future, Task
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from redis.exceptions import RedisError
+
 from .cancel_tasks import end
 from .contract import keys
-from .contract.connection import AWAY
+from .contract.redis_errors import cannot_serve
 from .contract.settings import Settings
 from .outage import RETRY_S, Outage, persist
 from .stream import AT_ONCE, Entry, by_stream
@@ -127,8 +129,10 @@ class Multiplex:
                 pipe.xadd(self._bell, {"ring": 1}, maxlen=1, approximate=False)
                 pipe.pexpire(self._bell, _BELL_MS)
                 await pipe.execute()
-        except AWAY:
-            pass  # then the XREAD has failed as well, and begins anew with all
+        except RedisError as error:
+            if not cannot_serve(error):
+                raise
+            # The XREAD has failed as well, and begins anew with all.
         finally:
             self._ringing = None
 

@@ -6,10 +6,9 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-from .contract.connection import AWAY
 from .contract.errors import BrokerUnavailable
+from .contract.redis_errors import cannot_serve, unavailable
 from .contract.settings import Settings
-from .submission import unavailable
 
 OUTAGE_S = 30.0
 """How long a waiting call rides out a Redis that is away, in seconds."""
@@ -31,7 +30,10 @@ class Outage:
 
         Raises:
             BrokerUnavailable: it lasts longer than ``OUTAGE_S``.
+            Exception: ``error`` itself, if it says anything else than that Redis cannot serve now.
         """
+        if not cannot_serve(error):
+            raise error
         now = time.monotonic()
         self._since = self._since or now
         if now - self._since > OUTAGE_S:
@@ -55,12 +57,11 @@ async def persist(
     while True:
         try:
             await attempt()
-        except AWAY as error:
-            try:
-                await asyncio.sleep(outage.ride_out(error))
-            except BrokerUnavailable as gone:
-                fail(gone)
-                outage.end()
         except Exception as error:
-            fail(error)
-            await asyncio.sleep(pause_s)
+            try:
+                pause = outage.ride_out(error)
+            except Exception as told:
+                fail(told)
+                outage.end()
+                pause = 0.0 if isinstance(told, BrokerUnavailable) else pause_s
+            await asyncio.sleep(pause)

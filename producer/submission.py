@@ -9,10 +9,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from .contract import celery_message, keys
-from .contract.errors import BrokerUnavailable, QueueFull, QuotaExceeded
+from .contract.errors import QueueFull, QuotaExceeded
 from .contract.job import Job
 from .contract.lua import script
-from .contract.redis_errors import trouble
 from .contract.settings import Settings
 from .contract.tenants import DEFAULT, quoted
 
@@ -138,11 +137,6 @@ def confirm(pushes: Sequence[QueueWrite], answers: Sequence[Sequence[Any]]) -> N
 def seconds(value: float) -> str:
     """Seconds for people."""
     return "a second" if value == 1 else f"{value:.0f} seconds"
-
-
-def unavailable(error: Exception, settings: Settings, doing: str) -> BrokerUnavailable:
-    """The error for a Redis that cannot be reached, or is full, without the URL's secrets."""
-    return BrokerUnavailable(f"{doing}: {trouble(error, settings)}")
 
 
 def instant(deadline: Deadline | None) -> datetime | None:

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from producer.contract.connection import AWAY
+from producer.contract.redis_errors import cannot_serve
 
 logger = logging.getLogger(__name__)
 
@@ -41,11 +41,11 @@ class Periodic:
                 if away:
                     logger.info("%s: Redis serves again", self.name)
                 away = False
-            except AWAY as error:
-                if not away:
-                    logger.warning("%s: Redis is away or full (%s), trying again", self.name, error)
-                away = True
-            except Exception:
-                logger.exception("%s failed, trying again", self.name)
+            except Exception as error:
+                if not cannot_serve(error):
+                    logger.exception("%s failed, trying again", self.name)
+                elif not away:
+                    logger.warning("%s: Redis cannot serve now (%s), trying again", self.name, error)
+                    away = True
             if self._stopping.wait(self._interval_s):
                 return

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import NoPermissionError, ResponseError
+from redis.exceptions import ResponseError
 
 from producer.contract import keys
+from producer.contract.redis_errors import optional_write
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -96,7 +96,7 @@ def observe(redis: Redis, settings: Settings) -> dict[str, ModelQueues]:
             tiers.append(QueueState(name, tier, length, age, waited, int(taken.get(queue, 0)) + length))
         found[name] = ModelQueues(name, tuple(tiers), inflight, dead, suspects, deferred)
     for key, queue in unseen:
-        with contextlib.suppress(NoPermissionError):  # a monitor looks, and may not write it down
+        with optional_write():
             redis.hsetnx(key, queue, f"{now:.6f}")
     return found
 

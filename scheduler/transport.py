@@ -7,11 +7,13 @@ took three quarters of a worker's time. Fan-out, and with it remote control, eve
 Selected by ``broker_transport`` on workers only: producers and Flower stay on ``redis://``.
 
 Private parts of Kombu 5.7 that this touches: ``MultiChannelPoller._register``, ``_fd_to_chan``, ``_chan_to_sock``,
-``Channel.handlers``, ``Channel.pool``. ``tests/integration/test_celery_contract.py`` covers them.
+``Channel.handlers``, ``Channel.pool``, ``Channel._queue_bind``. ``tests/integration/test_celery_contract.py`` covers
+them.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -23,8 +25,11 @@ from kombu.transport import redis as stock
 from kombu.transport import virtual
 
 from producer.contract import keys
+from producer.contract.redis_errors import refusal
 
-from .lease.ledger import Ledger
+from .lease.ledger import REFUSED_S, Ledger
+
+logger = logging.getLogger(__name__)
 
 PEEK_S = 5
 """How long one blocking peek lasts, in seconds. A peek that is overdue by as much again means a dead connection."""
@@ -32,8 +37,8 @@ PEEK_S = 5
 EMPTYING_S = 1.0
 """How often a worker that holds jobs looks whether a suspect still waits, in seconds: another may have taken it."""
 
-REFUSED_S = 0.5
-"""How long not to peek again after a server without memory refused one, in seconds."""
+REPLICA = ("READONLY", "UNBLOCKED", "MASTERDOWN")
+"""Refusals of a server that is no master any more: to connect anew may lead to the new one."""
 
 
 class QoS(virtual.QoS):
@@ -91,6 +96,7 @@ class Channel(stock.Channel):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._state = "idle"
+        self._refused = ""  # with which code Redis refused the last claim
         self._look_again_at = math.inf
         self._held_then = 0
         self._open_then: frozenset[str] = frozenset()
@@ -131,6 +137,10 @@ class Channel(stock.Channel):
         except redis.exceptions.NoScriptError:  # a new server, or one that restarted
             self.ledger.queue.load()
             return
+        except redis.ResponseError as error:
+            self._wait_out(error)
+            return
+        self._refused = ""
         claim = self.ledger.queue.read_claim(answer)
         self.ledger.take(claim.jobs, claim.overdue)
         self.ledger.taker.take(claim)
@@ -142,6 +152,18 @@ class Channel(stock.Channel):
             self._state = "peeking"  # of what it left, a peek tells at once
             if claim.blocked_s is not None:  # but not when a tenant may go on again
                 self._look_again(claim.blocked_s)
+
+    def _wait_out(self, error: redis.ResponseError) -> None:
+        """Leave a Redis that cannot serve now alone for a while, or raise any other error."""
+        code = refusal(error)
+        if code in REPLICA:
+            time.sleep(REFUSED_S)  # or the same server would be connected to many times a second
+        if not code or code in REPLICA:
+            raise error
+        if code != self._refused:
+            logger.warning("no jobs can be taken now: %s", error)
+        self._refused = code
+        self._wait(REFUSED_S)
 
     def _wait(self, seconds: float) -> None:
         self._state = "waiting"
@@ -168,7 +190,9 @@ class Channel(stock.Channel):
         peek.sent_at = None
         try:
             found = peek.connection.read_response()
-        except redis.exceptions.OutOfMemoryError:  # a peek counts as a write; then look now and then
+        except redis.ResponseError as error:  # a peek counts as a write; then claim now and then
+            if not refusal(error):
+                raise
             found, peek.refused_until = True, time.monotonic() + REFUSED_S
         if found is not None and self._state == "peeking" and peek.queue in ("", *self.ledger.open_queues):
             self._state = "idle"
@@ -178,10 +202,24 @@ class Channel(stock.Channel):
         super()._basic_cancel(consumer_tag)
         if self._state == "claiming" and not self.active_queues:
             self._state = "idle"
-            answer = self.client.parse_response(self.client.connection, "EVALSHA")
+            try:
+                answer = self.client.parse_response(self.client.connection, "EVALSHA")
+            except redis.ResponseError as error:
+                if not refusal(error):
+                    raise
+                return  # it took nothing
             jobs = self.ledger.queue.read_claim(answer).jobs
             self.ledger.take(jobs)
             self.ledger.release([job.lease for job in jobs])
+
+    def _queue_bind(self, *args: Any) -> None:
+        """Write down that a queue is there, which Celery begins every connection with."""
+        try:
+            super()._queue_bind(*args)
+        except redis.ResponseError as error:
+            if refusal(error):
+                time.sleep(REFUSED_S)  # Celery connects anew at once
+            raise
 
     def close(self) -> None:
         """Close the peeks' connections with the channel."""

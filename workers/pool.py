@@ -348,7 +348,7 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
         self.ledger.release(self.ledger.held)
         self.ledger.taker = Nobody()
         with contextlib.suppress(redis.RedisError):  # else the leases run out
-            self.ledger.flush()  # at once: what was let go is not renewed any more
+            self.ledger.flush(urgent=True)  # what was let go is not renewed any more
         self._monitor.flush()
         self.device.stop()
 

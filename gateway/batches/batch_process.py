@@ -8,12 +8,15 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import RedisError
 
 from producer.client import Client
 from producer.contract import keys
-from producer.contract.connection import AWAY, close, connect
+from producer.contract.connection import close, connect
+from producer.contract.errors import BrokerUnavailable
+from producer.contract.redis_errors import cannot_serve, trouble
 from producer.contract.settings import Settings
 
 from .batch_run import BatchRun, Stopped
@@ -46,6 +49,7 @@ class Runner:
         self._store = store_of(settings)
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._stop = threading.Event()
+        self._told = ""
         self._running: dict[str, tuple[str, threading.Thread]] = {}  # batch -> its tenant and thread
 
     def stop(self) -> None:
@@ -57,11 +61,22 @@ class Runner:
         self._store.tidy()
         while not self._stop.wait(POLL_S):
             self._running = {each: it for each, it in self._running.items() if it[1].is_alive()}
-            with suppress(*AWAY):
+            try:
                 self._take_on()
+                self._told = ""
+            except RedisError as error:
+                if not cannot_serve(error):
+                    raise
+                self._tell(trouble(error, self._settings))
         for _, thread in self._running.values():
             thread.join()
         close(self._redis)
+
+    def _tell(self, trouble: str) -> None:
+        """Log what keeps batches from being taken on, when it begins and not twice a second while it lasts."""
+        if trouble != self._told:
+            log.warning("%s. Batches wait", trouble)
+        self._told = trouble
 
     def _take_on(self) -> None:
         for batch_id, tenant in self._candidates():
@@ -110,7 +125,9 @@ class Runner:
         try:
             with Client(self._settings) as client:
                 return BatchRun(self._redis, client, self._store, lease, self._stop).run()
-        except AWAY:
+        except (BrokerUnavailable, RedisError) as error:
+            if not cannot_serve(error):
+                raise
             if self._stop.is_set():
-                raise Stopped("the process is to end, and Redis is away") from None
+                raise Stopped("the process is to end, and Redis cannot serve") from None
             return None

@@ -10,10 +10,12 @@ from contextlib import closing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, BinaryIO
 
+from redis.exceptions import RedisError
+
 from producer.client import Client
 from producer.contract import heartbeat
-from producer.contract.connection import AWAY
-from producer.contract.errors import StokerError
+from producer.contract.errors import BrokerUnavailable, StokerError
+from producer.contract.redis_errors import cannot_serve
 
 from . import lines
 from .in_flight import CHUNK, Flight, chunk
@@ -26,7 +28,7 @@ from .progress import Pace, width
 from .records import ENDED, BatchRecord, FileRecord, Mistake, Status
 from .registry import Registry
 from .store import SOURCE, Store
-from .submit_loop import OUTAGE, OUTAGE_PAUSE_S, POLL_S, fly
+from .submit_loop import OUTAGE_PAUSE_S, POLL_S, fly
 from .validation import ValidationReport, check
 
 if TYPE_CHECKING:
@@ -95,8 +97,8 @@ class BatchRun:
             try:
                 self._parts.commit(fields, over=over, let_go=let_go)
                 return
-            except AWAY:
-                if self._stop.is_set():
+            except RedisError as error:
+                if self._stop.is_set() or not cannot_serve(error):
                     raise
                 time.sleep(OUTAGE_PAUSE_S)
 
@@ -214,7 +216,9 @@ class BatchRun:
                     self._client.cancel_many(flight.job_ids)
                     cancelled = True
                 flight.collect(POLL_S)
-            except OUTAGE:
+            except (BrokerUnavailable, RedisError) as error:
+                if not cannot_serve(error):
+                    raise
                 time.sleep(OUTAGE_PAUSE_S)
             self._alive()
             if not flight.waits:

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from redis.exceptions import NoPermissionError
+from redis.exceptions import NoPermissionError, RedisError
 
 from producer.client import Client
 from producer.contract.errors import BatchError
+from producer.contract.redis_errors import cannot_serve
 
 from ..access.api_key import ApiKey
 from . import lines, resume
@@ -25,7 +26,7 @@ from .in_flight import Flight, chunk
 from .line_set import LineSet
 from .line_translation import Terms, tell_alike
 from .lines import Line
-from .submit_loop import OUTAGE, fly
+from .submit_loop import fly
 
 MOST_MISTAKES = 10
 """Most repeated custom_ids that one error names."""
@@ -156,8 +157,11 @@ class FileBatch:
         for waiting in fly(more, flight, lambda: self._in_flight, lambda: self._stopping, self._hint):
             yield Progress(total, len(flight.finished), flight.errors, resumed, len(flight), waiting)
         if self._stopping:
-            with suppress(*OUTAGE):
+            try:
                 flight.collect(0.0)  # what has come
+            except RedisError as error:
+                if not cannot_serve(error):
+                    raise
         yield Progress(total, len(flight.finished), flight.errors, resumed, len(flight))
 
     def _hint(self) -> str:

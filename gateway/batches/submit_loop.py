@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 
-from producer.contract.connection import AWAY
+from redis.exceptions import RedisError
+
 from producer.contract.errors import BrokerUnavailable
+from producer.contract.redis_errors import cannot_serve
 
 from .in_flight import Flight
 from .lines import Line
@@ -21,8 +23,6 @@ OUTAGE_PAUSE_S = 0.5
 
 HINT_S = 10.0
 """How long nothing may be answered before somebody is told what is missing, and how often that is looked at."""
-
-OUTAGE = (BrokerUnavailable, *AWAY)
 
 
 def fly(
@@ -54,7 +54,9 @@ def fly(
                 missing, look_at = "", math.inf
             elif time.monotonic() >= look_at:
                 missing, look_at = hint(), time.monotonic() + HINT_S
-        except OUTAGE as error:
+        except (BrokerUnavailable, RedisError) as error:
+            if not cannot_serve(error):
+                raise
             flight.resend()
             waiting = str(error)
             time.sleep(OUTAGE_PAUSE_S)

@@ -56,10 +56,12 @@ async def upload(request: Request, caller: Caller, desk: AtDesk) -> dict[str, An
     )
     try:
         _refuse(coming, desk)
-    except Problem:
+        await asyncio.to_thread(desk.registry.add_file, record)
+    except Exception:
+        # Without a record nobody finds the content again. Should the record have been written, its answer being lost:
+        # the caller, who was told of no id, uploads anew.
         await asyncio.to_thread(desk.store.delete, f"{SOURCE}/{file_id}")
         raise
-    await asyncio.to_thread(desk.registry.add_file, record)
     return record.public()
 
 

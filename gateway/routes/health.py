@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
+from redis.exceptions import RedisError
 
-from producer.contract.connection import AWAY
+from producer.contract.redis_errors import cannot_serve
 
 from ..errors import RESPONSES
 from ..openai.api_error import Problem
@@ -25,7 +26,9 @@ async def readyz(client: Client) -> dict[str, str]:
     """The queue answers, so requests can be served. A balancer sends none where it does not."""
     try:
         await client.redis.ping()
-    except AWAY:
+    except RedisError as error:
+        if not cannot_serve(error):
+            raise
         raise Problem(503, "the queue does not answer", code="broker_unavailable", retry_after_s=1) from None
     return {"status": "ready"}
 

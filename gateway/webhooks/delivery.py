@@ -18,8 +18,8 @@ import httpcore2
 
 from producer.async_client import AsyncClient
 from producer.contract import celery_message, keys
-from producer.contract.connection import AWAY
 from producer.contract.errors import StokerError
+from producer.contract.redis_errors import cannot_serve
 
 from ..jobs.job_record import JobRecord, Notice
 from ..jobs.job_response import ended
@@ -59,10 +59,9 @@ class Delivery:
                 try:
                     due = await self._claim([keys.webhooks()], [AT_ONCE, HOLD_S])
                     await asyncio.gather(*(self._look(job_id.decode()) for job_id in due))
-                except AWAY:
-                    due = []
-                except Exception:
-                    logger.exception("webhooks wait")
+                except Exception as error:
+                    if not cannot_serve(error):
+                        logger.exception("webhooks wait")
                     due = []
                 if len(due) < AT_ONCE:
                     await asyncio.sleep(POLL_S)

@@ -20,16 +20,6 @@ SENTINEL_PORT = 26379
 MOST_CONNECTIONS = 64
 """Of one asyncio client; who finds all in use waits for one."""
 
-AWAY = (
-    redis.ConnectionError,
-    redis.TimeoutError,
-    redis.exceptions.BusyLoadingError,
-    redis.exceptions.ReadOnlyError,
-    redis.exceptions.OutOfMemoryError,
-)
-"""How Redis says that it cannot serve now, though nothing is wrong with what was asked: it is gone, it loads its
-data, it became a replica in a failover, or its memory is full. (A disk that is full, ``MISCONF``, has no class.)"""
-
 
 def connect(settings: Settings, **options: Any) -> redis.Redis:
     """A client of the fleet's Redis; ``options`` are redis-py's."""

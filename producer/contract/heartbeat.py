@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 from collections.abc import Iterable
@@ -12,9 +11,9 @@ from itertools import repeat
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from redis.exceptions import NoPermissionError
 
 from . import keys
+from .redis_errors import optional_write
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -101,7 +100,7 @@ def read_all(redis: Redis) -> list[Heartbeat]:
     found = redis.mget([keys.worker(text(name)) for name in names])
     if expired := [name for name, value in zip(names, found, strict=True) if value is None]:
         # A worker that speaks again at this very moment is back in the index with its next beat.
-        with contextlib.suppress(NoPermissionError):  # a monitor looks, and may not tidy up
+        with optional_write():
             redis.zrem(keys.workers(), *expired)
     return parse(found, map(text, names))
 

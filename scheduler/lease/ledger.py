@@ -15,12 +15,19 @@ from collections.abc import Iterable
 from itertools import count
 from typing import Any, Protocol
 
+from redis.exceptions import ResponseError
+
+from producer.contract.redis_errors import refusal
+
 from ..order import preemption
 from ..order.preemption import Prefill, Room
 from ..window.window import HoldLimits
 from .queue import NO_HOLD, Claim, Claimed, Queue
 
 logger = logging.getLogger(__name__)
+
+REFUSED_S = 0.5
+"""How long to leave a Redis alone that refused to serve, in seconds."""
 
 FINISH_AT_ONCE = 500
 """Most jobs ended in one step, so that Redis is never blocked for long."""
@@ -78,6 +85,7 @@ class Ledger:
         self._others_at = -math.inf  # when a job of a tier that is not preemptible was taken, on the monotonic clock
         self._unread: set[str] = set()  # leases of jobs of preemptible tiers whose prompts are still to be read
         self._prefill = Prefill()
+        self._refused_until = -math.inf  # by a Redis that cannot serve; infinitely long ago, since it has served again
         # Ended, not yet written:
         self._done: list[tuple[str, str, bytes]] = []
         self._released: list[str] = []
@@ -204,8 +212,26 @@ class Ledger:
         with self._lock:
             return self._held.pop(lease, None)
 
-    def flush(self) -> None:
-        """Write all that was ended. What a broken connection leaves is kept, and written by the next call."""
+    def flush(self, urgent: bool = False) -> None:
+        """Write all that was ended. What a broken connection leaves, or a Redis that cannot serve now does not take, is
+        kept, and written by a later call.
+
+        Args:
+            urgent: to be tried even if Redis has just refused.
+        """
+        if time.monotonic() < self._refused_until and not urgent:
+            return
+        try:
+            self._write()
+            self._refused_until = -math.inf
+        except ResponseError as error:
+            if not refusal(error):
+                raise
+            if self._refused_until == -math.inf:
+                logger.warning("what has ended is not written now: %s", error)
+            self._refused_until = time.monotonic() + REFUSED_S
+
+    def _write(self) -> None:
         while self._done:
             batch = self._done[:FINISH_AT_ONCE]
             lost = self.queue.finish(batch)

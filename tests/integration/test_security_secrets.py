@@ -119,14 +119,14 @@ def _in_bad_times(machine: Machine, server: Server) -> Iterator[str]:
     wrong = server.url.replace(SECRET, WRONG)
     log = machine.log("autoscaler")
     server.kill()
-    wait_for(lambda: "Redis cannot be reached" in log.read_text(), "the autoscaler to miss its server")
+    wait_for(lambda: "does not answer" in log.read_text(), "the autoscaler to miss its server")
     (machine.folder / "in.jsonl").write_text('{"input": "x"}\n')
     with Client(machine.settings(server.url)) as client, pytest.raises(BrokerUnavailable) as away:
         client.submit("echo", "x")
     yield str(away.value) + repr(away.value.__cause__)
     yield from _said(machine.run(server.url, "deploy.cli", "status"))
     server.start()
-    wait_for(lambda: "Redis is back" in log.read_text(), "the autoscaler to find it again")
+    wait_for(lambda: "Redis serves again" in log.read_text(), "the autoscaler to find it again")
     machine.start("badworker", wrong, "workers", "--model", "echo", "--device", "cpu:0")
     machine.start("badautoscaler", wrong, "autoscaler")
     with Client(machine.settings(wrong)) as client, pytest.raises(BrokerUnavailable) as refused:

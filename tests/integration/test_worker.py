@@ -344,7 +344,7 @@ def test_redis_may_be_away_at_the_start_and_in_the_middle(own_server: Server, ma
     with pytest.raises(BrokerUnavailable, match=r"submitting: Redis at redis://127\.0\.0\.1.*start it"):
         fleet.client.submit("echo", "x")
     process = fleet.start("slow", "w")
-    wait_for(lambda: "Redis is away or full" in fleet.log("w").read_text(), "the worker to notice")
+    wait_for(lambda: "Redis cannot serve now" in fleet.log("w").read_text(), "the worker to notice")
     own_server.start()
     ids = fleet.client.submit_many(fleet.client.job("slow", str(n)) for n in range(12))
     wait_for(lambda: fleet.redis.hlen(keys.inflight("slow")) > 0, "jobs to run")
