@@ -22,14 +22,14 @@ from . import remote
 from .app import WorkerApp, make_app
 from .assignment import Assignment
 from .engines.registry import create
-from .heartbeats import Heart
+from .heartbeat_sender import HeartbeatSender
 from .watchdog import INTERVAL_S, Watchdog
 
 EXIT_BAD_CONFIG = 2
 
 SWITCH_S = 0.0002
-"""How long the event loop may keep the interpreter from the device's thread, in seconds. At Python's 5 ms, 9 ms of work
-on the loop beside a batch of 150 ms held the device up for 11 ms; at this, for 2."""
+"""Interpreter switch interval in seconds. At Python's default of 5 ms, 9 ms of work on the event loop delayed a batch
+of 150 ms on the device's thread by 11 ms; at this value, by 2 ms."""
 
 
 def main() -> int:
@@ -52,7 +52,7 @@ def main() -> int:
 
 
 def serve(app: WorkerApp, client: redis.Redis, launched_by: str) -> int:
-    """Run Celery's worker with its companions around it, until it is drained."""
+    """Run Celery's worker and its periodic threads until it is drained."""
     assignment = app.assignment
     queue = assignment.ledger.queue
     remote.restrict()
@@ -70,7 +70,7 @@ def serve(app: WorkerApp, client: redis.Redis, launched_by: str) -> int:
         if (lost := assignment.ledger.renew()) and app.engine_pool is not None:
             app.engine_pool.lose(lost)
 
-    heart = Heart(app, client, launched_by)
+    heart = HeartbeatSender(app, client, launched_by)
     companions = [
         # A third of the lease, so that two renewals may fail before a job is taken over.
         Periodic("lease renewal", queue.lease_s / 3, renew),
@@ -83,7 +83,7 @@ def serve(app: WorkerApp, client: redis.Redis, launched_by: str) -> int:
     try:
         worker.start()
     finally:
-        # After the pool has drained: until then its leases had to be renewed.
+        # After the pool has drained: its leases must be renewed until then.
         for companion in companions:
             companion.stop()
         heart.stop()

@@ -1,4 +1,4 @@
-"""The one thread that owns the device: it loads the engine, steps it, and tells the event loop what came of it."""
+"""The one thread that owns the device: it loads the engine, steps it, and passes its reports to the event loop."""
 
 from __future__ import annotations
 
@@ -20,25 +20,24 @@ from .engines.protocol import Engine, Report
 logger = logging.getLogger(__name__)
 
 STEP_S = 0.5
-"""Longest that the thread waits for work before it looks whether it should end, in seconds."""
+"""Longest wait for work before the thread checks whether it should end, in seconds."""
 
 EXIT_LOAD_FAILED = 3
 EXIT_ENGINE_LOST = 4
 
 
 class DeviceThread:
-    """An engine on a thread of its own. Celery's ``worker.state.should_stop`` hears of a failure, as an exit code."""
+    """An engine on a thread of its own. A failure is set as an exit code in Celery's ``worker.state.should_stop``."""
 
     def __init__(self, engine: Engine, model: str, name: str) -> None:
         self.engine = engine
         self.ready_at: float | None = None
-        """Since when the model is loaded, in seconds of the monotonic clock."""
+        """When the model was loaded, in seconds of the monotonic clock."""
         self.lost = False
         self._model = model
         self._name = name
         self._told: queue.SimpleQueue[Iterable[Report]] = queue.SimpleQueue()
-        # Not Hub.call_soon: what a callback of call_soon defers in turn waits there until some socket is next
-        # readable, up to a second.
+        # Not Hub.call_soon: a call that its callback defers in turn waits until any socket is readable, up to a second.
         self._bell, self._ring = socket.socketpair()
         self._bell.setblocking(False)
         self._ring.setblocking(False)
@@ -52,26 +51,26 @@ class DeviceThread:
 
     @property
     def ring_fd(self) -> int:
-        """Write a byte here, and the event loop wakes."""
+        """A file descriptor: a byte written to it wakes the event loop."""
         return self._ring.fileno()
 
     def start(self) -> None:
-        """Begin to load the model."""
+        """Start loading the model."""
         self._thread.start()
 
     def watch(self, loop: Any, on_reports: Callable[[], None]) -> None:
-        """Have a loop call back whenever there are reports; also for those from before."""
+        """Have a loop call back whenever there are reports, including earlier ones."""
         loop.add_reader(self._bell.fileno(), on_reports)
         self.tell([])
 
     def tell(self, reports: Iterable[Report]) -> None:
-        """Report to the event loop. Thread-safe."""
+        """Pass reports to the event loop. Thread-safe."""
         self._told.put(reports)
-        with contextlib.suppress(BlockingIOError):  # full of rings not yet answered: one is enough
+        with contextlib.suppress(BlockingIOError):  # the buffer is full of wake-ups: one is enough
             self._ring.send(b"\0")
 
     def reports(self) -> list[Report]:
-        """All that was told since the last call."""
+        """The reports since the last call."""
         with contextlib.suppress(BlockingIOError):
             self._bell.recv(4096)
         found: list[Report] = []
@@ -81,9 +80,9 @@ class DeviceThread:
         return found
 
     def stop(self) -> None:
-        """End the thread, and free the device. What the engine still holds gets no outcome."""
+        """End the thread and free the device. Requests that the engine still holds get no outcome."""
         self._stopping.set()
-        self.engine.withdraw()  # whatever else it does, it ends the wait for work
+        self.engine.withdraw()  # ends its wait for work
         if self._thread.ident is not None:
             self._thread.join(timeout=2 * STEP_S + 5)
 
@@ -91,13 +90,13 @@ class DeviceThread:
         try:
             self.engine.load()
         except Exception as error:
-            told = isinstance(error, StokerError)  # then the message says it all
+            told = isinstance(error, StokerError)  # its message needs no traceback
             logger.critical("model %s could not be loaded: %s", self._model, error, exc_info=not told)
             state.should_stop = EXIT_LOAD_FAILED
             return
         self.ready_at = time.monotonic()
         logger.info("model %s is ready on %s", self._model, self._name)
-        self.tell([])  # there is room now
+        self.tell([])  # wakes the transport: there is capacity now
         try:
             while not self._stopping.is_set():
                 if reports := self.engine.step(STEP_S):

@@ -17,12 +17,13 @@ class Meter:
         self._meter = meter.Meter()
 
     def begin(self) -> None:
-        """The engine has work."""
+        """The engine has got work."""
         with self._lock:
             self._meter.begin(time.monotonic())
 
     def done(self, batch_sizes: Sequence[int], idle: bool) -> None:
-        """Jobs ended, one for each of ``batch_sizes``: how many shared the device with it. ``idle``: none is left."""
+        """Count jobs that ended, one for each of ``batch_sizes``: how many jobs shared the device. ``idle``: none is
+        left."""
         with self._lock:
             self._meter.done(time.monotonic(), len(batch_sizes), sum(batch_sizes), idle)
 

@@ -1,8 +1,7 @@
-"""What monitors see of a worker's jobs: Celery's task events, and what ``celery inspect`` asks for.
+"""Task events and the state that ``celery inspect`` reads, for the jobs of a worker.
 
-Jobs do not pass through Celery's own request and trace, which took three quarters of a worker's time; this says
-about them what those would have said. The events and their fields are Celery's
-(https://docs.celeryq.dev/en/stable/userguide/monitoring.html#event-reference).
+Jobs do not pass through Celery's own request and trace, which took three quarters of a worker's time; this module sends
+the same events (https://docs.celeryq.dev/en/stable/userguide/monitoring.html#event-reference).
 
 Touches of Celery 5.7 that are not documented: ``worker.state.requests``, ``active_requests``, ``total_count`` and
 ``all_total_count``, ``EventDispatcher.buffer_limit``, ``on_send_buffered`` and ``flush``.
@@ -20,21 +19,21 @@ from .engines.protocol import Outcome
 from .running import Running
 
 NEVER = 1_000_000
-"""Events after which Celery would publish by itself."""
+"""Buffer limit that Celery never reaches, so that it does not publish by itself."""
 
 AT_ONCE = 200
-"""Events in one message. Few, and publishing them costs more than they do."""
+"""Events in one message: publishing fewer at a time costs more than the events do."""
 
 
 class Monitor:
-    """Tells what happens to jobs, many events in one message: see :meth:`flush`."""
+    """Sends the task events of jobs, many in one message: see :meth:`flush`."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
         self._told = 0
 
     def taken(self, running: Running) -> None:
-        """A job was claimed, and goes to the engine."""
+        """A job was claimed and goes to the engine."""
         state.requests[running.id] = running
         state.active_requests.add(running)
         state.total_count[TASK] += 1
@@ -55,13 +54,13 @@ class Monitor:
         self._send("task-started", running)
 
     def left(self, running: Running) -> None:
-        """A job is not this worker's any more."""
+        """A job has left this worker."""
         state.active_requests.discard(running)
         if state.requests.get(running.id) is running:
             del state.requests[running.id]
 
     def succeeded(self, running: Running, outcome: Outcome) -> None:
-        """A job ended well. Its output does not belong on a monitor's screen; what it cost does."""
+        """A job has succeeded. The event has its usage, never its output."""
         cost = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in outcome.usage.items())
         self._send(
             "task-succeeded",
@@ -71,31 +70,31 @@ class Monitor:
         )
 
     def failed(self, running: Running, error: Exception) -> None:
-        """A job ended with an error."""
+        """A job has failed."""
         self._send("task-failed", running, exception=repr(error), traceback="")
 
     def retried(self, running: Running, error: Exception) -> None:
-        """A job was put aside, to be tried again."""
+        """A job was deferred, to be tried again."""
         self._send("task-retried", running, exception=repr(error), traceback="")
 
     def revoked(self, running: Running, *, terminated: bool, expired: bool) -> None:
-        """A job was cancelled, or its deadline has passed."""
+        """A job was cancelled or has expired."""
         self._send("task-revoked", running, terminated=terminated, signum=None, expired=expired)
 
     @property
     def full(self) -> bool:
-        """Whether there is a message's worth to publish."""
+        """Whether there are enough events for a message."""
         return self._told >= AT_ONCE
 
     def flush(self) -> None:
-        """Publish what was told."""
+        """Publish the buffered events."""
         if self._told and (dispatcher := self._dispatcher):
             self._told = 0
             dispatcher.flush()
 
     @property
     def _dispatcher(self) -> Any:
-        """Celery's, new after every reconnect; None while there is no connection."""
+        """Celery's event dispatcher, a new one after every reconnect; None without a connection."""
         consumer = self._app.worker.consumer if self._app.worker else None
         return consumer.event_dispatcher if consumer is not None else None
 

@@ -1,8 +1,8 @@
-"""The pool that feeds one engine: jobs in as they are claimed, batches on the device, one result for each out.
+"""The pool that feeds one engine: claims come in, batches run on the device, and each job gets one result.
 
-Celery asks a pool to run its tasks one by one; this one is given claims whole (``scheduler.lease.ledger.Taker``), runs
-them on the one thread that owns the device, and ends each in the ledger. Monitors see every job as a task of its own
-(``monitor``), and stock applications get its result as of any task (``scheduler.results``).
+Celery hands tasks to its pools one by one; this pool takes whole claims (``scheduler.lease.ledger.Taker``), runs them
+on the one thread that owns the device, and ends each job in the ledger. Monitors see every job as a task (``monitor``),
+and stock applications get its result as of any task (``scheduler.results``).
 
 Touches of Celery 5.7 that are not documented: ``worker.state.revoked`` and ``should_stop``.
 """
@@ -44,7 +44,7 @@ from .streaming import Streams
 logger = logging.getLogger(__name__)
 
 LATE_S = 0.25
-"""How late a time limit may fire, and monitors may hear, in seconds."""
+"""Interval in seconds at which time limits are checked and events published."""
 
 
 class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
@@ -104,7 +104,7 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
             self._preempt()
 
     def _preempt(self) -> None:
-        """Let preemptible jobs give way, until all others have a slot."""
+        """Preempt the youngest preemptible jobs until all others have a slot."""
         over = sum(running.inputs for running in self._running.values()) - self.slots
         held = [(lease, self._running[lease].inputs) for lease in self.ledger.preemptible if lease in self._running]
         leases = preemption.victims(held, over)
@@ -128,7 +128,7 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
             try:
                 cancelled.update(self.ledger.queue.cancelled(ids))
             except redis.RedisError:
-                # Held and never run, they would be renewed for ever.
+                # Otherwise they would be held and renewed for ever, without being run.
                 self.ledger.release([job.lease for job in claim.jobs])
                 raise
         return cancelled
@@ -143,7 +143,7 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
             return
         try:
             job = running.job = Job.parse(message.fields, queue=claimed.queue)
-            # Our client checks before it queues; others do not.
+            # Stoker's client checks before it queues; stock producers do not.
             check(job, self.assignment.settings)
             check_size(claimed.message, job, self.assignment.settings)
         except InvalidJob as error:
@@ -154,7 +154,7 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
             if running.deadline <= now:
                 self._revoke(running, "expired")
                 return
-        # The message may name a shorter limit, not a longer: how long a device may be held is the fleet's to say.
+        # The message may name a shorter limit, not a longer one: the fleet file bounds how long a device may be held.
         running.time_limit_s = min(message.time_limit_s or self._limits.time_limit_s, self._limits.time_limit_s)
         running.overdue_at = now + running.time_limit_s
         self.engine.submit(Request(running.lease, job.items, dict(job.parameters), running.deadline, job.stream))
@@ -162,7 +162,7 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
     # -- ending them ------------------------------------------------------------------------------
 
     def _settle(self) -> None:
-        """Pass on what the device has told: pieces of streaming jobs, and ends of jobs."""
+        """Process the device's reports: output of streaming jobs, batches, and outcomes."""
         outcomes: list[Outcome] = []
         for report in self.device.reports():
             match report:
@@ -179,15 +179,15 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
         self.meter.done(ran, idle=not self._running)
         for running, outcome in ended:
             self._end(running, outcome)
-        self._streams.flush()  # before its lease goes with the result
-        self.ledger.flush()  # first: somebody waits for these
+        self._streams.flush()  # before the leases go with the results
+        self.ledger.flush()  # before the events: clients wait for results
         if self._monitor.full:
             self._monitor.flush()
 
     def _look_again(self, seconds: float) -> None:
-        """Have the transport look then whether there is room that there is not now."""
+        """Have the transport check for room again after some seconds."""
         if seconds > 0:
-            self._hub.call_later(seconds, lambda: None)  # it looks whenever the loop has woken
+            self._hub.call_later(seconds, lambda: None)  # the transport checks whenever the loop wakes
 
     def _end(self, running: Running, outcome: Outcome) -> None:
         match outcome.error:
@@ -238,11 +238,11 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
         self.ledger.done(running.lease, result if running.message.wants_result else b"")
 
     def _defer(self, running: Running) -> bool:
-        """Put a job aside to be tried again; False when it was tried often enough."""
+        """Defer a job to be tried again later; False when its retries are used up."""
         try:
             return self.ledger.defer(running.lease)
         except redis.RedisError as error:
-            logger.warning("job %s cannot be put aside now (%s): it goes back", running.id, error)
+            logger.warning("job %s cannot be deferred now (%s): it goes back to its queue", running.id, error)
             self.ledger.release([running.lease])
             return True
 
@@ -254,22 +254,22 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
         return running
 
     def _give_up(self, lease: str) -> None:
-        """Stop caring for a request; whatever outcome it still has is dropped."""
+        """Cancel a request and drop its outcome."""
         if self._forget(lease) is not None:
             self.engine.cancel(lease)
             self.meter.done([], idle=not self._running)
 
     def _terminate(self, running: Running) -> None:
-        """Somebody cancelled a job that runs."""
+        """End a running job that was cancelled."""
         if running.lease in self._running:
             self._give_up(running.lease)
             self._revoke(running, "terminated")
 
     def _end_overdue(self) -> None:
-        """End the jobs whose time limit or deadline has passed, also on an engine that is late to notice.
+        """End the jobs whose time limit or deadline has passed, also if the engine has not noticed.
 
-        One look over what runs, not a timer for each: the loop keeps a cancelled timer, and with it the job's
-        inputs, until it would have fired.
+        One pass over the running jobs rather than a timer for each: the loop keeps a cancelled timer, and with it the
+        job's inputs, until it would have fired.
         """
         now = time.monotonic()
         for running in list(self._running.values()):
@@ -281,7 +281,7 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
                 self._fail(running, TimeLimitExceeded(running.time_limit_s))
 
     def lose(self, leases: list[str]) -> None:
-        """Give up jobs that became another worker's. Thread-safe: the lease renewal finds out."""
+        """Give up jobs whose leases were lost. Thread-safe: the thread that renews leases calls it."""
         for lease in leases:
             self.engine.cancel(lease)
         self.device.tell([Outcome(lease, error=Preempted("its lease was lost")) for lease in leases])
@@ -299,22 +299,22 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
         self.device.start()
 
     def register_with_event_loop(self, loop: Any) -> None:
-        """Celery gives us its loop, anew after every reconnect."""
+        """Use the event loop that Celery passes, once and after every reconnect."""
         self._hub = loop
         self.device.watch(loop, self._settle)
         loop.call_repeatedly(LATE_S, self._end_overdue)
         loop.call_repeatedly(LATE_S, self._monitor.flush)
         if threading.current_thread() is threading.main_thread():
-            # Python goes on with an interrupted poll: without this, a SIGTERM is noticed when something else
-            # happens, and until then another batch may begin.
+            # Python resumes an interrupted poll: without this a SIGTERM is noticed only at the next event, and another
+            # batch may start before that.
             signal.set_wakeup_fd(self.device.ring_fd, warn_on_full_buffer=False)
 
     def on_stop(self) -> None:
-        """Drain: finish what runs, give back what has not begun, then free the device.
+        """Drain: finish the running jobs, give back those that have not begun, then free the device.
 
-        In this order: nothing new is taken (Celery has cancelled the consumers, and our capacity is 0); what has
-        not begun goes back to its queue; what ends is written; what does not end in time goes back under its lease;
-        and only then does the engine go. A second SIGTERM ends the wait.
+        In this order: no new jobs are taken (Celery has cancelled the consumers, and the capacity is 0); jobs that have
+        not begun go back to their queues; results are written as jobs end; jobs that do not end in time go back under
+        their leases; then the engine is closed. A second SIGTERM ends the wait.
         """
         self.draining = True
         self.engine.withdraw()
@@ -324,15 +324,15 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
             signal.signal(signal.SIGTERM, lambda *_: hurry.set())
         while self._running and time.monotonic() < deadline and not hurry.is_set() and self.device.alive:
             try:
-                # Celery's loop has ended; ours goes on with its sockets and timers, so that results are
-                # written as they come, and events and remote control work to the end.
+                # Celery's loop has ended; running its hub here keeps sockets and timers alive, so that results are
+                # written as jobs end, and events and remote control work to the end.
                 self._hub.run_once()
             except (redis.RedisError, OSError):
-                hurry.wait(0.1)  # what ended is kept by the ledger, and written when Redis is back
+                hurry.wait(0.1)  # the ledger keeps results and writes them when Redis is back
         self._leave()
 
     def on_terminate(self) -> None:
-        """Cold shutdown: give everything back now."""
+        """Cold shutdown: give all jobs back now."""
         self.draining = True
         self._leave()
 
@@ -343,12 +343,12 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
         for lease in left:
             self._give_up(lease)
         if self.device.lost:
-            # Not given back: one of them may be the cause, so the loss has to be counted.
+            # Abandoned rather than given back: one of them may be the cause, so the loss is counted.
             self.ledger.abandon(left)
         self.ledger.release(self.ledger.held)
         self.ledger.taker = Nobody()
-        with contextlib.suppress(redis.RedisError):  # else the leases run out
-            self.ledger.flush(urgent=True)  # what was let go is not renewed any more
+        with contextlib.suppress(redis.RedisError):  # the leases then expire
+            self.ledger.flush(urgent=True)  # released leases are no longer renewed
         self._monitor.flush()
         self.device.stop()
 

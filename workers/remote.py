@@ -1,11 +1,11 @@
-"""Remote control of a worker: what whoever may publish to the fleet's mailbox can make it do.
+"""Remote control of a worker: the commands that a client of the fleet's mailbox may send.
 
-Celery obeys every command from everybody. A worker of a fleet is started, drained and sized by the autoscaler, and
-its queues and limits come from the fleet file, so it keeps what looks, and ``revoke``; for the rest:
-``shutdown`` and ``cancel_consumer`` would stop a worker or make it deaf, ``add_consumer`` point it at the queues of
-others, ``rate_limit``, ``time_limit``, ``pool_*`` and ``autoscale`` change what the fleet file says,
-``disable_events`` blind the monitor, ``revoke_by_stamped_headers`` cancel jobs without knowing their ids,
-``mem*`` and ``objgraph`` write files.
+Celery obeys every command from every client. A worker of a fleet is started, drained and sized by the autoscaler, and
+its queues and limits come from the fleet file. So it keeps the commands that only read, and ``revoke``. Of the rest,
+``shutdown`` and ``cancel_consumer`` would stop the worker or its consumer, ``add_consumer`` would point it at other
+queues, ``rate_limit``, ``time_limit``, ``pool_*`` and ``autoscale`` would override the fleet file, ``disable_events``
+would blind the monitor, ``revoke_by_stamped_headers`` would cancel jobs without their ids, ``mem*`` and ``objgraph``
+write files.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ALLOWED = frozenset(
 
 
 def restrict() -> None:
-    """Make this process refuse every other command, answering as to one that there is not."""
+    """Make this process refuse every other command, as an unknown one."""
     kept = {Panel.data[name] for name in ALLOWED}  # some have a second name
     for name, command in list(Panel.data.items()):
         if command not in kept:

@@ -1,4 +1,4 @@
-"""A job in a worker's hands, as the pool keeps it and as Celery's remote control sees it."""
+"""A running job, as the pool keeps it and as Celery's remote control sees it."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Running:
     waited_s: float | None
     """From submission to the claim, for producers that stamp their messages."""
     end: Callable[[Running], None]
-    """What to do when an operator wants it gone."""
+    """Called when an operator revokes the job."""
     job: Job | None = None
     deadline: float | None = None
-    """When its answer is worth nothing any more, on the monotonic clock in seconds."""
+    """When it expires, in seconds of the monotonic clock."""
     overdue_at: float = float("inf")
-    """When it must have ended, whatever its deadline."""
+    """When its time limit passes, in seconds of the monotonic clock."""
     time_limit_s: float = 0.0
     started_at: float = field(default_factory=time.time)
     eventer: object = None
@@ -45,11 +45,11 @@ class Running:
 
     @property
     def inputs(self) -> int:
-        """How many inputs it brought."""
+        """Number of its inputs."""
         return len(self.job.items) if self.job is not None else 0
 
     def info(self, safe: bool = False) -> dict[str, Any]:  # noqa: ARG002  Celery asks for it safe or not; it is
-        """What ``celery inspect active`` shows: never the input."""
+        """The fields that ``celery inspect active`` shows; never the input."""
         return {
             "id": self.id,
             "name": self.name,
@@ -64,5 +64,5 @@ class Running:
         }
 
     def terminate(self, pool: object, signal: object = None) -> None:  # noqa: ARG002  there is no process to signal
-        """Celery revokes the task."""
+        """End the job; Celery calls this to revoke a task."""
         self.end(self)

@@ -1,8 +1,8 @@
--- Append what streaming jobs have made to their streams, of those jobs alone whose leases are still held.
+-- Append the output of streaming jobs to their streams, for jobs whose leases are still held.
 -- KEYS  1 inflight (hash), 2.. streams
 -- ARGV  1 streams' time to live in ms, 2 most entries that a stream keeps, then for each stream: lease, number of
 --       entries, and for each entry: index, at, text, tokens (producer/stream.py); an index of -1 ends the run
--- Returns the leases that were no longer held: those jobs are another worker's, and so are their streams.
+-- Returns the leases that are no longer held: another worker owns those jobs and their streams.
 local lost = {}
 local at = 3
 for i = 2, #KEYS do

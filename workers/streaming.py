@@ -1,14 +1,14 @@
-"""The pieces of streaming jobs, on their way to Redis: one write for what all jobs have made since the last.
+"""Streaming: the output of streaming jobs on its way to Redis, in one write for all jobs.
 
 How the pool uses it, all on the event loop's thread, with ``streams = Streams(queue, result_ttl_s)``:
 
 - for each ``OutputPiece`` that the engine reports and whose job still runs, ``streams.add(job_id, piece)``;
-- when a job's outcome has come, or it was given up, ``streams.end(lease)``: whether it streamed or not;
-- after it has taken in all reports that are there, and before the ledger writes results, ``streams.flush()``.
+- when a job has ended or was given up, ``streams.end(lease)``, whether it streamed or not;
+- after it has processed all reports, and before the ledger writes results, ``streams.flush()``.
 
-A flush is one round trip on the event loop's thread: the device's does not wait for it. What the device makes meanwhile
-is added afterwards and goes with the next flush, text to text, so a Redis that is slow makes longer pieces and not more
-of them, and never more is held than the jobs' outputs.
+A flush is one round trip on the event loop's thread; the device's thread does not wait for it. Output that is produced
+meanwhile is appended and goes with the next flush, so that a slow Redis leads to longer pieces rather than more of
+them, and the memory is bounded by the jobs' outputs.
 """
 
 from __future__ import annotations
@@ -29,17 +29,18 @@ from .engines.protocol import OutputPiece
 logger = logging.getLogger(__name__)
 
 MOST_ENTRIES = 100_000
-"""What a stream keeps, about. A longer one loses its beginning for who comes late: the result has it all."""
+"""Approximate number of entries that a stream keeps. Late readers miss the beginning of a longer one; the result has
+all."""
 
 REFUSED_S = 1.0
-"""How long to leave a Redis alone that did not take a write, in seconds."""
+"""Pause after a write that Redis refused, in seconds."""
 
 _END = (-1, 0, b"", 0)
 
 
 @dataclass(slots=True)
 class _Made:
-    """One output: how much of it was added, and what of that was not written yet."""
+    """One output: its length so far, and the text that is not written yet."""
 
     characters: int = 0
     tokens: int = 0
@@ -64,7 +65,7 @@ class Streams:
         self._refused_until = 0.0
 
     def add(self, job_id: str, piece: OutputPiece) -> None:
-        """Take what a job has made. ``piece.id`` is its lease."""
+        """Add output of a job; ``piece.id`` is the job's lease."""
         stream = self._streams.setdefault(piece.id, _Stream(job_id))
         made = stream.outputs.setdefault(piece.index, _Made())
         made.characters += len(piece.text)
@@ -72,12 +73,13 @@ class Streams:
         made.unwritten.append(piece.text)
 
     def end(self, lease: str) -> None:
-        """A run of a job has ended, however it did: readers hear of it at once. Nothing, if it did not stream."""
+        """Mark the end of a job's run, so that readers hear of it at once. Without effect for a job that does not
+        stream."""
         if lease in self._streams:
             self._ended.append(lease)
 
     def flush(self) -> None:
-        """Write what was added. Never raises: what Redis does not take is kept, and goes with a later flush."""
+        """Write the added output. Never raises: output that Redis refuses is kept for a later flush."""
         if time.monotonic() < self._refused_until:
             return
         names: list[str] = [self._inflight]

@@ -1,4 +1,4 @@
-"""The watchdog: an engine that holds work and gets nothing done is hung, and so is its worker."""
+"""The watchdog: ends a worker whose engine holds jobs and makes no progress."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ EXIT_HUNG = 5
 
 
 class Watchdog:
-    """Ends the process when the engine stands still for ``limits.stall_s`` with work in it.
+    """Ends the process when the engine makes no progress for ``limits.stall_s`` while it holds jobs.
 
-    The process, because a thread that hangs in a kernel cannot be stopped. Its jobs go elsewhere at once, each with
-    a loss counted, for one of them may be what hangs it.
+    The whole process, because a thread that hangs in a GPU kernel cannot be stopped. Its jobs go back at once, each
+    with a counted loss, since one of them may be the cause.
     """
 
     def __init__(self, app: WorkerApp, die: Callable[[int], object] = os._exit) -> None:
@@ -32,7 +32,7 @@ class Watchdog:
         self._since = time.monotonic()
 
     def look(self) -> None:
-        """Look once; called every ``INTERVAL_S`` seconds."""
+        """Check once; called every ``INTERVAL_S`` seconds."""
         assignment, pool = self._app.assignment, self._app.engine_pool
         if pool is None or pool.device.ready_at is None:
             return
@@ -48,7 +48,7 @@ class Watchdog:
                 now - self._since,
                 len(pool.running_jobs),
             )
-            assignment.ledger.taker = Nobody()  # or the event loop, which is well, would take them back at once
-            heartbeat.remove(assignment.ledger.queue.redis, assignment.name)  # it would say 'running' until it expires
+            assignment.ledger.taker = Nobody()  # otherwise the event loop, which still runs, would claim them again
+            heartbeat.remove(assignment.ledger.queue.redis, assignment.name)  # it would say "running" until it expires
             assignment.ledger.queue.expire(list(assignment.ledger.held))
             self._die(EXIT_HUNG)

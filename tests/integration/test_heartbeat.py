@@ -11,7 +11,7 @@ import redis as redis_py
 from deploy.machine.server import Server
 from producer.contract import heartbeat, keys
 from producer.contract.heartbeat import Heartbeat, WorkerState
-from workers.heartbeats import Heart
+from workers.heartbeat_sender import HeartbeatSender
 
 
 def beat(name: str, **fields: object) -> Heartbeat:
@@ -85,7 +85,7 @@ def test_a_clock_that_is_set_while_a_model_loads_makes_no_load_longer(
     learned = SimpleNamespace(load=lambda _: None, save=lambda _: None)
     pool = SimpleNamespace(device=device, meter=meter, holding=learned, draining=False, capacity=1, running_jobs=())
     assignment = SimpleNamespace(name="w", model="m", device="cpu:0", device_type="cpu")
-    heart = Heart(SimpleNamespace(engine_pool=pool, assignment=assignment), redis, "")  # type: ignore[arg-type]
+    heart = HeartbeatSender(SimpleNamespace(engine_pool=pool, assignment=assignment), redis, "")  # type: ignore[arg-type]
     heart.beat()
     (loading,) = heartbeat.read_all(redis)
     stepped = time.time

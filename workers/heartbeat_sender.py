@@ -1,4 +1,4 @@
-"""The heartbeat: once a second a worker says what it is, what it holds and how fast it is."""
+"""Sending heartbeats: once a second a worker publishes its state, its jobs and its throughput."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from .app import WorkerApp
 from .pool import EnginePool
 
 
-class Heart:
-    """Writes heartbeats, and what was measured about the model for those who size the fleet."""
+class HeartbeatSender:
+    """Writes heartbeats, and the measured rate and load time of the model, which the autoscaler sizes by."""
 
     def __init__(self, app: WorkerApp, client: redis.Redis, launched_by: str) -> None:
         self._app = app
@@ -53,13 +53,13 @@ class Heart:
                 pool.holding.save(self._redis)
 
     def stop(self) -> None:
-        """Say goodbye, so that nobody waits for the heartbeat to expire."""
-        with contextlib.suppress(redis.RedisError):  # else it expires by itself
+        """Remove the heartbeat, so that readers need not wait for it to expire."""
+        with contextlib.suppress(redis.RedisError):  # it then expires by itself
             heartbeat.remove(self._redis, self._app.assignment.name)
 
     def _describe(self, pool: EnginePool | None) -> Heartbeat:
         assignment = self._app.assignment
-        # Every beat reckons its times back from now, so that a clock that was set meanwhile makes none of them longer.
+        # Every beat derives its times from now and elapsed times, so that setting the clock changes no duration.
         now, ticking = time.time(), time.monotonic()
         about = {
             "name": assignment.name,
