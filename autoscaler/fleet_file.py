@@ -10,7 +10,7 @@ from producer.contract.settings import Settings
 
 log = logging.getLogger(__name__)
 
-FIXED = ("redis", "devices", "state_dir")
+FIXED = ("redis", "devices", "use_gpus", "state_dir")
 """Tables that are in use from the start to the end of the process."""
 
 

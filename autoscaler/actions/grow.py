@@ -75,7 +75,8 @@ def grow(
         replica = Occupant(f"a new {name}", name, "", seen.settings.models[name].memory_gb)
         if device := home(seen, replica, occupancy.now):
             occupancy = occupancy.started(replace(replica, device=device.id))
-            decisions.append(Start(name, device.id, device.kind, sizes[name].reason, type_of(device)))
+            reason = sizes[name].reason
+            decisions.append(Start(name, device.id, device.kind, reason, type_of(device), uuid=device.uuid))
             started[name] = seen.now
         else:
             stuck.add(name)
@@ -137,11 +138,12 @@ def _make_room(
 def start_blocker(seen: Observation, replica: Occupant, here: ByDevice) -> Hold:
     """Why a replica fits on no device, device by device."""
     model, needed = replica.model, replica.memory_gb
-    largest = max(seen.devices, key=lambda device: device.memory_gb, default=None)
-    if largest is None:
+    if not seen.devices:
         return Hold(model, "no idle device", "no idle device: there is none")
-    if largest.memory_gb < needed:
-        what = f"the largest, {largest.id}, has {largest.memory_gb:g} GB"
+    told = {device.id: device.memory_gb for device in seen.devices if device.memory_gb is not None}
+    if len(told) == len(seen.devices) and max(told.values()) < needed:
+        largest = max(told, key=lambda name: told[name])
+        what = f"the largest, {largest}, has {told[largest]:g} GB"
         cure = f"lower models.{model}.memory_gb in fleet.toml if it needs less, or add a larger device"
         return Hold(model, "too large", f"fits on no device: {needed:g} GB needed, {what}. {cure}")
     per_gpu = seen.settings.models[model].replicas_per_gpu

@@ -47,6 +47,6 @@ def _of_demand(demand: Demand) -> dict[str, object]:
 def _of_device(device: Device) -> dict[str, object]:
     return {
         "device_gb": device.memory_gb,
-        "used_gb": round(device.used_gb, 2),
+        "used_gb": None if device.used_gb is None else round(device.used_gb, 2),
         "temperature_c": device.temperature_c,
     }

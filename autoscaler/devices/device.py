@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
+from producer.contract.slot_uuid import slot_uuid
+
 if TYPE_CHECKING:
     from producer.contract.fleet_schema import DeclaredDevice
 
@@ -23,17 +25,19 @@ class DeviceState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One device at one moment. Memory in GB (10^9 bytes), temperature in degrees Celsius.
+    """One device at one moment. Memory in GB (10^9 bytes), temperature in degrees Celsius; None where it is unknown.
 
-    ``name`` is its type, as the driver calls it. ``used_gb`` is what every process there uses together, ``used_by``
-    each one's share by pid where the driver tells. ``fault`` says why the device must not be used; empty when it may.
+    ``id`` is what people call it, such as ``cuda:2``; ``uuid`` is what it is known by across looks, restarts and
+    machines, whatever its place in an enumeration. ``name`` is its type, as the driver calls it. ``used_gb`` is what
+    every process there uses together, ``used_by`` each one's share by pid where the driver tells. ``fault`` says why
+    the device must not be used; empty when it may.
     """
 
     id: str
     kind: str
     name: str
-    memory_gb: float
-    used_gb: float = 0.0
+    memory_gb: float | None
+    used_gb: float | None = 0.0
     used_by: dict[int, float] = field(default_factory=dict)
     temperature_c: float | None = None
     utilisation: float | None = None
@@ -49,11 +53,19 @@ class Device:
     """Whether it is gone, and with it everything that ran there."""
     suspect: bool = False
     """Whether its ``fault`` may be a slip, seen for the first time: nothing new goes there, who is there stays."""
+    untold: dict[str, str] = field(default_factory=dict)
+    """What it was asked and failed to tell, such as its utilisation, with the error; the rest is as ever."""
+
+    @property
+    def key(self) -> str:
+        """What it is known by across looks: its UUID, or its name where none is told."""
+        return self.uuid or self.id
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The devices of a node by state, and their memory in GB. ``free_gb`` is what a new worker could have."""
+    """The devices of a node by state, and their memory in GB as far as it is known. ``free_gb`` is what a new worker
+    could have."""
 
     total: int
     idle: int
@@ -82,7 +94,7 @@ class DeclaredProbe:
     source = "fleet.toml"
 
     def __init__(self, declared: Iterable[DeclaredDevice]) -> None:
-        self._devices = [Device(one.name, "cpu", one.name, one.memory_gb) for one in declared]
+        self._devices = [Device(one.name, "cpu", one.name, one.memory_gb, uuid=slot_uuid(one.name)) for one in declared]
 
     def devices(self) -> list[Device]:
         """The same devices every time: nothing measures them."""
@@ -107,7 +119,7 @@ def summarise(devices: Sequence[Device], free_gb: float) -> Summary:
         reserved=states.count(DeviceState.RESERVED),
         allocated=states.count(DeviceState.ALLOCATED),
         faulty=states.count(DeviceState.FAULTY),
-        memory_gb=sum(device.memory_gb for device in devices),
-        used_gb=sum(device.used_gb for device in devices),
+        memory_gb=sum(device.memory_gb or 0.0 for device in devices),
+        used_gb=sum(device.used_gb or 0.0 for device in devices),
         free_gb=free_gb,
     )

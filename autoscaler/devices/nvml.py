@@ -1,182 +1,203 @@
-"""NVIDIA GPUs through NVML (``nvidia-ml-py``, whose module is ``pynvml``)."""
+"""Which devices this machine has: the GPUs that NVML shows, or the CPU slots that ``fleet.toml`` declares."""
 
 from __future__ import annotations
 
+import ctypes
+import importlib
 import logging
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from producer.contract.errors import ConfigError
 
 from .device import DeclaredProbe, Device, Probe
-from .xid import XidEvents
+from .nvml_probe import GPU_UUIDS, NvmlProbe
+from .sampler import NoAnswer, NotYet
 
 if TYPE_CHECKING:
     from producer.contract.settings import Settings
 
 log = logging.getLogger(__name__)
 
-BYTES_PER_GB = 1e9
-LOST_ERRORS = frozenset({6, 15, 16, 28})
-"""NVML_ERROR_NOT_FOUND, _GPU_IS_LOST ("has fallen off the bus or has otherwise become inaccessible"), _RESET_REQUIRED
-and _GPU_NOT_FOUND of ``nvml.h``: nothing runs there any more. Any other error may pass."""
-ANEW_AFTER_LOOKS = 30
-"""Looks with an unreadable GPU after which NVML is opened anew."""
+LIBRARY = "libnvidia-ml.so.1"
+DRIVER_NOT_LOADED, LIBRARY_NOT_FOUND = 9, 12
+"""NVML errors."""
+NO_GPUS = frozenset({"", "-1", "NoDevFiles", "none", "void"})
+"""Values of ``CUDA_VISIBLE_DEVICES`` that give no GPU on purpose."""
+INSTALL = "pip install 'stoker[autoscaler]'"
+NEEDED = (
+    "nvmlInit", "nvmlShutdown", "nvmlDeviceGetCount", "nvmlDeviceGetHandleByIndex", "nvmlDeviceGetUUID",
+    "nvmlDeviceGetName", "nvmlDeviceGetMemoryInfo", "nvmlDeviceGetUtilizationRates", "nvmlDeviceGetTemperature",
+    "nvmlDeviceGetTotalEccErrors", "nvmlDeviceGetComputeRunningProcesses", "nvmlDeviceRegisterEvents",
+    "nvmlEventSetCreate", "nvmlEventSetWait_v2", "nvmlEventSetFree", "nvmlEventTypeXidCriticalError",
+    "NVML_TEMPERATURE_GPU", "NVML_MEMORY_ERROR_TYPE_UNCORRECTED", "NVML_VOLATILE_ECC", "NVML_ERROR_NOT_SUPPORTED",
+    "NVMLError", "NVMLError_Timeout",
+)  # fmt: skip
+"""What is used of the module. Several packages have one of this name."""
+FIRST_LOOK_S = 10.0
+"""How long the first look may take, in seconds, before the autoscaler starts without it."""
 
 
-class NvmlProbe:
-    """Every GPU that NVML and ``CUDA_VISIBLE_DEVICES`` let us see, as ``cuda:N`` in the order of the PCI bus.
+class LocalProbe:
+    """The GPUs of this machine; the CPU slots of ``fleet.toml`` only while there is no NVIDIA driver at all.
 
-    Raises:
-        ImportError: when nvidia-ml-py is not installed.
-        pynvml.NVMLError: when there is no driver.
+    A driver that is loaded later is found. GPUs that cannot be asked are shown as one device with that fault.
     """
 
-    source = "NVML"
+    def __init__(self, gpus: NvmlProbe, declared: DeclaredProbe) -> None:
+        self._gpus = gpus
+        self._declared = declared
+        self._held: Mapping[str, str] = {}
+        self._said = ""
+        self.source = gpus.source
+        self.answered = False
+        """Whether the last look was answered, or given up."""
+        self.no_driver = ""
+        """By what the last look told that there is no driver."""
 
-    def __init__(self, visible: str | None = None) -> None:
-        import pynvml  # here, so that a machine without it can still run on declared devices
-
-        self._nvml = pynvml
-        # Asked for less by the driver or the device: the value is unknown, the device is fine.
-        self._unsupported = (
-            pynvml.NVMLError_NotSupported,
-            pynvml.NVMLError_FunctionNotFound,
-            pynvml.NVMLError_NoPermission,
-        )
-        pynvml.nvmlInit()
-        self._last: dict[int, Device] = {}
-        self._unreadable_looks = 0
-        self._events = XidEvents(pynvml)
-        self._indices = self._visible(pynvml.nvmlDeviceGetCount(), visible)
+    def expect(self, held: Mapping[str, str]) -> None:
+        """Say which devices workers hold, as UUID and name."""
+        self._held = held
+        self._gpus.expect(held)
 
     def devices(self) -> list[Device]:
-        """Every GPU now; a lost or unreadable one with its fault, and the name and memory it had."""
-        if self._unreadable_looks >= ANEW_AFTER_LOOKS:
-            self._begin_anew()
-        xids = self._events.read()
-        found = [self._device(index, tuple(xids.get(index, ()))) for index in self._indices]
-        self._unreadable_looks = self._unreadable_looks + 1 if any(device.fault for device in found) else 0
-        return found
-
-    def _device(self, index: int, xids: tuple[int, ...]) -> Device:
+        """Every device now; see :class:`~autoscaler.devices.device.Probe`."""
+        self.answered = True
         try:
-            device = self._read(index)
-        except self._nvml.NVMLError as error:
-            return self._gone(index, xids, f"NVML: {error}", lost=error.value in LOST_ERRORS)
-        known = self._last.get(index, device)
-        if known.uuid and device.uuid and known.uuid != device.uuid:
-            why = f"{known.uuid} is gone, {device.uuid} in its place: restart the autoscaler"
-            return self._gone(index, xids, why, lost=True)
-        self._last[index] = device
-        return replace(device, xids=xids)
+            found = self._gpus.devices()
+        except NoAnswer as error:
+            self.answered = not isinstance(error, NotYet)
+            return self._unasked(f"NVML: {error}")
+        except self._gpus.errors as error:
+            if no_driver(error.value):
+                self.no_driver, slots = f"NVML: {error}", self._declared.devices()
+                self._say(f"devices: {len(slots)} CPU slots declared in fleet.toml ({self.no_driver})")
+                return self._with_held(self._declared.source, slots, "it is not in fleet.toml any more")
+            return self._unasked(f"NVML: {error}")
+        if not found:
+            return self._unasked(f"NVML shows no GPU that may be used ({_visible()})")
+        self._say(f"devices: {len(found)} GPUs through NVML; those declared in fleet.toml are not used")
+        return self._with_held(self._gpus.source, found, "CPU slots are not used beside GPUs")
 
-    def _gone(self, index: int, xids: tuple[int, ...], fault: str, *, lost: bool) -> Device:
-        self._events.forget(index)
-        known = self._last.get(index, Device(f"cuda:{index}", "cuda", "GPU", 0.0))
-        return Device(
-            known.id, known.kind, known.name, known.memory_gb, fault=fault, uuid=known.uuid, xids=xids, lost=lost
-        )
+    def _unasked(self, why: str) -> list[Device]:
+        fault = f"{why}; CPU slots are not used instead. Mend the driver, or say use_gpus = false in fleet.toml"
+        self._say(f"GPUs cannot be asked: {fault}", logging.ERROR)
+        self.source = self._gpus.source
+        return [Device("cuda:?", "cuda", "GPU", None, used_gb=None, fault=fault)]
 
-    def _read(self, index: int) -> Device:
-        nvml = self._nvml
-        handle = nvml.nvmlDeviceGetHandleByIndex(index)
-        total, used = _memory(self._ask(nvml.nvmlDeviceGetMemoryInfo, handle))
-        rates = self._ask(nvml.nvmlDeviceGetUtilizationRates, handle)
-        device = Device(
-            f"cuda:{index}",
-            "cuda",
-            self._ask(nvml.nvmlDeviceGetName, handle) or "GPU",
-            total,
-            used_gb=used,
-            used_by=_used_by(self._ask(nvml.nvmlDeviceGetComputeRunningProcesses, handle) or []),
-            temperature_c=self._ask(nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU),
-            utilisation=None if rates is None else rates.gpu / 100,
-            uuid=self._ask(nvml.nvmlDeviceGetUUID, handle) or "",
-            ecc_errors=self._ask(
-                nvml.nvmlDeviceGetTotalEccErrors,
-                handle,
-                nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED,
-                nvml.NVML_VOLATILE_ECC,
-            ),
-        )
-        self._events.listen(index, handle)
-        return device
-
-    def _begin_anew(self) -> None:
-        """Open another NVML session: the present one may never see a GPU again that was lost and is back, nor any
-        after the driver was loaded anew."""
-        self._unreadable_looks = 0
-        self._events.close()
-        try:
-            self._nvml.nvmlShutdown()
-            self._nvml.nvmlInit()
-        except self._nvml.NVMLError as error:  # every GPU is then unreadable, and says so
-            log.warning("NVML cannot be opened anew: %s", error)
-
-    def _ask(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        try:
-            return call(*arguments)
-        except self._unsupported:
-            return None
-
-    def _visible(self, count: int, visible: str | None) -> list[int]:
-        """The indices named in ``CUDA_VISIBLE_DEVICES``: what a cluster gave us, not all that it has."""
-        if visible is None:
-            return list(range(count))
-        wanted = [entry.strip() for entry in visible.split(",") if entry.strip()]
-        return [
-            index
-            for index in range(count)
-            if str(index) in wanted
-            or any(entry.startswith("GPU-") and self._uuid(index).startswith(entry) for entry in wanted)
+    def _with_held(self, source: str, devices: list[Device], why: str) -> list[Device]:
+        """With the CPU slots that workers hold and that are none of these: whoever is there is drained."""
+        self.source = source
+        known = {device.uuid for device in devices}
+        left = {uuid: name for uuid, name in self._held.items() if uuid not in known}
+        return devices + [
+            Device(name, "cpu", name, None, used_gb=None, fault=why, uuid=uuid)
+            for uuid, name in left.items()
+            if not uuid.startswith(GPU_UUIDS)
         ]
 
-    def _uuid(self, index: int) -> str:
-        try:
-            return str(self._nvml.nvmlDeviceGetUUID(self._nvml.nvmlDeviceGetHandleByIndex(index)))
-        except self._nvml.NVMLError:
-            return ""
+    def _say(self, what: str, level: int = logging.INFO) -> None:
+        if what != self._said:
+            log.log(level, "%s", what)
+        self._said = what
 
 
 def choose_probe(settings: Settings) -> Probe:
-    """The GPUs when NVML shows any, else the devices that ``fleet.toml`` declares.
+    """The GPUs of this machine, or the devices that ``fleet.toml`` declares where there is no NVIDIA driver.
 
     Raises:
-        ConfigError: when there is neither.
+        ConfigError: when there is neither, or the NVML package is none that could be used.
     """
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    declared = DeclaredProbe(settings.devices)
+    if not settings.use_gpus:
+        return _slots(declared, "use_gpus is false")
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in NO_GPUS:
+        return _slots(declared, f"NVML shows no GPU ({_visible()})")
     try:
-        probe = NvmlProbe(visible)
-        gpus = len(probe.devices())
-        why_not = "" if gpus else f"NVML shows no GPU (CUDA_VISIBLE_DEVICES is {visible!r})"
+        nvml = load()
+    except ConfigError as error:
+        if driver_present():
+            raise
+        return _slots(declared, str(error))
+    probe = LocalProbe(NvmlProbe(nvml, os.environ.get("CUDA_VISIBLE_DEVICES")), declared)
+    return probe if _first_look(probe) else _slots(declared, probe.no_driver)
+
+
+def load() -> Any:
+    """The module ``pynvml`` of nvidia-ml-py.
+
+    Raises:
+        ConfigError: it is not installed, or is another package's.
+    """
+    try:
+        nvml = importlib.import_module("pynvml")
     except ImportError:
-        why_not = "nvidia-ml-py is not installed (pip install 'stoker[autoscaler]')"
-    except Exception as error:  # any NVMLError; its class is only known where pynvml is installed
-        why_not = f"NVML: {error}"
-    if not why_not:
-        log.info("devices: %d GPUs through NVML; those declared in fleet.toml are not used", gpus)
-        return probe
-    if not settings.devices:
+        raise ConfigError(f"nvidia-ml-py is not installed, by which GPUs are asked ({INSTALL})") from None
+    missing = [name for name in NEEDED if not hasattr(nvml, name)]
+    if missing:
+        owners = ", ".join(metadata.packages_distributions().get("pynvml", [])) or "no package"
         raise ConfigError(
-            f"no device to run on: {why_not}, and devices is empty. Add a [[devices]] table to fleet.toml "
+            f"the module pynvml at {nvml.__file__} (of {owners}) lacks {missing[0]} and {len(missing) - 1} more names "
+            f"that are needed to ask GPUs: it is not that of nvidia-ml-py 13 or later. Uninstall it, then {INSTALL}"
+        )
+    return nvml
+
+
+def driver_present(root: Path = Path("/")) -> bool:
+    """Whether there is any sign of an NVIDIA driver in reach."""
+    if (root / "dev/nvidiactl").exists():
+        return True
+    try:
+        ctypes.CDLL(LIBRARY)
+    except OSError:
+        return False
+    return True
+
+
+def no_driver(error: int, root: Path = Path("/")) -> bool:
+    """Whether an NVML error says that there is no NVIDIA driver at all, and nothing for which one is missing.
+
+    The library alone is no driver: without a GPU on the bus nothing will ever load one.
+    """
+    if error not in (LIBRARY_NOT_FOUND, DRIVER_NOT_LOADED) or (root / "dev/nvidiactl").exists():
+        return False
+    return error == LIBRARY_NOT_FOUND or not _gpu_on_bus(root)
+
+
+def _gpu_on_bus(root: Path) -> bool:
+    """Whether a display controller (PCI class 03) of NVIDIA (vendor 10de) is there, with a driver or without."""
+    for device in (root / "sys/bus/pci/devices").glob("*"):
+        try:
+            vendor, kind = (device / "vendor").read_text().strip(), (device / "class").read_text().strip()
+        except OSError:
+            continue
+        if vendor == "0x10de" and kind.startswith("0x03"):
+            return True
+    return False
+
+
+def _slots(declared: DeclaredProbe, why: str) -> Probe:
+    found = declared.devices()
+    if not found:
+        raise ConfigError(
+            f"no device to run on: {why}, and devices is empty. Add a [[devices]] table to fleet.toml "
             'for each CPU slot, such as name = "cpu:0" and memory_gb = 4, or install the NVIDIA driver'
         )
-    log.info("devices: %d declared in fleet.toml (%s)", len(settings.devices), why_not)
-    return DeclaredProbe(settings.devices)
+    log.info("devices: %d CPU slots declared in fleet.toml (%s)", len(found), why)
+    return declared
 
 
-def _memory(info: Any) -> tuple[float, float]:
-    """Total and used memory in GB. A GPU without memory of its own shares the machine's."""
-    if info is not None:
-        return info.total / BYTES_PER_GB, info.used / BYTES_PER_GB
-    import psutil
-
-    shared = psutil.virtual_memory()
-    return shared.total / BYTES_PER_GB, (shared.total - shared.available) / BYTES_PER_GB
+def _first_look(probe: LocalProbe) -> list[Device]:
+    deadline = time.monotonic() + FIRST_LOOK_S
+    while True:
+        found = probe.devices()
+        if probe.answered or time.monotonic() > deadline:
+            return found
 
 
-def _used_by(processes: Iterable[Any]) -> dict[int, float]:
-    return {one.pid: one.usedGpuMemory / BYTES_PER_GB for one in processes if one.usedGpuMemory is not None}
+def _visible() -> str:
+    return f"CUDA_VISIBLE_DEVICES is {os.environ.get('CUDA_VISIBLE_DEVICES')!r}"

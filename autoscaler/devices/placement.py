@@ -121,6 +121,8 @@ def blocker(model: str, memory_gb: float, device: Device, held: Sequence[Occupan
     """Why a replica cannot go to a device, of which the model may have so many on a GPU; empty when it can."""
     if device.fault:
         return f"{device.id} is faulty ({device.fault})"
+    if device.memory_gb is None or device.used_gb is None:
+        return f"{device.id} does not tell its memory ({device.untold.get('memory', 'it is unknown')})"
     if device.memory_gb < memory_gb:
         return f"{device.id} has {device.memory_gb:g} GB in all of {memory_gb:g} GB needed"
     here = [tenant for tenant in held if tenant.device == device.id]
@@ -136,7 +138,9 @@ def blocker(model: str, memory_gb: float, device: Device, held: Sequence[Occupan
 
 
 def free_gb(device: Device, held: Iterable[Occupant]) -> float:
-    """Memory that nobody uses and no tenant was promised, in GB."""
+    """Memory that nobody uses and no tenant was promised, in GB; none of a device that does not tell."""
+    if device.memory_gb is None or device.used_gb is None:
+        return 0.0
     here = [tenant for tenant in held if tenant.device == device.id]
     others = max(0.0, device.used_gb - sum(tenant.measured_gb for tenant in here))
     return device.memory_gb - others - sum(tenant.memory_gb for tenant in here)

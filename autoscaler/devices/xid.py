@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 log = logging.getLogger(__name__)
+
+Ask = Callable[..., Any]
+"""Makes a call to NVML: the function, then its arguments."""
 
 CATALOGUE = "https://docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html"
 
@@ -47,9 +50,10 @@ def names_of(xids: Iterable[int]) -> str:
 
 
 class XidEvents:
-    """The XID errors of GPUs as they come, through an NVML event set. Never waits.
+    """The XID errors of GPUs as they come, through an NVML event set for each GPU. Never waits.
 
-    The driver tells each listener what happens while it listens; what happened before is told by nobody.
+    A set for each, because a GPU that is lost makes its set unreadable. The driver tells each listener what happens
+    while it listens; what happened before is told by nobody.
 
     Args:
         nvml: the module ``pynvml``, initialised.
@@ -57,49 +61,57 @@ class XidEvents:
 
     def __init__(self, nvml: Any) -> None:
         self._nvml = nvml
-        self._set: Any = None
-        self._listening: set[int] = set()
+        self._sets: dict[str, Any] = {}  # by UUID; None for one that cannot be heard
+        self._again: set[str] = set()
+        self._unread: dict[str, str] = {}
 
-    def listen(self, index: int, handle: Any) -> None:
+    def listen(self, uuid: str, handle: Any, ask: Ask) -> None:
         """Hear of this GPU from now on. A driver or GPU that cannot tell is not asked again."""
-        if index in self._listening:
+        if uuid in self._sets and uuid not in self._again:
             return
-        self._listening.add(index)
-        nvml = self._nvml
+        self._again.discard(uuid)
+        self._free(self._sets.pop(uuid, None))
+        nvml, events = self._nvml, None
         try:
-            if self._set is None:
-                self._set = nvml.nvmlEventSetCreate()
-            nvml.nvmlDeviceRegisterEvents(handle, nvml.nvmlEventTypeXidCriticalError, self._set)
+            events = ask(nvml.nvmlEventSetCreate)
+            ask(nvml.nvmlDeviceRegisterEvents, handle, nvml.nvmlEventTypeXidCriticalError, events)
+            self._sets[uuid] = events
         except nvml.NVMLError as error:
-            log.warning("cuda:%d tells no XID errors (NVML: %s): it is judged by its other signs alone", index, error)
+            self._free(events)
+            self._sets[uuid] = None
+            log.warning("%s tells no XID errors (NVML: %s): it is judged by its other signs alone", uuid, error)
 
-    def forget(self, index: int) -> None:
+    def forget(self, uuid: str) -> None:
         """A GPU was lost: listen anew when it is back."""
-        self._listening.discard(index)
+        self._again.add(uuid)
 
-    def read(self) -> Mapping[int, Sequence[int]]:
-        """The errors since the last call, by the GPU's index."""
-        nvml, found = self._nvml, dict[int, list[int]]()
-        while self._set is not None:
-            try:
-                event = nvml.nvmlEventSetWait_v2(self._set, 0)
-            except nvml.NVMLError_Timeout:
-                break
-            except nvml.NVMLError as error:  # as when a GPU is lost; it is found out by reading it
-                log.warning("XID errors cannot be read now (NVML: %s)", error)
-                break
-            try:
-                found.setdefault(nvml.nvmlDeviceGetIndex(event.device), []).append(int(event.eventData))
-            except nvml.NVMLError as error:
-                log.error("XID %d of a GPU that does not tell which it is (NVML: %s)", event.eventData, error)
+    def read(self, ask: Ask) -> list[tuple[str, int]]:
+        """The errors since the last call, each with the GPU's UUID."""
+        found = []
+        for uuid, events in list(self._sets.items()):
+            while events is not None:
+                try:
+                    found.append((uuid, int(ask(self._nvml.nvmlEventSetWait_v2, events, 0).eventData)))
+                except self._nvml.NVMLError_Timeout:
+                    self._unread.pop(uuid, None)
+                    break
+                except self._nvml.NVMLError as error:  # as when the GPU is lost; that is found out by reading it
+                    if self._unread.get(uuid) != str(error):
+                        log.warning("XID errors of %s cannot be read now (NVML: %s)", uuid, error)
+                    self._unread[uuid] = str(error)
+                    break
         return found
 
     def close(self) -> None:
-        """Hear no more. The NVML session may be over already."""
-        if self._set is not None:
-            try:
-                self._nvml.nvmlEventSetFree(self._set)
-            except self._nvml.NVMLError:
-                log.debug("the event set went with its session")
-        self._set = None
-        self._listening.clear()
+        """Hear no more. Whatever was not read is lost: read first."""
+        for events in self._sets.values():
+            self._free(events)
+        self._sets.clear()
+
+    def _free(self, events: Any) -> None:
+        if events is None:
+            return
+        try:
+            self._nvml.nvmlEventSetFree(events)
+        except self._nvml.NVMLError:
+            log.debug("the event set went with its session")

@@ -1,4 +1,4 @@
-"""Three GPUs that do not exist: a stand-in for the driver's library, and the script that says how they are."""
+"""GPUs that do not exist: a stand-in for the driver's library, and the script that says how they are."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from pathlib import Path
 from producer.contract.errors import StokerError
 
 SOURCE = Path(__file__).with_suffix(".c")
-LOST, UNKNOWN = 15, 999
+NO_PERMISSION, DRIVER_NOT_LOADED, LOST, VERSION_MISMATCH, UNKNOWN = 4, 9, 15, 18, 999
 """NVML errors."""
+ITSELF = -1
+"""In place of a GPU: the library itself."""
 
 
 class NoCompilerError(StokerError):
@@ -36,8 +38,9 @@ def build(folder: Path) -> Path:
 class FakeGpus:
     """The script of the library in ``folder``, which it reads at every call, and its record of who looked when."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, count: int = 3) -> None:
         self.library = build(folder)
+        self.count = count
         self._script, self._looks = folder / "script", folder / "looks"
         self._state: dict[tuple[int, str], int] = {}
         self._xids: list[tuple[int, int]] = []
@@ -47,11 +50,12 @@ class FakeGpus:
         """For a process that is to see these GPUs, and no others."""
         inherited = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
         script = {"FAKE_NVML_SCRIPT": str(self._script), "FAKE_NVML_LOOKS": str(self._looks)}
+        script["FAKE_NVML_GPUS"] = str(self.count)
         return {**inherited, "LD_LIBRARY_PATH": str(self.library), **script}
 
     def set(self, gpu: int, **measures: int) -> None:
-        """Change what a GPU is like, all at once; see ``fake_nvml.c`` for the names."""
-        self._state |= {(gpu, name): value for name, value in measures.items()}
+        """Change what a GPU is like, all at once; see ``fake_nvml.c`` for the names, with ``_`` for ``:``."""
+        self._state |= {(gpu, name.replace("_", ":")): value for name, value in measures.items()}
         self._write()
 
     def xid(self, gpu: int, number: int) -> None:

@@ -173,12 +173,18 @@ def _devices(devices: list[dict[str, Any]]) -> Table:
     table = _table("Devices", "device", "name", "state", ">memory", "held by", "fault")
     for device in devices:
         held = ", ".join(device.get("workers", []))
-        memory = f"{device['used_gb']:.1f} of {device['memory_gb']:g} GB"
+        memory = _memory(device["used_gb"], device["memory_gb"])
         state = Text(device["state"], "bold red" if device["state"] == "faulty" else "")
         table.add_row(Text(device["id"]), Text(device["name"]), state, memory, held, Text(device.get("fault", "")))
     if not devices:
         table.add_row("[dim]unknown: no autoscaler reports them[/dim]")
     return table
+
+
+def _memory(used_gb: float | None, total_gb: float | None) -> str:
+    if total_gb is None:
+        return "unknown"
+    return f"{'?' if used_gb is None else f'{used_gb:.1f}'} of {total_gb:g} GB"
 
 
 def _node(node: dict[str, Any]) -> Text:

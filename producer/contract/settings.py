@@ -49,6 +49,8 @@ class Settings(BaseSettings):
     tiers: dict[TierName, Tier] = Field(default_factory=_default_tiers)
     models: dict[Name, Model] = Field(default_factory=dict)
     devices: tuple[DeclaredDevice, ...] = ()
+    use_gpus: bool = True
+    """Whether GPUs are used where there are any. If not, ``devices`` are, on a machine with GPUs, too."""
     scaling: Scaling = Scaling()
     quarantine: Quarantine = Quarantine()
     tenants: dict[str, Tenant] = Field(default_factory=dict)

@@ -1,0 +1,343 @@
+"""NVIDIA GPUs through NVML (``nvidia-ml-py``, whose module is ``pynvml``)."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import psutil
+
+from .device import Device
+from .sampler import WAIT_S, NoAnswer, Sampler
+from .xid import XidEvents
+
+log = logging.getLogger(__name__)
+
+BYTES_PER_GB = 1e9
+LOST_ERRORS = frozenset({6, 15, 16, 28})
+"""NVML_ERROR_NOT_FOUND, _GPU_IS_LOST ("has fallen off the bus or has otherwise become inaccessible"), _RESET_REQUIRED
+and _GPU_NOT_FOUND of ``nvml.h``: nothing runs there any more. Any other error may pass."""
+NOT_TOLD = frozenset({3, 4, 13})
+"""NVML_ERROR_NOT_SUPPORTED, _NO_PERMISSION and _FUNCTION_NOT_FOUND: the driver or the device tells less than others."""
+GPU_UUIDS = ("GPU-", "MIG-")
+"""How the UUIDs of GPUs and of their slices begin."""
+ANEW_AFTER_LOOKS = 30
+"""Looks with an unreadable GPU after which NVML is opened anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A place in NVML's enumeration: the GPU there, or why it cannot be had. ``uuid`` is empty when it is not told."""
+
+    index: int
+    uuid: str = ""
+    handle: Any = None
+    error: Exception | None = None
+
+
+@dataclass(slots=True)
+class Gpu:
+    """A GPU that was seen, under the name that it was given then."""
+
+    id: str
+    sampler: Sampler[Device]
+    handle: Any = None
+    known: Device | None = None
+    """As it was read last."""
+    untold: Mapping[str, str] = field(default_factory=dict)
+    """Questions that failed at the last look, and how: each is logged when it begins."""
+
+
+class NvmlProbe:
+    """Every GPU that NVML and ``CUDA_VISIBLE_DEVICES`` let us see, known by its UUID.
+
+    It is called ``cuda:N`` by the order of the PCI bus when it is first seen, and keeps that name: an order that
+    changes, or a GPU that leaves it, renames no other.
+
+    Args:
+        nvml: the module ``pynvml``.
+        visible: the value of ``CUDA_VISIBLE_DEVICES``; None when it is not set.
+    """
+
+    source = "NVML"
+
+    def __init__(self, nvml: Any, visible: str | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._nvml = nvml
+        self._clock = clock
+        self._visible = visible
+        self._ours: frozenset[str] | None = None  # UUIDs that the indices in ``visible`` stood for at first
+        self._open = False
+        self._session: Sampler[list[Slot]] = Sampler("NVML", self._enumerate, clock)
+        self._events = XidEvents(nvml)
+        self._xids: deque[tuple[str, int]] = deque()
+        self._gpus: dict[str, Gpu] = {}
+        self._at: dict[int, str] = {}  # the UUID that each index was last seen with
+        self._unreadable_looks = 0
+        self._held: Mapping[str, str] = {}
+        self.errors: type[Any] = nvml.NVMLError
+        """What :meth:`devices` raises, with NVML's number as ``value``."""
+
+    def expect(self, held: Mapping[str, str]) -> None:
+        """Say which GPUs workers hold, as UUID and name: they go by that name, and one that is not there is lost."""
+        self._held = held
+
+    def devices(self) -> list[Device]:
+        """Every GPU now; one that is lost, unreadable or does not answer with its fault, and what is known of it.
+
+        Raises:
+            NoAnswer, pynvml.NVMLError: NVML itself fails, and no GPU was ever seen.
+        """
+        until = self._clock() + WAIT_S
+        self._session.begin()
+        try:
+            slots, fresh = self._session.read(until)
+        except (NoAnswer, self._nvml.NVMLError) as error:
+            if not self._gpus:
+                raise
+            self._unreadable_looks += 1
+            return self._ordered(self._failed(gpu, error) for gpu in self._gpus.values())
+        if fresh:
+            self._meet(slots)
+        found = self._ordered(self._look(slots, self._clock() + WAIT_S))
+        unreadable = any(device.fault for device in found)
+        self._unreadable_looks = self._unreadable_looks + 1 if unreadable else 0
+        return found
+
+    # -- the session ------------------------------------------------------------------------------
+
+    def _enumerate(self) -> list[Slot]:
+        """What NVML shows, in its order. On the session's thread; keeps the XID errors for :meth:`devices`."""
+        ask = self._session.call
+        if self._open:
+            self._hear()
+        if self._unreadable_looks >= ANEW_AFTER_LOOKS and not any(gpu.sampler.busy for gpu in self._gpus.values()):
+            self._close()
+        if not self._open:
+            ask(self._nvml.nvmlInit)
+            self._open = True
+        try:
+            slots = [self._slot(index) for index in range(ask(self._nvml.nvmlDeviceGetCount))]
+        except self._nvml.NVMLError as error:
+            if error.value == 1:  # NVML_ERROR_UNINITIALIZED: the driver was loaded anew
+                self._open = False
+            raise
+        for slot in slots:
+            if slot.uuid and slot.handle is not None:
+                self._events.listen(slot.uuid, slot.handle, ask)
+        return slots
+
+    def _hear(self) -> None:
+        self._xids.extend(self._events.read(self._session.call))
+
+    def _close(self) -> None:
+        """Let the next look open another NVML session: the present one may never see a GPU again that was lost and is
+        back, nor any after the driver was loaded anew."""
+        self._unreadable_looks = 0
+        self._hear()  # with the event set goes what it has not told
+        self._events.close()
+        self._open = False
+        try:
+            self._session.call(self._nvml.nvmlShutdown)
+        except self._nvml.NVMLError as error:
+            log.warning("NVML cannot be closed (%s)", error)
+
+    def _slot(self, index: int) -> Slot:
+        ask, nvml = self._session.call, self._nvml
+        try:
+            handle = ask(nvml.nvmlDeviceGetHandleByIndex, index)
+        except nvml.NVMLError as error:
+            return Slot(index, error=error)
+        try:
+            return Slot(index, str(ask(nvml.nvmlDeviceGetUUID, handle)), handle)
+        except nvml.NVMLError as error:
+            lost = error if error.value in LOST_ERRORS else None
+            return Slot(index, "", None if lost else handle, lost)
+
+    # -- who is who -------------------------------------------------------------------------------
+
+    def _meet(self, slots: Iterable[Slot]) -> None:
+        """Give a name to each GPU that is seen, or missed, for the first time."""
+        present = {slot.uuid: slot for slot in slots if slot.uuid}
+        if self._ours is None:
+            self._ours = self._named(present.values())
+        for uuid, slot in present.items():
+            self._at[slot.index] = uuid
+            if self._is_ours(uuid):
+                if uuid not in self._gpus:
+                    self._add(uuid, self._held.get(uuid, f"cuda:{slot.index}"), present)
+                self._gpus[uuid].handle = slot.handle
+        if len(present) == len(list(slots)):  # or one that does not say which it is may be it
+            for uuid, name in self._held.items():
+                if uuid.startswith(GPU_UUIDS) and uuid not in present and uuid not in self._gpus:
+                    self._add(uuid, name, present)
+
+    def _add(self, uuid: str, name: str, present: Mapping[str, Slot]) -> None:
+        holders = {gpu.id: holder for holder, gpu in self._gpus.items()}
+        if (holder := holders.get(name)) in present:
+            if uuid in present:
+                free = len(present)
+                while (name := f"cuda:{free}") in holders:
+                    free += 1
+            else:
+                name = uuid
+        elif holder is not None:
+            self._gpus[holder].id = holder  # gone: another is in its place, and is called by that
+        gpu = self._gpus[uuid] = Gpu(name, Sampler(name, lambda: self._read(gpu), self._clock))
+
+    def _is_ours(self, uuid: str) -> bool:
+        return self._visible is None or uuid in (self._ours or ()) or self._names(uuid)
+
+    def _named(self, slots: Iterable[Slot]) -> frozenset[str]:
+        """The UUIDs behind the indices of ``CUDA_VISIBLE_DEVICES``, which mean what they did when we were started."""
+        wanted = {entry.strip() for entry in (self._visible or "").split(",")}
+        return frozenset(slot.uuid for slot in slots if str(slot.index) in wanted)
+
+    def _names(self, uuid: str) -> bool:
+        entries = [entry.strip() for entry in (self._visible or "").split(",")]
+        return any(entry.startswith(GPU_UUIDS) and uuid.startswith(entry) for entry in entries)
+
+    # -- looking at each --------------------------------------------------------------------------
+
+    def _look(self, slots: Iterable[Slot], until: float) -> list[Device]:
+        slots = list(slots)
+        present = {slot.uuid for slot in slots}
+        # A GPU that does not say which it is, is that which was there before, unless that one is elsewhere.
+        mute = [slot for slot in slots if not slot.uuid]
+        before = {slot.index: self._at.get(slot.index, "") for slot in mute}
+        guessed = {uuid: slot for slot in mute if (uuid := before[slot.index]) and uuid not in present}
+        readable = [self._gpus[uuid] for uuid in present if uuid in self._gpus]
+        for uuid, slot in guessed.items():
+            if uuid in self._gpus and slot.handle is not None:
+                self._gpus[uuid].handle = slot.handle
+                readable.append(self._gpus[uuid])
+        for gpu in readable:
+            gpu.sampler.begin()
+        xids = self._take_xids()
+        found = []
+        for uuid, gpu in self._gpus.items():
+            if gpu in readable:
+                device = self._sample(gpu, until)
+            elif uuid in guessed:
+                device = self._failed(gpu, guessed[uuid].error)
+            else:
+                device = self._gone(gpu, "it has left the GPUs that NVML shows", lost=True)
+            if device.lost:
+                self._events.forget(uuid)
+            found.append(replace(device, uuid=uuid, xids=tuple(xids.get(uuid, ()))))
+        if self._visible is None:
+            named = {gpu.id for gpu in self._gpus.values()}
+            strangers = (self._unknown(slot) for slot in mute if before[slot.index] not in guessed)
+            found += [device for device in strangers if device.id not in named]
+        return found
+
+    def _take_xids(self) -> Mapping[str, list[int]]:
+        found = defaultdict[str, list[int]](list)
+        while self._xids:
+            uuid, xid = self._xids.popleft()
+            found[uuid].append(xid)
+        return found
+
+    def _sample(self, gpu: Gpu, until: float) -> Device:
+        try:
+            device, fresh = gpu.sampler.read(until)
+        except (NoAnswer, self._nvml.NVMLError) as error:
+            return self._failed(gpu, error)
+        gpu.known = device
+        if fresh:
+            self._tell(gpu, device.untold)
+        return device
+
+    def _tell(self, gpu: Gpu, untold: Mapping[str, str]) -> None:
+        for question, error in untold.items():
+            if gpu.untold.get(question) != error:
+                log.warning(
+                    "%s does not tell its %s (%s): it is unknown, and the rest is as ever", gpu.id, question, error
+                )
+        gpu.untold = untold
+
+    def _failed(self, gpu: Gpu, error: Exception | None) -> Device:
+        return self._gone(gpu, f"NVML: {error}", lost=getattr(error, "value", None) in LOST_ERRORS)
+
+    @staticmethod
+    def _gone(gpu: Gpu, fault: str, *, lost: bool) -> Device:
+        known = gpu.known or Device(gpu.id, "cuda", "GPU", None, used_gb=None)
+        return Device(
+            gpu.id, "cuda", known.name, known.memory_gb, used_gb=None, fault=fault, uuid=known.uuid, lost=lost
+        )
+
+    @staticmethod
+    def _unknown(slot: Slot) -> Device:
+        """One that never said which it is: it is shown, and cannot be used."""
+        fault = f"NVML: {slot.error}" if slot.error else "NVML does not tell its UUID"
+        return Device(f"cuda:{slot.index}", "cuda", "GPU", None, used_gb=None, fault=fault)
+
+    def _read(self, gpu: Gpu) -> Device:
+        """Ask one GPU everything. On its sampler's thread. A question that fails leaves its own value unknown.
+
+        Raises:
+            pynvml.NVMLError: the GPU is lost.
+        """
+        nvml, handle, untold = self._nvml, gpu.handle, dict[str, str]()
+
+        def ask(question: str, function: Callable[..., Any], *arguments: Any) -> Any:
+            try:
+                return gpu.sampler.call(function, handle, *arguments)
+            except nvml.NVMLError as error:
+                if error.value in LOST_ERRORS:
+                    raise
+                if error.value not in NOT_TOLD:
+                    untold[question] = f"NVML: {error}"
+                return None
+
+        total, used = self._memory(gpu, untold)
+        rates = ask("utilisation", nvml.nvmlDeviceGetUtilizationRates)
+        counter = nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, nvml.NVML_VOLATILE_ECC
+        known = gpu.known
+        return Device(
+            gpu.id,
+            "cuda",
+            ask("name", nvml.nvmlDeviceGetName) or (known.name if known else "GPU"),
+            total,
+            used_gb=used,
+            used_by=_used_by(ask("processes", nvml.nvmlDeviceGetComputeRunningProcesses) or []),
+            temperature_c=ask("temperature", nvml.nvmlDeviceGetTemperature, nvml.NVML_TEMPERATURE_GPU),
+            utilisation=None if rates is None else rates.gpu / 100,
+            ecc_errors=ask("ECC errors", nvml.nvmlDeviceGetTotalEccErrors, *counter),
+            untold=untold,
+        )
+
+    def _memory(self, gpu: Gpu, untold: dict[str, str]) -> tuple[float | None, float | None]:
+        """Total and used memory in GB; None is unknown.
+
+        A GPU that does not support the question has no memory of its own and shares the machine's. One that refuses it,
+        as a slice does in a container, may have much less than its machine.
+        """
+        try:
+            info = gpu.sampler.call(self._nvml.nvmlDeviceGetMemoryInfo, gpu.handle)
+        except self._nvml.NVMLError as error:
+            if error.value in LOST_ERRORS:
+                raise
+            if error.value != self._nvml.NVML_ERROR_NOT_SUPPORTED:
+                untold["memory"] = f"NVML: {error}"
+                return (gpu.known.memory_gb if gpu.known else None), None
+        else:
+            return info.total / BYTES_PER_GB, info.used / BYTES_PER_GB
+        shared = psutil.virtual_memory()
+        return shared.total / BYTES_PER_GB, (shared.total - shared.available) / BYTES_PER_GB
+
+    @staticmethod
+    def _ordered(devices: Iterable[Device]) -> list[Device]:
+        return sorted(devices, key=lambda device: (*_place(device.id), device.id))
+
+
+def _place(name: str) -> tuple[int, int]:
+    _, _, number = name.partition(":")
+    return (0, int(number)) if number.isdigit() else (1, 0)
+
+
+def _used_by(processes: Iterable[Any]) -> dict[int, float]:
+    return {one.pid: one.usedGpuMemory / BYTES_PER_GB for one in processes if one.usedGpuMemory is not None}
