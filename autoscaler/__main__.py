@@ -18,7 +18,7 @@ from producer.contract.errors import ConfigError
 
 from .clock_steps import ClockSteps
 from .controller import Controller
-from .devices.nvml import choose_probe
+from .devices.nvml import LocalProbe, choose_probe
 from .dry_run import DryRunJournal, DryRunLauncher, NoLease
 from .fleet_file import FleetFile
 from .launchers.local import LocalLauncher
@@ -52,6 +52,7 @@ def _controller(fleet: FleetFile, path: Path, *, dry: bool) -> Controller:
     settings = fleet.settings
     url = settings.worker_redis_url
     probe = choose_probe(settings)
+    expect = probe.expect if isinstance(probe, LocalProbe) else lambda _: None
     # Under both names, so that no worker finds the autoscaler's own in its environment.
     env = {"STOKER_FLEET": str(path), "STOKER_REDIS__URL": url, "REDIS_URL": url}
     # A server that stops answering must not stop the rounds for longer than the lease can bear.
@@ -59,11 +60,13 @@ def _controller(fleet: FleetFile, path: Path, *, dry: bool) -> Controller:
     if not dry:
         launcher = LocalLauncher(settings.state_dir, env)
         sweep, steps = Sweep(redis), ClockSteps()
-        return Controller(settings, redis, probe, launcher, sweep, reread=fleet.again, stepped_s=steps)
+        return Controller(settings, redis, probe, launcher, sweep, reread=fleet.again, stepped_s=steps, expect=expect)
     print("A dry run: nothing is started, drained or written. Ctrl-C ends it.", flush=True)
     told = DryRunJournal(redis, partial(print, flush=True))
     onlooker, lease = DryRunLauncher(settings.state_dir, env), NoLease(redis, 0)
-    return Controller(settings, redis, probe, onlooker, reread=fleet.again, leader=lease, journal=told, learns=False)
+    return Controller(
+        settings, redis, probe, onlooker, reread=fleet.again, leader=lease, journal=told, expect=expect, learns=False
+    )
 
 
 if __name__ == "__main__":

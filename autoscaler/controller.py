@@ -7,7 +7,7 @@ import math
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
@@ -61,6 +61,7 @@ class Controller:
         journal: what is told, and to whom; by default to Redis.
         stepped_s: by how many seconds ``clock`` was set since this was last asked.
         learns: whether it learns how far estimates are off, which it writes to Redis.
+        expect: told before each look which devices our workers hold, as UUID and name.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Controller:
         leader: Leader | None = None,
         journal: Journal | None = None,
         stepped_s: Callable[[], float] = lambda: 0.0,
+        expect: Callable[[Mapping[str, str]], None] = lambda _: None,
         *,
         learns: bool = True,
     ) -> None:
@@ -87,6 +89,7 @@ class Controller:
         self.clock = clock
         self.reread = reread
         self.stepped_s = stepped_s
+        self.expect = expect
         self.leader = leader or Leader(redis, self.patience_s)
         self.journal = journal or Journal(redis)
         self.host = socket.gethostname()
@@ -195,7 +198,10 @@ class Controller:
         workers = roster.call(beats, self.launcher.list(), self.host)
         with self._troubles.of("released devices", "they stay in quarantine"):
             self.reconciler.pardon(self.journal.pardons())
-        devices = self.reconciler.devices(now, self.settings, self.probe.devices(), workers)
+        self.expect({one.device_uuid: one.device for one in workers if one.managed and one.device_uuid})
+        probed = self.probe.devices()
+        workers = roster.located(workers, probed)
+        devices = self.reconciler.devices(now, self.settings, probed, workers)
         with self._troubles.of("the quarantine", "a successor will not know of it"):
             self.journal.health(now, devices, self.reconciler.health)
         held = occupants(workers, devices, self.settings.models)
@@ -263,7 +269,8 @@ class Controller:
             self.journal.decided(now, decision, decision.worker)
             return
         try:
-            name = self.launcher.start(Placement(decision.model, decision.device, decision.kind, decision.type))
+            where = Placement(decision.model, decision.device, decision.kind, decision.type, decision.uuid)
+            name = self.launcher.start(where)
         except LaunchError as error:
             self.reconciler.failed(now, decision.model, 0.0, str(error))
             self.journal.failed(now, decision, str(error))

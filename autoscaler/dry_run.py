@@ -86,7 +86,7 @@ class DryRunJournal(Journal):
     def _publish(self, key: str, view: str, ttl_s: float) -> None:
         pass
 
-    def _keep(self, device: str, health: Health) -> None:
+    def _keep(self, key: str, health: Health) -> None:
         pass
 
     def _add(self, now: float, action: str, model: str, worker: str, device: str, reason: str, inputs: Inputs) -> None:

@@ -6,7 +6,7 @@ import json
 import logging
 import socket
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from producer.contract import keys
@@ -69,13 +69,15 @@ class Journal:
     def health(self, now: float, devices: Iterable[Device], health: Mapping[str, Health]) -> None:
         """What became of the devices' health since it was last written, and what is to be remembered of it."""
         for device in devices:
-            was, is_now = self._kept.get(device.id, WELL), health.get(device.id, WELL).lasting
+            was, is_now = self._kept.get(device.key, WELL), health.get(device.key, WELL).lasting
+            if is_now.device:
+                is_now = replace(is_now, host=self.host)
             if was == is_now:
                 continue
             if was.fault is not is_now.fault:
                 self._told(now, device, was, is_now)
-            self._keep(device.id, is_now)
-            self._kept[device.id] = is_now
+            self._keep(device.key, is_now)
+            self._kept[device.key] = is_now
 
     def _told(self, now: float, device: Device, was: Health, is_now: Health) -> None:
         numbers = {"temperature_c": device.temperature_c, "ecc_errors": device.ecc_errors, "xids": device.xids}
@@ -90,15 +92,15 @@ class Journal:
             self._add(now, "quarantine", "", "", device.id, reason, numbers)
 
     def recall(self) -> dict[str, Health]:
-        """What is remembered of the devices of this machine."""
-        known = quarantine_record.read(self.redis, self.host)
+        """What is remembered of devices, of this machine and of others, by UUID."""
+        known = quarantine_record.read(self.redis)
         self._kept = dict(known)
         return known
 
     def pardons(self) -> dict[str, Health]:
         """The devices in quarantine that somebody has released (``stoker release``), as they are to be remembered."""
         out = {name for name, one in self._kept.items() if one.fault is not None}
-        written = quarantine_record.read(self.redis, self.host) if out else {}
+        written = quarantine_record.read(self.redis) if out else {}
         return {name: one for name, one in written.items() if name in out and one.fault is None}
 
     def show(self, now: float, source: str, devices: Sequence[Device], held: Sequence[Occupant], ttl_s: float) -> None:
@@ -123,8 +125,8 @@ class Journal:
     def _publish(self, key: str, view: str, ttl_s: float) -> None:
         self.redis.set(key, view, px=int(ttl_s * 1000))
 
-    def _keep(self, device: str, health: Health) -> None:
-        quarantine_record.write(self.redis, self.host, device, health)
+    def _keep(self, key: str, health: Health) -> None:
+        quarantine_record.write(self.redis, key, health)
 
     def _add(self, now: float, action: str, model: str, worker: str, device: str, reason: str, inputs: Inputs) -> None:
         log.info("%s %s", action, " ".join(part for part in (model, worker, device, reason) if part))

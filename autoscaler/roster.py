@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from producer.contract.heartbeat import WorkerState
 if TYPE_CHECKING:
     from producer.contract.heartbeat import Heartbeat
 
+    from .devices.device import Device
     from .launchers.protocol import Launched
 
 
@@ -49,6 +50,8 @@ class Worker:
     batch_size: float = 0.0
     """How many jobs shared the device, on average, while it was as fast as that."""
     device_type: str = ""
+    device_uuid: str = ""
+    """What its device is known by, whatever that is called; empty of a worker of an older version."""
 
     @property
     def was_ready(self) -> bool:
@@ -83,15 +86,35 @@ def call(beats: Iterable[Heartbeat], launched: Iterable[Launched], host: str) ->
     ]
 
 
+def located(workers: Iterable[Worker], devices: Iterable[Device]) -> list[Worker]:
+    """The workers, each on the device that it holds now, by the name that this goes by now.
+
+    A name may have passed to another device since a worker was started: its UUID decides. A worker whose device is
+    known and not here holds none of these, even where one has the same name.
+    """
+    names = {device.uuid: device.id for device in devices if device.uuid}
+    return [
+        replace(worker, device=names.get(worker.device_uuid, "")) if worker.device_uuid else worker
+        for worker in workers
+    ]
+
+
 def _managed(one: Launched, beat: Heartbeat | None) -> Worker:
     if beat is None:
         phase = Phase.STARTING if one.draining_since is None else Phase.DRAINING
-        return Worker(one.name, one.model, one.device, phase, True, one.started_at, one.pid, one.draining_since)
-    return _from(beat, one.device, managed=True, draining_since=one.draining_since)
+        return Worker(
+            one.name, one.model, one.device, phase, True, one.started_at, one.pid, one.draining_since,
+            device_uuid=one.device_uuid,
+        )  # fmt: skip
+    worker = _from(beat, one.device, managed=True, draining_since=one.draining_since)
+    return replace(worker, device_uuid=one.device_uuid or beat.device_uuid)
 
 
 def _stranger(beat: Heartbeat, host: str) -> Worker:
-    """One that we did not start, or whose record was lost: it holds its device, and is left alone."""
+    """One that we did not start, or whose record was lost: it holds its device, and is left alone.
+
+    Its device is one of ours by its UUID (:func:`located`), or else by the name of its host.
+    """
     return _from(beat, beat.device if beat.host == host else "", managed=False, draining_since=None)
 
 
@@ -111,6 +134,7 @@ def _from(beat: Heartbeat, device: str, *, managed: bool, draining_since: float 
         batch_size=beat.batch_size,
         load_s=beat.ready_at - beat.started_at if beat.ready_at is not None else 0.0,
         device_type=beat.device_type,
+        device_uuid=beat.device_uuid,
     )
 
 

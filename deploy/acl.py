@@ -213,7 +213,7 @@ def autoscaler(fleet: GrantScope) -> list[Grant]:
         Grant(["set", "get", "getrange", "publish"], [RESULT], [RESULT]),
         Grant(["get", "set", "del", "pexpire"], [keys.leader()]),
         Grant(["set"], [keys.devices(), keys.sizes()]),
-        Grant(["hgetall", "hset", "hdel"], [keys.quarantine("*")]),
+        Grant(["hgetall", "hset", "hdel"], [keys.quarantine()]),
         Grant(["xadd"], [keys.decisions()]),
         *_heart(),
         Grant(["get", "mget"], [keys.worker("*")]),
@@ -233,7 +233,7 @@ def monitor(fleet: GrantScope) -> list[Grant]:
         ),
         Grant(["get", "mget"], [keys.worker("*"), keys.leader(), keys.devices(), *fleet.forecasts]),
         # What a dry run of the autoscaler looks at besides.
-        Grant(["hgetall"], [keys.quarantine("*"), *(keys.throughput(model) for model in fleet.models)]),
+        Grant(["hgetall"], [keys.quarantine(), *(keys.throughput(model) for model in fleet.models)]),
         Grant(["exists"], [keys.leader()]),
         Grant(["zrange", "zrangebyscore"], [keys.workers()]),
         Grant(["xrevrange"], [keys.decisions()]),
@@ -261,7 +261,7 @@ def operator(fleet: GrantScope) -> list[Grant]:
         Grant(["lpush"], fleet.queues),
         Grant(["get", "del"], [RESULT]),
         Grant(["hset", "hgetall"], [keys.api_keys()]),
-        Grant(["hset"], [keys.quarantine("*")]),
+        Grant(["hset"], [keys.quarantine()]),
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import socket
 import sys
 import uuid
@@ -21,6 +22,7 @@ from scheduler.periodic import Periodic
 from . import remote
 from .app import WorkerApp, make_app
 from .assignment import Assignment
+from .device_binding import bind
 from .engines.registry import create
 from .heartbeat_sender import HeartbeatSender
 from .watchdog import INTERVAL_S, Watchdog
@@ -37,6 +39,7 @@ def main() -> int:
     options = _options()
     sys.setswitchinterval(SWITCH_S)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    device_uuid = options.device_uuid or bind(options.device, os.environ)
     try:
         settings = Settings.load()
         model = settings.model(options.model)
@@ -47,7 +50,10 @@ def main() -> int:
         return EXIT_BAD_CONFIG
     ledger = Ledger(Queue(client, settings, options.model), options.name)
     device_type = options.device_type or options.device.partition(":")[0]
-    app = make_app(Assignment(options.name, options.model, options.device, settings, engine, ledger, device_type))
+    assignment = Assignment(
+        options.name, options.model, options.device, settings, engine, ledger, device_type, device_uuid
+    )
+    app = make_app(assignment)
     return serve(app, client, options.launched_by)
 
 
@@ -97,6 +103,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--device-type", help="what devices as fast as this one are called, such as a GPU's product name"
     )
+    parser.add_argument("--device-uuid", default="", help="what the device is known by; asked of the driver by default")
     parser.add_argument("--name", help="unique in the fleet; by default the model and a random suffix")
     parser.add_argument("--launched-by", default="", help="the launcher that may drain it; empty: nobody's")
     options = parser.parse_args()

@@ -21,3 +21,4 @@ class Assignment:
     engine: Engine
     ledger: Ledger
     device_type: str = ""
+    device_uuid: str = ""

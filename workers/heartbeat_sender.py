@@ -66,6 +66,7 @@ class HeartbeatSender:
             "model": assignment.model,
             "device": assignment.device,
             "device_type": assignment.device_type,
+            "device_uuid": assignment.device_uuid,
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "machine": self._identity.machine,

@@ -11,7 +11,7 @@ Inputs = Mapping[str, object]
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Start a replica of ``model`` on ``device``, which is of ``kind`` ``cpu`` or ``cuda``, and of ``type``."""
+    """Start a replica of ``model`` on ``device`` (its ``uuid``), of ``kind`` ``cpu`` or ``cuda``, and of ``type``."""
 
     model: str
     device: str
@@ -19,6 +19,7 @@ class Start:
     reason: str
     type: str = ""
     inputs: Inputs = field(default_factory=dict)
+    uuid: str = ""
 
 
 @dataclass(frozen=True, slots=True)

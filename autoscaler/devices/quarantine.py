@@ -50,7 +50,8 @@ class Health:
 
     ``fault`` is None while it is in use. It is out since ``since``, and not taken back before ``until``.
     ``strikes`` counts its faults that were not forgotten, ``ecc_errors`` the memory errors that it was already
-    out for. ``failed`` and ``well`` are looks in a row.
+    out for. ``failed`` and ``well`` are looks in a row. ``device`` and ``host`` are what people called it and its
+    machine when it was put out; it is known by its UUID.
     """
 
     fault: Fault | None = None
@@ -60,9 +61,10 @@ class Health:
     released_at: float = 0.0
     strikes: int = 0
     ecc_errors: int = 0
-    uuid: str = ""
     failed: int = 0
     well: int = 0
+    device: str = ""
+    host: str = ""
 
     @property
     def lasting(self) -> Health:
@@ -73,7 +75,7 @@ class Health:
     def pardoned(self) -> Health:
         """As of a device that somebody says is well, who has repaired it perhaps: only what is counted already stays
         so. If it is not well, the next look finds out."""
-        return Health(ecc_errors=self.ecc_errors, uuid=self.uuid)
+        return Health(ecc_errors=self.ecc_errors)
 
     def moved(self, step_s: float) -> Health:
         """The same after a step of the clock that its times were read from."""
@@ -90,26 +92,44 @@ def quarantine(
     """Take out what is faulty and take back what has recovered.
 
     Args:
-        known: what is remembered of devices, by id. One that is not in it has no history.
+        known: what is remembered of devices, by :attr:`Device.key`. One that is not in it has no history.
 
     Returns:
         The devices, those that are out with their ``fault``; and what to remember.
     """
     seen, health = [], dict(known)
+    unseen = blind(devices, known)
     for device in devices:
-        after = examine(now, limits, device, known.get(device.id, WELL))
+        before = known.get(device.key, WELL)
+        if device.key in unseen:
+            seen.append(_marked(now, device, before))
+            continue
+        after = examine(now, limits, device, before)
         if after is WELL or after == WELL:
-            health.pop(device.id, None)
+            health.pop(device.key, None)
         else:
-            health[device.id] = after
+            health[device.key] = after
         seen.append(_marked(now, device, after))
     return seen, health
 
 
+def blind(devices: Sequence[Device], known: Mapping[str, Health]) -> frozenset[str]:
+    """The keys of the GPUs that say nothing about themselves because no GPU can be read; empty when some can.
+
+    When all fail at once, as while the driver is loaded anew or when a container has lost its devices, it is the
+    question that fails and not the GPUs: what runs there goes on, and nothing new is placed. A GPU that is alone and
+    lost is lost; one that was out already says nothing about the others.
+    """
+    asked = [one for one in devices if one.kind == "cuda" and known.get(one.key, WELL).fault is None]
+    if not asked or not all(one.fault for one in asked) or any(one.xids for one in asked):
+        return frozenset()
+    if len(asked) == 1 and asked[0].lost:
+        return frozenset()
+    return frozenset(one.key for one in asked)
+
+
 def examine(now: float, limits: Quarantine, device: Device, before: Health) -> Health:
     """A device's health after one more look at it."""
-    if before.uuid and device.uuid and before.uuid != device.uuid:
-        before = WELL  # another card in the same place
     fault, reason = _symptom(limits, device, before)
     if before.fault is None:
         return _in_use(now, limits, device, before, fault, reason)
@@ -139,13 +159,13 @@ def _in_use(now: float, limits: Quarantine, device: Device, before: Health, faul
         known = before.ecc_errors if device.ecc_errors is None else min(before.ecc_errors, device.ecc_errors)
         if before.strikes and now - before.released_at < FORGET_S:
             return replace(before, failed=0, ecc_errors=known)
-        return Health(ecc_errors=known, uuid=before.uuid) if known else WELL
+        return Health(ecc_errors=known) if known else WELL
     if fault is Fault.UNREADABLE and before.failed + 1 < FAILED_LOOKS:
         return replace(before, failed=before.failed + 1)
     strikes = 1 if now - before.released_at >= FORGET_S else before.strikes + 1
     return Health(
         fault, reason, now, now + hold_s(limits, fault, strikes), before.released_at, strikes,
-        max(before.ecc_errors, device.ecc_errors or 0), device.uuid or before.uuid,
+        max(before.ecc_errors, device.ecc_errors or 0), device=device.id,
     )  # fmt: skip
 
 

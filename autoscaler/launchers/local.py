@@ -80,6 +80,7 @@ class LocalLauncher:
             records.of_process(child.pid, "worker", name),
             model=placement.model,
             device=placement.device,
+            device_uuid=placement.uuid,
         )
         try:
             records.write(self.run_dir, record)
@@ -93,6 +94,7 @@ class LocalLauncher:
     def _spawn(self, name: str, placement: Placement) -> subprocess.Popen[bytes]:
         arguments = ["--model", placement.model, "--device", placement.device]
         arguments += ["--device-type", placement.type] if placement.type else []
+        arguments += ["--device-uuid", placement.uuid] if placement.uuid else []
         arguments += self._marks(name)
         with self._log(name).open("ab") as log:
             return subprocess.Popen(
@@ -136,6 +138,7 @@ class LocalLauncher:
                 beat.model,
                 beat.device,
                 drains,
+                beat.device_uuid,
             )
             if beat.name not in known and records.started_as(record, *self._marks(beat.name)):
                 records.write(self.run_dir, record)
@@ -195,15 +198,17 @@ def launched(record: records.Record) -> Launched:
     """What a record says, in Unix seconds of this moment."""
     now = time.time()
     drains = None if record.draining_since is None else now - (since_boot_s() - record.draining_since)
-    return Launched(record.name, record.model, record.device, record.pid, now - record.identity.age_s, drains)
+    started_at = now - record.identity.age_s
+    return Launched(record.name, record.model, record.device, record.pid, started_at, drains, record.device_uuid)
 
 
 def device_env(placement: Placement) -> dict[str, str]:
     """The environment that keeps a worker on its device."""
     if placement.kind == "cuda":
-        # NVML counts in the order of the PCI bus, CUDA by default the fastest first.
-        index = placement.device.removeprefix("cuda:")
-        return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": index}
+        # A UUID means the same GPU in every order. Where there is none: NVML counts in the order of the PCI bus, CUDA
+        # by default the fastest first.
+        gpu = placement.uuid or placement.device.removeprefix("cuda:")
+        return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": gpu}
     return {"OMP_NUM_THREADS": "1"}  # beside other busy processes, more threads run slower by an order
 
 

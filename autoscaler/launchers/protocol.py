@@ -18,12 +18,16 @@ class LaunchError(StokerError):
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A worker to be: a replica of ``model`` on ``device`` (``kind`` is ``cpu`` or ``cuda``), which is of ``type``."""
+    """A worker to be: a replica of ``model`` on ``device`` (``kind`` is ``cpu`` or ``cuda``), which is of ``type``.
+
+    ``uuid`` is what it is bound to; ``device`` is only what people call that.
+    """
 
     model: str
     device: str
     kind: str
     type: str = ""
+    uuid: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,7 @@ class Launched:
     pid: int | None
     started_at: float
     draining_since: float | None = None
+    device_uuid: str = ""
 
 
 @dataclass(frozen=True, slots=True)

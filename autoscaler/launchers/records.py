@@ -35,6 +35,7 @@ class Record:
     model: str = ""
     device: str = ""
     draining_since: float | None = None
+    device_uuid: str = ""
 
     @property
     def identity(self) -> ProcessIdentity:

@@ -79,7 +79,9 @@ def _to_stop() -> Settings:
 
 def worker(
     model: Annotated[str, typer.Option(help="A model of the fleet file.")],
-    device: Annotated[str, typer.Option(help="What it may hold, such as cuda:0 or cpu:0.")],
+    device: Annotated[
+        str, typer.Option(help="What it may hold: cpu:0, or cuda:1 as 'stoker status' and nvidia-smi count.")
+    ],
     name: Annotated[str | None, typer.Option(help="Its name. [dim]Default: made up[/dim]")] = None,
 ) -> None:
     """Run one worker by hand, in this window. The autoscaler counts it and leaves it alone.
@@ -87,7 +89,7 @@ def worker(
     [bold]Examples[/bold]
 
       stoker worker --model smollm2 --device cpu:0
-      CUDA_VISIBLE_DEVICES=1 stoker worker --model smollm2 --device cuda:1
+      stoker worker --model smollm2 --device cuda:1
     """
     Settings.load().model(model)  # a typing error is answered here, before torch is loaded
     named = ["--name", name] if name else []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -25,9 +24,9 @@ console = Console(highlight=False)
 
 
 def release(
-    device: Annotated[str, typer.Argument(help="As 'stoker status' shows it, such as cuda:1.")],
+    device: Annotated[str, typer.Argument(help="As 'stoker status' shows it, such as cuda:1, or its UUID.")],
     host: Annotated[
-        str | None, typer.Option(help="Its machine. [dim]Default: that of the autoscaler, or this one[/dim]")
+        str | None, typer.Option(help="Its machine. [dim]Default: that of the autoscaler, or any[/dim]")
     ] = None,
 ) -> None:
     """Take a device back from quarantine before its hold is over, once it is repaired or was reset.
@@ -40,10 +39,15 @@ def release(
     """
     client = connect(Settings.load(), socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
     with contextlib.closing(client):
-        was = quarantine_record.release(client, host or _host(client), device)
+        was = quarantine_record.release(client, *_known_as(client, device, host))
     console.print(printable(f"{device} is released; it was out for: {was.reason}"), markup=False, soft_wrap=True)
 
 
-def _host(client: Redis) -> str:
-    told = client.get(keys.devices())
-    return str(json.loads(told)["host"]) if told else socket.gethostname()
+def _known_as(client: Redis, device: str, host: str | None) -> tuple[str, str]:
+    """The machine by which a name is understood, and the UUID behind the name as ``stoker status`` shows it."""
+    told = json.loads(client.get(keys.devices()) or "{}")
+    if host in (None, told.get("host")):
+        for one in told.get("devices", ()):
+            if one["id"] == device:
+                return "", one.get("uuid") or device
+    return host or "", device

@@ -43,6 +43,8 @@ class Heartbeat(BaseModel):
     device: str
     device_type: str = ""
     """What devices of the same speed have in common: ``cpu``, or a GPU's product name; empty when not known."""
+    device_uuid: str = ""
+    """What the device is known by, whatever it is called: ``GPU-...``, ``MIG-...``, or a made-up one of a CPU slot."""
     host: str
     pid: int
     machine: str = ""

@@ -251,7 +251,7 @@ def sizes() -> str:
     return "stoker:sizes"
 
 
-def quarantine(host: str) -> str:
-    """Hash. Device -> what its faults were and until when it is out of use, as JSON; a field goes when it has long
-    been well."""
-    return f"stoker:quarantine:{host}"
+def quarantine() -> str:
+    """Hash. UUID of a device -> what its faults were and until when it is out of use, as JSON; a field goes when it has
+    long been well."""
+    return "stoker:quarantine:devices"

@@ -64,7 +64,9 @@ class MemoryLauncher:
             raise LaunchError(self.broken)
         self.started += 1
         name = f"{placement.model}-{self.started}"
-        self.living[name] = Launched(name, placement.model, placement.device, 1, self.clock())
+        self.living[name] = Launched(
+            name, placement.model, placement.device, 1, self.clock(), device_uuid=placement.uuid
+        )
         return name
 
     def drain(self, name: str, grace_s: float) -> None:
@@ -107,11 +109,14 @@ class Rig:
         for _ in range(count):
             self.redis.lpush(keys.queue(model, "standard"), b"{}")
 
-    def beat(self, name: str, launched_by: str = "memory", device: str = "cpu:0", served: bool = True) -> None:
+    def beat(
+        self, name: str, launched_by: str = "memory", device: str = "cpu:0", served: bool = True, **more: str
+    ) -> None:
         one = self.launcher.living.get(name)
         beat = Heartbeat(
-            name=name, model=one.model if one else "m", device=device, host=socket.gethostname(), pid=1,
-            pid_created_at=0, launched_by=launched_by, state=WorkerState.READY, started_at=self.now,
+            name=name, model=one.model if one else "m", device=device, pid=1,
+            **{"host": socket.gethostname(), **more}, pid_created_at=0, launched_by=launched_by,
+            state=WorkerState.READY, started_at=self.now,
             ready_at=self.now if served else None, beat_at=time.time(), capacity=4,
         )  # fmt: skip
         heartbeat.write(self.redis, beat)
@@ -217,15 +222,15 @@ def test_a_faulty_device_is_left_and_a_successor_does_not_use_it_before_its_time
 def test_what_is_remembered_of_devices_goes_when_it_is_long_over(rig: Rig) -> None:
     rig.probe.found = [Device("cuda:0", "cuda", "GPU", 80, temperature_c=91)]
     rig.controller.round()
-    (kept,) = rig.redis.hgetall(keys.quarantine(socket.gethostname()))
+    (kept,) = rig.redis.hgetall(keys.quarantine())
     assert kept == b"cuda:0"
-    rig.redis.hset(keys.quarantine(socket.gethostname()), "cuda:7", "of another version")
+    rig.redis.hset(keys.quarantine(), "cuda:7", "of another version")
     assert list(rig.controller.journal.recall()) == ["cuda:0"]
     rig.probe.found = [replace(rig.probe.found[0], temperature_c=50)]
     for passed in (0, *[10] * 20, 4000):
         rig.now += passed
         rig.controller.round()
-    assert list(rig.redis.hkeys(keys.quarantine(socket.gethostname()))) == [b"cuda:7"]
+    assert list(rig.redis.hkeys(keys.quarantine())) == [b"cuda:7"]
 
 
 def test_a_quarantine_that_could_not_be_written_down_is_written_later(
@@ -365,6 +370,25 @@ def test_a_second_autoscaler_waits_and_takes_over_with_the_same_workers(rig: Rig
     rig.controller.round()
     assert list(rig.launcher.living) == ["m-1"]
     assert rig.swept == 3
+
+
+def test_a_worker_is_found_on_its_gpu_by_uuid_whatever_the_gpu_and_the_host_are_called(rig: Rig) -> None:
+    gpus = [Device(f"cuda:{n}", "cuda", "GPU", 80, uuid=f"GPU-{n}") for n in range(2)]
+    rig.probe.found = gpus
+    rig.push()
+    rig.controller.round()
+    (name,) = rig.launcher.living
+    assert rig.launcher.living[name].device_uuid == "GPU-0"
+    rig.beat("by-hand", launched_by="", device="cuda:1", device_uuid="GPU-1", host="another-name")
+    # The autoscaler is started anew, and the order is another.
+    rig.probe.found = [replace(gpus[1], id="cuda:0"), replace(gpus[0], id="cuda:1")]
+    rig.redis.delete(keys.leader())
+    rig.another().round()
+    assert [one["workers"] for one in rig.devices()] == [["by-hand"], [name]]
+    rig.probe.found = [replace(gpus[1], id="cuda:0", temperature_c=91), replace(gpus[0], id="cuda:1")]
+    rig.redis.delete(keys.leader())
+    rig.another().round()
+    assert rig.launcher.drained == []  # the hot one is the neighbour
 
 
 def test_decisions_are_dropped_when_the_lease_ran_out_while_they_were_made(

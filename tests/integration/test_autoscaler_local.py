@@ -86,6 +86,10 @@ def ground(tmp_path: Path) -> Iterator[Ground]:
     ("place", "expected"),
     [
         (PLACE, {"OMP_NUM_THREADS": "1"}),
+        (
+            Placement("m", "cuda:3", "cuda", uuid="GPU-7"),
+            {"CUDA_VISIBLE_DEVICES": "GPU-7", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"},
+        ),
         (Placement("m", "cuda:3", "cuda"), {"CUDA_VISIBLE_DEVICES": "3", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}),
     ],
 )
@@ -94,8 +98,9 @@ def test_a_worker_is_told_who_and_where_it_is(ground: Ground, place: Placement, 
     name = launcher.start(place)
     until(lambda: not launcher.list(), "its end")
     about = json.loads(ground.log(name))
+    known = ["--device-uuid", place.uuid] if place.uuid else []
     assert about["argv"] == [
-        "--model", "m", "--device", place.device, "--name", name, "--launched-by", launcher.id,
+        "--model", "m", "--device", place.device, *known, "--name", name, "--launched-by", launcher.id,
     ]  # fmt: skip
     assert expected.items() | {("STOKER_FLEET", "/somewhere/fleet.toml")} <= about["env"].items()
     assert about["session"] == about["pid"]

@@ -7,7 +7,6 @@ import http.client
 import json
 import re
 import shlex
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -231,7 +230,7 @@ def _dead_letters_decided(guarded: Guarded) -> None:
 
 
 def _device_released(guarded: Guarded) -> None:
-    where = keys.quarantine(socket.gethostname())
+    where = keys.quarantine()
     guarded.admin.hset(where, "cuda:9", '{"fault": "xid", "reason": "XID 79"}')
     done = guarded.run(guarded.as_("operator"), "deploy.cli", "release", "cuda:9")
     assert "cuda:9 is released; it was out for: XID 79" in done.stdout, done.stderr

@@ -26,12 +26,13 @@ from producer.contract.fleet_schema import Quarantine
 LIMITS = Quarantine(hot_c=85, hold_s=30, severe_hold_s=600)
 HOT, COOL = LIMITS.hot_c, LIMITS.hot_c - HYSTERESIS_C
 GPU = Device("cuda:0", "cuda", "GPU", 80, temperature_c=45, ecc_errors=0, uuid="GPU-0")
+NEIGHBOUR = replace(GPU, id="cuda:1", uuid="GPU-1")
 LOST = replace(GPU, fault="NVML: GPU is lost", lost=True, temperature_c=None, ecc_errors=None)
 UNREADABLE = replace(GPU, fault="NVML: Unknown Error", temperature_c=None, ecc_errors=None)
 
 
 class Looks:
-    """Looks at one device, a second apart."""
+    """Looks at one device, a second apart, beside another that is always well."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -39,12 +40,13 @@ class Looks:
 
     def __call__(self, device: Device = GPU, passed: float = 1.0, **measured: Any) -> Device:
         self.now += passed
-        (seen,), self.known = quarantine(self.now, LIMITS, [replace(device, **measured)], self.known)
+        (seen, other), self.known = quarantine(self.now, LIMITS, [replace(device, **measured), NEIGHBOUR], self.known)
+        assert other is NEIGHBOUR
         return seen
 
     @property
     def health(self) -> Health:
-        return self.known.get("cuda:0", WELL)
+        return self.known.get("GPU-0", WELL)
 
     @property
     def out(self) -> bool:
@@ -180,7 +182,44 @@ def test_another_card_in_its_place_has_no_history() -> None:
     look = Looks()
     look(xids=(79,))
     assert not look(uuid="GPU-9").fault
-    assert look.known == {}
+    assert look.out  # the card itself, wherever it is
+
+
+def test_a_fault_follows_its_gpu_through_every_name_and_never_hits_a_neighbour() -> None:
+    look = Looks()
+    look(xids=(79,))
+    moved = [replace(NEIGHBOUR, id="cuda:0"), replace(GPU, id="cuda:1")]
+    (other, card), _ = quarantine(look.now, LIMITS, moved, look.known)
+    assert (other.fault, card.fault[:6]) == ("", "XID 79")
+
+
+@pytest.mark.parametrize("failing", [UNREADABLE, LOST])
+def test_when_no_gpu_can_be_read_none_is_put_out_and_none_is_used(failing: Device) -> None:
+    here = [failing, replace(failing, id="cuda:1", uuid="GPU-1")]
+    known: Mapping[str, Health] = {}
+    for second in range(100):
+        seen, known = quarantine(float(second), LIMITS, here, known)
+        assert [(one.suspect, bool(one.fault)) for one in seen] == [(True, True)] * 2
+    assert known == {}
+    seen, known = quarantine(101.0, LIMITS, [GPU, NEIGHBOUR], known)
+    assert [one.fault for one in seen] == ["", ""]
+
+
+def test_a_gpu_that_is_alone_and_cannot_be_read_is_not_put_out() -> None:
+    known: Mapping[str, Health] = {}
+    for second in range(100):
+        (seen,), known = quarantine(float(second), LIMITS, [UNREADABLE], known)
+        assert seen.suspect
+    assert known == {}
+
+
+def test_a_gpu_that_was_out_already_says_nothing_of_whether_the_others_can_be_read() -> None:
+    look = Looks()
+    look(LOST)
+    unreadable = replace(UNREADABLE, id="cuda:1", uuid="GPU-1")
+    for _ in range(100):
+        (lost, other), look.known = quarantine(look.now, LIMITS, [LOST, unreadable], look.known)
+        assert (lost.suspect, other.suspect) == (False, True)
 
 
 def test_what_is_written_down_is_all_that_a_successor_needs() -> None:
@@ -189,7 +228,7 @@ def test_what_is_written_down_is_all_that_a_successor_needs() -> None:
     for _ in range(30):
         look()
     successor = Looks()
-    successor.now, successor.known = look.now, {"cuda:0": look.health.lasting}
+    successor.now, successor.known = look.now, {"GPU-0": look.health.lasting}
     assert look.until_back() == successor.until_back()
 
 

@@ -174,7 +174,7 @@ class Machine:
                 DeviceState.ALLOCATED: not device.fault and busy,
             }
             assert [state for state, holds in states.items() if holds] == [device.state]
-            health = self.reconciler.health.get(device.id)
+            health = self.reconciler.health.get(device.key)
             out = health is not None and health.fault is not None
             assert bool(device.fault) == (out or device.suspect)
         found = summary(seen.devices, occupants(seen.workers, seen.devices, MODELS))

@@ -23,7 +23,8 @@ def torch_device(device: str) -> torch.device:
     if kind != "cuda" or not index.isdigit():
         raise ConfigError(f"device = {device!r}: allowed are cpu:N and cuda:N")
     # A launcher gives each worker one GPU: the fleet's cuda:3 is then the only one here, and so cuda:0.
-    if os.environ.get("CUDA_VISIBLE_DEVICES", "").isdigit():
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if seen and "," not in seen:
         index = "0"
     if int(index) >= torch.cuda.device_count():
         raise ConfigError(
