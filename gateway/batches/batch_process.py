@@ -1,4 +1,4 @@
-"""The batch process: takes on open batches that nobody runs, a few at a time, each on a thread of its own."""
+"""The batch process: runs open batches without a lease holder, a few at a time, each on a thread of its own."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 POLL_S = 0.5
-"""How often is looked for batches to take on, in seconds."""
+"""Interval at which open batches are looked for, in seconds."""
 
 AT_ONCE = 8
 """Most batches of one process at a time. Each may hold ``flight.MOST_BYTES`` of lines."""
 
 LOOK_AT = 200
-"""Most open batches looked at, the oldest ones."""
+"""Most open batches that are considered, the oldest ones."""
 
 
 class Runner:
@@ -53,11 +53,11 @@ class Runner:
         self._running: dict[str, tuple[str, threading.Thread]] = {}  # batch -> its tenant and thread
 
     def stop(self) -> None:
-        """Have :meth:`run` end: batches are left where they are, for others or for later. Safe in a signal handler."""
+        """Have :meth:`run` end. Batches go on in other processes, or later. Safe in a signal handler."""
         self._stop.set()
 
     def run(self) -> None:
-        """Take on what there is, until stopped."""
+        """Run open batches until stopped."""
         self._store.tidy()
         while not self._stop.wait(POLL_S):
             self._running = {each: it for each, it in self._running.items() if it[1].is_alive()}

@@ -1,4 +1,4 @@
-"""One batch, run by who holds its lease: checked, flown, put together. Whatever was done before is not done again."""
+"""The run of one batch by the holder of its lease: validate, submit, assemble. Finished steps are not repeated."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ if TYPE_CHECKING:
     from redis import Redis
 
 LOOK_S = 5.0
-"""How often is looked how many workers there are."""
+"""Interval at which the workers are counted, in seconds."""
 
 CANCEL_S = 30.0
-"""How long cancelled jobs may take to say that they are, before that is taken for granted."""
+"""Seconds after which cancelled jobs without a result are taken for cancelled."""
 
 DELETED = Mistake(code="file_not_found", message="the input file was deleted")
 
 _CHECKING = threading.Lock()
-"""Of the batches of one process one is checked at a time: the table of custom_ids takes memory."""
+"""One batch of a process is validated at a time, since the table of custom_ids takes memory."""
 
 
 class Stopped(StokerError):
-    """The process is to end; the batch goes on elsewhere, or later."""
+    """The process is to end; the batch goes on in another process, or later."""
 
 
 class BatchRun:
-    """One batch, from wherever it stands to its end.
+    """The run of one batch, from its present state to its end.
 
     Args:
         redis, client: of this run alone.
@@ -70,13 +70,13 @@ class BatchRun:
         """Run it to its end, and return how it ended.
 
         Raises:
-            Stopped: before it had ended, for the process is to; the lease is given up.
+            Stopped: the process is to end before the batch has ended; the lease is given up.
             LeaseLost: another process runs it.
             OSError: its files cannot be read or written.
-            redis.RedisError: Redis is away; begin again, under the same lease.
+            redis.RedisError: Redis is away; call it again, under the same lease.
         """
         try:
-            self._commit()  # tells whether it is wanted any more
+            self._commit()  # tells whether the batch was cancelled
             if (record := self._lease.record()).status == "validating":
                 self._check(record)
             if (record := self._lease.record()).status == "in_progress":
@@ -92,7 +92,7 @@ class BatchRun:
             raise
 
     def _commit(self, fields: Mapping[str, Field] | None = None, *, over: bool = False, let_go: bool = False) -> None:
-        """Commit, through outages. A lease that runs out meanwhile is lost."""
+        """Commit, retrying through outages. A lease that expires meanwhile is lost."""
         while True:
             try:
                 self._parts.commit(fields, over=over, let_go=let_go)
@@ -103,7 +103,7 @@ class BatchRun:
                 time.sleep(OUTAGE_PAUSE_S)
 
     def _alive(self) -> None:
-        """Keep the lease, if it is time to; ends the run when the process is to end."""
+        """Renew the lease when it is time; ends the run when the process is to end."""
         if self._stop.is_set():
             raise Stopped("the process is to end")
         if self._parts.due:
@@ -120,7 +120,7 @@ class BatchRun:
         return self._store.open(f"{SOURCE}/{record.asked.input_file_id}")
 
     def _check(self, record: BatchRecord) -> None:
-        """Read the input through. Any mistake ends the batch, with all of them told."""
+        """Validate the input. Any mistake ends the batch, and all of them are listed."""
         while not _CHECKING.acquire(timeout=1.0):
             self._alive()
         checked = ValidationReport()
@@ -146,7 +146,7 @@ class BatchRun:
             self._commit({"status": "in_progress", "in_progress_at": now, "total": checked.total})
 
     def _fly(self, record: BatchRecord) -> None:
-        """Have every line answered: by its job, or as one that was not run because the batch ended before."""
+        """Answer every line: by its job, or as not run because the batch ended before."""
         finished = self._parts.survey(self._alive)
         longest = lines.longest(self._client.settings)
         tell = tell_openai(record.id, self._why)
@@ -175,7 +175,7 @@ class BatchRun:
         self._finish(ending)
 
     def _finish(self, ending: Status, **besides: Field) -> None:
-        """Step 6 of ``parts``."""
+        """Finalize: step 6 of ``parts``."""
         self._commit({"status": "finalizing", "finalizing_at": int(time.time()), "ending": ending, **besides})
 
     def _width(self, flight: Flight) -> Callable[[], int]:
@@ -190,7 +190,8 @@ class BatchRun:
         return most
 
     def _answer_the_rest(self, left: Iterator[Line], flight: Flight) -> Status:
-        """Nothing is submitted any more. What has ended keeps its answer; others are told that they were not run."""
+        """Answer the remaining lines without submitting more: jobs that ended keep their answers, others were not
+        run."""
         ending: Status = "cancelled" if self._lease.cancelling else "expired"
         any_left = bool(len(flight))
         if any_left:
@@ -207,7 +208,7 @@ class BatchRun:
         return cancelled() if self._lease.cancelling else expired()
 
     def _cancel_flight(self, flight: Flight) -> None:
-        """Have each job in flight end one way or the other: what did before this came has its answer."""
+        """Cancel the jobs in flight; those that ended before keep their answers."""
         deadline = time.monotonic() + CANCEL_S
         cancelled = False
         while len(flight) and time.monotonic() < deadline:
@@ -225,7 +226,7 @@ class BatchRun:
                 return
 
     def _finalize(self, record: BatchRecord) -> None:
-        """Put the output together: steps 7 and 8 of ``parts``."""
+        """Assemble the output: steps 7 and 8 of ``parts``."""
         registry, made = Registry(self._redis), {}
         for failed, field in ((False, "output"), (True, "error")):
             file_id = f"file-{record.id.removeprefix('batch_')}-{field}"
@@ -245,7 +246,7 @@ class BatchRun:
         self._commit({"status": record.ending, f"{record.ending}_at": int(time.time()), **made})
 
     def _close(self) -> Status:
-        """Steps 9 and 10 of ``parts``."""
+        """Clean up: steps 9 and 10 of ``parts``."""
         record = self._lease.record()
         assert record.status in ENDED
         self._parts.delete()

@@ -1,4 +1,4 @@
-"""On which line each custom_id came first, in little memory: a million of them take 32 MB."""
+"""The first line of every custom_id, in little memory: 32 MB for a million of them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from hashlib import blake2b
 SLOTS = 1 << 10
 
 
-class FirstSeen:
+class FirstLines:
     """A hash table of 64-bit digests to line numbers, with open addressing, at most half full.
 
-    Two of a million different names share a digest, and one of them is wrongly called a repetition, once in 40
-    million files.
+    The probability that two of a million different names share a digest, so that one is taken for a repetition, is 1 in
+    40 million.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class FirstSeen:
         self._count = 0
 
     def add(self, name: str, line: int) -> int:
-        """The line on which the name came first: ``line`` itself, when it is new."""
+        """The first line with that name: ``line`` itself when the name is new."""
         digest = int.from_bytes(blake2b(name.encode(errors="surrogatepass"), digest_size=8).digest()) or 1
         slot = self._slot(digest)
         if self._digests[slot]:

@@ -1,4 +1,4 @@
-"""The part of a batch that is in flight: lines read, submitted, and not yet answered."""
+"""The lines of a batch in flight: read, submitted, and not yet answered."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ CHUNK = 64
 """Most jobs in one write."""
 
 MOST_BYTES = 4 * 1024 * 1024
-"""How many bytes of lines in flight are enough, whatever their number: it bounds the memory."""
+"""Most bytes of lines in flight; bounds the memory."""
 
 
 def chunk(settings: Settings, tenant: str) -> int:
-    """How many jobs of the tenant to write at once.
+    """Number of jobs of the tenant in one write.
 
-    A queue takes a chunk whole or not at all, so a larger one than it may hold would wait for ever.
+    A queue accepts a chunk whole or not at all, so that one larger than the queue's limit would never be accepted.
     """
     quota = settings.tenant(tenant).max_queued or CHUNK
     return min([CHUNK, quota, *(model.limits.max_queued for model in settings.models.values())])
 
 
 class Sink(Protocol):
-    """Where output lines go."""
+    """A consumer of output lines."""
 
     def write(self, told: bytes, failed: bool, job_id: str | None) -> None:
-        """Take the output line of a line that ended, and whether it is an error."""
+        """Take an output line, and whether it is an error."""
 
     def flush(self) -> None:
-        """Several were taken, and nothing more has come for the moment."""
+        """Called after several lines, when no more have come for the moment."""
 
 
 class Flight:
-    """Submits lines, collects their answers and writes them; holds no more than its user gives it.
+    """Submits lines, collects their answers and writes them to a sink.
 
     Args:
-        terms: make jobs of lines.
-        tell: makes output lines of what ended.
-        sink: takes them.
-        finished: lines that have an answer; kept up to date.
+        terms: makes jobs of lines.
+        tell: makes output lines of jobs that ended.
+        sink: takes the output lines.
+        finished: the lines that have an answer; kept up to date.
         chunk: most jobs in one write.
     """
 
@@ -60,7 +60,7 @@ class Flight:
         self.finished = finished
         self.errors = 0
         self.models: set[str] = set()
-        """Of the jobs taken on so far."""
+        """The models of the jobs so far."""
         self._size = 0
         self.chunk = chunk
         self._client = client
@@ -73,26 +73,26 @@ class Flight:
         self._retry_at = 0.0
 
     def __len__(self) -> int:
-        """How many lines wait for their answer."""
+        """Number of lines without an answer."""
         return len(self._unanswered)
 
     @property
     def has_room(self) -> bool:
-        """Whether the lines in flight leave room for another one; for one there always is, however large."""
+        """Whether another line may be taken. One is always allowed, whatever its size."""
         return not self._unanswered or self._size < MOST_BYTES
 
     @property
     def waits(self) -> bool:
-        """Whether anything that was submitted has no answer yet."""
+        """Whether any submitted job has no answer yet."""
         return bool(len(self._collector))
 
     @property
     def job_ids(self) -> list[str]:
-        """The jobs in flight."""
+        """Ids of the jobs in flight."""
         return list(self._unanswered)
 
     def take(self, lines: Iterable[Line]) -> bool:
-        """Take lines on, to be sent; those that ask for nothing sensible are answered. False when there was none."""
+        """Take lines to be sent; invalid ones are answered at once. False when there was none."""
         any_taken = False
         for line in lines:
             any_taken = True
@@ -109,7 +109,7 @@ class Flight:
         return any_taken
 
     def send(self) -> str:
-        """Submit what is unsent; says why when something had to be left for later.
+        """Submit unsent lines. Returns the reason when some must be sent later.
 
         Raises:
             BrokerUnavailable, redis.RedisError: call ``resend``, then this again.
@@ -141,21 +141,21 @@ class Flight:
                 self._submit([job_id])
 
     def resend(self) -> None:
-        """After an outage: whatever has no answer is to be sent again.
+        """After an outage, mark all lines without an answer to be sent again.
 
-        What Redis still knows is not queued again; what it has lost with its memory is.
+        Jobs that Redis still knows are not queued twice; jobs that it has lost are queued again.
         """
         self._unsent = deque(self._unanswered)
         self._retry_at = 0.0
 
     def collect(self, timeout: float) -> None:
-        """Write the answers that come within ``timeout`` seconds; returns with the first few.
+        """Write the answers that come within ``timeout`` seconds; returns after the first few.
 
         Raises:
             redis.ConnectionError, redis.TimeoutError: call it again.
         """
         if not len(self._collector):
-            time.sleep(timeout if self._unsent else 0.0)  # the queue is full of others' jobs
+            time.sleep(timeout if self._unsent else 0.0)  # the queue is full of other submitters' jobs
         else:
             for job_id, stored in self._collector.poll(timeout):
                 if job_id in self._unanswered:
@@ -163,12 +163,12 @@ class Flight:
         self._sink.flush()
 
     def give_up(self, error: StokerError) -> None:
-        """Answer whatever is in flight with an error."""
+        """Answer all lines in flight with an error."""
         for job_id in self.job_ids:
             self._end(job_id, error)
 
     def refuse(self, line: Line, error: StokerError) -> None:
-        """Answer a line that is not to be taken on."""
+        """Answer a line that is not submitted, with an error."""
         self._answer(line, None, error)
 
     def _end(self, job_id: str, ended: Result | StokerError) -> None:
@@ -183,5 +183,5 @@ class Flight:
         self.errors += failed
 
     def close(self) -> None:
-        """Give up the connection."""
+        """Close the connection."""
         self._collector.close()

@@ -1,4 +1,4 @@
-"""The lease of a batch: of all batch processes the one that holds it runs the batch; what another writes is void."""
+"""The lease of a batch: the batch process that holds it runs the batch, and commits of any other have no effect."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ COMMIT_LUA = files(__package__).joinpath("commit.lua").read_text()
 
 
 class LeaseLost(StokerError):
-    """Another process runs the batch now, or may: this one has to let go of it."""
+    """The lease has expired: another process runs the batch, or may."""
 
 
 class Lease:
-    """One claim of one batch. It ends by itself when nothing is committed under it for ``lease_s`` seconds."""
+    """One claim of one batch. It expires when nothing is committed under it for ``lease_s`` seconds."""
 
     def __init__(self, redis: Redis, batch_id: str, lease_s: float, name: str) -> None:
         self.batch_id = batch_id
         self.cancelling = False
-        """Whether somebody wanted the batch cancelled, as of the last commit."""
+        """Whether the batch was cancelled, as of the last commit."""
         self._redis: Any = redis
         self._commit = redis.register_script(COMMIT_LUA)
         self._holder = f"{name}:{secrets.token_hex(8)}"
         self._lease_ms = int(lease_s * 1000)
 
     def claim(self) -> bool:
-        """Take the batch on, if nobody has it."""
+        """Take the lease, if it is free."""
         return bool(self._redis.set(keys.batch_lease(self.batch_id), self._holder, nx=True, px=self._lease_ms))
 
     def record(self) -> BatchRecord:
-        """The batch as it is."""
+        """The batch's record."""
         return BatchRecord.stored(self.batch_id, self._redis.hgetall(keys.batch(self.batch_id)))
 
     def parts(self) -> dict[str, tuple[int, int]]:
-        """The parts that count, oldest first, with their lines completed and failed."""
+        """The committed parts, oldest first, with their numbers of completed and failed lines."""
         found = sorted(self._redis.hgetall(keys.batch_parts(self.batch_id)).items())
         return {name.decode(): (int(counts.split()[0]), int(counts.split()[1])) for name, counts in found}
 
@@ -58,17 +58,17 @@ class Lease:
         over: bool = False,
         let_go: bool = False,
     ) -> None:
-        """Write down what has come of the batch, and prolong the lease. Safe to repeat when the answer was lost.
+        """Commit progress of the batch and renew the lease. Safe to repeat when the acknowledgement was lost.
 
         Args:
-            part: a part of the output that is written and shall count, with its lines completed and failed.
-            fields: of the batch, to set.
+            part: a written part of the output, with its numbers of completed and failed lines.
+            fields: of the batch's record, to set.
             over: the batch has ended.
             let_go: give up the lease as well.
 
         Raises:
-            LeaseLost: nothing was written down.
-            redis.RedisError: it may have been.
+            LeaseLost: nothing was committed.
+            redis.RedisError: it may have been committed.
         """
         told = [each for name, value in (fields or {}).items() if value is not None for each in (name, value)]
         held, cancelling = self._commit(
@@ -85,5 +85,5 @@ class Lease:
         self.cancelling = bool(cancelling)
 
     def forget_parts(self) -> None:
-        """The parts are in the output now."""
+        """Delete the list of parts, which are in the output now."""
         self._redis.delete(keys.batch_parts(self.batch_id))

@@ -1,4 +1,4 @@
-"""Which lines of a file have been dealt with."""
+"""A set of line numbers: the lines of a file that have an answer."""
 
 
 class LineSet:

@@ -21,7 +21,7 @@ LONGEST_PER_INPUT_BYTE = 8
 
 
 class LineError(InvalidJob):
-    """A line is not what it has to be. ``code`` and ``param`` are as in the errors of OpenAI's batches."""
+    """A line is invalid. ``code`` and ``param`` are those of OpenAI's batch errors."""
 
     def __init__(self, message: str, code: str = "invalid_request", param: str | None = None) -> None:
         super().__init__(message)
@@ -31,7 +31,7 @@ class LineError(InvalidJob):
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """An input line. ``fields`` are those of its form but for the custom_id; one that has no form has an ``error``.
+    """An input line. ``fields`` are those of its form, without the custom_id; an invalid line has an ``error``.
 
     ``size`` is its length in bytes; ``given`` says whether it had a custom_id of its own.
     """
@@ -50,13 +50,14 @@ class Line:
 
 
 def longest(settings: Settings, model: str | None = None) -> int:
-    """The most bytes that a line for the model, or for any, can have."""
+    """Largest length of a line for the model, or for any model, in bytes."""
     models = [settings.model(model)] if model is not None else list(settings.models.values())
     return LONGEST_PER_INPUT_BYTE * max((each.limits.max_input_bytes for each in models), default=1)
 
 
 def read(file: BinaryIO, longest: int) -> Iterator[tuple[int, bytes]]:
-    """The lines that are not blank, numbered from 1. One over ``longest`` bytes is cut to one byte more."""
+    """The lines that are not blank, numbered from 1. A line over ``longest`` bytes is cut to one byte more than
+    that."""
     number = 0
     while raw := file.readline(longest + 1):
         number += 1
@@ -68,7 +69,7 @@ def read(file: BinaryIO, longest: int) -> Iterator[tuple[int, bytes]]:
 
 
 def parse(number: int, raw: bytes, longest: int) -> Line:
-    """Read one input line; whatever is wrong with it is its ``error``."""
+    """Read one input line; if it is invalid, its ``error`` says why."""
     custom_id, given = f"line-{number}", False
     try:
         if len(raw) > longest:

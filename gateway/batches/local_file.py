@@ -21,7 +21,7 @@ from producer.contract.redis_errors import cannot_serve
 
 from ..access.api_key import ApiKey
 from . import lines, resume
-from .custom_ids import FirstSeen
+from .custom_ids import FirstLines
 from .in_flight import Flight, chunk
 from .line_set import LineSet
 from .line_translation import Terms, tell_alike
@@ -132,7 +132,7 @@ class FileBatch:
 
     def _count(self) -> int:
         """How many lines there are. A custom_id that is there twice could not have one answer: nothing runs then."""
-        total, seen, repeated = 0, FirstSeen(), []
+        total, seen, repeated = 0, FirstLines(), []
         with self._source.open("rb") as source:
             for number, raw in lines.read(source, self._longest):
                 total += 1

@@ -6,35 +6,35 @@ The order of writes, for every line. Each step is whole or not done at all, and 
    batch's and the line's number, so submitting a line again, in doubt or by another process, queues nothing while it
    is marked.
 2. **End** (``finish.lua``): a worker stores the result and gives up its lease of the job, in one step; the first wins.
-3. **Write**: lines that ended go into a part, a file of a new name. It is on disk before its name is known to anybody.
+3. **Write**: output lines go into a part, a file with a new name. It is on disk before its name is published.
 4. **Commit** (``commit.lua``): the part's name is listed and its lines are counted, in one step, and only while the
    batch's lease is held. *From here on, and not before, the line has its answer.*
-5. **Forget**: the results and marks of the part's lines are deleted. Nobody will ask for them again.
+5. **Forget**: the results and marks of the part's lines are deleted. They are not needed again.
 
-Killed between 1 and 2, or before anybody looked: the next process reads which lines the listed parts answer, submits
-the others again, and hears of the same jobs. Between 2 and 3: the results are still stored, and are collected without
-anything running. Between 3 and 4: the part is in no list, so it is as if it was never written; its lines come again,
-from their results, in a new part. Between 4 and 5: what is left expires.
+Killed between 1 and 2, or before the result was read: the next process reads which lines the listed parts answer,
+submits the others again, and collects the same jobs. Between 2 and 3: the results are still stored, and are collected
+without running again. Between 3 and 4: the part is in no list, as if it was never written; its lines are written again,
+from their results, into a new part. Between 4 and 5: the remaining results and marks expire.
 
-A process that only seemed dead, and wakes up, still has its own memory of the batch. It can submit (1), which changes
-nothing; and write a part (3), which it cannot list (4): the lease is gone, and no step after 4 is done without it. The
-new process reads the list after it took the lease, so nothing can be added that it does not know of.
+A process that only seemed dead still has its own memory of the batch when it wakes up. It can submit (1), which changes
+nothing, and write a part (3), which it cannot list (4): the lease is gone, and no step from 4 on is done without it.
+The new process reads the list after it has taken the lease, so no part can be added without its knowledge.
 
-Redis may be killed at any time, too. With ``appendfsync always`` it forgets nothing that it has answered; an answer
-that was lost on the way leaves a doubt, which doing the step again removes (4 lists a part once). With ``everysec`` it
-may forget the last second, in the order of its writes: 5 is never remembered without 4, nor 2 without 1. What is
-forgotten of 4 is collected again; of 2, runs again.
+Redis may be killed at any time, too. With ``appendfsync always`` it loses no write that it has acknowledged; after an
+acknowledgement that was lost on the way, the step is repeated (4 lists a part once). With ``everysec`` it may lose the
+last second, in the order of its writes: 5 never survives without 4, nor 2 without 1. A lost 4 is collected again; a
+lost 2 runs again.
 
-At the end the lines that were never run (expiry, cancellation) are answered in a part as well. Then:
+At the end, lines that were never run (expiry, cancellation) are answered in a part as well. Then:
 
-6. **Finalize**: the batch's status says so, committed as in 4. No line has to be answered any more.
-7. **Put together**: the listed parts, one after the other, are the output and errors files. Their names follow from the
-   batch's, and they replace one another whole: to do it twice, even at once, gives the same files.
-8. **End the batch**: its status tells the files' ids. Only then are the parts deleted (9), and only then is the batch
-   taken off the list of open ones (10), so that somebody does the rest if it is not we.
+6. **Finalize**: the batch's status says so, committed as in 4. Every line has its answer.
+7. **Assemble**: the listed parts, one after the other, become the output and errors files. Their names follow from the
+   batch's, and a file replaces the previous one whole: assembling twice, even concurrently, gives the same files.
+8. **End the batch**: its status names the files' ids. Only then are the parts deleted (9), and only then is the batch
+   removed from the list of open ones (10), so that another process finishes if this one is killed.
 
-It runs a line again in two cases, and no others: a worker was killed, or Redis forgot, while the line was in flight; or
-nobody ran the batch for so long that results expired (``redis.result_ttl_s``, a day by default).
+A line runs again in two cases only: a worker was killed, or Redis lost writes, while the line was in flight; or no
+process ran the batch for so long that its results expired (``redis.result_ttl_s``, a day by default).
 """
 
 from __future__ import annotations
@@ -55,18 +55,18 @@ from .resume import number_of
 from .store import PARTS, SOURCE, Store
 
 EVERY_S = 1.0
-"""How long an answer may wait for its part to be written, in seconds."""
+"""Longest time in seconds before a part with answers is written."""
 
 ENOUGH_BYTES = 4 * 1024 * 1024
-"""A part that is larger waits for nothing more."""
+"""Size from which a part is written at once."""
 
 ID_BYTES = 256
-"""Where in an output line its id is."""
+"""The prefix of an output line that holds its id, in bytes."""
 
 
 @dataclass(slots=True)
 class _Part:
-    """A part that is written, and whose lines do not count yet."""
+    """A part that is written and not yet committed."""
 
     name: str
     counts: tuple[int, int]
@@ -74,7 +74,7 @@ class _Part:
 
 
 class OutputParts:
-    """The parts of one batch, as the holder of its lease writes them: a sink for a flight."""
+    """The parts of one batch, written by the holder of its lease: a sink for a flight."""
 
     def __init__(self, store: Store, lease: Lease, client: Client) -> None:
         self._store = store
@@ -88,26 +88,26 @@ class OutputParts:
         self._committed_at = time.monotonic()
 
     def write(self, told: bytes, failed: bool, job_id: str | None) -> None:
-        """Take an output line, for the part to be written next."""
+        """Add an output line to the next part."""
         self._lines[failed].append(told)
         self._size += len(told)
         if job_id is not None:
             self._job_ids.append(job_id)
 
     def flush(self) -> None:
-        """Nothing: to wait a little makes larger parts."""
+        """Nothing: waiting makes larger parts."""
 
     @property
     def due(self) -> bool:
-        """Whether it is time to commit: also when there is nothing to write, for the lease to go on."""
+        """Whether it is time to commit; also without output, so that the lease is renewed."""
         return self._size >= ENOUGH_BYTES or time.monotonic() - self._committed_at >= EVERY_S
 
     def commit(self, fields: Mapping[str, Field] | None = None, *, over: bool = False, let_go: bool = False) -> None:
-        """Write what was taken, have it count, and forget the results: steps 3 to 5. ``fields`` are the batch's.
+        """Write the part, commit it, and forget the results: steps 3 to 5. ``fields`` are of the batch's record.
 
         Raises:
-            LeaseLost: none of it counts.
-            OSError: it could not be written; nothing has changed.
+            LeaseLost: nothing was committed.
+            OSError: the part could not be written; nothing has changed.
             redis.RedisError: call it again.
         """
         if self._written is None and self._job_ids + self._lines[0] + self._lines[1]:
@@ -131,7 +131,7 @@ class OutputParts:
         return part
 
     def survey(self, alive: Callable[[], None]) -> LineSet:
-        """The lines that are answered, from the listed parts. ``alive`` is called now and then.
+        """The lines that the listed parts answer. ``alive`` is called now and then, to renew the lease.
 
         Raises:
             OSError: a part cannot be read.
@@ -147,7 +147,8 @@ class OutputParts:
         return finished
 
     def put_together(self, failed: bool, file_id: str, alive: Callable[[], None]) -> int:
-        """Make the output file, or that of errors, of the listed parts (step 7). Its size; 0, and no file, of none."""
+        """Assemble the output file, or the errors file, from the listed parts (step 7). Returns its size; 0 without a
+        file."""
         names = [name + SUFFIXES[failed] for name, counts in self._lease.parts().items() if counts[failed]]
         if not names:
             return 0
@@ -159,7 +160,7 @@ class OutputParts:
             return file.tell()
 
     def delete(self) -> None:
-        """Step 9."""
+        """Delete the parts (step 9)."""
         self._store.delete(self._folder)
         self._lease.forget_parts()
 

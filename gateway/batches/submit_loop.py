@@ -1,4 +1,4 @@
-"""The loop of a run: keep its flight filled, and collect, through outages and full queues."""
+"""The submit loop of a run: keeps lines in flight and collects their answers, through outages and full queues."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from .in_flight import Flight
 from .lines import Line
 
 POLL_S = 0.25
-"""Longest wait for results before progress is told, in seconds; also how soon a stop is noticed."""
+"""Longest wait for results before progress is reported and a stop is noticed, in seconds."""
 
 OUTAGE_PAUSE_S = 0.5
-"""How long to leave a Redis alone that is away or out of memory."""
+"""Pause while Redis is away or out of memory, in seconds."""
 
 HINT_S = 10.0
-"""How long nothing may be answered before somebody is told what is missing, and how often that is looked at."""
+"""Seconds without an answer after which the cause is looked for and reported."""
 
 
 def fly(
@@ -32,13 +32,13 @@ def fly(
     stopping: Callable[[], bool],
     hint: Callable[[], str] = str,
 ) -> Iterator[str]:
-    """Submit lines and collect their answers until all are answered, or it is to stop.
+    """Submit lines and collect their answers until all are answered, or the run is to stop.
 
-    Yields what holds it up, such as a Redis that is away, at least every ``POLL_S`` seconds; empty while it goes on.
+    Yields at least every ``POLL_S`` seconds: what blocks it, such as a Redis that is away, or an empty text.
 
     Args:
         most: how many lines may be in flight now.
-        hint: asked when nothing comes: what may be missing.
+        hint: asked for what is missing when no answers come.
     """
     resumed, more = len(flight.finished), True
     missing, look_at = "", time.monotonic() + HINT_S
@@ -64,6 +64,6 @@ def fly(
 
 
 def _bounded(lines: Iterator[Line], flight: Flight) -> Iterator[Line]:
-    """Lines while there is room for their bytes."""
+    """The next lines, while there is room for their bytes."""
     while flight.has_room and (line := next(lines, None)) is not None:
         yield line

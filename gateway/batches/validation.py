@@ -1,4 +1,4 @@
-"""Reading an input file through before any of it runs: how many requests it holds, and every mistake in it."""
+"""Validation of an input file before any of it runs: its number of requests, and every mistake in it."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from producer.contract import celery_message
 from producer.contract.errors import StokerError
 
 from ..openai.api_error import problem_of
-from .custom_ids import FirstSeen
+from .custom_ids import FirstLines
 from .line_translation import Terms
 from .lines import LineError, parse
 from .records import Mistake
 
 MOST_MISTAKES = 100
-"""How many mistakes are told; reading stops there."""
+"""Most mistakes that are listed; reading stops there."""
 
 STEP = 1000
-"""Lines between two signs of life."""
+"""Lines between two yields, at which the lease is renewed."""
 
 
 @dataclass(slots=True)
 class ValidationReport:
-    """What is known of a file so far: how many lines are not blank, and what is wrong with them."""
+    """The findings so far: the number of lines that are not blank, and the mistakes."""
 
     total: int = 0
     mistakes: list[Mistake] = field(default_factory=list)
@@ -32,13 +32,13 @@ class ValidationReport:
 def check(
     lines: Iterable[tuple[int, bytes]], longest: int, terms: Terms, most: int, checked: ValidationReport
 ) -> Iterator[None]:
-    """Read lines through, and say in ``checked`` what was found; yields every ``STEP`` lines.
+    """Validate lines and add the findings to ``checked``; yields every ``STEP`` lines.
 
     Args:
         longest: the most bytes of a line.
         most: the most lines there may be.
     """
-    seen = FirstSeen()
+    seen = FirstLines()
     for number, raw in lines:
         checked.total += 1
         if checked.total > most:
@@ -54,7 +54,7 @@ def check(
         checked.mistakes.append(Mistake(code="empty_file", message="the file holds no requests"))
 
 
-def _mistakes(number: int, raw: bytes, longest: int, terms: Terms, seen: FirstSeen) -> Iterator[Mistake]:
+def _mistakes(number: int, raw: bytes, longest: int, terms: Terms, seen: FirstLines) -> Iterator[Mistake]:
     line = parse(number, raw, longest)
     try:
         celery_message.check(terms.read(line).job, terms.settings)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.access.api_key import ApiKey
 from gateway.batches import completion_window
-from gateway.batches.custom_ids import FirstSeen
+from gateway.batches.custom_ids import FirstLines
 from gateway.batches.in_flight import CHUNK, chunk
 from gateway.batches.line_translation import JOBS, LineError, Terms, tell_openai
 from gateway.batches.lines import parse
@@ -29,13 +29,13 @@ SETTINGS = Settings(models={"echo": Model(engine="echo"), "talk": Model(engine="
 
 @given(st.lists(st.text(max_size=3), max_size=200))
 def test_first_seen_knows_on_which_line_a_name_came_first(names: list[str]) -> None:
-    seen, first = FirstSeen(), {}
+    seen, first = FirstLines(), {}
     for line, name in enumerate(names, 1):
         assert seen.add(name, line) == first.setdefault(name, line)
 
 
 def test_first_seen_grows() -> None:
-    seen, rng = FirstSeen(), random.Random(1)
+    seen, rng = FirstLines(), random.Random(1)
     names = [f"{rng.random()}" for _ in range(20_000)]
     assert [seen.add(name, line) for line, name in enumerate(names)] == list(range(20_000))
     assert [seen.add(name, 0) for name in names] == list(range(20_000))
