@@ -10,7 +10,7 @@ from autoscaler.observation import Observation
 from autoscaler.roster import Phase
 from autoscaler.roster import Worker as Seen
 
-from .events import What
+from .events import EventKind
 from .queueing.push import together
 from .results.outcome import FleetSample
 
@@ -18,91 +18,90 @@ if TYPE_CHECKING:
     from autoscaler.reconciler import Reconciler
     from autoscaler.sizing.demand import Demand
 
-    from .run import Simulation
+    from .dispatch import Dispatch
+    from .state import RunState
     from .worker import SimulatedWorker
 
 FAILED = "its device was lost"
 
 
 class Rounds:
-    """What ``autoscaler/controller.py`` is to the live fleet."""
+    """Runs the reconciler on the virtual clock, as ``autoscaler/controller.py`` does in the live fleet."""
 
-    def __init__(self, simulation: Simulation, reconciler: Reconciler) -> None:
+    def __init__(self, state: RunState, dispatch: Dispatch, reconciler: Reconciler) -> None:
         self.reconciler = reconciler
-        self._sim = simulation
-        self.measured: dict[str, dict[str, float]] = {name: {} for name in simulation.trace.models}
-        """What workers were measured to do, of each model; in the live fleet it outlives them, in Redis."""
+        self._state, self._dispatch = state, dispatch
+        self.measured: dict[str, dict[str, float]] = {name: {} for name in state.trace.models}
+        """By model: what its workers were measured to do. In the live fleet it outlives them, in Redis."""
         self.decisions: list[tuple[float, Decision]] = []
-        self.demands: dict[str, Demand] = {}
-        """As the last round saw them."""
-        self.blockers: dict[str, str] = {}
-        """By model, why the last round started no further replica that was wanted."""
 
     def round(self, now: float) -> None:
         """Observe, decide, act."""
         decisions = self.reconciler.decide(self._observe(now))
-        self.blockers = {one.model: one.reason for one in decisions if isinstance(one, Hold)}
+        self._state.blockers = {one.model: one.reason for one in decisions if isinstance(one, Hold)}
         for decision in decisions:
             self._act(now, decision)
 
-    def ended_unasked(self, worker: SimulatedWorker, now: float) -> None:
-        """A worker was lost."""
-        model, served = self._sim.trace.models[worker.model], worker.ready_at <= now
+    def lost(self, worker: SimulatedWorker, now: float) -> None:
+        """Tell the reconciler that a worker was lost with its device."""
+        model, served = self._state.trace.models[worker.model], worker.ready_at <= now
         self.reconciler.failed(now, model, now - worker.started_at, FAILED, served)
 
     def sample(self, now: float) -> FleetSample:
-        """What there is to see now."""
-        sim = self._sim
-        models, tiers = range(len(sim.trace.models)), range(len(sim.trace.tiers))
-        queued = tuple(sum(sim.queued(model, tier) for model in models) for tier in tiers)
+        """The fleet and its queues now."""
+        state = self._state
+        models, tiers = range(len(state.trace.models)), range(len(state.trace.tiers))
+        queued = tuple(sum(state.queued(model, tier) for model in models) for tier in tiers)
         phases = Counter(
             Phase.DRAINING if one.draining_since <= now else Phase.READY if one.ready_at <= now else Phase.LOADING
-            for one in sim.fleet.workers.values()
+            for one in state.fleet.workers.values()
         )
-        on = Counter(sim.fleet.types[one.device].type for one in sim.fleet.workers.values())
-        held = tuple(on[kind] for kind in sim.fleet.held_s)
-        faulty = sum(bool(device.fault) for device in sim.fleet.devices)
+        on = Counter(state.fleet.types[one.device].type for one in state.fleet.workers.values())
+        held = tuple(on[kind] for kind in state.fleet.held_s)
+        faulty = sum(bool(device.fault) for device in state.fleet.devices)
         return FleetSample(
             now, queued, phases[Phase.LOADING], phases[Phase.READY], phases[Phase.DRAINING], held, faulty
         )
 
     def _observe(self, now: float) -> Observation:
-        sim = self._sim
-        models, devices = sim.trace.models, sim.fleet.devices
-        seen = [one.seen(models[one.model], devices[one.device].id, now) for one in sim.fleet.workers.values()]
+        state = self._state
+        models, devices = state.trace.models, state.fleet.devices
+        seen = [one.seen(models[one.model], devices[one.device].id, now) for one in state.fleet.workers.values()]
         own: dict[str, list[Seen]] = {name: [] for name in models}
         for worker in seen:
             own[worker.model].append(worker)
-            if worker.jobs_per_s and sim.fleet.workers[worker.name].measured:
+            if worker.jobs_per_s and state.fleet.workers[worker.name].measured:
                 self.measured[worker.model]["jobs_per_s"] = worker.jobs_per_s
                 self.measured[worker.model]["run_s"] = worker.batch_size / worker.jobs_per_s
             if worker.load_s:
                 self.measured[worker.model]["load_s"] = worker.load_s
-        demands = self.demands = {}
+        demands: dict[str, Demand] = {}
         for model, name in enumerate(models):
             running = sum(one.running for one in own[name])
-            queues = together([one.observe(name, now, running, sim.dead[model]) for one in sim.parts(model)])
-            demands[name] = self.reconciler.demand(now, sim.settings, queues, own[name], self.measured[name])
-        return Observation(now, sim.settings, demands, self.reconciler.devices(now, sim.settings, devices, seen), seen)
+            queues = together([one.observe(name, now, running, state.dead[model]) for one in state.queues_of(model)])
+            demands[name] = self.reconciler.demand(now, state.settings, queues, own[name], self.measured[name])
+        state.demands = demands
+        usable = self.reconciler.devices(now, state.settings, devices, seen)
+        return Observation(now, state.settings, demands, usable, seen)
 
     def _act(self, now: float, decision: Decision) -> None:
-        sim = self._sim
+        state = self._state
         if isinstance(decision, Start):
-            worker, ready_at = sim.fleet.start(decision.model, decision.device, now)
-            sim.events.add(ready_at, What.WORKER_READY, worker)
+            worker, ready_at = state.fleet.start(decision.model, decision.device, now)
+            state.events.add(ready_at, EventKind.WORKER_READY, worker)
             self.decisions.append((now, decision))
         elif isinstance(decision, Drain):
             self._drain(now, decision)
             self.decisions.append((now, decision))
 
     def _drain(self, now: float, decision: Drain) -> None:
-        sim = self._sim
-        worker = sim.fleet.workers[decision.worker]
+        state = self._state
+        worker = state.fleet.workers[decision.worker]
         worker.drain(now)
-        sim.withdraw(worker, now)
+        self._dispatch.withdraw(worker, now)
         if decision.grace_s == 0:
-            sim.drop(worker, now)
+            self._dispatch.drop(worker, now)
         elif not worker.running:
-            sim.fleet.end(worker, now)
+            state.fleet.end(worker, now)
         else:
-            sim.events.add(now + decision.grace_s, What.HAND_BACK, worker)
+            state.events.add(now + decision.grace_s, EventKind.HAND_BACK, worker)

@@ -69,16 +69,14 @@ def run(options: argparse.Namespace) -> list[Bar]:
 def _held_back(path: Path, times: float, seed: int) -> tuple[list[RecordedEstimate], RunOutcome]:
     trace = readers.read(path, seed, SERVEGEN_S) if path.suffix == ".tgz" else readers.read(path, seed)
     half = trace.lasts_s / 2
-    teaching = SimulatedEstimates()
-    first = Simulation(SETTINGS, HARDWARE, _assigned(until(trace, half), times, seed), POLICY, foresight=teaching)
+    first = Simulation(SETTINGS, HARDWARE, _assigned(until(trace, half), times, seed), POLICY)
+    learned = SimulatedEstimates(first.state)
     first.run()
-    foresight = SimulatedEstimates(teaching.errors)
-    second = Simulation(
-        SETTINGS, HARDWARE, _assigned(since(trace, half), times, seed + 1), POLICY, seed=seed, foresight=foresight
-    )
+    second = Simulation(SETTINGS, HARDWARE, _assigned(since(trace, half), times, seed + 1), POLICY, seed=seed)
+    estimates = SimulatedEstimates(second.state, learned.errors)
     second.rounds.measured = first.rounds.measured
     outcome = second.run()
-    return foresight.told, outcome
+    return estimates.made, outcome
 
 
 def _assigned(trace: Trace, times: float, seed: int) -> Trace:

@@ -8,42 +8,46 @@ from typing import TYPE_CHECKING
 from scheduler.order import preemption
 from scheduler.order.preemption import Room
 
-from ..events import What
+from ..events import EventKind
 
 if TYPE_CHECKING:
-    from ..run import Simulation
+    from ..state import RunState
     from ..worker import SimulatedWorker
 
 
-class Yielding:
-    """What preemptible tiers leave to the others, and give up for them.
+class Preemption:
+    """The slots that preemptible tiers leave to the others, and those that they give up for them.
 
-    In the live fleet the worker that looks first after the grace takes all that wait, and preempts as many. Here they
-    take turns.
+    In the live fleet the worker that looks first after the grace period takes all waiting requests, and preempts as
+    many. Here the workers take turns.
+
+    Args:
+        on: whether requests are preempted at all; if not, the room of a worker is the same for every tier.
     """
 
-    def __init__(self, sim: Simulation, on: bool) -> None:
-        self._sim = sim
-        self._tiers = [sim.settings.tiers[name] for name in sim.trace.tiers]
+    def __init__(self, state: RunState, on: bool) -> None:
+        self._trace, self._events = state.trace, state.events
+        self._tiers = [state.settings.tiers[name] for name in state.trace.tiers]
         self.preemptible = [on and tier.preemptible for tier in self._tiers]
         """By tier."""
         self._on = any(self.preemptible)
-        self._called = [False] * len(sim.trace.models)
-        self._workers: list[dict[SimulatedWorker, None]] = [{} for _ in sim.trace.models]
-        """Those that may hold preemptible requests."""
-        self._wakes: dict[SimulatedWorker, float] = {}
-        """When those that made a pause look again: the last time that was noted of each."""
+        self._scheduled = [False] * len(state.trace.models)
+        """By model: whether a preemption is among the events to come."""
+        self._holders: list[dict[SimulatedWorker, None]] = [{} for _ in state.trace.models]
+        """By model: the workers that may hold preemptible requests, in the order of their turns."""
+        self._pause_ends: dict[SimulatedWorker, float] = {}
+        """By worker: the end of its last pause for which an event was added."""
 
     def room(self, worker: SimulatedWorker, now: float) -> Room:
-        """What a worker may take with nobody giving way."""
+        """The room of a worker while it preempts nothing."""
         if not self._on:
             return Room.of(worker.room)
         held, preemptible = worker.running, len(worker.preemptible)
         beside_others = held > preemptible
         next_at = worker.prefill.next_at(beside_others)
-        if next_at > now and self._wakes.get(worker) != next_at:
-            self._wakes[worker] = next_at
-            self._sim.events.add(next_at, What.PAUSE_OVER, worker)
+        if next_at > now and self._pause_ends.get(worker) != next_at:
+            self._pause_ends[worker] = next_at
+            self._events.add(next_at, EventKind.PAUSE_OVER, worker)
         room = preemption.room(
             worker.room + held,
             worker.slots,
@@ -55,10 +59,11 @@ class Yielding:
         return Room(room.free, room.preemptible)
 
     def admit(self, worker: SimulatedWorker, requests: Sequence[int], overdue: bool, now: float) -> float:
-        """A worker takes these; see :meth:`SimulatedWorker.admit`. Those that were overdue are not to be preempted."""
+        """The worker takes these requests (:meth:`SimulatedWorker.admit`); those of an overdue queue are not preempted
+        later. Returns when the next request that it holds ends."""
         if not self._on:
             return worker.admit(requests, now)
-        tiers = self._sim.trace.tier
+        tiers = self._trace.tier
         found = {request for request in requests if self.preemptible[tiers[request]]}
         if len(found) < len(requests):
             worker.others_at = now
@@ -68,35 +73,29 @@ class Yielding:
         if overdue:
             worker.kept |= found
         else:
-            self._workers[worker.model][worker] = None
+            self._holders[worker.model][worker] = None
         return due
 
-    def resume(self, whom: object, now: float) -> None:
-        """A worker's pause is over."""
-        worker: SimulatedWorker = whom  # type: ignore[assignment]  # the payload of this kind of event
-        if worker.accepts:
-            self._sim.feed(worker, now)
-
     def queued(self, model: int, tier: int, now: float) -> None:
-        """A request has to wait."""
-        if self._workers[model] and not self.preemptible[tier] and not self._called[model]:
-            self._called[model] = True
+        """A request of the tier was queued: schedule a preemption for it."""
+        if self._holders[model] and not self.preemptible[tier] and not self._scheduled[model]:
+            self._scheduled[model] = True
             grace_s = preemption.GRACE * self._tiers[tier].target_wait_s
-            self._sim.events.add(now + grace_s, What.PREEMPTION, model)
+            self._events.add(now + grace_s, EventKind.PREEMPTION, model)
 
-    def preempt(self, whom: object, now: float) -> None:
-        """Requests of a model that have waited for long enough take the slots of preemptible ones."""
-        model: int = whom  # type: ignore[assignment]  # the payload of this kind of event
-        self._called[model] = False
-        sim, workers = self._sim, self._workers[model]
-        while sim.queues[model].urgent and workers:
-            worker = next(iter(workers))
-            del workers[worker]
+    def begin(self, model: int) -> None:
+        """The scheduled preemption is due: requests that are queued from now on schedule another."""
+        self._scheduled[model] = False
+
+    def next_victims(self, model: int, over: int) -> tuple[SimulatedWorker, list[int]] | None:
+        """The next worker in turn that holds preemptible requests, and those of them, the youngest first, that give up
+        ``over`` slots; None if no worker holds any."""
+        holders = self._holders[model]
+        while holders:
+            worker = next(iter(holders))
+            del holders[worker]
             held = [(request, 1) for request in worker.preemptible if request not in worker.kept]
-            if not worker.accepts or not held:
-                continue
-            workers[worker] = None  # behind the others
-            victims = preemption.victims(held, sim.queues[model].urgent)
-            sim.expect(worker, worker.preempt(victims, now))
-            sim.queues[model].give_back(victims[::-1], now)
-            sim.feed(worker, now)
+            if worker.accepts and held:
+                holders[worker] = None  # behind the others
+                return worker, preemption.victims(held, over)
+        return None

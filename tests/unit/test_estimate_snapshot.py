@@ -103,8 +103,8 @@ class OneFleet:
         tiers = [*waiting, *[0] * (JOBS - len(waiting))]
         trace = Trace([0.0] * JOBS, [10] * JOBS, [100] * JOBS, [0] * JOBS, [0] * JOBS, tiers, ("m",), TIERS)
         sim = Simulation(self.settings, Hardware((DeviceType(type="x", count=9),), {"m": service}), trace, BACKLOG)
-        for request, tier in enumerate(waiting):
-            sim.queues[0].push(tier, request, NOW)
+        for request in range(len(waiting)):
+            sim.state.queues[0].push(request, NOW)
         free = iter(range(len(waiting), JOBS))
         for n, one in enumerate(self.workers):
             worker = SimulatedWorker(f"w{n}", 0, n, service, self.capacity, trace, NOW - one.age_s)
@@ -114,9 +114,9 @@ class OneFleet:
                     worker.admit(held, NOW)
             if one.state is WorkerState.DRAINING:
                 worker.drain(NOW)
-            sim.fleet.workers[worker.name] = worker
-        sim.rounds.demands, sim.rounds.blockers = {"m": self.demand}, {"m": self.hold}
-        return simulated.last_in_queue(sim, tiers.index(TIERS.index(self.tier)), NOW)
+            sim.state.fleet.workers[worker.name] = worker
+        sim.state.demands, sim.state.blockers = {"m": self.demand}, {"m": self.hold}
+        return simulated.last_in_queue(sim.state, tiers.index(TIERS.index(self.tier)), NOW)
 
 
 SOME = st.sampled_from([0.0, 0.3, 20.0])

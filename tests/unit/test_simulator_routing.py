@@ -112,7 +112,7 @@ def test_with_one_worker_pushing_is_pulling() -> None:
 def push(routing: str, tenants: int = 100) -> tuple[PushRouter, list[SimulatedWorker], Trace]:
     """Three workers that serve, and a thousand requests to send to them."""
     trace = with_tenants(load(1000, 1.0), tenants)
-    pushing = Simulation(*fleet(1), trace, BACKLOG, routing=ROUTINGS[routing]).push
+    pushing = Simulation(*fleet(1), trace, BACKLOG, routing=ROUTINGS[routing]).dispatch.router
     assert pushing is not None
     own = [SimulatedWorker(name, 0, 0, ServiceModel(0.1, 0.0), 1, trace, 0.0) for name in "abc"]
     for worker in own:
@@ -187,8 +187,9 @@ def test_what_is_pushed_counts_against_the_limit_and_is_seen_by_the_autoscaler()
 
 def test_estimates_are_not_made_up_for_requests_that_are_pushed() -> None:
     trace = with_tenants(load(1, 1.0), 1)
-    with pytest.raises(ValueError, match="round-robin"):
-        Simulation(*fleet(1), trace, BACKLOG, foresight=SimulatedEstimates(), routing=ROUND_ROBIN)
+    pushed = Simulation(*fleet(1), trace, BACKLOG, routing=ROUND_ROBIN)
+    with pytest.raises(ValueError, match="route by pull, not round-robin"):
+        SimulatedEstimates(pushed.state)
 
 
 def test_a_scheme_names_one_of_each_kind_and_is_otherwise_as_live() -> None:

@@ -12,6 +12,7 @@ from autoscaler.sizing.policy import BACKLOG
 from producer.contract.fleet_schema import Limits, Model, Redis, Scaling, Tier
 from producer.contract.settings import Settings
 from scheduler.order.preemption import PACE
+from simulator.events import EventKind
 from simulator.hardware import DeviceType, Hardware
 from simulator.queueing.queue_policy import FIFO, LIVE, STRICT, QueuePolicy
 from simulator.results.outcome import Fate, RunOutcome
@@ -80,6 +81,12 @@ def test_every_request_has_exactly_one_end_whatever_fails(
     assert Fate.OPEN not in outcome.fate  # ends are asserted to be single where they are made
     check_conservation(outcome)
     assert 0 < sum(outcome.device_s.values()) <= devices * outcome.ends_at
+
+
+def test_every_kind_of_event_has_a_handler() -> None:
+    settings_, hardware = fleet()
+    run = Simulation(settings_, hardware, assign(load(1, 1), settings_), BACKLOG)
+    assert set(run.handlers) == set(EventKind)
 
 
 def test_a_full_queue_refuses() -> None:
