@@ -1,4 +1,4 @@
-"""The application: its routes, its errors, and the client that they share."""
+"""The application: routes, error handlers and the shared client."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from producer.async_client import AsyncClient
 from producer.contract.settings import Settings
 
 from . import disconnect, errors
-from .batches.batch_storage import Desk
+from .batches.batch_storage import BatchStorage
 from .body_limit import BodyLimit
 from .metrics import Measured, Metrics
 from .routes import batches, files, health, inference, jobs
@@ -25,7 +25,7 @@ def create_app(settings: Settings, loopback: bool = True) -> FastAPI:
     """The gateway of a fleet, to be served by any ASGI server.
 
     Args:
-        loopback: nobody reaches it from outside; then it needs no API key while none was ever made.
+        loopback: it listens on loopback only; no API key is then needed while none exists.
     """
 
     @asynccontextmanager
@@ -33,7 +33,7 @@ def create_app(settings: Settings, loopback: bool = True) -> FastAPI:
         async with AsyncClient(settings) as client:
             app.state.client = client
             delivery = asyncio.create_task(Delivery(client).run())
-            with Desk(settings) as app.state.desk:
+            with BatchStorage(settings) as app.state.storage:
                 yield
             delivery.cancel()
             await asyncio.gather(delivery, return_exceptions=True)

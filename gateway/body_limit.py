@@ -1,4 +1,4 @@
-"""How large a request may be: refused as soon as it says so, or has sent more."""
+"""The limit of request bodies: a larger one is refused as soon as it is announced, or has been sent."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from .errors import TOO_LARGE, answer
 from .openai.api_error import Problem
 
 UPLOADS: Collection[str] = ("/v1/files",)
-"""Paths with a limit of their own, which count what they read themselves."""
+"""Paths with a limit of their own, which they apply while reading."""
 
 
 class BodyLimit:
-    """Middleware that lets no body through that is larger than ``most`` bytes."""
+    """Middleware that refuses bodies larger than ``most`` bytes."""
 
     def __init__(self, app: ASGIApp, most: int) -> None:
         self._app = app
@@ -44,5 +44,5 @@ class BodyLimit:
 
 
 def _announced(scope: Scope) -> int:
-    """What Content-Length says; servers let only a number through."""
+    """The Content-Length; servers accept numbers only."""
     return next((int(value) for name, value in scope["headers"] if name == b"content-length" and value.isdigit()), 0)

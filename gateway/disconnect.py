@@ -1,4 +1,4 @@
-"""A client that goes away: its work is cancelled, at once when it is queued, within a step when it runs."""
+"""Client disconnects: the client's job is cancelled, at once if it is queued, within a step if it runs."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 CLOSED = 499
-"""The status of a request whose client has gone, as nginx has it. Nobody receives it; the metrics count it."""
+"""The status of a request whose client disconnected, as in nginx. It is never sent; the metrics count it."""
 
 
 class ClientGone(Exception):
-    """The client closed its connection: nobody hears an answer."""
+    """The client closed its connection."""
 
 
 async def gone(receive: Receive) -> None:
@@ -33,10 +33,10 @@ async def gone(receive: Receive) -> None:
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """What ``work`` returns, unless the client goes away first: then it is cancelled.
+    """The result of ``work``, which is cancelled if the client disconnects first.
 
     Raises:
-        ClientGone: it did.
+        ClientGone: the client disconnected.
     """
     working, leaving = asyncio.create_task(work), asyncio.create_task(gone(request.receive))
     try:
@@ -51,7 +51,7 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
 
 
 async def give_up(client: AsyncClient, job_id: str) -> None:
-    """Cancel a job that nobody waits for, whatever becomes of who asks. Its deadline ends it if this cannot."""
+    """Cancel a job without a client, even if the handler is cancelled. If this fails, its deadline ends it."""
     try:
         await asyncio.shield(client.cancel(job_id))
     except (StokerError, RedisError) as error:
@@ -59,7 +59,7 @@ async def give_up(client: AsyncClient, job_id: str) -> None:
 
 
 def install(app: FastAPI) -> None:
-    """Have the application end requests without a client quietly."""
+    """Have the application end requests of disconnected clients without an error."""
     app.add_exception_handler(ClientGone, _nobody_hears)
 
 

@@ -1,4 +1,4 @@
-"""Every error, in the form in which the OpenAI API tells it."""
+"""Errors in the form of the OpenAI API."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TOO_LARGE = "request_too_large"
 
 
 class Json(JSONResponse):
-    """JSON in ASCII: what clients sent may hold half of a surrogate pair, which UTF-8 has no form for."""
+    """JSON in ASCII: input that is echoed may hold a lone surrogate, which UTF-8 cannot encode."""
 
     def render(self, content: Any) -> bytes:
         """The body."""
@@ -36,7 +36,7 @@ class Json(JSONResponse):
 
 
 class ErrorFields(BaseModel):
-    """What is wrong: in words, and for programs."""
+    """An error, in words and for programs."""
 
     message: str
     type: str
@@ -45,7 +45,7 @@ class ErrorFields(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """The body of every answer that is an error."""
+    """The body of every error response."""
 
     error: ErrorFields
 
@@ -54,11 +54,11 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": ErrorBody, "description": "The request cannot be served; the error says why"},
     "5XX": {"model": ErrorBody, "description": "The fleet cannot serve it; the error says why"},
 }
-"""For the description of every route."""
+"""The error responses in the OpenAPI description of every route."""
 
 
 def answer(problem: Problem) -> JSONResponse:
-    """The response that tells a problem."""
+    """The response for a problem."""
     headers = {}
     if problem.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(problem.retry_after_s)))
@@ -105,7 +105,7 @@ async def _unexpected(_: Request, error: Exception) -> JSONResponse:
 
 
 def install(app: FastAPI) -> None:
-    """Have the application answer errors so."""
+    """Install the error handlers."""
     app.add_exception_handler(StokerError, _ours)
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(HTTPException, _http)

@@ -1,4 +1,4 @@
-"""Server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html), as a job makes them."""
+"""Server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html) of a job's output."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from producer.contract.errors import JobExpired, StokerError
 from .disconnect import ClientGone, give_up, gone, unless_gone
 
 SILENCE_S = 10.0
-"""How long a stream is silent before it says so: proxies cut connections that are."""
+"""Seconds of silence after which a comment is sent: proxies cut idle connections."""
 
 SILENT = b": waiting\n\n"
 """A comment, which clients skip."""
@@ -25,13 +25,13 @@ SILENT = b": waiting\n\n"
 class EventStream(Response):
     """The events of one job.
 
-    What goes wrong before the first event, or the first silence, is an error of its own (:meth:`begin`); what goes
-    wrong behind it is an event. A client that goes away cancels the job, if ``cancels`` says so.
+    An error before the first event, or the first silence, is a response of its own (:meth:`begin`); a later one is an
+    event. With ``cancels``, a disconnecting client cancels the job.
 
     Args:
-        events: ends when all is told; raises what went wrong.
-        broken_off: the last event when something did.
-        timeout_s: when it is enough, from now.
+        events: the events; raises errors.
+        broken_off: makes the last event after an error.
+        timeout_s: time limit of the stream, in seconds from now.
     """
 
     media_type = "text/event-stream"
@@ -60,8 +60,8 @@ class EventStream(Response):
         """Wait for the first event, or the first silence.
 
         Raises:
-            ClientGone: the client did not wait.
-            StokerError: there will be no event.
+            ClientGone: the client disconnected.
+            StokerError: the job failed before its first event.
         """
         try:
             await unless_gone(request, self._wait())
@@ -75,7 +75,7 @@ class EventStream(Response):
         return self
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  ASGI's signature
-        """Send the events, until they end or nobody hears them."""
+        """Send the events until they end or the client disconnects."""
         telling, leaving = asyncio.create_task(self._tell(send)), asyncio.create_task(gone(receive))
         whole = False
         try:
@@ -88,7 +88,7 @@ class EventStream(Response):
             await self._end(whole)
 
     async def _tell(self, send: Send) -> bool:
-        """Whether all was told."""
+        """Send the events; whether all of them were sent."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         whole = False
         try:
@@ -101,7 +101,7 @@ class EventStream(Response):
         return whole
 
     async def _event(self) -> bytes | None:
-        """The next event, or a comment when it does not come; None after the last."""
+        """The next event, or a comment after a silence; None after the last."""
         if not await self._wait():
             if self._overdue:
                 raise _too_late()

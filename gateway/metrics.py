@@ -1,4 +1,4 @@
-"""What Prometheus reads: requests of this gateway, and the queues of the fleet."""
+"""Metrics for Prometheus: requests of this gateway, and the queues of the fleet."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Metrics:
         self._oldest = Gauge("stoker_queue_oldest_age_seconds", "How long its head waits", queue, registry=registry)
 
     async def told(self, client: AsyncClient) -> bytes:
-        """All of it now, in Prometheus's text format; the queues are asked for in one round trip."""
+        """All metrics in Prometheus's text format; the queues are read in one round trip."""
         queues = [(name, tier) for name, model in client.settings.models.items() for tier in model.tiers]
         async with client.redis.pipeline(transaction=False) as pipe:
             pipe.time()
@@ -86,7 +86,7 @@ class Measured:
             await self._app(scope, receive, noted)
         finally:
             self._metrics.running.dec()
-            # Of paths that there are not, one series for all: who asks must not make series.
+            # Unknown paths share one series, or clients could create series at will.
             of = (scope["method"], getattr(scope.get("route"), "path", "none"))
             self._metrics.requests.labels(*of, status).inc()
             if first:

@@ -1,7 +1,7 @@
-"""One request for a model, from its order to its answer: submitted, waited for, and cancelled when nobody waits.
+"""A synchronous request for a model: submitted, awaited, and cancelled when its client disconnects.
 
-Its job's deadline is when ``gateway.timeout_s`` is over. So what outlives its gateway ends by itself, and one that is
-answered with 504 is cancelled: nobody could fetch what came of it. Longer work is what ``/v1/jobs`` is for.
+Its job's deadline is ``gateway.timeout_s`` from now, so that jobs end even if their gateway was killed. A request that
+is answered with 504 is cancelled, since its result could not be fetched. Longer work belongs into ``/v1/jobs``.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ async def serve(request: Request, client: AsyncClient, order: TranslatedRequest)
     """Answer a request, at once or as a stream.
 
     Raises:
-        StokerError: what kept it from being answered.
-        ClientGone: the client did not wait.
+        StokerError: it could not be answered.
+        ClientGone: the client disconnected.
     """
     created, timeout_s = int(time.time()), client.settings.gateway.timeout_s
     job = order.job.model_copy(update={"deadline": instant(timeout_s)})

@@ -1,4 +1,4 @@
-"""Running a gateway: where it listens, and when it may."""
+"""Running a gateway: its address, and the conditions under which it starts."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .access import api_key_store
 from .app import create_app
 
 DRAIN_S = 10
-"""How long requests that run may take to end when the gateway is told to, in seconds; their jobs are cancelled then."""
+"""Seconds that running requests get when the gateway is told to end; then their jobs are cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Where to listen, and with which certificate."""
+    """The address to listen on, and the certificate."""
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -31,7 +31,7 @@ class Listen:
 
     @property
     def loopback(self) -> bool:
-        """Whether only this machine reaches it."""
+        """Whether the address is on loopback."""
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
@@ -42,8 +42,8 @@ def serve(settings: Settings, listen: Listen) -> None:
     """Run a gateway until SIGINT or SIGTERM.
 
     Raises:
-        ConfigError: it would listen beyond loopback while there is no API key; half a certificate.
-        BrokerUnavailable: Redis cannot be asked whether there is one.
+        ConfigError: it would listen beyond loopback without any API key, or the certificate is incomplete.
+        BrokerUnavailable: Redis cannot be asked for API keys.
     """
     if (listen.tls_cert is None) != (listen.tls_key is None):
         raise ConfigError("TLS needs both --tls-cert and --tls-key")

@@ -1,4 +1,4 @@
-"""What the requests of one process share: a client of the queue."""
+"""The state that the requests of one process share: a client of the queue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An upload, as it comes in: one file of a form, written while it is read, and never held in memory.
+"""An upload: one file of a form, written while it is received and never held in memory.
 
 Source of the form: RFC 7578; parsed by python-multipart, which calls back for every piece.
 """
@@ -19,12 +19,12 @@ from .openai.api_error import Problem
 
 PIECE_BYTES = 1024 * 1024
 FIELD_BYTES = 1024
-"""Most bytes of all fields that are no file."""
+"""Most bytes of all form fields that are not the file."""
 HEADER_BYTES = 4096
 
 
 class Upload:
-    """A form with fields and one file. ``fields``, ``filename``, ``size`` and ``lines`` fill as it comes in.
+    """A form with fields and one file. ``fields``, ``filename``, ``size`` and ``lines`` are filled as it is received.
 
     Args:
         content_type: the header of the request, with the boundary.
@@ -66,10 +66,10 @@ class Upload:
             raise Problem(400, f"the form cannot be read: {error}") from None
 
     async def save(self, chunks: AsyncIterator[bytes], store: Store, name: str) -> None:
-        """Write the file under that name, whole or not at all.
+        """Write the file under that name, atomically.
 
         Raises:
-            Problem: the form or the file is not what it has to be; nothing is kept.
+            Problem: the form or the file is invalid; nothing is kept.
         """
         with ExitStack() as stack:
             # On threads, because a store may be slow; entered, written to and left one after the other.

@@ -1,1 +1,1 @@
-"""Who may use the gateway: API keys, and the check of each request."""
+"""Access to the gateway: API keys, and the authentication of requests."""

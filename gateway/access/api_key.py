@@ -1,7 +1,7 @@
-"""API keys: who may use the gateway, for which models and tiers, and how often.
+"""API keys: the permission to use the gateway, for some models and tiers, at some rate.
 
-Redis knows a key only by its SHA-256. A slow hash such as bcrypt protects what people choose, by making guesses dear;
-a key here is 256 random bits, which nobody guesses at any speed, and is looked up at every request.
+Redis stores a key only as its SHA-256. A slow hash such as bcrypt protects secrets that people choose; a key here is
+256 random bits, which cannot be guessed at any speed, and is looked up at every request.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 PREFIX = "sk-stoker-"
-"""So that scanners for leaked secrets know one when they see it."""
+"""Prefix by which scanners for leaked secrets recognise a key."""
 
 
 class ApiKey(BaseModel):
-    """A key as it is kept: everything but itself.
+    """The record of a key, without its secret.
 
-    ``models`` and ``tiers`` are those it may use, None for all. ``requests_per_minute`` is None for any number.
-    Times are Unix times in seconds.
+    ``models`` and ``tiers`` are those it may use, None for all. ``requests_per_minute`` is None for no limit. Times are
+    Unix times in seconds.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,7 +45,7 @@ class ApiKey(BaseModel):
         tiers: tuple[str, ...] | None = None,
         requests_per_minute: int | None = None,
     ) -> tuple[str, Self]:
-        """A new key: the secret, which is shown once, and what is kept."""
+        """A new key: the secret, which is shown once, and its record."""
         kept = cls(
             id="key_" + secrets.token_hex(6),
             name=name,
@@ -58,18 +58,18 @@ class ApiKey(BaseModel):
         return PREFIX + secrets.token_urlsafe(32), kept
 
     def may_use(self, model: str) -> bool:
-        """Whether it is for that model."""
+        """Whether the key may use the model."""
         return self.models is None or model in self.models
 
     def may_ask(self, tier: str) -> bool:
-        """Whether it is for that tier."""
+        """Whether the key may use the tier."""
         return self.tiers is None or tier in self.tiers
 
 
 ANYBODY = ApiKey(id="", name="nobody asked for a key")
-"""Who uses a gateway on loopback while no key was ever made."""
+"""The key of clients on loopback while no key exists."""
 
 
 def digest(secret: str) -> str:
-    """What Redis knows a key by."""
+    """The hash under which Redis stores a key."""
     return hashlib.sha256(secret.encode(errors="replace")).hexdigest()

@@ -1,4 +1,4 @@
-"""The API keys that Redis knows: made, listed and revoked by an operator, looked up by gateways."""
+"""The API keys in Redis: created, listed and revoked by an operator, looked up by gateways."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ADMIT_LUA = files(__package__).joinpath("admit.lua").read_text()
 
 
 def add(redis: Redis, secret: str, key: ApiKey) -> None:
-    """Let gateways know a new key."""
+    """Store a new key."""
     redis.hset(keys.api_keys(), digest(secret), key.model_dump_json())
 
 
@@ -29,7 +29,7 @@ def read_all(redis: Redis) -> list[ApiKey]:
 
 
 def revoke(redis: Redis, key_id: str) -> ApiKey:
-    """Turn a key away from now on. It stays listed, so that what it did can be told.
+    """Refuse a key from now on. It stays listed, so that its past jobs can be attributed.
 
     Raises:
         ConfigError: no key has that id.

@@ -1,4 +1,4 @@
-"""Who asks: the API key that a request comes with, known and not revoked, and within its rate."""
+"""Authentication: the API key of a request must be known, not revoked, and within its rate."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ async def _caller(
     client: Client,
     given: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
 ) -> ApiKey:
-    """The key of a request. On loopback anybody may ask until the first key is made: then one is needed there, too.
+    """The key of a request. On loopback no key is needed until the first one is created.
 
     Raises:
-        Problem: 401 without a key that is known, 429 beyond its rate.
+        Problem: 401 without a known key, 429 beyond its rate.
     """
     name = digest(given.credentials) if given else ""
     admit = client.redis.register_script(ADMIT_LUA)
@@ -50,4 +50,4 @@ async def _caller(
 
 
 Caller = Annotated[ApiKey, Depends(_caller)]
-"""The key that a request came with, for a route to take."""
+"""The key of the request, as a parameter of a route."""

@@ -1,6 +1,6 @@
-"""Offline batches: a file of requests in, a file of answers out, whatever interrupts it, and each line paid for once.
+"""Offline batches: a file of requests in, a file of answers out, each line run once through any interruption.
 
-``local`` runs one over files of this machine (``stoker batch``); ``runner`` those that came over the Batch API. They
-share ``lines`` (what a line is), ``terms`` (what it asks for), ``flight`` and ``fly`` (what is submitted and not yet
-answered). ``parts`` says why no crash repeats or loses a line.
+``local_file`` runs a batch over local files (``stoker batch``), ``batch_process`` those of the Batch API. Both share
+``lines`` (reading lines), ``line_translation`` (from lines to jobs and back), ``in_flight`` and ``submit_loop``.
+``parts`` holds the argument why no crash repeats or loses a line.
 """

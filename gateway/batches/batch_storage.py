@@ -1,4 +1,4 @@
-"""Where the gateway finds files and batches: their records in Redis, their content in the store."""
+"""Batch storage for the routes: records in Redis, file contents in the store."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .registry import Registry
 from .store import store_of
 
 
-class Desk:
-    """The registry and the store, for the routes of files and batches. These run on threads, as all that read files."""
+class BatchStorage:
+    """The registry and the store, for the routes of files and batches, which run on threads because they read files."""
 
     def __init__(self, settings: Settings) -> None:
         self._redis = connect(settings)
@@ -32,10 +32,10 @@ class Desk:
         close(self._redis)
 
 
-def _desk(request: Request) -> Desk:
-    desk: Desk = request.app.state.desk
-    return desk
+def _storage(request: Request) -> BatchStorage:
+    storage: BatchStorage = request.app.state.storage
+    return storage
 
 
-AtDesk = Annotated[Desk, Depends(_desk)]
-"""The process's one desk."""
+Storage = Annotated[BatchStorage, Depends(_storage)]
+"""The process's batch storage."""

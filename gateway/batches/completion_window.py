@@ -1,4 +1,4 @@
-"""How long a batch may take: ``24h``, as in OpenAI's API, or any shorter time, such as ``90m``."""
+"""The completion window of a batch: ``24h``, as in OpenAI's API, or any shorter time, such as ``90m``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def seconds(window: str) -> int:
     """A completion window in seconds.
 
     Raises:
-        ValueError: it is none, or a longer one than a day.
+        ValueError: it is not a duration, or longer than a day.
     """
     if not re.match(PATTERN, window) or (length := int(window[:-1]) * _UNITS[window[-1]]) > LONGEST_S:
         raise ValueError("allowed: '24h', or a shorter time in s, m or h, such as '90m'")

@@ -1,4 +1,4 @@
-"""What a line asks for: a job of its run, and how the job's end is told in the output."""
+"""Translation of lines: from an input line to a job, and from the job's end to an output line."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from ..openai.service_tier import SLOWEST, tier_of
 from .lines import Line, LineError
 
 JOBS = "/v1/jobs"
-"""The endpoint of lines in our own form."""
+"""The endpoint of lines in Stoker's own form."""
 
 
 @dataclass(frozen=True, slots=True)
 class LineRequest:
-    """A line that can be submitted: its job, and the body that tells its result."""
+    """A line that can be submitted: its job, and a function for the body of its answer."""
 
     line: Line
     job: Job
@@ -35,11 +35,12 @@ class LineRequest:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What the lines of one run have in common.
+    """The settings that the lines of one run share.
 
     Args:
-        run: names the run. With the number of a line it makes the idempotency key of the line's job: submitted again,
-            after whatever crash, it is the same job.
+        run: id of the run. With a line's number it makes the idempotency key of the line's job, so that a line
+        submitted
+            again after a crash is the same job.
         model, tier: of lines that name none; the tier is else the slowest that the caller may use.
         endpoint: the only one that lines may be for; any when None.
         deadline: when the whole run ends.
@@ -57,7 +58,7 @@ class Terms:
         """The job that a line asks for.
 
         Raises:
-            InvalidJob, Problem: what is wrong with it.
+            InvalidJob, Problem: the line is invalid.
         """
         if line.error is not None:
             raise line.error
@@ -101,11 +102,11 @@ def _body(result: Result) -> dict[str, Any]:
 
 
 Tell = Callable[[Line, LineRequest | None, Result | StokerError], tuple[bytes, bool]]
-"""Writes the output line of a line that ended; also whether it is an error. No request when it never became one."""
+"""Makes the output line of a line that ended, and whether it is an error. The request is None if it was invalid."""
 
 
 def tell_ours(line: Line, _: LineRequest | None, ended: Result | StokerError) -> tuple[bytes, bool]:
-    """In our own form: the fields of the result, or ``error`` with its kind and message."""
+    """The output line in Stoker's own form: the fields of the result, or ``error`` with its kind and message."""
     told: dict[str, Any] = {"custom_id": line.custom_id, "line": line.number}
     if isinstance(ended, Result):
         told |= ended.model_dump(mode="json", exclude={"id"})
@@ -117,7 +118,7 @@ def tell_ours(line: Line, _: LineRequest | None, ended: Result | StokerError) ->
 
 
 class NotRun(InvalidJob):
-    """A line was not run to its end, because its batch ended first. ``code`` says how: expired or cancelled."""
+    """The line was not run, because its batch had ended. ``code`` is ``expired`` or ``cancelled``."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -125,22 +126,22 @@ class NotRun(InvalidJob):
 
 
 def cancelled() -> NotRun:
-    """Because somebody wanted it so."""
+    """The error of lines of a cancelled batch."""
     return NotRun("batch_cancelled", "the batch was cancelled before this request was done")
 
 
 def expired() -> NotRun:
-    """Because its time was up."""
+    """The error of lines of an expired batch."""
     return NotRun("batch_expired", "the batch's completion window closed before this request was done")
 
 
 def tell_openai(run: str, why: Callable[[], NotRun] = cancelled) -> Tell:
-    """In OpenAI's form: ``response`` with a status code and a body, or ``error`` when it was never run to an end.
+    """The output line in OpenAI's form: ``response`` with a status code and a body, or ``error`` if it was not run.
 
-    The ``id``, which comes first, ends with the number of the line: by it a run knows its own output again.
+    The ``id``, which comes first, ends with the line's number, by which a run recognises its own output.
 
     Args:
-        why: says why a job was cancelled.
+        why: the error of a job that was cancelled.
     """
 
     def tell(line: Line, request: LineRequest | None, ended: Result | StokerError) -> tuple[bytes, bool]:
@@ -168,7 +169,7 @@ def tell_openai(run: str, why: Callable[[], NotRun] = cancelled) -> Tell:
 
 
 def tell_alike(run: str) -> Tell:
-    """In the form that the line has itself."""
+    """The output line in the form of the input line."""
     openai = tell_openai(run)
     return lambda line, request, ended: (openai if line.is_openai else tell_ours)(line, request, ended)
 

@@ -1,7 +1,8 @@
-"""A batch over files of this machine: ``stoker batch``. The output itself says what is finished.
+"""A batch over local files: ``stoker batch``. The output file itself records which lines are finished.
 
-Every line is submitted under an idempotency key of the run and its number, so that a line submitted again,
-after Ctrl-C, a kill or an outage, is the same job: it runs once, and its stored result answers both.
+Every line is submitted under an idempotency key made of the run's id and the line's number. A line submitted again
+after Ctrl-C, a kill or an outage is therefore the same job: it runs once, and its stored result answers both
+submissions.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ MOST_MISTAKES = 10
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A batch at one moment, in lines. ``resumed`` of ``done`` were finished before this start.
+    """The progress of a batch, in lines. ``resumed`` of ``done`` were finished before this start.
 
-    ``waiting`` says what holds the batch up, such as a Redis that is away; empty while it goes on.
+    ``waiting`` is what blocks the batch, such as a Redis that is away; empty while it goes on.
     """
 
     total: int
@@ -54,11 +55,11 @@ class FileBatch:
         model: of the lines that name none.
         tier: by default each model's slowest.
         in_flight: most lines that are submitted and not yet answered; bounds the memory.
-        overwrite: begin anew, whatever the output holds.
+        overwrite: start again, whatever the output holds.
 
     Raises:
-        UnknownModel, UnknownTier: naming what there is.
-        BatchError: the input cannot be read, the output cannot be where it is to be, or both are one file.
+        UnknownModel, UnknownTier: with those that exist.
+        BatchError: the input cannot be read, the output cannot be written, or both are the same file.
     """
 
     def __init__(
@@ -88,16 +89,16 @@ class FileBatch:
         self._stopping = False
 
     def stop(self) -> None:
-        """Have :meth:`run` submit nothing more, write what has come, and end. Safe in a signal handler."""
+        """Have :meth:`run` stop submitting, write the answers it has, and end. Safe in a signal handler."""
         self._stopping = True
 
     def run(self) -> Iterator[Progress]:
-        """Do the batch, or go on with it; yields at least every ``fly.POLL_S`` seconds and once at the end.
+        """Run the batch, or resume it; yields at least every ``submit_loop.POLL_S`` seconds and once at the end.
 
-        Ends early when stopped: then fewer lines are done than there are, and the same call later goes on.
+        Ends early when stopped, with fewer lines done than there are; the same call resumes it later.
 
         Raises:
-            BatchError: the output belongs to something else, or cannot be written; a custom_id is there twice.
+            BatchError: the output belongs to another batch or cannot be written, or a custom_id occurs twice.
         """
         try:
             with resume.opened_alone(self._out) as file:
@@ -131,7 +132,7 @@ class FileBatch:
             sidecar.unlink()
 
     def _count(self) -> int:
-        """How many lines there are. A custom_id that is there twice could not have one answer: nothing runs then."""
+        """The number of lines. Nothing runs if a custom_id occurs twice, since its answer would be ambiguous."""
         total, seen, repeated = 0, FirstLines(), []
         with self._source.open("rb") as source:
             for number, raw in lines.read(source, self._longest):
@@ -167,7 +168,7 @@ class FileBatch:
     def _hint(self) -> str:
         if self._asked.model is None:
             return ""
-        with suppress(NoPermissionError):  # who may submit need not be allowed to look
+        with suppress(NoPermissionError):  # a user that may submit need not have the right to read
             return self._client.obstacle(self._asked.model)
         return ""
 
@@ -182,7 +183,7 @@ class FileBatch:
 
 
 class _OutputFile:
-    """The output file as a sink: what is written is finished."""
+    """The output file as a sink: a written line is finished."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -195,7 +196,7 @@ class _OutputFile:
 
 
 def _refuse_files(source: Path, out: Path) -> None:
-    """See that the files are what they are meant to be, before anything is written."""
+    """Check the input and output files before anything is written."""
     if not source.is_file():
         raise BatchError(f"{source} is not a file: name a JSONL file, one request to a line")
     for file in (out, resume.sidecar(out)):

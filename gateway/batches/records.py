@@ -1,4 +1,4 @@
-"""What Redis knows of batches and their files: whose they are, and how far they are. No content is in it."""
+"""Records of batches and their files in Redis: owner and progress, never content."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..access.api_key import ApiKey
 
 Status = Literal["validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelled"]
-"""As in OpenAI's API, but for ``cancelling``: that is a batch with ``cancelling_at``, whatever its status still is."""
+"""The status as in OpenAI's API, except ``cancelling``: that is a batch with ``cancelling_at``, whatever its status."""
 
 ENDED = ("failed", "completed", "expired", "cancelled")
 CANCELLABLE = ("validating", "in_progress")
@@ -21,7 +21,7 @@ Purpose = Literal["batch", "batch_output"]
 
 
 def new_id(prefix: str) -> str:
-    """An id that sorts by its age, to the millisecond, and cannot be guessed."""
+    """An id that sorts by creation time, to the millisecond, and cannot be guessed."""
     return f"{prefix}{int(time.time() * 1000):011x}{secrets.token_hex(8)}"
 
 
@@ -38,7 +38,7 @@ class FileRecord(BaseModel):
     created_at: int
 
     def public(self) -> dict[str, Any]:
-        """As OpenAI's API tells it: https://platform.openai.com/docs/api-reference/files/object."""
+        """The file object of OpenAI's API: https://platform.openai.com/docs/api-reference/files/object."""
         return {
             "id": self.id,
             "object": "file",
@@ -53,7 +53,7 @@ class FileRecord(BaseModel):
 
 
 class Mistake(BaseModel):
-    """What is wrong with an input file, and on which line."""
+    """A mistake in an input file, with its line."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -64,7 +64,7 @@ class Mistake(BaseModel):
 
 
 class BatchSpec(BaseModel):
-    """What was asked of a batch; it does not change. ``caller`` is the API key that asked, as it was then."""
+    """The request that made a batch; it does not change. ``caller`` is the API key at that time."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -90,11 +90,11 @@ class BatchRecord(BaseModel):
     completed: int = 0
     failed: int = 0
     lines_per_s: float = 0.0
-    """How fast it was lately; 0 while that is not known."""
+    """Recent rate in lines per second; 0 until it is known."""
     told_at: float = 0.0
-    """When its counts were last told."""
+    """When its counts were last updated."""
     ending: Status = "completed"
-    """What it will be once its output is put together."""
+    """Its status once its output is assembled."""
     mistakes: tuple[Mistake, ...] = ()
     output_file_id: str | None = None
     error_file_id: str | None = None
@@ -108,7 +108,7 @@ class BatchRecord(BaseModel):
 
     @classmethod
     def stored(cls, batch_id: str, fields: dict[bytes, bytes]) -> BatchRecord:
-        """From the fields of its hash."""
+        """The record from the fields of its hash."""
         found: dict[str, Any] = {name.decode(): value.decode() for name, value in fields.items()}
         for name in ("asked", "mistakes"):
             if name in found:
@@ -117,19 +117,19 @@ class BatchRecord(BaseModel):
 
     @property
     def tenant(self) -> str:
-        """Whose it is."""
+        """The tenant that owns it."""
         return self.asked.caller.tenant
 
     @property
     def finish_at(self) -> int | None:
-        """When it will be done, as it looks now; None when that cannot be told."""
+        """The estimated Unix time of its end; None when unknown."""
         if self.status != "in_progress" or self.cancelling_at or not self.lines_per_s:
             return None
         return round(self.told_at + (self.total - self.completed - self.failed) / self.lines_per_s)
 
     def public(self) -> dict[str, Any]:
-        """As OpenAI's API tells it (https://platform.openai.com/docs/api-reference/batch/object), and two things more:
-        ``estimated_finish_at``, and the ``model`` of lines that name none.
+        """The batch object of OpenAI's API (https://platform.openai.com/docs/api-reference/batch/object), with two
+        extensions: ``estimated_finish_at``, and the ``model`` of lines that name none.
         """
         cancelling = self.cancelling_at is not None and self.status not in ENDED
         errors = [mistake.model_dump() for mistake in self.mistakes]
@@ -165,7 +165,7 @@ class BatchRecord(BaseModel):
 
 
 class Page(BaseModel):
-    """Some of a tenant's records, and whether there are more."""
+    """A page of a tenant's records, and whether there are more."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -173,7 +173,7 @@ class Page(BaseModel):
     has_more: bool = False
 
     def public(self) -> dict[str, Any]:
-        """As OpenAI's API tells it."""
+        """The list object of OpenAI's API."""
         ids = [each["id"] for each in self.data]
         return {
             "object": "list",

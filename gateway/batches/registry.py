@@ -1,4 +1,4 @@
-"""The batches and files of tenants, in Redis. What is another tenant's is not there."""
+"""The registry of batches and files, in Redis. Records of other tenants count as absent."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ CANCEL_LUA = files(__package__).joinpath("cancel.lua").read_text()
 
 
 class Registry:
-    """Makes, finds and lists records for those they belong to."""
+    """Creates, finds and lists the records of one tenant at a time."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis: Any = redis  # redis-py types every answer as one that may be awaited
         self._cancel = redis.register_script(CANCEL_LUA)
 
     def add_file(self, record: FileRecord) -> None:
-        """Let a file be found; adding it again changes nothing."""
+        """Add a file's record; adding it again changes nothing."""
         with self._redis.pipeline(transaction=True) as pipe:
             pipe.set(keys.file(record.id), record.model_dump_json())
             pipe.zadd(keys.files(record.tenant), {record.id: 0})
@@ -46,7 +46,7 @@ class Registry:
         return record
 
     def remove_file(self, record: FileRecord) -> None:
-        """Let a file be found no more."""
+        """Remove a file's record."""
         with self._redis.pipeline(transaction=True) as pipe:
             pipe.zrem(keys.files(record.tenant), record.id)
             pipe.delete(keys.file(record.id))
@@ -62,7 +62,7 @@ class Registry:
         return self._page(keys.files(tenant), after, limit, newest, load)
 
     def add_batch(self, batch_id: str, asked: BatchSpec) -> BatchRecord:
-        """Make a batch, for whichever batch process takes it up first."""
+        """Add a batch to the open ones; a batch process will claim it."""
         with self._redis.pipeline(transaction=True) as pipe:
             pipe.hset(keys.batch(batch_id), mapping={"asked": asked.model_dump_json(), "status": "validating"})
             pipe.zadd(keys.batches(asked.caller.tenant), {batch_id: 0})
@@ -95,7 +95,7 @@ class Registry:
         return self._page(keys.batches(tenant), after, limit, True, load)
 
     def cancel(self, tenant: str, batch_id: str) -> BatchRecord:
-        """Have a batch cancelled; what is done by then stays.
+        """Have a batch cancelled; finished lines keep their answers.
 
         Raises:
             Problem: 404, the tenant has no such batch; 409, it has ended, or is about to.

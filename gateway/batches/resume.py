@@ -1,4 +1,4 @@
-"""Going on with a batch: what was asked for, which lines are finished, and files that survive any end."""
+"""Resuming ``stoker batch``: the identity of a batch, its finished lines, and files that survive any crash."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from . import lines
 from .line_set import LineSet
 
 HEAD_BYTES = 65_536
-"""How much of the input tells it from another one, together with its size."""
+"""Bytes at the start of the input that, with its size, identify it."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchIdentity:
-    """What a batch is: the same again goes on, anything else is another batch."""
+    """The identity of a batch: an equal one resumes it, any other is a different batch."""
 
     input: str
     input_bytes: int
@@ -44,13 +44,13 @@ class BatchIdentity:
 
 
 def sidecar(out: Path) -> Path:
-    """Where the run of an unfinished batch is kept."""
+    """The file beside the output that identifies the run of an unfinished batch."""
     return out.with_name(out.name + ".run")
 
 
 @contextlib.contextmanager
 def opened_alone(out: Path) -> Iterator[BinaryIO]:
-    """The output, opened and locked. The kernel lets go with the process, however that ends.
+    """The output file, opened and locked. The kernel releases the lock with the process.
 
     Raises:
         BatchError: another process writes it.
@@ -64,7 +64,7 @@ def opened_alone(out: Path) -> Iterator[BinaryIO]:
 
 
 def claim_run(out: Path, asked: BatchIdentity) -> str:
-    """The id of the run to go on with, or of a new one. Its sidecar is on disk then.
+    """The id of the run to resume, or of a new one. Its sidecar file is on disk afterwards.
 
     Raises:
         BatchError: the output belongs to another batch.
@@ -94,7 +94,7 @@ def _same(file: Path, asked: BatchIdentity, out: Path) -> str:
 
 
 def _write_whole(file: Path, text: str) -> None:
-    """Write a file whole or not at all, and have it on disk."""
+    """Write a file atomically and sync it to disk."""
     temporary = file.with_name(file.name + ".new")
     with temporary.open("w") as output:
         output.write(text)
@@ -109,9 +109,9 @@ def _write_whole(file: Path, text: str) -> None:
 
 
 def survey(file: BinaryIO, out: Path) -> tuple[LineSet, int]:
-    """The lines finished in the output, and how many of them are errors. Leaves the file at its end.
+    """The finished lines in the output, and how many of them are errors. Leaves the file position at the end.
 
-    A torn last line, left by a process killed while it wrote, is cut off.
+    A torn last line, left by a process that was killed while writing, is cut off.
 
     Raises:
         BatchError: a line in it is not ours.
@@ -134,10 +134,10 @@ _ID = re.compile(rb'\{"id": "batch_req_[^"]*-(\d+)"')
 
 
 def number_of(told: bytes) -> int:
-    """Which line of the input an output line in OpenAI's form answers, without reading all of it.
+    """The number of the input line that an output line in OpenAI's form answers, from its first bytes.
 
     Raises:
-        ValueError: it is none that we wrote.
+        ValueError: Stoker did not write it.
     """
     if (found := _ID.match(told)) is None:
         raise ValueError("no output line of a batch")
@@ -145,7 +145,7 @@ def number_of(told: bytes) -> int:
 
 
 def _answered(raw: bytes, position: int, out: Path) -> tuple[int, str, bool]:
-    """Line number, custom id and whether it is an error, of one output line."""
+    """Line number, custom_id, and whether it is an error, of one output line."""
     try:
         told = json.loads(raw)
         if "line" in told:

@@ -1,6 +1,6 @@
-"""Where the files of batches are kept: a folder, or any place that fsspec knows, such as ``s3://bucket/batches``.
+"""The store of batch files: a folder, or a file system of fsspec's, such as ``s3://bucket/batches``.
 
-A file appears whole or not at all, and is there to stay when its writing has ended: on disk, not only in a cache.
+Files appear atomically, and are on disk, not only in a cache, when their writing has ended.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from producer.contract.errors import ConfigError
 from producer.contract.settings import Settings
 
 SOURCE = "files"
-"""Folder of the files that users know, by their ids."""
+"""Folder of uploaded and output files, by id."""
 
 PARTS = "parts"
-"""Folder of what batches have written so far, in a folder of its own for each."""
+"""Folder of the parts of running batches, in one folder each."""
 
 
 class Store(Protocol):
-    """Files by name, such as ``files/file-1``. Whatever may be raised is an OSError."""
+    """Files by name, such as ``files/file-1``. All errors are OSErrors."""
 
     def writing(self, name: str) -> contextlib.AbstractContextManager[BinaryIO]:
-        """A file to write, which appears, or replaces the one of that name, when the block ends without an error."""
+        """A file to write; it appears, or replaces the one of that name, when the block ends without an error."""
 
     def open(self, name: str) -> BinaryIO:
         """Read a file. FileNotFoundError when there is none."""
 
     def delete(self, name: str) -> None:
-        """Delete a file, or a folder with all that is in it; none is none."""
+        """Delete a file, or a folder with its content, if it exists."""
 
     def tidy(self) -> None:
-        """Delete what was begun and never ended, because its writer was killed."""
+        """Delete unfinished files of writers that were killed."""
 
 
 def store_of(settings: Settings) -> Store:
-    """The store that the fleet file names; a folder of the state directory by default.
+    """The store named in the fleet file; by default a folder of the state directory.
 
     Raises:
         ConfigError: it is on a file system that is not installed.
@@ -60,11 +60,11 @@ def store_of(settings: Settings) -> Store:
 
 
 UPLOAD_S = 86_400.0
-"""A file that was begun so long ago, in seconds, is nobody's any more."""
+"""Age in seconds from which an unfinished file counts as abandoned."""
 
 
 class Folder:
-    """A folder of this machine, or one that several share."""
+    """A folder of this machine, or one that several machines share."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -74,7 +74,7 @@ class Folder:
         """See ``Store``."""
         path = self._root / name
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # A name of its own: of two writers, such as a process that was taken for dead, each replaces the whole file.
+        # A unique name: two writers, one of them taken for dead, then each replace the whole file.
         temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
         try:
             with temporary.open("xb") as file:
@@ -142,4 +142,4 @@ class Elsewhere:
             self._system.rm(f"{self._root}/{name}", recursive=True)
 
     def tidy(self) -> None:
-        """Nothing: what was not completed is not there, or the object store's own to expire."""
+        """Nothing: incomplete objects do not exist, or the object store expires them."""

@@ -1,1 +1,1 @@
-"""Jobs that clients leave with the gateway: their record, and how a job is told."""
+"""Asynchronous jobs of the gateway: their records, and the responses about them."""

@@ -1,4 +1,4 @@
-"""What a gateway keeps of a job that was left with it: whose it is, and where its end is to be told."""
+"""The record of an asynchronous job: its owner and its webhook."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ..webhooks.webhook import Webhook
 
 
 class Notice(BaseModel):
-    """A webhook on its way: ``failures`` so far, and how it ended, if it has. Times are Unix times in seconds."""
+    """The delivery of a webhook: ``failures`` so far, and how it ended, if it has. Unix times in seconds."""
 
     model_config = ConfigDict(frozen=True)
 
     webhook: Webhook | None
-    """None once it has ended: its secret is needed no more."""
+    """None once the delivery has ended: its secret is no longer needed."""
     failures: int = 0
     last_error: str = ""
     delivered_at: int | None = None
@@ -28,7 +28,7 @@ class Notice(BaseModel):
 
 
 class JobRecord(BaseModel):
-    """A job, but for its input: that may be large, and is with the job."""
+    """A job without its input, which may be large and is stored with the job."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -42,12 +42,12 @@ class JobRecord(BaseModel):
 
 
 def ttl_ms(client: AsyncClient) -> int:
-    """How long records are kept: a job ends within ``redis.result_ttl_s``, and its result is kept as long again."""
+    """Time to live of a record: a job ends within ``redis.result_ttl_s``, and its result is kept as long again."""
     return int(2000 * client.settings.redis.result_ttl_s)
 
 
 async def keep(client: AsyncClient, record: JobRecord) -> bool:
-    """Keep a record; False when it was there. A webhook is looked after from now on, by whichever gateway lives."""
+    """Store a record; False when it exists. Its webhook is delivered from now on, by any gateway."""
     async with client.redis.pipeline(transaction=True) as pipe:
         pipe.set(keys.job_record(record.id), record.model_dump_json(), px=ttl_ms(client), nx=True)
         if record.notice:
@@ -56,7 +56,7 @@ async def keep(client: AsyncClient, record: JobRecord) -> bool:
 
 
 async def forget(client: AsyncClient, record: JobRecord) -> None:
-    """Undo that."""
+    """Delete a record and its webhook."""
     async with client.redis.pipeline(transaction=True) as pipe:
         pipe.delete(keys.job_record(record.id))
         pipe.zrem(keys.webhooks(), record.id)
@@ -64,10 +64,10 @@ async def forget(client: AsyncClient, record: JobRecord) -> None:
 
 
 async def owned(client: AsyncClient, job_id: str, caller: ApiKey) -> JobRecord:
-    """The record of a job that the caller's tenant left here.
+    """The record of a job of the caller's tenant.
 
     Raises:
-        Problem: 404; of a job of another tenant nobody learns that there is one.
+        Problem: 404, for another tenant's job as for one that does not exist.
     """
     stored = await client.redis.get(keys.job_record(job_id))
     record = JobRecord.model_validate_json(stored) if stored else None
@@ -77,12 +77,12 @@ async def owned(client: AsyncClient, job_id: str, caller: ApiKey) -> JobRecord:
 
 
 async def same_as_before(client: AsyncClient, tenant: str, key: str, fingerprint: str) -> None:
-    """Note what an idempotency key of a tenant stands for.
+    """Remember the request that a tenant's idempotency key stands for.
 
     Source: https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/
 
     Raises:
-        Problem: 422, it stands for a request that asked for something else.
+        Problem: 422, it stands for a different request.
     """
     name = hashlib.sha256(f"{tenant}\0{key}".encode(errors="replace")).hexdigest()
     before = await client.redis.set(keys.idempotency(name), fingerprint, nx=True, get=True, px=ttl_ms(client))

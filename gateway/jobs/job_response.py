@@ -1,4 +1,4 @@
-"""A job, as a gateway tells it."""
+"""The job object in the gateway's responses."""
 
 from __future__ import annotations
 

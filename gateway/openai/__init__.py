@@ -1,4 +1,4 @@
-"""The OpenAI API as jobs: what its requests ask for, and what its answers look like. No HTTP, base dependencies only.
+"""The OpenAI API as jobs: translation of requests and answers. No HTTP, base dependencies only.
 
 Source: https://platform.openai.com/docs/api-reference.
 """

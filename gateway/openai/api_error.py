@@ -1,4 +1,4 @@
-"""Errors as the OpenAI API tells them: a status, and ``{"error": {"message", "type", "param", "code"}}``.
+"""Errors of the OpenAI API: a status, and ``{"error": {"message", "type", "param", "code"}}``.
 
 Source: https://platform.openai.com/docs/guides/error-codes. The official clients choose the exception by the status.
 """
@@ -30,10 +30,10 @@ _TYPES = {
 
 
 class Problem(StokerError):
-    """What a client is told when it does not get what it asked for.
+    """An error response.
 
-    ``status`` is HTTP's; ``param`` names the parameter that is wrong, ``code`` says what in one word for a program.
-    ``retry_after_s`` is when to come back, in seconds.
+    ``status`` is HTTP's, ``param`` the name of the wrong parameter, ``code`` the error for programs, ``retry_after_s``
+    the time after which to retry, in seconds.
     """
 
     def __init__(
@@ -53,12 +53,12 @@ class Problem(StokerError):
 
     @property
     def type(self) -> str:
-        """What sort of error it is, in the API's words."""
+        """The API's type of error."""
         return _TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
 
     @property
     def body(self) -> dict[str, Any]:
-        """The body of the answer."""
+        """The body of the response."""
         return {"error": {"message": str(self), "type": self.type, "param": self.param, "code": self.code}}
 
 

@@ -1,4 +1,4 @@
-"""The events of a stream: an answer as it is made, in the API's chunks."""
+"""Chunks: the events of a streamed answer."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Chunks:
         }
 
     def begin(self) -> bytes:
-        """The first event: who speaks."""
+        """The first event, with the role."""
         if not self._chat:
             return b""
         return b"".join(
@@ -57,7 +57,7 @@ class Chunks:
         return self._event(index, {"content": text} if self._chat else text, None)
 
     def end(self, result: Result) -> bytes:
-        """How each answer ended, and what it took."""
+        """The last events: finish reasons and usage."""
         empty: Any = {} if self._chat else ""
         ends = [self._event(index, empty, reason) for index, (_, reason) in enumerate(texts_of(result))]
         if self._order.include_usage:

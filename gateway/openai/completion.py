@@ -1,4 +1,4 @@
-"""Texts to go on from: ``POST /v1/completions``."""
+"""Completions: ``POST /v1/completions``."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from .text_input import Texts, texts
 from .translation import Endpoint, TranslatedRequest, ignored, job_of
 
 DEFAULT_TOKENS = 16
-"""OpenAI's."""
+"""OpenAI's default."""
 
 
 class CompletionRequest(Generating):
-    """Texts to go on from, each ``n`` times."""
+    """Prompts to be completed, ``n`` times each."""
 
     prompt: Annotated[Texts, Field(description="a text, or a list of texts")]
 

@@ -1,4 +1,4 @@
-"""Vectors of texts: ``POST /v1/embeddings``."""
+"""Embeddings: ``POST /v1/embeddings``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The endpoints that a model serves, by path: for requests over HTTP and lines of a batch alike."""
+"""The endpoints of inference by path, for requests over HTTP and lines of a batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The models of the fleet, as ``GET /v1/models`` tells them."""
+"""The list of models: ``GET /v1/models``."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from .api_error import Problem
 
 
 def model_list(settings: Settings, caller: ApiKey) -> dict[str, Any]:
-    """Those that the caller may use."""
+    """The models that the caller may use."""
     names = [name for name in settings.models if caller.may_use(name)]
     return {"object": "list", "data": [_object(name) for name in names]}
 
 
 def model_object(name: str, settings: Settings, caller: ApiKey) -> dict[str, Any]:
-    """One of them.
+    """One model.
 
     Raises:
-        Problem: there is none of that name that the caller may use.
+        Problem: no model of that name that the caller may use.
     """
     return _object(permitted(name, settings, caller))
 
@@ -29,7 +29,7 @@ def permitted(name: str, settings: Settings, caller: ApiKey) -> str:
     """The name, when there is such a model and the caller may use it.
 
     Raises:
-        Problem: 404 in either case, which does not tell the caller of what is not his.
+        Problem: 404 in either case, so that callers do not learn of other models.
     """
     if name in settings.models and caller.may_use(name):
         return name

@@ -8,17 +8,17 @@ from ..access.api_key import ApiKey
 from .api_error import Problem
 
 FASTEST = (None, "auto", "default", "priority", "scale")
-"""OpenAI's values for what is not to wait. A tier of the fleet file that is named like one goes before."""
+"""OpenAI's values for the fastest tier. A tier of the fleet file with such a name takes precedence."""
 
 SLOWEST = "flex"
-"""OpenAI's value for what is cheap because it waits."""
+"""OpenAI's value for the slowest and cheapest tier."""
 
 
 def tier_of(asked: str | None, model: str, settings: Settings, caller: ApiKey) -> str:
     """The tier that a request gets, of those that the model has and its caller may use.
 
     Raises:
-        Problem: 403 for one that the caller may not use, 400 for one that there is not.
+        Problem: 403 for a tier that the caller may not use, 400 for an unknown one.
     """
     there = settings.model(model).tiers
     if asked in there and not caller.may_ask(asked):

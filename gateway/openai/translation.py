@@ -1,4 +1,4 @@
-"""What a request asks for: a job, and how its result is told."""
+"""Translation of requests: from a request body to a job, and from its result to a response."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Task = Literal["generate", "embeddings"]
 
 
 class RequestBody(BaseModel):
-    """What every request of a model has. Other parameters than its fields are judged by ``parameters.TABLE``."""
+    """The fields of every request for a model. Other parameters are checked by ``parameters.TABLE``."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -32,10 +32,10 @@ class RequestBody(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class TranslatedRequest:
-    """A job to submit; ``response`` makes the answer of a job's id and result, and of when it was asked (Unix time).
+    """A job to submit. ``response`` makes the answer from the job's id, its result and the Unix time of the request.
 
-    ``chat`` says in which form a stream is told. ``choices`` of a generation are how many answers each prompt gets.
-    ``ignored`` are parameters that had no effect.
+    ``chat`` selects the form of streams. ``choices`` is the number of answers for each prompt. ``ignored`` are the
+    parameters without effect.
     """
 
     job: Job
@@ -49,7 +49,7 @@ class TranslatedRequest:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One endpoint that a model serves: what its requests look like, and what they ask for."""
+    """One endpoint of inference: the model of its body, and its translation."""
 
     path: str
     task: Task
@@ -58,7 +58,7 @@ class Endpoint:
     order: Callable[[Any, Settings, ApiKey], TranslatedRequest]
 
     def read(self, body: Mapping[str, Any], settings: Settings, caller: ApiKey) -> TranslatedRequest:
-        """Understand a body that was read from JSON.
+        """Translate a body that was read from JSON.
 
         Raises:
             Problem: naming the parameter, what was found and what is allowed.
@@ -83,7 +83,7 @@ def job_of(
     """The job of a request, of its caller's tenant, on the tier that it asks for.
 
     Raises:
-        Problem: a model or tier that there is not, or that the caller may not use; a model for another task.
+        Problem: the model or tier is unknown or not permitted, or the model is for another task.
     """
     model = settings.model(permitted(asked.model, settings, caller))
     if model.task != task:

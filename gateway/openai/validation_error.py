@@ -1,4 +1,4 @@
-"""What is wrong with a request's body, as pydantic found it, told in the API's form."""
+"""Validation errors: pydantic's findings about a request body in the API's form."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from ..access.authentication import Caller
 from ..batches import completion_window
-from ..batches.batch_storage import AtDesk
+from ..batches.batch_storage import Storage
 from ..batches.line_translation import JOBS
 from ..batches.records import BatchSpec, new_id
 from ..openai.api_error import Problem
@@ -21,7 +21,7 @@ router = APIRouter(prefix="/v1/batches", tags=["batches"])
 
 
 class BatchRequest(BaseModel):
-    """A batch to be run. ``model`` is an extension: of lines that name none."""
+    """A batch to be run. ``model`` is an extension: the model of lines that name none."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -42,8 +42,8 @@ class BatchRequest(BaseModel):
 
 
 @router.post("")
-def create(asked: BatchRequest, caller: Caller, desk: AtDesk, client: Client) -> dict[str, Any]:
-    """Make a batch of an uploaded file. Its lines are checked first: see ``status`` and ``errors``."""
+def create(asked: BatchRequest, caller: Caller, storage: Storage, client: Client) -> dict[str, Any]:
+    """Create a batch from an uploaded file. Its lines are validated first: see ``status`` and ``errors``."""
     allowed = [*ENDPOINTS, JOBS]
     if asked.endpoint not in allowed:
         message = f"endpoint = {asked.endpoint!r:.80}; allowed: {', '.join(allowed)}"
@@ -58,7 +58,7 @@ def create(asked: BatchRequest, caller: Caller, desk: AtDesk, client: Client) ->
         if not caller.may_use(asked.model):
             message = f"this API key may not use the model {asked.model!r}"
             raise Problem(403, message, param="model", code="model_not_allowed")
-    desk.registry.file(caller.tenant, asked.input_file_id)
+    storage.registry.file(caller.tenant, asked.input_file_id)
     now = int(time.time())
     made = BatchSpec(
         caller=caller,
@@ -70,27 +70,27 @@ def create(asked: BatchRequest, caller: Caller, desk: AtDesk, client: Client) ->
         model=asked.model,
         metadata=asked.metadata,
     )
-    return desk.registry.add_batch(new_id("batch_"), made).public()
+    return storage.registry.add_batch(new_id("batch_"), made).public()
 
 
 @router.get("")
 def list_batches(
     caller: Caller,
-    desk: AtDesk,
+    storage: Storage,
     after: Annotated[str | None, Query(max_length=128)] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> dict[str, Any]:
     """The caller's batches, the newest first."""
-    return desk.registry.batches(caller.tenant, after, limit).public()
+    return storage.registry.batches(caller.tenant, after, limit).public()
 
 
 @router.get("/{batch_id}")
-def retrieve(batch_id: str, caller: Caller, desk: AtDesk) -> dict[str, Any]:
-    """How far a batch is."""
-    return desk.registry.batch(caller.tenant, batch_id).public()
+def retrieve(batch_id: str, caller: Caller, storage: Storage) -> dict[str, Any]:
+    """Retrieve a batch, with its progress."""
+    return storage.registry.batch(caller.tenant, batch_id).public()
 
 
 @router.post("/{batch_id}/cancel")
-def cancel(batch_id: str, caller: Caller, desk: AtDesk) -> dict[str, Any]:
-    """Cancel a batch. What is done by then is in its output."""
-    return desk.registry.cancel(caller.tenant, batch_id).public()
+def cancel(batch_id: str, caller: Caller, storage: Storage) -> dict[str, Any]:
+    """Cancel a batch. Lines that are finished by then are in its output."""
+    return storage.registry.cancel(caller.tenant, batch_id).public()

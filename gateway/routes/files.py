@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
 from ..access.authentication import Caller
-from ..batches.batch_storage import AtDesk
+from ..batches.batch_storage import Storage
 from ..batches.records import FileRecord, Purpose, new_id
 from ..batches.store import SOURCE
 from ..openai.api_error import Problem
@@ -41,11 +41,11 @@ _FORM = {
 
 
 @router.post("", openapi_extra=_FORM)
-async def upload(request: Request, caller: Caller, desk: AtDesk) -> dict[str, Any]:
+async def upload(request: Request, caller: Caller, storage: Storage) -> dict[str, Any]:
     """Upload a file, for a batch to read."""
-    coming = Upload(request.headers.get("content-type", ""), desk.limits.max_file_bytes)
+    coming = Upload(request.headers.get("content-type", ""), storage.limits.max_file_bytes)
     file_id = new_id("file-")
-    await coming.save(request.stream(), desk.store, f"{SOURCE}/{file_id}")
+    await coming.save(request.stream(), storage.store, f"{SOURCE}/{file_id}")
     record = FileRecord(
         id=file_id,
         tenant=caller.tenant,
@@ -55,17 +55,17 @@ async def upload(request: Request, caller: Caller, desk: AtDesk) -> dict[str, An
         created_at=int(time.time()),
     )
     try:
-        _refuse(coming, desk)
-        await asyncio.to_thread(desk.registry.add_file, record)
+        _refuse(coming, storage)
+        await asyncio.to_thread(storage.registry.add_file, record)
     except Exception:
         # Without a record nobody finds the content again. Should the record have been written, its answer being lost:
         # the caller, who was told of no id, uploads anew.
-        await asyncio.to_thread(desk.store.delete, f"{SOURCE}/{file_id}")
+        await asyncio.to_thread(storage.store.delete, f"{SOURCE}/{file_id}")
         raise
     return record.public()
 
 
-def _refuse(came: Upload, desk: AtDesk) -> None:
+def _refuse(came: Upload, storage: Storage) -> None:
     """Refuse what no batch could use. What its lines say is checked when a batch is made of it."""
     purpose = came.fields.pop("purpose", None)
     if purpose != "batch":
@@ -75,36 +75,36 @@ def _refuse(came: Upload, desk: AtDesk) -> None:
         raise Problem(400, f"{name!r:.80} is not supported", param=name[:80], code="unsupported_parameter")
     if not came.size:
         raise Problem(400, "the file is empty", param="file", code="empty_file")
-    if came.lines > desk.limits.max_file_lines + 1:
-        message = f"the file has {came.lines} lines; allowed: {desk.limits.max_file_lines} (gateway.max_file_lines)"
+    if came.lines > storage.limits.max_file_lines + 1:
+        message = f"the file has {came.lines} lines; allowed: {storage.limits.max_file_lines} (gateway.max_file_lines)"
         raise Problem(400, message, param="file", code="too_many_requests")
 
 
 @router.get("")
 def list_files(
     caller: Caller,
-    desk: AtDesk,
+    storage: Storage,
     after: Annotated[str | None, Query(max_length=128)] = None,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
     order: Literal["asc", "desc"] = "desc",
     purpose: Purpose | None = None,
 ) -> dict[str, Any]:
     """The caller's files."""
-    return desk.registry.files(caller.tenant, after, limit, order == "desc", purpose).public()
+    return storage.registry.files(caller.tenant, after, limit, order == "desc", purpose).public()
 
 
 @router.get("/{file_id}")
-def retrieve(file_id: str, caller: Caller, desk: AtDesk) -> dict[str, Any]:
-    """What is known of a file."""
-    return desk.registry.file(caller.tenant, file_id).public()
+def retrieve(file_id: str, caller: Caller, storage: Storage) -> dict[str, Any]:
+    """Retrieve a file's record."""
+    return storage.registry.file(caller.tenant, file_id).public()
 
 
 @router.get("/{file_id}/content", response_class=StreamingResponse)
-def content(file_id: str, caller: Caller, desk: AtDesk) -> StreamingResponse:
-    """What is in a file."""
-    record = desk.registry.file(caller.tenant, file_id)
+def content(file_id: str, caller: Caller, storage: Storage) -> StreamingResponse:
+    """Retrieve a file's content."""
+    record = storage.registry.file(caller.tenant, file_id)
     try:
-        file = desk.store.open(f"{SOURCE}/{record.id}")
+        file = storage.store.open(f"{SOURCE}/{record.id}")
     except FileNotFoundError:
         raise Problem(404, f"the content of {file_id} is gone", param="file_id", code="file_not_found") from None
     headers = {"content-length": str(record.size)}
@@ -118,9 +118,9 @@ def _pieces(file: BinaryIO) -> Iterator[bytes]:
 
 
 @router.delete("/{file_id}")
-def delete(file_id: str, caller: Caller, desk: AtDesk) -> dict[str, Any]:
+def delete(file_id: str, caller: Caller, storage: Storage) -> dict[str, Any]:
     """Delete a file. A batch that has yet to read it fails."""
-    record = desk.registry.file(caller.tenant, file_id)
-    desk.registry.remove_file(record)
-    desk.store.delete(f"{SOURCE}/{record.id}")
+    record = storage.registry.file(caller.tenant, file_id)
+    storage.registry.remove_file(record)
+    storage.store.delete(f"{SOURCE}/{record.id}")
     return {"id": record.id, "object": "file", "deleted": True}

@@ -1,4 +1,4 @@
-"""What operators and balancers ask: whether it lives, and whether it can serve."""
+"""Health checks and metrics, for load balancers and operators."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The routes that a model serves, and the list of models."""
+"""Routes of inference, and the list of models."""
 
 from __future__ import annotations
 
@@ -50,5 +50,5 @@ async def list_models(caller: Caller, client: Client) -> dict[str, Any]:
 
 @router.get("/models/{model}")
 async def retrieve_model(model: str, caller: Caller, client: Client) -> dict[str, Any]:
-    """One of them."""
+    """Retrieve a model."""
     return model_object(model, client.settings, caller)

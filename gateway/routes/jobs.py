@@ -1,6 +1,6 @@
-"""Jobs that are left here: to be polled for, read as they are made, cancelled, or told of by a webhook.
+"""Asynchronous jobs: submitted here, then polled, streamed, cancelled, or announced by a webhook.
 
-Unlike a request that somebody waits for, a job goes on when its client goes away. It has ``deadline_s`` to end.
+Unlike a synchronous request, a job goes on when its client disconnects. It must end within ``deadline_s``.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ IdempotencyKey = Annotated[
 async def create_job(
     asked: JobRequest, caller: Caller, client: Client, idempotency_key: IdempotencyKey = None
 ) -> Response:
-    """Leave a job, and go. The answer has its id."""
+    """Submit a job. The answer has its id."""
     # With a key its id is known before it is submitted, and it can be submitted twice.
     job = await _admitted(_job(asked, caller, client, idempotency_key or uuid.uuid4().hex), asked, caller, client)
     if idempotency_key is not None:
@@ -138,7 +138,7 @@ async def _admitted(job: Job, asked: JobRequest, caller: Caller, client: AsyncCl
 
 @router.get("/{job_id}")
 async def retrieve_job(job_id: str, caller: Caller, client: Client) -> Response:
-    """Where a job is; its output, once it has ended."""
+    """Retrieve a job: its status, and its output once it has ended."""
     return await _answer(await owned(client, job_id, caller), client)
 
 
@@ -152,7 +152,7 @@ async def delete_job(job_id: str, caller: Caller, client: Client) -> Response:
 
 @router.post("/{job_id}/cancel")
 async def cancel_job(job_id: str, caller: Caller, client: Client) -> Response:
-    """The same, for who would rather post."""
+    """Cancel a job by POST."""
     return await delete_job(job_id, caller, client)
 
 

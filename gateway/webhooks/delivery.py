@@ -1,8 +1,8 @@
-"""Delivering webhooks: at least once, whichever gateway dies.
+"""Delivery of webhooks: at least once, whichever gateway dies.
 
-What is to be delivered is a sorted set in Redis: job id -> when to look at it next. Each gateway takes what is due, for
-longer than an attempt lasts. A job that goes on is put off; one that has ended is told of, until its receiver answers
-with 2xx, or says 410, or all attempts have failed. Nothing of it is in the gateway, so any other goes on with it.
+Pending deliveries are a sorted set in Redis: job id -> time of the next check. Each gateway claims the due ones for
+longer than an attempt lasts. A job that still runs is postponed; one that has ended is announced until its receiver
+answers with 2xx or 410, or all attempts have failed. The gateway holds no state, so that any other can continue.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from .webhook import TIMEOUT_S, Webhook, again_s, headers, look_s
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.25
-"""How often to look for what is due, in seconds."""
+"""Interval of checks for due deliveries, in seconds."""
 
 AT_ONCE = 32
-"""Most taken, and most told at the same time."""
+"""Most deliveries claimed, and attempted concurrently."""
 
 HOLD_S = 2 * TIMEOUT_S
-"""How long what was taken is ours, in seconds: an attempt is over by then."""
+"""Seconds for which a delivery is claimed; longer than an attempt."""
 
 GONE = 410
-"""The status with which a receiver says that it will never want it (Standard Webhooks)."""
+"""The status by which a receiver refuses the webhook for good (Standard Webhooks)."""
 
 
 class Delivery:
-    """Tells receivers of jobs that have ended."""
+    """Delivers the webhooks of jobs that have ended."""
 
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
@@ -53,7 +53,7 @@ class Delivery:
         )
 
     async def run(self) -> None:
-        """Deliver until cancelled. Outages of Redis are waited out."""
+        """Deliver until cancelled, waiting through outages of Redis."""
         async with self._http:
             while True:
                 try:
@@ -99,7 +99,7 @@ class Delivery:
             await self._client.redis.zrem(keys.webhooks(), record.id)
 
     async def _attempt(self, webhook: Webhook, record: JobRecord, stored: bytes, now: int) -> tuple[str, bool]:
-        """What went wrong, empty when nothing did, and whether trying again is of no use."""
+        """One attempt: the error, empty on success, and whether the failure is final."""
         state = ended(record, stored)
         state.pop("webhook", None)
         told = {

@@ -1,7 +1,7 @@
-"""Where webhooks may go: to public hosts over TLS, so that no tenant reaches the operator's own network through us.
+"""Targets of webhooks: public hosts over TLS, so that no tenant reaches the operator's network through the gateway.
 
-Names are looked up, and every address checked, when the connection is made, and it is made to the address that was
-checked: a name that changes between a check and a connection gains nothing. Redirects are not followed.
+Names are resolved and every address is checked when the connection is made, and the connection goes to the checked
+address, so that DNS rebinding gains nothing. Redirects are not followed.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 class ForbiddenTarget(StokerError):
-    """A webhook would go where none may."""
+    """The target of a webhook is not allowed."""
 
 
 def check_url(url: str) -> str:
-    """The URL, when it has the form of one that a webhook may have.
+    """Check the form of a webhook's URL, and return it.
 
     Raises:
-        ValueError: saying what is allowed.
+        ValueError: with what is allowed.
     """
     try:
         parts = urlsplit(url)
@@ -41,13 +41,13 @@ def check_url(url: str) -> str:
 
 
 def check_policy(url: str, exempt: Collection[str]) -> None:
-    """Refuse what is forbidden whatever its name stands for: no TLS, or a private address as it is.
+    """Refuse targets that need no name resolution to be forbidden: without TLS, or literal private addresses.
 
     Args:
-        exempt: hosts that the operator lets webhooks go to (``gateway.webhook_hosts``).
+        exempt: hosts that the operator allows (``gateway.webhook_hosts``).
 
     Raises:
-        ForbiddenTarget: saying why.
+        ForbiddenTarget: with the reason.
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
@@ -92,7 +92,7 @@ class GuardedNetwork(httpcore2.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
-        """Connect to a host, by an address of it that was checked.
+        """Connect to a host, at an address that was checked.
 
         Raises:
             ForbiddenTarget: one of its addresses is not public.

@@ -1,4 +1,4 @@
-"""Webhooks: what is sent, how it is signed, and when it is tried again. No I/O.
+"""Webhooks: their content, signature and retry schedule. No I/O.
 
 Source: the Standard Webhooks specification, https://www.standardwebhooks.com; its libraries verify these signatures.
 """
@@ -18,10 +18,10 @@ from .target import check_url
 SECRET_PREFIX = "whsec_"  # noqa: S105  what a secret begins with is no secret
 
 AGAIN_S = (5.0, 30.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0)
-"""How long after each failed attempt the next follows, in seconds; after the last there is none."""
+"""Pauses in seconds after each failed attempt; there is none after the last."""
 
 TIMEOUT_S = 15.0
-"""How long a receiver may take to answer, in seconds."""
+"""Time limit of one attempt, in seconds."""
 
 
 def _secret(value: str) -> str:
@@ -35,7 +35,7 @@ def _secret(value: str) -> str:
 
 
 class Webhook(BaseModel):
-    """Where the end of a job is to be told, and the secret that its receiver knows us by."""
+    """The URL that is called when a job ends, and the secret that signs the call."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -47,7 +47,7 @@ def headers(webhook: Webhook, message_id: str, at: int, body: bytes) -> dict[str
     """The headers of one attempt. ``message_id`` stays the same over attempts, so that receivers can drop repeats.
 
     Args:
-        at: Unix time in seconds; receivers refuse what is old, so that nobody can replay it.
+        at: Unix time in seconds; receivers refuse old messages, which prevents replays.
     """
     key = base64.b64decode(webhook.secret.removeprefix(SECRET_PREFIX))
     signed = hmac.new(key, f"{message_id}.{at}.".encode() + body, hashlib.sha256).digest()
@@ -61,10 +61,10 @@ def headers(webhook: Webhook, message_id: str, at: int, body: bytes) -> dict[str
 
 
 def again_s(failures: int) -> float | None:
-    """How long to wait after so many failed attempts, in seconds; None to give up."""
+    """The pause after ``failures`` failed attempts, in seconds; None to give up."""
     return AGAIN_S[failures - 1] if failures <= len(AGAIN_S) else None
 
 
 def look_s(age_s: float) -> float:
-    """When to look again whether a job of that age has ended, in seconds: the sooner the younger it is."""
+    """Seconds until a job of that age is checked again; shorter for younger jobs."""
     return min(10.0, max(0.25, age_s / 10))
