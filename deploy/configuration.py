@@ -33,13 +33,12 @@ def document() -> str:
 def _tables(table: type[BaseModel], path: str) -> Iterator[tuple[str, type[BaseModel]]]:
     yield path, table
     for name, field in table.model_fields.items():
-        inner, step = _inner(field.annotation)
-        if inner is not None:
+        for inner, step in _inner(field.annotation):
             yield from _tables(inner, f"{path}.{name}{step}".strip("."))
 
 
 def _section(path: str, table: type[BaseModel]) -> str:
-    rows = [_row(name, field) for name, field in table.model_fields.items() if _inner(field.annotation)[0] is None]
+    rows = [_row(name, field) for name, field in table.model_fields.items() if not _inner(field.annotation)]
     title = f"`[{path}]`" if path and "[]" not in path else f"`[[{path.removesuffix('[]')}]]`" if path else "Top level"
     about = "" if not path else f"{_plain(table.__doc__ or '')}\n\n"
     return f"## {title}\n\n{about}{HEAD}{''.join(rows)}"
@@ -50,14 +49,13 @@ def _row(name: str, field: FieldInfo) -> str:
     return f"| `{name}` | {_type(field)} | {default} | {_plain(field.description or '')} |\n"
 
 
-def _inner(annotation: Any) -> tuple[type[BaseModel] | None, str]:
-    """The table that a field holds, and what stands for its name in a path."""
+def _inner(annotation: Any) -> list[tuple[type[BaseModel], str]]:
+    """The tables that a field may hold, and what stands for the name of each in a path."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation, ""
+        return [(annotation, "")]
+    steps = {dict: ".NAME", UnionType: "", Union: ""}
     arguments = [each for each in get_args(annotation) if isinstance(each, type) and issubclass(each, BaseModel)]
-    if not arguments:
-        return None, ""
-    return arguments[0], ".NAME" if get_origin(annotation) is dict else "[]"
+    return [(each, steps.get(get_origin(annotation), "[]")) for each in arguments]
 
 
 def _type(field: FieldInfo) -> str:

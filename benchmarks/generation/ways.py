@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from producer.contract.engine_options import GenerateOptions
 from producer.contract.fleet_schema import Model
 from workers.engines import sources
 from workers.engines.generation.cache_size import CacheSize
 from workers.engines.generation.continuous import configuration
-from workers.engines.generation.generate import GenerateEngine, GenerateOptions
+from workers.engines.generation.generate import GenerateEngine
 from workers.engines.protocol import Outcome, Request
 from workers.engines.torch_device import torch_device
 
@@ -27,6 +28,11 @@ from .workload import Ask, Run
 
 STEP_S = 0.5
 RESULT_S = 120.0
+
+
+def _generate_options(settings: Model) -> GenerateOptions:
+    assert isinstance(settings.options, GenerateOptions)
+    return settings.options
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +46,7 @@ class Peer:
     def load(cls, settings: Model, device: str) -> Peer:
         """With the precision and the attention that the engine uses."""
         folder = sources.resolve(settings.source)
-        dtype = GenerateOptions.model_validate(settings.options).dtype
+        dtype = _generate_options(settings).dtype
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
         tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
@@ -88,7 +94,7 @@ class Peer:
         manager = self.model.init_continuous_batching(
             generation_config=GenerationConfig(do_sample=False, eos_token_id=self.model.generation_config.eos_token_id),
             continuous_batching_config=configuration(
-                size, settings.max_concurrency, GenerateOptions.model_validate(settings.options).max_batch_tokens
+                size, settings.max_concurrency, _generate_options(settings).max_batch_tokens
             ),
         )
         manager.start()

@@ -116,7 +116,7 @@ def _table(name: str, model: Model) -> str:
     return (
         f"[models.{name}]\nengine = {json.dumps(model.engine)}\nsource = {json.dumps(model.source)}\n"
         f"memory_gb = {model.memory_gb}\nmax_concurrency = {model.max_concurrency}\n"
-        f"options = {{ dtype = {json.dumps(model.options['dtype'])} }}\n"
+        f"options = {{ dtype = {json.dumps(model.options.dtype)} }}\n"
     )
 
 

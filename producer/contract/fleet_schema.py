@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from .engine_options import OPTIONS, PATH, EchoOptions, EngineOptions, OpenAIOptions
 
 NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 TIER_NAME = r"^[a-z0-9][a-z0-9_-]{0,31}$"
@@ -13,6 +15,7 @@ ALLOWED = {
     NAME: "allowed: lower-case letters, digits, . _ -, and a letter or digit first; 64 at most",
     TIER_NAME: "allowed: lower-case letters, digits, _ -, and a letter or digit first; 32 at most",
     DEVICE_NAME: "allowed: cpu:N or cuda:N, such as cpu:0, which is what a worker can hold",
+    PATH: "allowed: a path that begins with /",
 }
 """What each pattern allows, in words."""
 
@@ -98,8 +101,8 @@ class Model(_Table):
     is done beside the GPU, such as tokenising."""
     limits: Limits = Limits()
     """Limits of jobs and queues."""
-    options: dict[str, Any] = Field(default_factory=dict)
-    """Handed to the engine as they are; each engine documents its own."""
+    options: EngineOptions = Field(default_factory=dict, validate_default=True)
+    """Options of the engine."""
 
     @property
     def slots(self) -> int:
@@ -109,8 +112,15 @@ class Model(_Table):
     @property
     def task(self) -> str | None:
         """What it does for who speaks the OpenAI API: ``generate`` or ``embeddings``; None for an echo of any input."""
-        by_engine = {"embed": "embeddings", "generate": "generate", "openai": "generate"}
-        return str(self.options.get("task") or "") or by_engine.get(self.engine)
+        if isinstance(self.options, OpenAIOptions | EchoOptions):
+            return None if self.options.task == "echo" else self.options.task
+        return {"embed": "embeddings", "generate": "generate"}.get(self.engine)
+
+    @field_validator("options", mode="plain")
+    @classmethod
+    def _of_its_engine(cls, options: Any, known: ValidationInfo) -> Any:
+        engine = known.data.get("engine")
+        return options if engine is None else OPTIONS[engine].model_validate(options)  # else that is the mistake
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -118,6 +128,8 @@ class Model(_Table):
             raise ValueError(f"min_replicas is {self.min_replicas}, allowed: up to max_replicas ({self.max_replicas})")
         if not self.source and self.engine not in ("openai", "echo"):
             raise ValueError("source is missing; allowed: package:NAME, a path, or a hub id")
+        if not self.source and isinstance(self.options, OpenAIOptions) and "{source}" in " ".join(self.options.command):
+            raise ValueError("source is missing, and options.command names {source}; allowed: a path, or a hub id")
         if not self.tiers:
             raise ValueError("tiers is empty; allowed: at least one name from [tiers]")
         return self

@@ -7,7 +7,6 @@ Two underscores step into a table. ``STOKER_FLEET`` names another file.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import os
 import tomllib
 from pathlib import Path
@@ -17,6 +16,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from .engine_options import no_such_key
 from .errors import ConfigError, UnknownModel, UnknownTier
 from .fleet_schema import ALLOWED, DeclaredDevice, Gateway, Model, Name, Quarantine, Redis, Scaling, Tier, TierName
 from .job import explain
@@ -208,9 +208,7 @@ def _allowed(mistake: ErrorDetails) -> str:
     if mistake["type"] == "string_pattern_mismatch":
         return ALLOWED[mistake["ctx"]["pattern"]]
     if mistake["type"] == "extra_forbidden":
-        keys = _keys_beside(mistake["loc"])
-        near = difflib.get_close_matches(str(mistake["loc"][-1]), keys, 1)
-        return f"no such key{f'; did you mean {near[0]}?' if near else ''}; allowed: {', '.join(keys)}"
+        return no_such_key(str(mistake["loc"][-1]), _keys_beside(mistake["loc"]))
     return mistake["msg"]
 
 

@@ -1,13 +1,15 @@
 """What the openai engine says to a server, and what it understands of the answers."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from producer.contract.engine_options import OpenAIOptions
 from producer.contract.errors import ConfigError, EngineError, InvalidJob
+from producer.contract.settings import Settings
 from workers.engines.openai import command, wire
-from workers.engines.openai.options import OpenAIOptions
 from workers.engines.parameters import GenerationParameters
 
 
@@ -152,20 +154,28 @@ def test_a_device_that_the_worker_does_not_see_is_named(device: str, seen: str) 
 
 
 def test_the_url_may_end_in_v1_or_not() -> None:
-    assert OpenAIOptions.parse({"url": "http://host:8000/v1/"}).url == "http://host:8000"
-    assert OpenAIOptions.parse({"url": "https://host"}).url == "https://host"
+    assert OpenAIOptions.model_validate({"url": "http://host:8000/v1/"}).url == "http://host:8000"
+    assert OpenAIOptions.model_validate({"url": "https://host"}).url == "https://host"
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({}, "give either command, to start a server, or url"),
-        ({"command": ["x"], "url": "http://x"}, "give either command"),
-        ({"url": "host:8000"}, "allowed: http://HOST:PORT"),
-        ({"command": ["x"], "health": "health"}, "health = 'health'"),
-        ({"command": ["x"], "task": "embed"}, "task = 'embed'"),
+        ("{}", "give either command, to start a server, or url"),
+        ('{ command = ["x", "{port}"], url = "http://x" }', "give either command"),
+        ('{ url = "host:8000" }', "models.m.options.url = 'host:8000': .*allowed: http://HOST:PORT"),
+        ('{ command = ["x", "{port}"], health = "health" }', "models.m.options.health = 'health'"),
+        ('{ command = ["x", "{port}"], task = "embed" }', "models.m.options.task = 'embed'"),
+        ('{ command = ["x", "--port", "8000"] }', r"models.m.options.command = .*it does not say \{port\}"),
+        ('{ command = ["x", "{port}", "{source}"] }', r"source is missing, and options.command names \{source\}"),
+        (
+            '{ url = "http://x", helth = "/" }',
+            "models.m.options.helth = '/': no such key; did you mean health",
+        ),
     ],
 )
-def test_wrong_options_are_named(options: dict[str, Any], said: str) -> None:
+def test_wrong_options_are_named_when_the_fleet_file_is_read(tmp_path: Path, options: str, said: str) -> None:
+    file = tmp_path / "fleet.toml"
+    file.write_text(f'[models.m]\nengine = "openai"\noptions = {options}\n')
     with pytest.raises(ConfigError, match=said):
-        OpenAIOptions.parse(options)
+        Settings.load(file)

@@ -5,33 +5,14 @@ from __future__ import annotations
 import json
 import threading
 import time
-from pathlib import Path
-from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from producer.contract.errors import ConfigError, EngineError, InvalidJob, JobCancelled, JobExpired, Preempted
+from producer.contract.engine_options import EchoOptions
+from producer.contract.errors import EngineError, InvalidJob, JobCancelled, JobExpired, Preempted
 from producer.contract.fleet_schema import Model
-from producer.contract.job import explain
 
-from .echo_output import Speech, Task
+from .echo_output import Speech
 from .mailbox import Cancellation, Mailbox, Withdrawal
 from .protocol import Outcome, Report, Request
-
-
-class EchoOptions(BaseModel):
-    """What ``options`` of an echo model may hold.
-
-    ``delay_s``: time that each batch takes, in seconds. ``journal``: a file to which every batch is appended
-    before it runs, a line of JSON (its inputs) for each request: it tells how often a job really ran. ``task``: the
-    engine to stand for (``speech.py``); a stream then tells a word in each batch.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    delay_s: Annotated[float, Field(ge=0)] = 0.0
-    journal: Path | None = None
-    task: Task = "echo"
 
 
 class EchoEngine:
@@ -43,10 +24,8 @@ class EchoEngine:
 
     def __init__(self, settings: Model) -> None:
         self._batch_limit = settings.max_concurrency
-        try:
-            options = EchoOptions.model_validate(settings.options)
-        except ValidationError as error:
-            raise ConfigError(f"options of an echo model:\n{explain(error)}") from None
+        options = settings.options
+        assert isinstance(options, EchoOptions)
         self._delay_s = options.delay_s
         self._journal = options.journal
         self._task = options.task

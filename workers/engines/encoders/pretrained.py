@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tokenizers import normalizers
 
-from producer.contract.errors import ConfigError, ModelNotFound
+from producer.contract.engine_options import EncoderOptions
+from producer.contract.errors import ModelNotFound
 from producer.contract.fleet_schema import Model
-from producer.contract.job import explain
 
 from .. import sources
 from ..checkpoint import load_model, load_tokenizer
@@ -25,33 +24,6 @@ _NO_LIMIT = 10**20
 """Tokenizers without a limit answer 10**30."""
 
 
-class EncoderOptions(BaseModel):
-    """What ``options`` of an encoder model may hold.
-
-    ``max_batch_tokens`` counts padding. ``max_length`` is how many tokens of an input are read, at most and by default
-    as many as the model can.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    max_batch_tokens: Annotated[int, Field(ge=1)] = 4096
-    max_length: Annotated[int, Field(ge=8)] | None = None
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "float32"
-
-    @classmethod
-    def of(cls, settings: Model) -> EncoderOptions:
-        """Check the options of a model.
-
-        Raises:
-            ConfigError: with a line for each mistake: key, value, what is allowed.
-        """
-        try:
-            return cls.model_validate(settings.options)
-        except ValidationError as error:
-            article = "an" if settings.engine[0] in "aeiou" else "a"
-            raise ConfigError(f"options of {article} {settings.engine} model:\n{explain(error)}") from None
-
-
 class PretrainedEncoder(ABC):
     """See ``micro_batches.Encoder``. What a kind of model says, and what it is asked, is its subclass's."""
 
@@ -59,7 +31,8 @@ class PretrainedEncoder(ABC):
     """The class of transformers that loads it."""
 
     def __init__(self, settings: Model, device: str) -> None:
-        self._options = EncoderOptions.of(settings)
+        assert isinstance(settings.options, EncoderOptions)
+        self._options = settings.options
         self._settings = settings
         self._device = torch_device(device)
         self._tokenizer: Any = None

@@ -5,15 +5,14 @@ from __future__ import annotations
 import functools
 import time
 from collections import deque
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from transformers import AutoModelForCausalLM
 from transformers.generation.continuous_batching.requests import GenerationOutput
 
+from producer.contract.engine_options import GenerateOptions
 from producer.contract.errors import (
-    ConfigError,
     EngineError,
     InvalidJob,
     JobCancelled,
@@ -22,7 +21,6 @@ from producer.contract.errors import (
     StokerError,
 )
 from producer.contract.fleet_schema import Model
-from producer.contract.job import explain
 
 from .. import sources
 from ..checkpoint import load_model, load_tokenizer
@@ -43,19 +41,6 @@ _SLICE = 64
 """Inputs encoded in one step: a job may bring thousands, and meanwhile the others want to hear of theirs."""
 
 
-class GenerateOptions(BaseModel):
-    """What ``options`` of a generate model may hold.
-
-    ``dtype`` is the checkpoint's own by default; ``max_batch_tokens`` is the longest piece of a
-    prompt that one step reads, which is what the others wait for meanwhile.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    max_batch_tokens: Annotated[int, Field(ge=16)] = 512
-
-
 class GenerateEngine:
     """``{"text", "finish_reason"}`` per input; usage counts ``input_tokens`` and ``output_tokens``.
 
@@ -65,10 +50,8 @@ class GenerateEngine:
     """
 
     def __init__(self, settings: Model, device: str) -> None:
-        try:
-            self._options = GenerateOptions.model_validate(settings.options)
-        except ValidationError as error:
-            raise ConfigError(f"options of a generate model:\n{explain(error)}") from None
+        assert isinstance(settings.options, GenerateOptions)
+        self._options = settings.options
         self._settings = settings
         self._device = torch_device(device)
         self._mailbox: Mailbox[list[GenerationOutput]] = Mailbox()

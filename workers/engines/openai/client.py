@@ -9,11 +9,11 @@ from typing import NoReturn
 
 import httpx2
 
+from producer.contract.engine_options import OpenAIOptions
 from producer.contract.errors import ConfigError, EngineError, InvalidJob
 from scheduler.lease import retry_backoff
 
 from . import wire
-from .options import OpenAIOptions
 
 CONNECT_S = 10.0
 BUSY_RETRIES = 4

@@ -16,8 +16,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+from producer.contract.engine_options import OpenAIOptions
 from producer.contract.errors import (
-    ConfigError,
     EngineError,
     InvalidJob,
     JobCancelled,
@@ -33,7 +33,6 @@ from ..protocol import Outcome, OutputPiece, Prefilled, Report, Request
 from . import command, http_requests, wire
 from .client import ServerClient, ServerLost
 from .http_requests import Ask, OpenRequest
-from .options import OpenAIOptions
 from .server import EngineServer, free_port
 
 logger = logging.getLogger(__name__)
@@ -51,10 +50,9 @@ class OpenAIEngine:
     """
 
     def __init__(self, settings: Model, device: str) -> None:
-        self._options = OpenAIOptions.parse(settings.options)
+        assert isinstance(settings.options, OpenAIOptions)
+        self._options = settings.options
         command.device_kind(device)
-        if not settings.source and "{source}" in " ".join(self._options.command):
-            raise ConfigError("options.command: it names {source}, and the model has no source")
         self._settings = settings
         self._device = device
         self._mailbox: Mailbox[Request] = Mailbox()
