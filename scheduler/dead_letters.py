@@ -1,4 +1,4 @@
-"""Dead letters: what could not be served, kept with its reason until an operator decides."""
+"""Dead letters: messages that cannot be served, kept with their reason until an operator decides."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ REQUEUE = script(__package__, "requeue.lua")
 
 
 class NoSuchLetter(StokerError):
-    """There is no dead letter of that id."""
+    """No dead letter has that id."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One message that could not be served. ``id`` begins with the Unix time in ms at which it was given up."""
+    """One message that cannot be served. ``id`` begins with the Unix time in ms at which it was given up."""
 
     id: str
     model: str
     queue: str
     reason: str
     losses: int
-    """How many workers were lost over it."""
+    """Number of workers that died while they held it."""
     history: tuple[str, ...]
-    """A line for each of them: server time, and who it was."""
+    """A line for each of them: server time and worker."""
     message: bytes
-    """Exactly what was pushed."""
+    """The message as it was pushed."""
 
     @property
     def at(self) -> float:
@@ -61,7 +61,7 @@ def letter(redis: Redis, model: str, entry: str) -> DeadLetter:
 
 
 def requeue(redis: Redis, model: str, entry: str) -> None:
-    """Give a dead letter another chance, at the tail of its queue, as if it had never run.
+    """Put a dead letter back at the tail of its queue, as if it had never run.
 
     Raises:
         NoSuchLetter: naming the command that lists them.

@@ -1,4 +1,4 @@
-"""Reading what stands on a queue. Anybody may push anything: nothing unchecked gets past here."""
+"""Reading messages from queues. Any client may push anything: this is where all of it is checked."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from producer.contract.errors import StokerError
 from producer.contract.job import TASK
 
 SENDS = ("callbacks", "errbacks", "chain", "chord")
-"""Where a message names further tasks, which Celery would have the worker send when this one has ended."""
+"""Parts of a message that name further tasks, which Celery's workers would send when this one has ended."""
 
 LONGEST_S = 10.0**9
-"""More seconds than any time limit has: clocks and timers overflow not far beyond."""
+"""Longest time limit in seconds: clocks and timers overflow not far beyond."""
 
 _ID = re.compile(r"[!-~]{1,256}")
 
 
 class NotAJob(StokerError):
-    """The message on a queue is not a job; the text says why."""
+    """A message is not a job; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A Celery message (task protocol 2), as far as a worker goes by it. ``fields`` are the job's, unchecked."""
+    """The parts of a Celery message (task protocol 2) that a worker uses. ``fields`` are the job's, unchecked."""
 
     id: str
     fields: dict[str, Any]
@@ -40,9 +40,9 @@ class Message:
     time_limit_s: float | None
     wants_result: bool
     submitted_at: float | None
-    """Unix seconds, by the producer's clock: to be shown, never to be acted on."""
+    """Unix seconds by the producer's clock: an untrusted time stamp, only to be shown."""
     told: dict[str, Any]
-    """What the message says of itself for monitors to show."""
+    """Fields of the message for monitors to show."""
 
 
 _TOLD = ("root_id", "parent_id", "argsrepr", "kwargsrepr", "retries")
@@ -50,10 +50,10 @@ _TOLD_CHARACTERS = 1024
 
 
 def read(message: bytes) -> Message:
-    """The message, checked so far that a worker can take it for a job.
+    """Read a message and check that it is a job's.
 
     Raises:
-        NotAJob: with what is wrong.
+        NotAJob: with the reason.
     """
     payload = _object(_json(message, "the message"), "the message")
     headers, properties = (_object(payload.get(part), part) for part in ("headers", "properties"))
@@ -67,7 +67,7 @@ def read(message: bytes) -> Message:
     if payload.get("content-encoding") not in ("utf-8", "UTF-8", "us-ascii"):
         raise NotAJob(f"content-encoding is {payload.get('content-encoding')!r:.80}, not utf-8")
     if headers.get("eta") is not None:
-        # It would be held, leased, until then: a few of them and the worker has room for nothing else.
+        # It would be held and leased until then: a few of them would fill the worker.
         raise NotAJob("headers.eta is set: a worker does not wait for a job's time; submit it when it is to run")
     if headers.get("compression") is not None:
         raise NotAJob(f"headers.compression is {headers['compression']!r:.80}: nothing compressed is accepted")
@@ -141,9 +141,9 @@ def _fields(body: object, encoding: object) -> dict[str, Any]:
 
 
 def _check_sends_nothing(part: dict[str, Any]) -> None:
-    """Refuse what would make the worker a sender of any task, to any queue that it may write, for any producer.
+    """Refuse messages that would make the worker send further tasks to any queue on a producer's behalf.
 
-    Refused rather than ignored: whoever waits for the task that was to follow would wait for ever.
+    They are refused rather than ignored: a client that waits for the following task would wait for ever.
     """
     if given := [name for name in SENDS if part.get(name)]:
         raise NotAJob(

@@ -1,9 +1,9 @@
-"""How fast a worker is, measured while it has work: live workers and simulated ones measure themselves with this."""
+"""The meter: a worker's rate over its busy time, of live and simulated workers."""
 
 from __future__ import annotations
 
 MEMORY_S = 30.0
-"""How far back the rate looks, in seconds of busy time: the mean age at which a measurement is forgotten."""
+"""Time constant of the exponential weights, in seconds of busy time."""
 
 
 class Meter:
@@ -23,12 +23,12 @@ class Meter:
         """Jobs ended since the start."""
 
     def begin(self, now: float) -> None:
-        """The worker has work from now on, if it had none before."""
+        """The worker has got work, if it had none."""
         if not self._busy:
             self._busy, self._looked_at = True, now
 
     def done(self, now: float, jobs: int, batch_sizes: int, idle: bool) -> None:
-        """Jobs ended.
+        """Count jobs that ended.
 
         Args:
             batch_sizes: the sum, over these jobs, of how many jobs shared the device with each, itself included.

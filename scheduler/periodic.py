@@ -1,4 +1,4 @@
-"""A thread that does one thing every so often until it is stopped, whatever that thing raises."""
+"""A thread that runs an action periodically until it is stopped, whatever the action raises."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What waits: the length and the oldest age of every queue, read in one round trip."""
+"""Lengths and oldest ages of all queues, read in one round trip."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from producer.contract.settings import Settings
 
 SUBMITTED_AT = re.compile(rb'"submitted_at": ?([0-9]{1,12}(?:[.][0-9]{1,9})?)[,}]')
-"""The header with which our client stamps a message. Stock producers stamp none."""
+"""The header with the time stamp of Stoker's client. Stock producers send none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,30 +27,30 @@ class QueueState:
     model: str
     tier: str
     length: int
-    """In its list, and in the lanes of its tenants."""
+    """Queued jobs, in the plain list and in tenants' lanes."""
     oldest_age_s: float
-    """By its producer's own stamp, if there is one: to be shown, not to be acted on."""
+    """By the producer's time stamp, if there is one: untrusted, only to be shown."""
     waited_s: float
-    """How long its head was passed over, by the server's clock; nobody gets ahead by lying."""
+    """How long its head was passed over, by the server's clock."""
     arrived: int
 
 
 @dataclass(frozen=True, slots=True)
 class ModelQueues:
-    """A model's queues, in the order of its tiers, and how many of its jobs workers hold."""
+    """A model's queues, in the order of its tiers, and the number of its jobs in flight."""
 
     model: str
     tiers: tuple[QueueState, ...]
     inflight: int
     dead: int
     suspects: int = 0
-    """Jobs that may have killed their workers, each waiting to be run alone."""
+    """Suspects: jobs that may have killed their workers, each queued to run alone."""
     deferred: int = 0
-    """Jobs put aside, to be tried again later."""
+    """Deferred jobs, which will be tried again."""
 
     @property
     def queued(self) -> int:
-        """Jobs waiting, over all tiers."""
+        """Queued jobs of all tiers."""
         return sum(tier.length for tier in self.tiers) + self.suspects
 
     @property
@@ -60,11 +60,11 @@ class ModelQueues:
 
 
 def observe(redis: Redis, settings: Settings) -> dict[str, ModelQueues]:
-    """The queues of every model, of one moment, by the server's clock.
+    """The queues of every model at one moment, by the server's clock.
 
-    Whatever anybody pushed, or stored under a queue's name, one queue's trouble is not the others'.
+    A key of a wrong type under one queue's name does not affect the other queues.
     """
-    with redis.pipeline(transaction=True) as pipe:  # of one moment: a job counts as taken or as waiting, not as both
+    with redis.pipeline(transaction=True) as pipe:  # atomic: a job counts as either claimed or queued
         pipe.time()
         for name, model in settings.models.items():
             pipe.hgetall(keys.served(name))

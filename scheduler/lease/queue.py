@@ -25,18 +25,18 @@ if TYPE_CHECKING:
     from redis import Redis
 
 CLAIM_BYTES = 1024 * 1024
-"""Most bytes of messages in one claim, beyond the first job: who claims much holds it from more urgent work."""
+"""Most bytes of messages in one claim, beyond the first job: larger claims cause head-of-line blocking."""
 
 NO_HOLD = no_hold(0)
 
 NEVER_S = 1e9
-"""Longer than anything that is waited for, in seconds."""
+"""Stands for "never", in seconds."""
 
 DUE = 18
 """Bytes before the message in a lane: an instant, and a separator."""
 
 REAP_AT_ONCE = 1000
-"""Most lost jobs looked at in one step, so that Redis is never blocked for long."""
+"""Most expired leases processed in one step, so that Redis is never blocked for long."""
 
 
 CLAIM = script(__package__, "claim.lua")
@@ -45,16 +45,16 @@ CLAIM_SHA = hashlib.sha1(CLAIM.encode(), usedforsecurity=False).hexdigest()
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A job as taken from its queue: the message is exactly what its producer pushed."""
+    """A claimed job. ``message`` is exactly what its producer pushed."""
 
     lease: str
     losses: int
-    """How many workers were lost over it before."""
+    """Number of workers that died while they held it."""
     message: bytes
     now: float
     """Server time of the claim, in Unix seconds."""
     dated: bool = False
-    """Whether it goes by a deadline of its own."""
+    """Whether it has a deadline of its own."""
 
     @property
     def queue(self) -> str:
@@ -64,21 +64,21 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a claim brought."""
+    """The answer of a claim."""
 
     jobs: list[Claimed]
     any_cancelled: bool
-    """Whether any cancellation is remembered, of whatever job."""
+    """Whether any cancellation is remembered, of any job."""
     suspects: int
-    """Suspects that waited at the claim; while there are any, only a worker that holds nothing gets a job."""
+    """Queued suspects; while there are any, only a worker that holds nothing gets a job."""
     now: float = 0.0
     """Server time in Unix seconds."""
     arrived: int = 0
-    """Jobs that ever came, whoever pushed them."""
+    """Jobs that ever arrived."""
     look_again_s: float | None = None
-    """When to look again, if what waits is held for a fuller batch."""
+    """Seconds until the next claim, while queued jobs are held for a fuller batch."""
     blocked_s: float | None = None
-    """When a tenant's quota lets jobs go on that wait."""
+    """Seconds until a tenant's quota allows queued jobs again."""
     overdue: bool = False
     """Whether jobs of preemptible tiers were overdue: these are not to be preempted."""
 
@@ -86,9 +86,9 @@ class Claim:
 class Queue:
     """Claim, finish, release, renew, bury and reap the jobs of one model.
 
-    A lease is the right to end a job: ``place|owner:n``, unique to one claim of one message, and what it was charged
-    (``lanes.lua``, ``settle.lua``). It is fenced by its existence: once it ran out and was reaped, nothing that is done
-    in its name has an effect.
+    A lease is the right to end a job: ``place|owner:n``, unique to one claim of one message, with its charge
+    (``lanes.lua``, ``settle.lua``). Its existence is the fence: after it expired and was reaped, acts in its name have
+    no effect.
     """
 
     def __init__(self, redis: Redis, settings: Settings, model: str) -> None:
@@ -98,15 +98,15 @@ class Queue:
         self._server_clock = ServerClock(redis)
         self._max_losses = settings.redis.max_losses
         self.suspect_at = max(1, self._max_losses - 1)
-        """Losses after which a job is run alone: the last chance before it becomes a dead letter."""
+        """Losses after which a job runs alone, as its last chance before it becomes a dead letter."""
         self._max_retries = settings.model(model).limits.max_retries
         self._result_ttl_ms = int(settings.redis.result_ttl_s * 1000)
         tiers = settings.model(model).tiers
         self.queues = [keys.queue(model, tier) for tier in tiers]
         self.wakes = {keys.queue(model, tier): keys.wake(model, tier) for tier in tiers}
-        """What tells of jobs in a queue's lanes."""
+        """The lists by which workers are woken for jobs in a queue's lanes."""
         self.preemptible = {keys.queue(model, tier) for tier in tiers if settings.tiers[tier].preemptible}
-        """Queues whose jobs give way to those of the others (``preemption``)."""
+        """Queues of preemptible tiers (``preemption``)."""
         ranks = [rank(settings.tiers[tier]) for tier in tiers]
         self._ranks = [(each.head_start, each.growth, each.late) for each in ranks]
         self._policies = _policies(settings)
@@ -130,10 +130,10 @@ class Queue:
         )
 
     def claim_command(self, room: Room, owner: str, idle: bool = True, hold: HoldLimits = NO_HOLD) -> list[Any]:
-        """The command that takes jobs as there is room; for callers that own their connection.
+        """The command of a claim, for callers that own their connection.
 
-        ``owner`` must be new for every claim: it becomes part of the leases. ``idle`` says that the worker
-        holds nothing, so that it may be given a suspect.
+        ``owner`` must be new for every claim: it becomes part of the leases. ``idle`` tells that the worker holds
+        nothing, so that it may get a suspect.
         """
         arguments = [room.free, CLAIM_BYTES, self.lease_s, owner, int(idle)]
         arguments += (min(room.free, hold.full), hold.busy_s, hold.run_s, min(hold.per_job_s, NEVER_S))
@@ -150,7 +150,7 @@ class Queue:
         jobs = []
         for found, losses, entry in zip(rest, rest, rest, strict=True):
             lease = found.decode()
-            in_lane = "/" in lease.partition("|")[0]  # then the instant stands before the message at which it is due
+            in_lane = "/" in lease.partition("|")[0]  # the due time then precedes the message
             message = entry[DUE:] if in_lane else entry
             jobs.append(Claimed(lease, int(losses or 0), message, now, in_lane and entry[DUE - 1 : DUE] == b"!"))
         look_again_s = float(answer[4]) if answer[4] else None
@@ -159,16 +159,16 @@ class Queue:
         return Claim(jobs, bool(answer[1]), int(answer[2]), now, int(answer[3]), look_again_s, blocked_s, overdue)
 
     def claim(self, room: int, owner: str, idle: bool = True) -> list[Claimed]:
-        """Take up to ``room`` jobs, the most urgent queue first."""
+        """Claim up to ``room`` jobs, the most urgent queue first."""
         self.load()
         return self.read_claim(self.redis.evalsha(*self.claim_command(Room.of(room), owner, idle)[1:])).jobs
 
     def load(self) -> None:
-        """Make the claim script known to the server, as after its restart."""
+        """Load the claim script into the server, as is needed after its restart."""
         self.redis.script_load(CLAIM)
 
     def finish(self, done: Iterable[tuple[str, str, bytes]]) -> list[str]:
-        """End jobs given as (lease, job id, result or empty); returns the leases that were lost before."""
+        """End jobs, given as (lease, job id, result or empty); returns the leases that were lost."""
         names = self._names("inflight", "leases", "losses", "retries", "history", "served")
         arguments: list[Any] = [self._result_ttl_ms, "".join(f"|{queue}|" for queue in self.preemptible)]
         for lease, job_id, result in done:
@@ -177,23 +177,23 @@ class Queue:
         return [lease.decode() for lease in self._finish(names, arguments)]
 
     def release(self, leases: Sequence[str]) -> int:
-        """Give jobs back to the head of their queues, unharmed; returns how many were still held."""
+        """Give jobs back to the head of their queues, without a loss; returns how many were still held."""
         names = self._names("inflight", "leases", "taken", "losses", "suspects")
         return int(self._release(names, [self.suspect_at, *leases])) if leases else 0
 
     def renew(self, leases: Sequence[str]) -> list[str]:
-        """Prolong leases by ``lease_s``; returns those that were lost before."""
+        """Renew leases for ``lease_s``; returns those that were lost."""
         if not leases:
             return []
         return [lease.decode() for lease in self._renew([keys.leases(self.model)], [self.lease_s, *leases])]
 
     def expire(self, leases: Sequence[str]) -> None:
-        """Let leases run out now, and take their jobs back with a loss counted."""
+        """Expire leases now: their jobs go back, each with a loss counted."""
         self.redis.zadd(keys.leases(self.model), dict.fromkeys(leases, 0.0), xx=True)
         self.reap()
 
     def bury(self, lease: str, reason: str) -> bool:
-        """Move a job to the dead letters; False when the lease was lost before."""
+        """Move a job to the dead letters; False when the lease was lost."""
         names = self._names("inflight", "leases", "losses", "dead", "retries", "history")
         return bool(self._bury(names, [lease, reason, keys.result(""), self._result_ttl_ms]))
 
@@ -210,10 +210,10 @@ class Queue:
         return int(requeued), int(buried)
 
     def defer(self, lease: str) -> int:
-        """Put a job aside to be tried again, with exponential backoff and jitter.
+        """Defer a job to be tried again, with exponential backoff and jitter.
 
-        Returns which retry this will be; 0 when it was tried often enough, and must be ended by the caller;
-        -1 when the lease was lost before.
+        Returns the number of the retry; 0 when the retries are used up and the caller must end the job; -1 when the
+        lease was lost.
         """
         names = self._names("inflight", "leases", "retries", "deferred")
         return int(self._defer(names, [lease, self._max_retries, *delays(self._max_retries)]))
@@ -222,7 +222,7 @@ class Queue:
         return [getattr(keys, kind)(self.model) for kind in kinds]
 
     def cancelled(self, job_ids: Sequence[str]) -> list[str]:
-        """Those of the jobs that were cancelled while they waited."""
+        """The jobs among these that were cancelled while queued."""
         if not job_ids:
             return []
         found = self.redis.zmscore(keys.cancelled(), list(job_ids))
@@ -230,7 +230,7 @@ class Queue:
 
 
 def _cost(lease: str, result: bytes) -> tuple[float | str, int | str]:
-    """What a job has cost its tenant in tokens, and its output tokens; empty if nobody is charged or nobody knows."""
+    """A job's price in tokens, and its output tokens; empty if no tenant is charged or the result has no usage."""
     if lease.count("|") == 1 or (tokens := fairness.used(result)) is None:
         return "", ""
     return fairness.price(*tokens), tokens[1]

@@ -1,4 +1,4 @@
-"""When a job is tried again: exponential backoff with jitter.
+"""Retry back-off: exponential, with jitter.
 
 Half of each delay is fixed and half is random ("equal jitter",
 https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/), so that jobs that failed together do not

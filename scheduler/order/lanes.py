@@ -1,7 +1,7 @@
-"""The jobs of one model that wait, in the order in which they are taken: what ``claim.lua`` does, without Redis.
+"""The order of one model's queued jobs: what ``claim.lua`` does, without Redis.
 
-Three decisions follow on each other: which queue (``priority``), which of its tenants (``fairness``), which of the
-tenant's jobs: the one that is due first.
+Three decisions follow each other: the queue (``priority``), the tenant in it (``fairness``), and the tenant's job: the
+one with the earliest due time.
 """
 
 from __future__ import annotations
@@ -21,27 +21,28 @@ from .preemption import GRACE, Room
 from .priority import Rank
 
 J = TypeVar("J")
-"""What a job is to whoever queues it."""
+"""The caller's representation of a job."""
 
 _TURN = count()
 
 
 @dataclass(frozen=True, slots=True)
 class QueuedJob(Generic[J]):
-    """A job that waits. ``due`` is in seconds: when it came plus its tier's target, or its own deadline if earlier."""
+    """A queued job. ``due`` is in seconds: its arrival plus its tier's target, or its own deadline if earlier."""
 
     job: J
     tenant: str
     due: float
     cost: float = 1.0
-    """Tokens that it will be charged; see :func:`scheduler.order.fairness.expected`."""
+    """Its charge in tokens; see :func:`scheduler.order.fairness.expected`."""
     own: bool = False
     """Whether it is due at a deadline of its own."""
 
 
 @dataclass(slots=True)
 class _Lane(Generic[J]):
-    """One tenant's jobs. Those without a deadline of their own keep their places; one that comes back is the first."""
+    """One tenant's jobs. Jobs without a deadline of their own are in order of arrival; one that is given back is
+    first."""
 
     listed: deque[QueuedJob[J]] = field(default_factory=deque)
     dated: list[tuple[float, int, QueuedJob[J]]] = field(default_factory=list)
@@ -50,7 +51,7 @@ class _Lane(Generic[J]):
 
 @dataclass(slots=True)
 class Lanes(Generic[J]):
-    """One queue: a lane for each tenant, in which the job that is due first goes first.
+    """One queue: a lane for each tenant, in which the job with the earliest due time goes first.
 
     Args:
         rank: of its tier.
@@ -88,7 +89,7 @@ class Lanes(Generic[J]):
             lane.listed.append(waiting)
 
     def give_back(self, jobs: Sequence[QueuedJob[J]], now: float) -> None:
-        """Jobs that were taken, in their order, are the first again, and are not charged: as in ``release.lua``."""
+        """Return claimed jobs, in their order, to the head of their lanes without a charge, as ``release.lua`` does."""
         for waiting in reversed(jobs):
             lane = self._enter(waiting.tenant, now)
             if waiting.own:
@@ -101,7 +102,7 @@ class Lanes(Generic[J]):
             self.since, self._before = min(self.since, self._before), math.inf
 
     def ended(self, now: float) -> None:
-        """A job of the queue has ended: by that, and not by being taken, a preemptible tier's queue was served."""
+        """A job of the queue has ended. A preemptible tier's queue counts as served by that, not by the claim."""
         if self.preemptible:
             self.since, self._before = now, math.inf
 
@@ -115,7 +116,7 @@ class Lanes(Generic[J]):
         return self.rank.urgency(waited_s)
 
     def take(self, most: int, share: int) -> list[QueuedJob[J]]:
-        """Up to ``most`` jobs of the tenant that is next; ``share`` of them while others wait."""
+        """Up to ``most`` jobs of the next tenant; up to ``share`` while others are active."""
         tenant = self.counters.next(self._charged)
         self._charged.setdefault(tenant, self.counters.active[tenant])
         lane = self._lanes[tenant]
@@ -167,14 +168,15 @@ class Lanes(Generic[J]):
 
 @dataclass(frozen=True, slots=True)
 class Taken(Generic[J]):
-    """What a claim brought, and whether jobs of a preemptible tier were overdue: these are not to be preempted."""
+    """The jobs of a claim, and whether those of a preemptible tier were overdue: these are not to be preempted."""
 
     jobs: list[QueuedJob[J]]
     overdue: bool
 
 
 def claim(queues: Sequence[Lanes[J]], now: float, room: Room) -> Taken[J]:
-    """Take as many jobs as there is room: the most urgent queue's, as long as it is that. Of equals, the first."""
+    """Take as many jobs as there is room for, from the most urgent queue as long as it is that; of equals, the
+    first."""
     claimed: list[QueuedJob[J]] = []
     share = quantum(room.most)
     waited = [now - queue.since for queue in queues]

@@ -1,19 +1,20 @@
-"""Which slots work that can wait leaves to work that cannot, where jobs join and leave a running batch.
+"""Preemption: how jobs of preemptible tiers share a worker with other jobs, where jobs join and leave a running batch.
 
-Jobs of a preemptible tier (fleet file: ``tiers``) run in the slots that the others leave over:
+Jobs of a preemptible tier (fleet file: ``tiers``) run in the slots that other tiers do not use:
 
-- While a worker holds others, and a while after they came, a share of its slots is left free: a few that come at once
-  then start at once. And preemptible jobs join it one at a time, the next when the prompt of the last one, its first
-  prompts if it has many, has been read: what a job takes first is the device's time, and not a slot. Beside others that
-  it holds, it is only after a pause as well, ``PACE`` times as long as that prompt has kept their tokens waiting.
-- Others that have waited for ``GRACE`` of their target, so that no worker has a slot for them, take the slots of
-  preemptible jobs, the youngest first: those lose least. They go back to the head of their queue, and begin anew.
+- While a worker holds jobs of other tiers, and for some time afterwards, some slots are reserved, so that a small burst
+  starts at once. Preemptible jobs then join one at a time, the next one after the prefill of the last (its first
+  prompts, if it has many): a job first takes device time, not a slot. While other jobs run, the next one also waits for
+  a pause of ``PACE`` times the stall that the last prefill caused them.
+- Jobs of other tiers that have waited for the share ``GRACE`` of their target, because no worker had a slot, take the
+  slots of preemptible jobs, the youngest first: these lose least. Preempted jobs go back to the head of their queue and
+  start again.
 
-Nothing starves: what was taken when its queue was overdue (``priority``) is not preempted, and the clock of a
-preemptible tier's queue goes on until a job of it ends, or is taken so. Nor is a job that brought a deadline of its own
-that is nearer than its tier's target.
+Nothing starves: a job that was claimed when its queue was overdue (``priority``) is not preempted, and a preemptible
+queue's clock runs on until one of its jobs ends or is claimed overdue. Nor is a job preempted whose own deadline is
+earlier than its tier's target.
 
-Engines that run batches as a whole have no slots in this sense: a batch ends soon, and all its places with it.
+Engines that run whole batches have no slots in this sense: a batch ends soon, and all its jobs with it.
 """
 
 from __future__ import annotations
@@ -28,51 +29,52 @@ from producer.contract.reserved_slots import reserved
 J = TypeVar("J")
 
 LATELY_S = 300.0
-"""For how long after the last job of another tier they leave a share free, in seconds."""
+"""Seconds after the last job of another tier for which slots stay reserved. Chosen on ``benchmarks.simulator --only
+4``."""
 
 GRACE = 0.05
-"""After which share of their target jobs of other tiers take slots; as in ``claim.lua``."""
+"""Share of their target after which jobs of other tiers preempt."""
 
 PACE = 4.0
-"""How long others are spared the next prompt of a preemptible job, in times of how long the last one held them up."""
+"""Pause before the next preemptible prefill, as a multiple of the stall that the last one caused."""
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """How many jobs a worker may take at a claim."""
+    """How many jobs a worker may claim."""
 
     free: int
-    """Of tiers that are not preemptible."""
+    """Jobs of tiers that are not preemptible."""
     preemptible: int
-    """Of preemptible tiers, those of other tiers included."""
+    """Jobs of preemptible tiers, those of other tiers included."""
     preempting: int = 0
-    """Beyond ``free``, once they have waited for long enough, for which others give way."""
+    """Jobs beyond ``free`` that may be claimed after ``GRACE``, because running jobs can be preempted for them."""
 
     @classmethod
     def of(cls, jobs: int) -> Room:
-        """For so many jobs, whatever their tiers."""
+        """Room for ``jobs`` jobs of any tier."""
         return cls(jobs, jobs)
 
     def of_tier(self, preemptible: bool) -> int:
-        """Jobs of a tier, at most."""
+        """Most jobs of a tier."""
         return self.preemptible if preemptible else self.free + self.preempting
 
     @property
     def most(self) -> int:
-        """Jobs of whichever tier may take most."""
+        """Most jobs of any tier."""
         return max(self.of_tier(True), self.of_tier(False))
 
 
 @dataclass(frozen=True, slots=True)
 class Prefill:
-    """The reading of the last prompt of a preemptible tier that joined a worker: when it ends, by the caller's clock
-    (infinite: nobody knows yet), and for how long others have to wait for their tokens meanwhile, in seconds."""
+    """The last admitted prefill of a preemptible tier: when it ends, by the caller's clock (infinite while unknown),
+    and the stall that it causes to running sequences, in seconds."""
 
     read_at: float = -math.inf
     stall_s: float = 0.0
 
     def next_at(self, beside_others: bool) -> float:
-        """From when on another may join."""
+        """When the next preemptible job may join."""
         return self.read_at + (PACE * self.stall_s if beside_others else 0.0)
 
 
@@ -80,13 +82,12 @@ def room(capacity: int, slots: int, held: int, preemptible: int, others_s: float
     """The room of a worker.
 
     Args:
-        capacity: jobs that its engine has a use for, some ahead of a slot included; 0 when it takes none at all.
-        slots: that jobs join and leave one by one; 0 if its engine runs batches as a whole.
+        capacity: jobs that its engine accepts, including some ahead of a slot; 0 when it accepts none.
+        slots: of a continuous engine; 0 if the engine runs whole batches.
         held: jobs that it holds.
-        preemptible: of these, how many may be preempted.
-        others_s: how long ago it took a job that is not of a preemptible tier, in seconds; 0 while it holds one.
-        pause_s: for how long no other job of a preemptible tier may join those that it holds, in seconds
-            (:meth:`Prefill.next_at`).
+        preemptible: held jobs that may be preempted.
+        others_s: seconds since it claimed a job of a tier that is not preemptible; 0 while it holds one.
+        pause_s: seconds until another preemptible job may join (:meth:`Prefill.next_at`).
     """
     ahead = capacity - held
     if not slots or not capacity:
@@ -102,7 +103,8 @@ def room(capacity: int, slots: int, held: int, preemptible: int, others_s: float
 
 
 def victims(preemptible: Iterable[tuple[J, int]], over: int) -> list[J]:
-    """Who gives way, the youngest first, until ``over`` slots are freed; given as (job, slots), the oldest first."""
+    """The jobs to preempt, the youngest first, until ``over`` slots are free; given as (job, slots), the oldest
+    first."""
     found = []
     for job, slots in reversed([*preemptible]):
         if over <= 0:
