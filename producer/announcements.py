@@ -90,7 +90,8 @@ class Announcements:
 
     async def _hear(self, pubsub: PubSub) -> None:
         while True:
-            message = await pubsub.get_message(timeout=None)
+            # Not None: before version 8 redis-py then takes the socket timeout for the end of the connection.
+            message = await pubsub.get_message(timeout=RECHECK_S)
             if message is None:
                 continue
             name = message["channel"]

@@ -145,7 +145,7 @@ class AsyncClient:
             while not ended.done():
                 news = asyncio.create_task(self._streams.entries(job_id, reading.last))
                 try:
-                    wait_s = None if timeout is None else reading.wait_ms / 1000
+                    wait_s = None if timeout is None else reading.wait_s
                     either: tuple[asyncio.Future[Any], ...] = (news, ended)
                     await asyncio.wait(either, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
                     came = news.result() if news.done() else []

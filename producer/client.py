@@ -15,7 +15,7 @@ from redis.retry import Retry
 
 from .collect import RECHECK_S, Collector
 from .contract import celery_message, heartbeat, keys
-from .contract.connection import close, connect, transport_options
+from .contract.connection import block_ms, close, connect, transport_options
 from .contract.errors import BrokerUnavailable, ResultTimeout, StokerError
 from .contract.job import Item, Job, Result, Status
 from .contract.redis_errors import broker_errors
@@ -204,7 +204,8 @@ class Client:
         while True:
             try:
                 with self._redis.pipeline(transaction=False) as pipe:
-                    pipe.xread({keys.stream(job_id): reading.last}, AT_ONCE, None if ended else reading.wait_ms)
+                    wait_ms = None if ended else block_ms(self._redis, reading.wait_s)
+                    pipe.xread({keys.stream(job_id): reading.last}, AT_ONCE, wait_ms)
                     pipe.get(keys.result(job_id))
                     found, stored = pipe.execute()
                 outage.end()

@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 
 from .cancel_tasks import end
 from .contract import keys
+from .contract.connection import block_ms
 from .contract.redis_errors import cannot_serve
 from .contract.settings import Settings
 from .outage import RETRY_S, Outage, persist
@@ -24,8 +25,8 @@ from .stream import AT_ONCE, Entry, by_stream
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-WAIT_MS = 5_000
-"""How long one XREAD waits, in ms; nothing depends on it."""
+WAIT_S = 5.0
+"""How long one XREAD waits, in seconds, where the socket timeout allows it; nothing depends on it."""
 
 PACE_S = 20e-6
 """For each stream it reads, the reader rests so long between two reads, in seconds: a read costs by the number of
@@ -91,6 +92,7 @@ class Multiplex:
 
     async def _look(self, outage: Outage) -> None:
         if not self._wants:
+            outage.forget()
             self._wanted.clear()
             await self._wanted.wait()
         await self._read()
@@ -103,7 +105,7 @@ class Multiplex:
             places[stream] = "{}-{}".format(*min(want.after for want in wants))
         self._waits = True
         try:
-            found = await self._redis.xread(places, AT_ONCE, WAIT_MS)
+            found = await self._redis.xread(places, AT_ONCE, block_ms(self._redis, WAIT_S))
         finally:
             self._waits = False
         for stream, came in by_stream(found):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 
 from .contract.errors import BrokerUnavailable
-from .contract.redis_errors import cannot_serve, unavailable
+from .contract.redis_errors import cannot_serve, trouble, unavailable
 from .contract.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 OUTAGE_S = 30.0
 """How long a waiting call rides out a Redis that is away, in seconds."""
@@ -35,13 +38,21 @@ class Outage:
         if not cannot_serve(error):
             raise error
         now = time.monotonic()
-        self._since = self._since or now
+        if self._since is None:
+            self._since = now
+            logger.warning("%s: %s; trying again for %g s", self._doing, trouble(error, self._settings), OUTAGE_S)
         if now - self._since > OUTAGE_S:
             raise unavailable(error, self._settings, self._doing) from error
         return RETRY_S
 
     def end(self) -> None:
         """Redis has answered."""
+        if self._since is not None:
+            logger.warning("%s: Redis answers again after %.1f s", self._doing, time.monotonic() - self._since)
+        self._since = None
+
+    def forget(self) -> None:
+        """Nothing is asked of Redis for now: what was seen of it may be over, and the next failure begins another."""
         self._since = None
 
 
@@ -61,7 +72,8 @@ async def persist(
             try:
                 pause = outage.ride_out(error)
             except Exception as told:
+                logger.error("%s", told)
                 fail(told)
-                outage.end()
+                outage.forget()
                 pause = 0.0 if isinstance(told, BrokerUnavailable) else pause_s
             await asyncio.sleep(pause)

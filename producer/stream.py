@@ -74,10 +74,10 @@ class Reading:
         """Id of the last entry read."""
 
     @property
-    def wait_ms(self) -> int:
-        """How long to wait for the next entry."""
+    def wait_s(self) -> float:
+        """How long to wait for the next entry, in seconds."""
         left = self._timeout - (time.monotonic() - self._waits_since)
-        return max(1, int(1000 * min(self._wait_s, left)))
+        return max(0.001, min(self._wait_s, left))
 
     @property
     def overdue(self) -> bool:

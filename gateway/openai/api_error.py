@@ -20,6 +20,9 @@ from producer.contract.errors import (
     UnknownTier,
 )
 
+AWAY_MESSAGE = "the queue cannot serve for the moment; come back in a while"
+"""For a Redis that is away, or takes no writes. Its address and its state are for the gateway's log alone."""
+
 _TYPES = {
     401: "authentication_error",
     403: "permission_error",
@@ -80,7 +83,7 @@ def problem_of(error: StokerError) -> Problem:
         case InvalidJob():
             return Problem(400, message, code="invalid_job")
         case BrokerUnavailable():
-            return Problem(503, message, code="broker_unavailable", retry_after_s=retry_after_s or 1.0)
+            return Problem(503, AWAY_MESSAGE, code="broker_unavailable", retry_after_s=retry_after_s or 1.0)
         case ResultTimeout() | JobExpired():
             return Problem(504, message, code="timeout")
         case JobCancelled():

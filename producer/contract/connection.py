@@ -20,9 +20,22 @@ SENTINEL_PORT = 26379
 MOST_CONNECTIONS = 64
 """Of one asyncio client; who finds all in use waits for one."""
 
+SOCKET_TIMEOUT_S = 10.0
+"""How long Redis may take to answer, in seconds; a connection without an answer until then counts as broken. Always
+set: the default of redis-py is none before version 8, and 5 s from then on."""
+
+CONNECT_TIMEOUT_S = 5.0
+"""How long a connection may take to be made, in seconds."""
+
+_TIMEOUTS = {"socket_timeout": SOCKET_TIMEOUT_S, "socket_connect_timeout": CONNECT_TIMEOUT_S}
+
 
 def connect(settings: Settings, **options: Any) -> redis.Redis:
-    """A client of the fleet's Redis; ``options`` are redis-py's."""
+    """A client of the fleet's Redis; ``options`` are redis-py's. Options in the URL go before them.
+
+    A command that blocks waits for :func:`block_ms` at most.
+    """
+    options = {**_TIMEOUTS, **options}
     if not _by_sentinel(settings):
         return redis.Redis.from_url(settings.redis_url, **options)
     hosts, login = _sentinels(settings.redis_url)
@@ -34,6 +47,7 @@ def connect(settings: Settings, **options: Any) -> redis.Redis:
 
 def connect_async(settings: Settings, **options: Any) -> redis.asyncio.Redis:
     """The same for asyncio."""
+    options = {**_TIMEOUTS, **options}
     if not _by_sentinel(settings):
         # However much one loop does at once, Redis is one thread: more connections would only cost.
         pool = redis.asyncio.BlockingConnectionPool.from_url(
@@ -44,6 +58,18 @@ def connect_async(settings: Settings, **options: Any) -> redis.asyncio.Redis:
     sentinel = redis.asyncio.Sentinel(hosts, sentinel_kwargs={"socket_timeout": 1.0})
     client: redis.asyncio.Redis = sentinel.master_for(_master(settings), **login, **options)
     return client
+
+
+def block_ms(client: redis.Redis | redis.asyncio.Redis, wait_s: float) -> int:
+    """The BLOCK of a command that is to wait for ``wait_s`` seconds, in ms: at most half of the socket timeout.
+
+    The other half is for the answer to arrive. Without that an ordinary end of the wait looks like a dead connection.
+
+    Args:
+        client: made by :func:`connect` or :func:`connect_async`.
+    """
+    timeout_s: float | None = client.connection_pool.connection_kwargs["socket_timeout"]
+    return max(1, int(1000 * (wait_s if timeout_s is None else min(wait_s, timeout_s / 2))))
 
 
 def close(client: redis.Redis) -> None:

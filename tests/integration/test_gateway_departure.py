@@ -150,7 +150,7 @@ def test_a_gateway_outlives_its_queue(own_server: Server, tmp_path: Path) -> Non
                 assert int(answer.headers["retry-after"]) >= 1
             own_server.start()
             wait_for(lambda: http.get("/readyz").status_code == 200, "it to serve again")
-            fleet.start("slow", "slow")
+            fleet.worker("slow", "slow")
             assert (
                 http.post("/v1/completions", json={"model": "slow", "prompt": "a"}).json()["choices"][0]["text"] == "a"
             )

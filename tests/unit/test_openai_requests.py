@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from gateway.access.api_key import ANYBODY, ApiKey
-from gateway.openai.api_error import Problem
+from gateway.openai.api_error import Problem, problem_of
 from gateway.openai.chunks import Chunks
 from gateway.openai.endpoints import ENDPOINTS
 from gateway.openai.parameters import TABLE, Parameter
-from producer import Settings
+from producer import BrokerUnavailable, Settings
 
 SETTINGS = Settings(
     models={  # type: ignore[arg-type]  # pydantic reads tables
@@ -176,3 +176,12 @@ def test_the_page_lists_every_parameter() -> None:
     for path, parameters in TABLE.items():
         rows = [f"| `{each.name}` | {each.treatment} | {each.note} |" for each in parameters]
         assert "\n".join(rows) in page, f"docs/openai.md is to hold, under {path}:\n" + "\n".join(rows)
+
+
+def test_clients_are_not_told_of_redis() -> None:
+    """Its address, its state and its settings are for the log."""
+    error = BrokerUnavailable("the memory of Redis at redis://***@10.0.0.7:6379/0, as REDIS_URL says, is full")
+    problem = problem_of(error)
+    assert (problem.status, problem.code, problem.retry_after_s) == (503, "broker_unavailable", 1.0)
+    assert not {"redis", "10.0.0.7", "REDIS_URL", "memory"} & set(str(problem).replace(":", " ").split())
+    assert "Redis" not in str(problem)
