@@ -34,12 +34,12 @@ if TYPE_CHECKING:
     from redis import Redis
 
     from producer.contract.heartbeat import Heartbeat
+    from producer.contract.published import PublishedSizes
     from producer.contract.settings import Settings
     from scheduler.queue_lengths import ModelQueues
 
     from .devices.device import Probe
     from .devices.quarantine import Health
-    from .published_view import Sizes
     from .roster import Worker
     from .sizing.policy import Policy
 
@@ -169,7 +169,7 @@ class Controller:
             if self.learns:
                 self._learn(now, view, beats)
 
-    def _learn(self, now: float, view: Sizes, beats: Sequence[Heartbeat]) -> None:
+    def _learn(self, now: float, view: PublishedSizes, beats: Sequence[Heartbeat]) -> None:
         """Learn how far estimates are off, from what readers make them from."""
         for name, wanted in view.models.items():
             with self._troubles.of(f"{name}'s estimates", "what becomes of them is not learned"):

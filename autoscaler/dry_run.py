@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from redis import Redis
 
     from producer.contract.heartbeat import Heartbeat
+    from producer.contract.published import JournalEntry, PublishedNode, PublishedSizes
 
-    from .actions.decision import Drain, Inputs, Start
+    from .actions.decision import Drain, Start
     from .devices.quarantine import Health
     from .launchers.protocol import Ended, Launched, Placement
 
@@ -83,17 +84,19 @@ class DryRunJournal(Journal):
         if not known:
             super().decided(now, decision, worker)
 
-    def _publish(self, key: str, view: str, ttl_s: float) -> None:
+    def _publish(self, key: str, record: PublishedNode | PublishedSizes, ttl_s: float) -> None:
         pass
 
     def _keep(self, key: str, health: Health) -> None:
         pass
 
-    def _add(self, now: float, action: str, model: str, worker: str, device: str, reason: str, inputs: Inputs) -> None:
-        whom = " ".join(part for part in (worker or model, f"on {device}" if worker and device else device) if part)
-        self._say(f"{time.strftime('%H:%M:%S', time.localtime(now))} would {VERBS[action]} {whom}: {reason}")
-        if inputs:
-            self._say(f"         {json.dumps(inputs)}")
+    def _add(self, entry: JournalEntry) -> None:
+        where = f"on {entry.device}" if entry.worker and entry.device else entry.device
+        whom = " ".join(part for part in (entry.worker or entry.model, where) if part)
+        at = time.strftime("%H:%M:%S", time.localtime(entry.at))
+        self._say(f"{at} would {VERBS[entry.action]} {whom}: {entry.reason}")
+        if entry.inputs:
+            self._say(f"         {json.dumps(entry.inputs)}")
 
 
 VERBS = {

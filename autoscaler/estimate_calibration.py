@@ -13,15 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from producer.estimates.snapshot import ModelMeasures, Place, replicas_of, snapshot
+from producer.estimates.snapshot import Place, measures_of, replicas_of, snapshot
 from producer.estimates.wait_time import Errors, Estimate, Snapshot, estimate
 
 if TYPE_CHECKING:
     from producer.contract.heartbeat import Heartbeat
+    from producer.contract.published import PublishedDemand, PublishedSize
     from producer.contract.settings import Settings
-
-    from .published_view import Wanted
-    from .sizing.demand import Demand
 
 
 MOST_OPEN = 1000
@@ -56,7 +54,7 @@ class EstimateCalibration:
         """Jobs whose end is waited for."""
         return {one.job_id for one in self._open if one.job_id}
 
-    def learn(self, now: float, demand: Demand, ended: Mapping[str, bool], time_limit_s: float) -> bool:
+    def learn(self, now: float, demand: PublishedDemand, ended: Mapping[str, bool], time_limit_s: float) -> bool:
         """Learn from estimates that came true. Whether there were any.
 
         Args:
@@ -85,7 +83,7 @@ class EstimateCalibration:
         return learned
 
     def make(
-        self, now: float, settings: Settings, wanted: Wanted, beats: Sequence[Heartbeat]
+        self, now: float, settings: Settings, wanted: PublishedSize, beats: Sequence[Heartbeat]
     ) -> Sequence[OpenEstimate]:
         """Estimate for the last job of each queue. Those to be learned from, whose jobs are not known yet.
 
@@ -104,15 +102,12 @@ class EstimateCalibration:
         return made
 
 
-def last_in_queue(now: float, settings: Settings, wanted: Wanted, beats: Sequence[Heartbeat], tier: str) -> Snapshot:
+def last_in_queue(
+    now: float, settings: Settings, wanted: PublishedSize, beats: Sequence[Heartbeat], tier: str
+) -> Snapshot:
     """The snapshot for the last job of a tier's queue."""
     demand = wanted.demand
     queued = {one.tier: one.queued for one in demand.tiers}
     place = Place(tier, max(0, queued[tier] - 1), [*queued.values()])
-    return snapshot(now, settings, demand.model, place, replicas_of(demand.model, beats), measures(demand, wanted.hold))
-
-
-def measures(demand: Demand, blocker: str) -> ModelMeasures:
-    """What the autoscaler knows of a model, as the builder of snapshots takes it."""
-    arrivals_per_s = {tier.tier: tier.arrivals_per_s for tier in demand.tiers}
-    return ModelMeasures(arrivals_per_s, demand.jobs_per_s, demand.load_s, demand.run_s, blocker)
+    measures = measures_of(demand, wanted.hold)
+    return snapshot(now, settings, demand.model, place, replicas_of(demand.model, beats), measures)

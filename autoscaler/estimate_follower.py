@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from redis import Redis
 
     from producer.contract.heartbeat import Heartbeat
+    from producer.contract.published import PublishedSize
     from producer.contract.settings import Settings
 
-    from .published_view import Wanted
 
 LAST_QUEUED_LUA = script(__package__, "last_queued.lua")
 MOST_TENANTS = 1000
@@ -45,7 +45,7 @@ class EstimateFollower:
         """Begin anew, from what is in Redis: another autoscaler has led meanwhile."""
         self._own.clear()
 
-    def look(self, now: float, settings: Settings, wanted: Wanted, beats: Sequence[Heartbeat]) -> None:
+    def look(self, now: float, settings: Settings, wanted: PublishedSize, beats: Sequence[Heartbeat]) -> None:
         """Learn what became of a model's earlier estimates, and make those of this round.
 
         Args:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import socket
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from producer.contract import keys
+from producer.contract.published import JournalEntry, PublishedNode, PublishedSizes
 
-from .actions.decision import Decision, Drain, Hold, Inputs, Start
+from .actions.decision import Decision, Drain, Hold, Start
 from .devices import quarantine_record
-from .devices.placement import by_device, summary
 from .devices.quarantine import WELL, Health
-from .published_view import SIZES, Sizes
+from .published_view import node_view
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -33,9 +32,7 @@ class Journal:
     """Writes decisions to a capped stream, its view of devices and sizes to strings that expire, and what it
     remembers of faulty devices to a hash, so that its successor does not use them at once.
 
-    A stream entry has the fields ``at`` (Unix seconds), ``action`` (start, drain, hold, lost, quarantine or release),
-    ``model``, ``worker``, ``device``, ``reason`` and ``inputs`` (JSON: the numbers that it was based on); those that
-    do not apply are empty.
+    What it writes has its schema in ``producer/contract/published.py``.
     """
 
     def __init__(self, redis: Redis, host: str | None = None) -> None:
@@ -47,23 +44,24 @@ class Journal:
     def decided(self, now: float, decision: Start | Drain, worker: str) -> None:
         """A decision that was carried out on ``worker``."""
         action = "start" if isinstance(decision, Start) else "drain"
-        self._add(now, action, decision.model, worker, decision.device, decision.reason, decision.inputs)
+        self._add(JournalEntry(now, decision.model, action, decision.reason, worker, decision.device, decision.inputs))
 
     def lost(self, now: float, ended: Ended) -> None:
         """A worker that ended unasked."""
         reason = f"ended unasked after {ended.lived_s:.0f} s: {ended.cause}"
-        self._add(now, "lost", ended.model, ended.name, "", reason, {"lived_s": round(ended.lived_s, 1)})
+        inputs = {"lived_s": round(ended.lived_s, 1)}
+        self._add(JournalEntry(now, ended.model, "lost", reason, ended.name, inputs=inputs))
 
     def failed(self, now: float, decision: Start, cause: str) -> None:
         """A start that could not be carried out."""
-        self._add(now, "lost", decision.model, "", decision.device, cause, decision.inputs)
+        self._add(JournalEntry(now, decision.model, "lost", cause, device=decision.device, inputs=decision.inputs))
 
     def held(self, now: float, decisions: Iterable[Decision]) -> None:
         """The hindrances of a round. Each is written when it begins, not every second while it lasts."""
         holds = {one.model: one for one in decisions if isinstance(one, Hold)}
         for model, hold in holds.items():
             if self._holds.get(model) != hold.cause:
-                self._add(now, "hold", model, "", "", hold.reason, hold.inputs)
+                self._add(JournalEntry(now, model, "hold", hold.reason, inputs=hold.inputs))
         self._holds = {model: hold.cause for model, hold in holds.items()}
 
     def health(self, now: float, devices: Iterable[Device], health: Mapping[str, Health]) -> None:
@@ -84,12 +82,12 @@ class Journal:
         if is_now.fault is None:
             why = "well again" if is_now.released_at else "taken back, as somebody asked for"
             reason = f"{why}; was out for {now - was.since:.0f} s: {was.reason}"
-            self._add(now, "release", "", "", device.id, reason, numbers)
+            self._add(JournalEntry(now, "", "release", reason, device=device.id, inputs=numbers))
         else:
             held_s = round(is_now.until - now, 1)
             reason = f"{is_now.reason}; out for {held_s:g} s at least"
             numbers |= {"strikes": is_now.strikes, "hold_s": held_s}
-            self._add(now, "quarantine", "", "", device.id, reason, numbers)
+            self._add(JournalEntry(now, "", "quarantine", reason, device=device.id, inputs=numbers))
 
     def recall(self) -> dict[str, Health]:
         """What is remembered of devices, of this machine and of others, by UUID."""
@@ -104,39 +102,21 @@ class Journal:
         return {name: one for name, one in written.items() if name in out and one.fault is None}
 
     def show(self, now: float, source: str, devices: Sequence[Device], held: Sequence[Occupant], ttl_s: float) -> None:
-        """Publish the node: its host, a summary, and its devices with their measures, states and who holds them."""
-        here = by_device(held)
-        view = {
-            "host": self.host,
-            "at": now,
-            "source": source,
-            **asdict(summary(devices, held)),
-            "devices": [
-                {**asdict(device), "source": source, "workers": [one.name for one in here.get(device.id, ())]}
-                for device in devices
-            ],
-        }
-        self._publish(keys.devices(), json.dumps(view), ttl_s)
+        """Publish the node and its devices; see :func:`~autoscaler.published_view.node_view`."""
+        self._publish(keys.devices(), node_view(self.host, now, source, devices, held), ttl_s)
 
-    def wanted(self, sizes: Sizes, ttl_s: float) -> None:
+    def wanted(self, sizes: PublishedSizes, ttl_s: float) -> None:
         """Publish what every model should have, and why."""
-        self._publish(keys.sizes(), SIZES.dump_json(sizes).decode(), ttl_s)
+        self._publish(keys.sizes(), sizes, ttl_s)
 
-    def _publish(self, key: str, view: str, ttl_s: float) -> None:
-        self.redis.set(key, view, px=int(ttl_s * 1000))
+    def _publish(self, key: str, record: PublishedNode | PublishedSizes, ttl_s: float) -> None:
+        self.redis.set(key, record.model_dump_json(), px=int(ttl_s * 1000))
 
     def _keep(self, key: str, health: Health) -> None:
         quarantine_record.write(self.redis, key, health)
 
-    def _add(self, now: float, action: str, model: str, worker: str, device: str, reason: str, inputs: Inputs) -> None:
-        log.info("%s %s", action, " ".join(part for part in (model, worker, device, reason) if part))
-        entry: dict[Any, Any] = {
-            "at": f"{now:.3f}",
-            "action": action,
-            "model": model,
-            "worker": worker,
-            "device": device,
-            "reason": reason,
-            "inputs": json.dumps(inputs) if inputs else "",
-        }
-        self.redis.xadd(keys.decisions(), entry, maxlen=KEPT, approximate=True)
+    def _add(self, entry: JournalEntry) -> None:
+        named = (entry.model, entry.worker, entry.device, entry.reason)
+        log.info("%s %s", entry.action, " ".join(part for part in named if part))
+        fields: dict[Any, Any] = {**entry.fields()}  # typed for every protocol
+        self.redis.xadd(keys.decisions(), fields, maxlen=KEPT, approximate=True)

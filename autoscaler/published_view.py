@@ -1,57 +1,29 @@
-"""What the autoscaler last wanted, as it publishes it and as others read it."""
+"""What the autoscaler publishes (``producer/contract/published.py``), made from what it decides by."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from pydantic import TypeAdapter
+from producer.contract.published import PublishedDemand, PublishedDevice, PublishedNode, PublishedSize, PublishedSizes
 
 from .actions.decision import Hold
-from .actions.whatif import OneMore, one_more
-from .sizing.demand import Demand
+from .actions.whatif import one_more
+from .devices.placement import by_device, summary
 
 if TYPE_CHECKING:
     from .actions.decision import Decision
+    from .devices.device import Device
+    from .devices.placement import Occupant
     from .observation import Memory, Observation
+    from .sizing.demand import Demand
     from .sizing.policy import Policy
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What one model should have: ``replicas``, and the ``reason`` and the demand behind it. Unix times.
-
-    ``hold`` says what keeps more from being started; a start waits for ``cooled_at`` when the model has workers, and
-    for ``backed_off_until`` in any case.
-    """
-
-    replicas: int
-    reason: str
-    demand: Demand
-    one_more: OneMore
-    hold: str = ""
-    cooled_at: float = 0.0
-    backed_off_until: float = 0.0
-    backed_off_for: str = ""
-    surplus_since: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """Every model whose demand could be told, as ``policy`` sized it at Unix time ``at``."""
-
-    at: float
-    policy: str
-    models: Mapping[str, Wanted]
-
-
-SIZES = TypeAdapter(Sizes)
 
 
 def sizes_view(
     policy: Policy, seen: Observation, before: Memory, memory: Memory, decisions: Sequence[Decision]
-) -> Sizes:
+) -> PublishedSizes:
     """What a round leaves to be read.
 
     Args:
@@ -61,15 +33,35 @@ def sizes_view(
     found = {}
     for name, size in memory.sizes.items():
         failure, surplus = memory.failures.get(name), memory.surplus.get(name)
-        found[name] = Wanted(
-            size.replicas,
-            size.reason,
-            seen.demands[name],
-            one_more(seen, policy, before, name),
-            holds.get(name, ""),
-            memory.started_at.get(name, 0.0) + seen.settings.scaling.up_cooldown_s,
-            failure.until if failure else 0.0,
-            failure.reason if failure else "",
-            surplus.since if surplus else None,
+        found[name] = PublishedSize(
+            replicas=size.replicas,
+            reason=size.reason,
+            demand=demand_view(seen.demands[name]),
+            one_more=one_more(seen, policy, before, name),
+            hold=holds.get(name, ""),
+            cooled_at=memory.started_at.get(name, 0.0) + seen.settings.scaling.up_cooldown_s,
+            backed_off_until=failure.until if failure else 0.0,
+            backed_off_for=failure.reason if failure else "",
+            surplus_since=surplus.since if surplus else None,
         )
-    return Sizes(seen.now, policy.name, found)
+    return PublishedSizes(at=seen.now, policy=policy.name, models=found)
+
+
+def demand_view(demand: Demand) -> PublishedDemand:
+    """The demand for a model."""
+    return PublishedDemand.model_validate(demand)
+
+
+def node_view(host: str, now: float, source: str, devices: Sequence[Device], held: Sequence[Occupant]) -> PublishedNode:
+    """A machine and its devices with their measures, states and occupants.
+
+    Args:
+        now: Unix seconds.
+        source: where the devices come from (:attr:`Probe.source`).
+    """
+    here = by_device(held)
+    found = []
+    for device in devices:
+        workers = tuple(one.name for one in here.get(device.id, ()))
+        found.append(PublishedDevice(**asdict(device), source=source, workers=workers))
+    return PublishedNode(host=host, at=now, source=source, **asdict(summary(devices, held)), devices=tuple(found))

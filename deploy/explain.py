@@ -7,13 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
-from autoscaler.published_view import SIZES, Sizes, Wanted
 from producer.contract import heartbeat, keys
 from producer.contract.heartbeat import Heartbeat
-
-from .decision import Decision, decision
+from producer.contract.published import JournalEntry, PublishedSize, PublishedSizes
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -37,9 +33,9 @@ class ModelExplained:
     """One model. ``wanted`` is None when no autoscaler tells of it."""
 
     model: str
-    wanted: Wanted | None
+    wanted: PublishedSize | None
     workers: Sequence[WorkerOrigin]
-    decisions: Sequence[Decision]
+    decisions: Sequence[JournalEntry]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +49,7 @@ class Explanation:
     sized_at: float | None
     policy: str
     models: Sequence[ModelExplained]
-    devices: Sequence[Decision]
+    devices: Sequence[JournalEntry]
 
 
 def read(redis: Redis, models: Sequence[str]) -> Explanation:
@@ -66,9 +62,9 @@ def read(redis: Redis, models: Sequence[str]) -> Explanation:
         pipe.get(keys.sizes())
         pipe.xrevrange(keys.decisions(), count=LOOKED_THROUGH)
         told, entries = pipe.execute()
-    journal = [decision(entry) for _, entry in entries]
+    journal = [JournalEntry.of_fields(entry) for _, entry in entries]
     beats = heartbeat.read_all(redis)
-    sizes = _sizes(told)
+    sizes = PublishedSizes.parse(told)
     return Explanation(
         at=time.time(),
         sized_at=sizes.at if sizes else None,
@@ -78,15 +74,8 @@ def read(redis: Redis, models: Sequence[str]) -> Explanation:
     )
 
 
-def _sizes(told: bytes | None) -> Sizes | None:
-    try:
-        return SIZES.validate_json(told) if told else None
-    except ValidationError:  # an autoscaler of another version
-        return None
-
-
 def _explained(
-    model: str, sizes: Sizes | None, beats: Sequence[Heartbeat], journal: Sequence[Decision]
+    model: str, sizes: PublishedSizes | None, beats: Sequence[Heartbeat], journal: Sequence[JournalEntry]
 ) -> ModelExplained:
     own = [one for one in journal if one.model == model]
     because = {one.worker: one.reason for one in reversed(own) if one.action == "start"}

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from autoscaler.launchers import records
 from producer.contract import heartbeat, keys
 from producer.contract.heartbeat import Heartbeat
+from producer.contract.published import JournalEntry, NodeSummary, PublishedDevice, PublishedNode
 from producer.contract.redis_url import shown
 from scheduler.queue_lengths import ModelQueues, observe
 
 from . import strays
-from .decision import Decision, decision
 from .machine import flower, gateway
 from .strays import Stray
 
@@ -43,9 +43,9 @@ class FleetStatus:
     leader: str | None
     queues: list[ModelQueues]
     workers: list[Heartbeat]
-    node: dict[str, Any] | None
-    devices: list[dict[str, Any]]
-    decisions: list[Decision]
+    node: NodeSummary | None
+    devices: Sequence[PublishedDevice]
+    decisions: list[JournalEntry]
     strays: list[Stray]
 
 
@@ -61,7 +61,7 @@ def read(redis: Redis, settings: Settings) -> FleetStatus:
         pipe.zcard(keys.open_batches())
         pipe.xrevrange(keys.decisions(), count=DECISIONS)
         leader, devices, batches, decisions = pipe.execute()
-    node = json.loads(devices) if devices else None
+    node = PublishedNode.parse(devices)
     here = {record.name for record in records.read_all(settings.state_dir / "run")}
     return FleetStatus(
         at=time.time(),
@@ -72,8 +72,8 @@ def read(redis: Redis, settings: Settings) -> FleetStatus:
         leader=leader.decode() if leader else None,
         queues=list(observe(redis, settings).values()),
         workers=heartbeat.read_all(redis),
-        devices=node.pop("devices") if node else [],
+        devices=node.devices if node else (),
         node=node,
-        decisions=[decision(fields) for _, fields in decisions],
+        decisions=[JournalEntry.of_fields(fields) for _, fields in decisions],
         strays=strays.find(redis, settings),
     )

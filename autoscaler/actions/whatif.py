@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from producer.contract.published import ScaleUpConditions
 
 from ..devices.placement import Occupant, by_device, free_gb, occupants
 from .grow import home, start_blocker
@@ -17,24 +19,7 @@ MOST_JOBS = 1_000_000
 """Largest queue length that is tried."""
 
 
-@dataclass(frozen=True, slots=True)
-class OneMore:
-    """The conditions for another replica beside the ``present`` ones.
-
-    ``queued`` is how many jobs of ``tier`` would have to be queued, with the other tiers as they are; None when no
-    number suffices. ``device`` is where the replica would go, with ``free_gb`` free now; when it fits on none,
-    ``hindrance`` says why, device by device.
-    """
-
-    present: int
-    tier: str
-    queued: int | None
-    device: str = ""
-    free_gb: float = 0.0
-    hindrance: str = ""
-
-
-def one_more(seen: Observation, policy: Policy, memory: Memory, model: str) -> OneMore:
+def one_more(seen: Observation, policy: Policy, memory: Memory, model: str) -> ScaleUpConditions:
     """The conditions for scale-up of a model, found by asking the policy about hypothetical demands.
 
     Args:
@@ -56,7 +41,7 @@ def one_more(seen: Observation, policy: Policy, memory: Memory, model: str) -> O
     now, tier = demand.tiers[fastest].queued, demand.tiers[fastest].tier
     queued = _least(now, wanted)
     where = _where(with_queued(now + 1 if queued is None else queued), model)
-    return replace(where, present=present, tier=tier, queued=queued)
+    return where.model_copy(update={"present": present, "tier": tier, "queued": queued})
 
 
 def _least(low: int, wanted: Callable[[int], bool]) -> int | None:
@@ -74,9 +59,11 @@ def _least(low: int, wanted: Callable[[int], bool]) -> int | None:
     return high
 
 
-def _where(seen: Observation, model: str) -> OneMore:
+def _where(seen: Observation, model: str) -> ScaleUpConditions:
     here = by_device(occupants(seen.workers, seen.devices, seen.settings.models))
     replica = Occupant(f"a new {model}", model, "", seen.settings.models[model].memory_gb)
     if device := home(seen, replica, here):
-        return OneMore(0, "", None, device.id, free_gb(device, here.get(device.id, ())))
-    return OneMore(0, "", None, hindrance=start_blocker(seen, replica, here).reason)
+        return ScaleUpConditions(
+            present=0, tier="", queued=None, device=device.id, free_gb=free_gb(device, here.get(device.id, ()))
+        )
+    return ScaleUpConditions(present=0, tier="", queued=None, hindrance=start_blocker(seen, replica, here).reason)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import threading
@@ -18,6 +17,7 @@ from autoscaler.launchers import records
 from benchmarks.bars import Bar
 from benchmarks.chaos.arena import MODEL, OUTAGE, Arena, wait_for
 from producer.contract import keys
+from producer.contract.published import JournalEntry
 
 from .fake_nvml import LOST, UNKNOWN, FakeGpus
 
@@ -38,25 +38,13 @@ SETTLED_S = 3.0
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One entry of the autoscaler's journal. ``at`` is Unix time in seconds, taken before its round looks."""
-
-    at: float
-    action: str
-    device: str
-    worker: str
-    reason: str
-    inputs: Mapping[str, float]
-
-
 @dataclass(slots=True)
 class Findings:
     """What happened. ``made`` counts the faults of each GPU; ``looks`` is by fault."""
 
     made: dict[str, int] = field(default_factory=dict)
     looks: dict[str, int] = field(default_factory=dict)
-    events: Sequence[Event] = ()
+    events: Sequence[JournalEntry] = ()
     claims: Mapping[str, tuple[str, float]] = field(default_factory=dict)
     """By lease: the device that the job was placed on, and when that was first seen."""
     unanswered: int = 0
@@ -148,7 +136,7 @@ class Drill:
         self._reigns = 0
         self._autoscaler = self._reign()
 
-    def fault(self, what: str, gpu: int, make: Callable[[], None]) -> Event:
+    def fault(self, what: str, gpu: int, make: Callable[[], None]) -> JournalEntry:
         """Make a fault, and wait until the GPU is out and its worker gone."""
         device = f"cuda:{gpu}"
         before = self._count("quarantine", device)
@@ -196,16 +184,9 @@ class Drill:
         names = [name for n in range(GPUS) for name in self.workers(f"cuda:{n}")]
         return len(names) == GPUS and all(map(self.arena.is_ready, names))
 
-    def events(self) -> list[Event]:
-        """The autoscaler's journal."""
-        found = []
-        for _, fields in self.arena.redis.xrange(keys.decisions()):
-            text = {key.decode(): value.decode() for key, value in fields.items()}
-            inputs = json.loads(text["inputs"] or "{}")
-            found.append(
-                Event(float(text["at"]), text["action"], text["device"], text["worker"], text["reason"], inputs)
-            )
-        return found
+    def events(self) -> list[JournalEntry]:
+        """The autoscaler's journal. Each entry's time was taken before its round looked."""
+        return [JournalEntry.of_fields(fields) for _, fields in self.arena.redis.xrange(keys.decisions())]
 
     def _count(self, action: str, device: str) -> int:
         return sum((one.action, one.device) == (action, device) for one in self.events())

@@ -16,9 +16,9 @@ from rich.text import Text
 
 from producer.contract.connection import connect
 from producer.contract.fleet_schema import Model
+from producer.contract.published import JournalEntry
 from producer.contract.settings import Settings
 
-from ..decision import Decision
 from ..explain import Explanation, ModelExplained, read
 from .duration import duration
 from .printable import printable
@@ -123,7 +123,7 @@ def one_more_lines(one: ModelExplained, model: Model, now: float) -> list[str]:
     return lines
 
 
-def _decisions(decisions: Sequence[Decision]) -> Table:
+def _decisions(decisions: Sequence[JournalEntry]) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column()

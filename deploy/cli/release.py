@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +11,7 @@ from rich.console import Console
 from autoscaler.devices import quarantine_record
 from producer.contract import keys
 from producer.contract.connection import connect
+from producer.contract.published import PublishedNode
 from producer.contract.settings import Settings
 
 from .printable import printable
@@ -45,9 +45,9 @@ def release(
 
 def _known_as(client: Redis, device: str, host: str | None) -> tuple[str, str]:
     """The machine by which a name is understood, and the UUID behind the name as ``stoker status`` shows it."""
-    told = json.loads(client.get(keys.devices()) or "{}")
-    if host in (None, told.get("host")):
-        for one in told.get("devices", ()):
-            if one["id"] == device:
-                return "", one.get("uuid") or device
+    node = PublishedNode.parse(client.get(keys.devices()))
+    if node is not None and host in (None, node.host):
+        for one in node.devices:
+            if one.id == device:
+                return "", one.uuid or device
     return host or "", device

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated
 
 import redis
 import typer
@@ -17,10 +18,10 @@ from rich.text import Text
 from producer.client import Client
 from producer.contract.connection import connect
 from producer.contract.heartbeat import Heartbeat, WorkerState
+from producer.contract.published import JournalEntry, NodeSummary, PublishedDevice
 from producer.contract.settings import Settings
 from scheduler.queue_lengths import ModelQueues
 
-from ..decision import Decision
 from ..status import FleetStatus, read
 from ..strays import Stray
 from . import job as jobs
@@ -169,13 +170,13 @@ def _workers(beats: list[Heartbeat], now: float) -> Table:
     return table
 
 
-def _devices(devices: list[dict[str, Any]]) -> Table:
+def _devices(devices: Sequence[PublishedDevice]) -> Table:
     table = _table("Devices", "device", "name", "state", ">memory", "held by", "fault")
     for device in devices:
-        held = ", ".join(device.get("workers", []))
-        memory = _memory(device["used_gb"], device["memory_gb"])
-        state = Text(device["state"], "bold red" if device["state"] == "faulty" else "")
-        table.add_row(Text(device["id"]), Text(device["name"]), state, memory, held, Text(device.get("fault", "")))
+        memory = _memory(device.used_gb, device.memory_gb)
+        state = Text(device.state, "bold red" if device.state == "faulty" else "")
+        held = ", ".join(device.workers)
+        table.add_row(Text(device.id), Text(device.name), state, memory, held, Text(device.fault))
     if not devices:
         table.add_row("[dim]unknown: no autoscaler reports them[/dim]")
     return table
@@ -187,14 +188,14 @@ def _memory(used_gb: float | None, total_gb: float | None) -> str:
     return f"{'?' if used_gb is None else f'{used_gb:.1f}'} of {total_gb:g} GB"
 
 
-def _node(node: dict[str, Any]) -> Text:
-    states = ", ".join(f"{node[state]} {state}" for state in ("idle", "reserved", "allocated", "faulty"))
-    memory = f"{node['used_gb']:.0f} of {node['memory_gb']:.0f} GB used, {node['free_gb']:.0f} GB free"
-    count = "1 device" if node["total"] == 1 else f"{node['total']} devices"
-    return Text(f"{node['host']}: {count}: {states}; {memory}", "dim")
+def _node(node: NodeSummary) -> Text:
+    states = f"{node.idle} idle, {node.reserved} reserved, {node.allocated} allocated, {node.faulty} faulty"
+    memory = f"{node.used_gb:.0f} of {node.memory_gb:.0f} GB used, {node.free_gb:.0f} GB free"
+    count = "1 device" if node.total == 1 else f"{node.total} devices"
+    return Text(f"{node.host}: {count}: {states}; {memory}", "dim")
 
 
-def _decisions(decisions: list[Decision]) -> Table:
+def _decisions(decisions: list[JournalEntry]) -> Table:
     table = _table("Last decisions (their numbers: stoker explain)", "at", "action", "of", "reason")
     for decision in decisions:
         at = time.strftime("%H:%M:%S", time.localtime(decision.at))

@@ -25,9 +25,9 @@ from rich.console import Console
 from rich.status import Status
 
 from producer import Client, StokerError
+from producer.contract.published import JournalEntry
 from producer.contract.settings import Settings
 
-from ..decision import Decision
 from ..machine import flower, local, teardown
 from . import plot, report, work
 from .watch import DemoSample, Watch
@@ -74,7 +74,7 @@ class Screen:
             self._told_at = time.monotonic()
             self.say(line, "dim")
 
-    def decided(self, decision: Decision) -> None:
+    def decided(self, decision: JournalEntry) -> None:
         """The autoscaler's decision, with its reason."""
         bad = "red" if decision.action == "lost" else "cyan"
         self.say(f"autoscaler: {decision.action} {decision.worker or decision.model}: {decision.reason}", bad)

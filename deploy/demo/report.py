@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from ..decision import Decision
+from producer.contract.published import JournalEntry
+
 from .watch import Life
 from .work import CompletedJob
 
@@ -36,7 +37,7 @@ class FromZero:
         )
 
 
-def from_zero(first: CompletedJob, decisions: Sequence[Decision], lives: dict[str, Life]) -> FromZero:
+def from_zero(first: CompletedJob, decisions: Sequence[JournalEntry], lives: dict[str, Life]) -> FromZero:
     """Split the first job's time by the autoscaler's decision and the heartbeats of the worker it started.
 
     The worker's own clock and ours are one machine's.

@@ -12,9 +12,8 @@ import redis as redis_py
 
 from producer.contract import heartbeat, keys
 from producer.contract.heartbeat import WorkerState
+from producer.contract.published import JournalEntry
 from scheduler.queue_lengths import observe
-
-from ..decision import Decision, decision
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -56,11 +55,11 @@ class Watch(threading.Thread):
         redis: Redis,
         settings: Settings,
         on_sample: Callable[[DemoSample], None],
-        on_decision: Callable[[Decision], None],
+        on_decision: Callable[[JournalEntry], None],
     ) -> None:
         super().__init__(name="watch", daemon=True)
         self.samples: list[DemoSample] = []
-        self.decisions: list[Decision] = []
+        self.decisions: list[JournalEntry] = []
         self.lives: dict[str, Life] = {}
         self._redis = redis
         self._settings = settings
@@ -95,6 +94,6 @@ class Watch(threading.Thread):
         entries: Any = self._redis.xrange(keys.decisions(), min=self._last, count=100)  # typed for every protocol
         for entry_id, fields in entries:
             self._last = f"({entry_id.decode()}"
-            self.decisions.append(decision(fields))
+            self.decisions.append(JournalEntry.of_fields(fields))
             self._on_decision(self.decisions[-1])
         self._on_sample(self.samples[-1])

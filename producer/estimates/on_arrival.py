@@ -15,8 +15,8 @@ from ..contract.heartbeat import Heartbeat
 from ..contract.job import Job
 from ..contract.settings import Settings
 from ..contract.tenants import DEFAULT
-from .snapshot import Place, ask_lengths, learned, lengths, read_snapshot
-from .wait_time import Estimate, estimate
+from .snapshot import Place, ask_lengths, lengths, read_snapshot
+from .wait_time import Errors, Estimate, estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Arrival:
         *own, tenants = (count if isinstance(count, int) else 0 for count in counts[:4])
         place = self._place(own, tenants, lengths(counts[4:]))
         found = read_snapshot(self.now.timestamp(), sizes, self.settings, self.job.model, place, beats)
-        return estimate(found, learned(errors).quantiles())
+        return estimate(found, Errors.loads(errors).quantiles())
 
     def _place(self, own: Sequence[int], tenants: int, waiting: Sequence[int]) -> Place:
         """Where it would wait.

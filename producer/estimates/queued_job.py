@@ -12,7 +12,7 @@ from ..contract import celery_message, heartbeat, keys
 from ..contract.errors import UnknownTier
 from ..contract.job import Status
 from ..contract.lua import script
-from .snapshot import Place, ask_lengths, learned, lengths, read_snapshot
+from .snapshot import Place, ask_lengths, lengths, read_snapshot
 from .wait_time import Errors, Estimate, estimate
 
 if TYPE_CHECKING:
@@ -95,4 +95,4 @@ def _lengths(redis: Redis, settings: Settings, model: str) -> list[int]:
 
 def recall(redis: Redis, model: str) -> Errors:
     """What the autoscaler has learned of how far the model's estimates are off."""
-    return learned(redis.get(keys.estimates(model)))
+    return Errors.loads(redis.get(keys.estimates(model)))

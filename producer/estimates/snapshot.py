@@ -6,18 +6,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ValidationError
-
 from ..contract import heartbeat, keys
 from ..contract.heartbeat import Heartbeat, WorkerState
+from ..contract.published import PublishedDemand, PublishedSizes
 from ..contract.reserved_slots import left_to_others
-from .wait_time import Ahead, Errors, Snapshot
+from .wait_time import Ahead, Snapshot
 
 if TYPE_CHECKING:
     from ..contract.settings import Settings
@@ -38,29 +35,6 @@ class Place:
     over_share: bool = False
     exact: bool = True
     by_deadline: bool = False
-
-
-class _Rate(BaseModel):
-    tier: str
-    arrivals_per_s: float = 0.0
-
-
-class _Demand(BaseModel):
-    tiers: list[_Rate] = []
-    jobs_per_s: float = 0.0
-    load_s: float = 0.0
-    run_s: float = 0.0
-
-
-class _Wanted(BaseModel):
-    demand: _Demand = _Demand()
-    hold: str = ""
-
-
-class _Sizes(BaseModel):
-    """What the autoscaler publishes, as far as it is needed here (``autoscaler/published_view.py``)."""
-
-    models: dict[str, _Wanted] = {}
 
 
 def ask_lengths(pipe: Any, settings: Settings, model: str) -> None:
@@ -164,15 +138,14 @@ def replicas_of(model: str, beats: Sequence[Heartbeat]) -> list[Replica]:
     ]
 
 
-def published_measures(sizes: object, model: str) -> ModelMeasures:
-    """The model's part of what is stored at ``keys.sizes``; empty when nothing is, or in another version's form."""
-    wanted = _Wanted()
-    if isinstance(sizes, bytes):
-        with contextlib.suppress(ValidationError):
-            wanted = _Sizes.model_validate_json(sizes).models.get(model, wanted)
-    demand = wanted.demand
-    rates = {rate.tier: rate.arrivals_per_s for rate in demand.tiers}
-    return ModelMeasures(rates, demand.jobs_per_s, demand.load_s, demand.run_s, wanted.hold)
+def measures_of(demand: PublishedDemand, blocker: str) -> ModelMeasures:
+    """What the autoscaler knows of a model, from what it publishes.
+
+    Args:
+        blocker: what keeps a further replica from being started; empty when nothing does.
+    """
+    arrivals_per_s = {tier.tier: tier.arrivals_per_s for tier in demand.tiers}
+    return ModelMeasures(arrivals_per_s, demand.jobs_per_s, demand.load_s, demand.run_s, blocker)
 
 
 def read_snapshot(
@@ -184,18 +157,12 @@ def read_snapshot(
         now: Unix seconds.
         sizes: what is stored at ``keys.sizes``.
     """
-    return snapshot(now, settings, model, place, replicas_of(model, beats), published_measures(sizes, model))
+    published = PublishedSizes.parse(sizes)
+    size = published.models.get(model) if published else None
+    measures = measures_of(size.demand, size.hold) if size else ModelMeasures()
+    return snapshot(now, settings, model, place, replicas_of(model, beats), measures)
 
 
 def _mean(rates: Sequence[float]) -> float:
     known = [rate for rate in rates if rate > 0]
     return sum(known) / len(known) if known else 0.0
-
-
-def learned(stored: object) -> Errors:
-    """What is stored at ``keys.estimates``: how far the model's estimates were off."""
-    errors = Errors()
-    if isinstance(stored, bytes):
-        with contextlib.suppress(ValueError, TypeError, AttributeError):  # of another version
-            errors.merge(json.loads(stored))
-    return errors

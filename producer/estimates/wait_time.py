@@ -10,6 +10,7 @@ Random World, 2005) by category, over the latest errors and not over all.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections import deque
@@ -141,8 +142,17 @@ class Errors:
             self.ratios.setdefault(kind, deque(maxlen=LATEST)).extend(sound)
 
     def dumps(self) -> str:
-        """As JSON, to be stored at ``keys.estimates``; :meth:`merge` takes it, parsed."""
+        """As JSON, to be stored at ``keys.estimates``: the latest ratios of each kind."""
         return json.dumps({kind: [round(ratio, 4) for ratio in found] for kind, found in self.ratios.items()})
+
+    @classmethod
+    def loads(cls, stored: object) -> Errors:
+        """What was learned, from what is stored at ``keys.estimates``; none when nothing is, or in another form."""
+        errors = cls()
+        if isinstance(stored, bytes):
+            with contextlib.suppress(ValueError, TypeError, AttributeError):
+                errors.merge(json.loads(stored))
+        return errors
 
     def quantiles(self) -> dict[str, Ratios]:
         """Of each kind that has been seen often enough."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from autoscaler.estimate_calibration import measures
-from producer.estimates.snapshot import ModelMeasures, Place, Replica, snapshot
+from autoscaler.published_view import demand_view
+from producer.estimates.snapshot import ModelMeasures, Place, Replica, measures_of, snapshot
 from producer.estimates.wait_time import Errors, Estimate, Snapshot, estimate
 
 from ..queueing.routing import PULL
@@ -82,5 +82,6 @@ def last_in_queue(state: RunState, request: int, now: float) -> Snapshot:
         for one in state.fleet.workers.values()
         if one.model == model and one.draining_since > now
     ]
-    known = measures(demand, state.blockers.get(name, "")) if demand else ModelMeasures()
-    return snapshot(now, state.settings, name, place, replicas, known)
+    blocker = state.blockers.get(name, "")
+    measures = measures_of(demand_view(demand), blocker) if demand else ModelMeasures()
+    return snapshot(now, state.settings, name, place, replicas, measures)

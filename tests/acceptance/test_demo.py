@@ -9,7 +9,6 @@ import redis as redis_py
 
 from autoscaler.actions.decision import Start
 from autoscaler.journal import Journal
-from deploy.decision import Decision
 from deploy.demo import plot, report, work
 from deploy.demo.watch import DemoSample, Life, Watch
 from deploy.demo.work import Asker, CompletedJob
@@ -18,6 +17,7 @@ from processes import Fleet, wait_for
 from producer import Settings
 from producer.contract.heartbeat import WorkerState
 from producer.contract.job import Result, Timing
+from producer.contract.published import JournalEntry
 
 TABLES = '[models.smollm2]\nengine = "echo"\n[models.minilm]\nengine = "echo"\n'
 
@@ -67,19 +67,19 @@ def test_what_the_autoscaler_writes_down_the_watch_reads(server: Server, redis: 
     """The journal's own entry, with whatever fields it has."""
     start = Start("smollm2", "cpu:0", "cpu", "one is queued", inputs={"queued": 1})
     Journal(redis, "here").decided(101.0, start, "s")
-    told: list[Decision] = []
+    told: list[JournalEntry] = []
     watch = Watch(redis, Settings.model_validate({"redis": {"url": server.url}}), lambda _: None, told.append)
     watch.start()
     wait_for(lambda: told, "the decision to be told")
     watch.stop()
-    assert told == [Decision(101.0, "smollm2", "start", "one is queued", "s", "cpu:0", {"queued": 1})]
+    assert told == [JournalEntry(101.0, "smollm2", "start", "one is queued", "s", "cpu:0", {"queued": 1})]
 
 
 def test_the_first_jobs_time_is_split_without_a_gap() -> None:
     first = served("interactive", 20.0, submitted_at=100.0)
     decisions = [
-        Decision(90.0, "minilm", "start", "", "m", "cpu:1"),
-        Decision(101.0, "smollm2", "start", "", "s", "cpu:0"),
+        JournalEntry(90.0, "minilm", "start", "", "m", "cpu:1"),
+        JournalEntry(101.0, "smollm2", "start", "", "s", "cpu:0"),
     ]
     lives = {"m": Life("minilm", 95.0, 96.0), "s": Life("smollm2", 111.0, 123.0)}
     split = report.from_zero(first, decisions, lives)

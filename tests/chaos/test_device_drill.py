@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.devices import drill
-from benchmarks.devices.drill import Event, Findings
+from benchmarks.devices.drill import Findings
 from benchmarks.devices.fake_nvml import NoCompilerError
+from producer.contract.published import JournalEntry
 
 
 def test_faulty_gpus_are_left_within_two_looks_and_taken_back_without_flapping(tmp_path: Path) -> None:
@@ -23,8 +24,8 @@ def test_faulty_gpus_are_left_within_two_looks_and_taken_back_without_flapping(t
     assert found.speeds.keys() == {"jobs_per_s", "run_s", "load_s", *(f"jobs_per_s:Fake GPU {n}" for n in range(3))}
 
 
-def event(at: float, action: str, device: str = "cuda:0") -> Event:
-    return Event(at, action, device, "", "", {})
+def event(at: float, action: str, device: str = "cuda:0") -> JournalEntry:
+    return JournalEntry(at, "", action, "", device=device)
 
 
 def test_what_must_not_happen_would_be_counted() -> None:

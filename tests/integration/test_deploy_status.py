@@ -69,7 +69,7 @@ def shown(snapshot: FleetStatus) -> str:
 
 def test_an_empty_fleet_says_what_there_is_not(redis: redis_py.Redis, settings: Settings) -> None:
     snapshot = read(redis, settings)
-    assert (snapshot.leader, snapshot.workers, snapshot.devices, snapshot.decisions) == (None, [], [], [])
+    assert (snapshot.leader, snapshot.workers, snapshot.devices, snapshot.decisions) == (None, [], (), [])
     assert [tier.tier for tier in snapshot.queues[0].tiers] == ["interactive", "standard", "batch"]
     screen = shown(snapshot)
     for words in ("none leads", "unknown: no autoscaler reports them", "none yet", "does not run here"):

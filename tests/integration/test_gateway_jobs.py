@@ -21,6 +21,7 @@ from deploy.machine.server import Server
 from gatewayed import Gatewayed
 from processes import wait_for
 from producer.contract import keys
+from producer.contract.published import PublishedDemand, PublishedSize, PublishedSizes, ScaleUpConditions
 
 KEY = b"k" * 32
 SECRET = "whsec_" + base64.b64encode(KEY).decode()
@@ -168,7 +169,11 @@ def test_what_is_refused_leaves_nothing(http: httpx2.Client, fleet: Gatewayed) -
 def test_a_deadline_out_of_reach_is_refused_or_degraded_as_asked(http: httpx2.Client, fleet: Gatewayed) -> None:
     late = {"model": "asleep", "input": "x", "deadline_s": 5}
     records = len(list(fleet.redis.scan_iter(keys.job_record("*"), count=1000)))
-    fleet.redis.set(keys.sizes(), json.dumps({"models": {"asleep": {"demand": {"load_s": 100.0}}}}))
+    none = ScaleUpConditions(present=0, tier="interactive", queued=None)
+    demand = PublishedDemand(model="asleep", load_s=100.0)
+    size = PublishedSize(replicas=0, reason="", demand=demand, one_more=none)
+    sizes = PublishedSizes(at=0.0, policy="slack", models={"asleep": size})
+    fleet.redis.set(keys.sizes(), sizes.model_dump_json())
     try:
         refused = http.post("/v1/jobs", json={**late, "admission": "refuse"}, headers={"Idempotency-Key": "late"})
         assert (refused.status_code, int(refused.headers["retry-after"])) == (429, 16)  # a fifth of 101 s, less 5

@@ -12,13 +12,11 @@ from hypothesis import settings as settings_
 from hypothesis import strategies as st
 
 from autoscaler import roster
-from autoscaler.actions.whatif import OneMore
 from autoscaler.controller import Controller
 from autoscaler.devices.device import Device
 from autoscaler.estimate_follower import LAST_QUEUED_LUA, MOST_TENANTS, EstimateFollower
-from autoscaler.journal import Journal
 from autoscaler.launchers.protocol import Ended, Launched, Placement
-from autoscaler.published_view import Sizes, Wanted
+from autoscaler.published_view import demand_view
 from autoscaler.sizing.demand import assess, watch
 from deploy import acl
 from deploy.cli.job import json_of, text_of
@@ -30,6 +28,13 @@ from producer.contract.errors import BrokerUnavailable, UnknownTier
 from producer.contract.fleet_schema import Model, Redis
 from producer.contract.heartbeat import Heartbeat, WorkerState
 from producer.contract.job import Status
+from producer.contract.published import (
+    PublishedDemand,
+    PublishedSize,
+    PublishedSizes,
+    PublishedTier,
+    ScaleUpConditions,
+)
 from producer.contract.settings import Settings
 from producer.estimates import queued_job, wait_time
 from producer.estimates.wait_time import Errors, Why
@@ -58,13 +63,16 @@ def beat(
 
 def wanted(redis: redis_py.Redis, hold: str = "") -> None:
     """What the autoscaler publishes, more than is read."""
-    demand = {
-        "model": "m",
-        "tiers": [{"tier": "interactive", "arrivals_per_s": 0.5}],
-        "jobs_per_s": 2.0,
-        "load_s": 20.0,
-    }
-    redis.set(keys.sizes(), json.dumps({"at": 0, "models": {"m": {"replicas": 1, "demand": demand, "hold": hold}}}))
+    tier = PublishedTier(tier="interactive", target_wait_s=1.0, arrivals_per_s=0.5)
+    publish(redis, PublishedDemand(model="m", tiers=(tier,), jobs_per_s=2.0, load_s=20.0), hold)
+
+
+def publish(redis: redis_py.Redis, demand: PublishedDemand, hold: str = "") -> PublishedSize:
+    one_more = ScaleUpConditions(present=1, tier="interactive", queued=None)
+    size = PublishedSize(replicas=1, reason="", demand=demand, one_more=one_more, hold=hold)
+    sizes = PublishedSizes(at=0.0, policy="slack", models={demand.model: size})
+    redis.set(keys.sizes(), sizes.model_dump_json())
+    return size
 
 
 def test_a_queued_job_is_told_what_is_before_it_why_and_until_when(redis: redis_py.Redis, settings: Settings) -> None:
@@ -162,7 +170,7 @@ def test_a_producer_sees_no_queue_and_is_told_of_its_end(own_server: Server, tmp
 def test_the_autoscaler_learns_of_the_estimates_that_are_read_and_corrects_these(
     redis: redis_py.Redis, settings: Settings
 ) -> None:
-    journal, traffic, now = Journal(redis), None, 1000.0
+    traffic, now = None, 1000.0
     follower = EstimateFollower(redis)
 
     def look() -> None:
@@ -170,9 +178,7 @@ def test_the_autoscaler_learns_of_the_estimates_that_are_read_and_corrects_these
         queues, beats = observe(redis, settings)["m"], heartbeat.read_all(redis)
         traffic = watch(traffic, now, queues)
         demand = assess(now, settings, queues, traffic, roster.call(beats, [], "here"), {"jobs_per_s": 1.0})
-        wanted = Wanted(1, "", demand, OneMore(1, "interactive", None))
-        journal.wanted(Sizes(now, "slack", {"m": wanted}), 60)
-        follower.look(now, settings, wanted, beats)
+        follower.look(now, settings, publish(redis, demand_view(demand)), beats)
 
     queue = keys.queue("m", "batch")
     beat(redis, running=())

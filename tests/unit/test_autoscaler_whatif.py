@@ -7,11 +7,12 @@ from autoscaler.actions.decision import Start
 from autoscaler.actions.whatif import one_more
 from autoscaler.devices.device import Device
 from autoscaler.observation import Memory, Observation
-from autoscaler.published_view import SIZES, sizes_view
+from autoscaler.published_view import sizes_view
 from autoscaler.roster import Phase, Worker
 from autoscaler.sizing.demand import Demand, TierDemand
 from autoscaler.sizing.policy import POLICIES, Policy
 from producer.contract.fleet_schema import Model, Scaling
+from producer.contract.published import PublishedSizes
 from producer.contract.settings import Settings
 
 SETTINGS = Settings(
@@ -58,4 +59,4 @@ def test_a_model_that_fits_nowhere_says_so_and_the_view_goes_through_json() -> N
     view = sizes_view(policy, seen, Memory(), memory, decisions)
     assert "fits on no device" in view.models["whale"].one_more.hindrance
     assert "fits on no device" in view.models["whale"].hold
-    assert SIZES.validate_json(SIZES.dump_json(view)) == view
+    assert PublishedSizes.parse(view.model_dump_json()) == view

@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoscaler import estimate_calibration
-from autoscaler.actions.whatif import OneMore
 from autoscaler.estimate_calibration import PATIENCE, EstimateCalibration
-from autoscaler.published_view import SIZES, Sizes, Wanted
+from autoscaler.published_view import demand_view
 from autoscaler.sizing.demand import Demand, TierDemand
 from autoscaler.sizing.policy import BACKLOG
 from producer.contract.fleet_schema import Model, Scaling
 from producer.contract.heartbeat import Heartbeat, WorkerState
+from producer.contract.published import PublishedSize, PublishedSizes, ScaleUpConditions
 from producer.contract.settings import Settings
 from producer.estimates.snapshot import Place, read_snapshot
 from producer.estimates.wait_time import ENOUGH, Errors, Snapshot, Why, estimate
@@ -71,12 +71,13 @@ class OneFleet:
         )
 
     @property
-    def wanted(self) -> Wanted:
-        return Wanted(1, "", self.demand, OneMore(1, "interactive", None), self.hold)
+    def wanted(self) -> PublishedSize:
+        none = ScaleUpConditions(present=1, tier="interactive", queued=None)
+        return PublishedSize(replicas=1, reason="", demand=demand_view(self.demand), one_more=none, hold=self.hold)
 
     @property
-    def sizes(self) -> Sizes:
-        return Sizes(NOW, "slack", {"m": self.wanted})
+    def sizes(self) -> PublishedSizes:
+        return PublishedSizes(at=NOW, policy="slack", models={"m": self.wanted})
 
     @property
     def beats(self) -> list[Heartbeat]:
@@ -92,7 +93,7 @@ class OneFleet:
 
     def read(self) -> Snapshot:
         place = Place(self.tier, self.queued[TIERS.index(self.tier)] - 1, self.queued)
-        return read_snapshot(NOW, SIZES.dump_json(self.sizes), self.settings, "m", place, self.beats)
+        return read_snapshot(NOW, self.sizes.model_dump_json(), self.settings, "m", place, self.beats)
 
     def learned_from(self) -> Snapshot:
         return estimate_calibration.last_in_queue(NOW, self.settings, self.wanted, self.beats, self.tier)
@@ -183,27 +184,29 @@ def test_a_job_of_a_tenant_over_its_share_is_corrected_by_what_was_learned_of_th
         for queued in (5, 0):
             interactive, *others = busy.demand.tiers
             tiers = (replace(interactive, queued=queued, arrived=arrived), *others)
-            wanted = replace(busy.wanted, demand=replace(busy.demand, tiers=tiers))
+            wanted = busy.wanted.model_copy(update={"demand": demand_view(replace(busy.demand, tiers=tiers))})
             calibration.learn(now, wanted.demand, {}, time_limit_s=600.0)
             calibration.make(now, busy.settings, wanted, busy.beats)
             now += 9.0
     place = Place("interactive", 4, busy.queued, over_share=True)
-    found = estimate(read_snapshot(NOW, SIZES.dump_json(busy.sizes), busy.settings, "m", place, busy.beats))
+    found = estimate(read_snapshot(NOW, busy.sizes.model_dump_json(), busy.settings, "m", place, busy.beats))
     assert found.why is Why.SHARE
     assert calibration.errors.quantiles()[found.kind] == pytest.approx((9.05 / 2.55, 9.05 / 2.55))
 
 
 def test_a_tier_that_the_reader_does_not_know_is_passed_over() -> None:
-    sizes = b'{"models": {"m": {"demand": {"tiers": [{"tier": "urgent", "arrivals_per_s": 9}], "jobs_per_s": 2}}}}'
+    unknown = replace(IDLE.demand, tiers=(TierDemand("urgent", 1.0, arrivals_per_s=9.0),))
+    size = IDLE.wanted.model_copy(update={"demand": demand_view(unknown)})
+    sizes = IDLE.sizes.model_copy(update={"models": {"m": size}}).model_dump_json()
     found = read_snapshot(NOW, sizes, IDLE.settings, "m", Place("batch", 0, (0, 0, 1)), IDLE.beats)
     assert [tier.arrivals_per_s for tier in found.tiers] == [0.0, 0.0, 0.0]
     assert found.jobs_per_s == 2.0
 
 
-def queued(tier: str, length: int, arrived: int) -> Wanted:
+def queued(tier: str, length: int, arrived: int) -> PublishedSize:
     tiers = (replace(one, queued=0, arrived=0) for one in IDLE.demand.tiers)
     found = tuple(replace(one, queued=length, arrived=arrived) if one.tier == tier else one for one in tiers)
-    return replace(IDLE.wanted, demand=replace(IDLE.demand, tiers=found))
+    return IDLE.wanted.model_copy(update={"demand": demand_view(replace(IDLE.demand, tiers=found))})
 
 
 def calibrated(*jobs: str) -> EstimateCalibration:
