@@ -1,6 +1,6 @@
-"""The address of Redis: as every library wants it, and as it may be shown.
+"""The URL of Redis: in the form that every library accepts, and in the form that may be shown.
 
-A URL carries the password, so none is ever printed as it is: logs, errors and ``status`` go through :func:`shown`.
+A URL carries the password, so it is never printed as it is: logs, errors and ``status`` use :func:`shown`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _shown(url: re.Match[str]) -> str:
 
 
 def concealed(text: str) -> str:
-    """A text, such as the value of a setting, without what may be the credentials of a URL in it."""
+    """A text, such as the value of a setting, without the credentials of URLs in it."""
     return _CREDENTIALS.sub(r"\1***", text)
 
 
@@ -44,7 +44,7 @@ def usable(url: str) -> str:
     Credentials go before the host; ``rediss://`` checks the server's certificate unless told otherwise.
 
     Raises:
-        ConfigError: when it cannot be one; the text holds no part of it.
+        ConfigError: it is not such a URL; the text holds no part of it.
     """
     if not url.startswith(("redis://", "rediss://")):
         if shown(url) != _UNREADABLE:
