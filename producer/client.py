@@ -10,12 +10,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError, RedisError
 from redis.retry import Retry
 
 from .collect import RECHECK_S, Collector
 from .contract import celery_message, heartbeat, keys
-from .contract.connection import block_ms, close, connect, transport_options
+from .contract.connection import block_ms, broker_url, close, connect, transport_options
 from .contract.errors import BrokerUnavailable, ResultTimeout, StokerError
 from .contract.job import Item, Job, Result, Status
 from .contract.redis_errors import broker_errors
@@ -366,10 +367,14 @@ def build(
 def revoke(settings: Settings, job_id: str | list[str]) -> None:
     """Tell running workers through Celery's own remote control, as ``celery control revoke`` does."""
     from celery import Celery  # only who cancels pays for it
+    from kombu.exceptions import OperationalError
 
-    with Celery(broker=settings.redis_url, set_as_current=False) as app:
-        app.conf.broker_transport_options = transport_options(settings)
-        app.control.revoke(job_id, terminate=True)
+    try:
+        with Celery(broker=broker_url(settings), set_as_current=False) as app:
+            app.conf.broker_transport_options = transport_options(settings)
+            app.control.revoke(job_id, terminate=True)
+    except OperationalError as error:  # as which Kombu raises errors of the connection
+        raise RedisConnectionError(str(error)) from error
 
 
 def outcome(stored: bytes) -> Result | StokerError:

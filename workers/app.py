@@ -8,7 +8,7 @@ from celery import Celery
 from celery.backends.redis import RedisBackend
 from kombu import Queue
 
-from producer.contract.connection import transport_options
+from producer.contract.connection import broker_url, by_sentinel, transport_options
 from producer.contract.job import TASK
 
 from .assignment import Assignment
@@ -45,14 +45,13 @@ class WorkerApp(Celery):  # type: ignore[misc]  # Celery has no types
 def make_app(assignment: Assignment) -> WorkerApp:
     """Build the application. Every setting that departs from Celery's own says why."""
     settings = assignment.settings
-    url = settings.redis_url
-    found_by_sentinel = transport_options(settings)
+    url = broker_url(settings)
     app = WorkerApp("stoker", broker=url, backend=url, set_as_current=False)
     app.assignment = assignment
     app.conf.update(
-        broker_transport=f"scheduler.transport:{'SentinelTransport' if found_by_sentinel else 'Transport'}",
+        broker_transport=f"scheduler.transport:{'SentinelTransport' if by_sentinel(settings) else 'Transport'}",
         broker_transport_options={
-            **found_by_sentinel,
+            **transport_options(settings),
             "ledger": assignment.ledger,
             "priority_steps": [0],  # a tier is a queue of its own; Kombu's steps would be queues nobody reads
         },

@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.status import Status
 
 from producer import Client, StokerError
+from producer.contract.connection import broker_url
 from producer.contract.published import JournalEntry
 from producer.contract.settings import Settings
 
@@ -225,7 +226,7 @@ class Demo:
         for model, source in self._batches.items():
             self._processes[f"stoker batch {source}"] = work.start_batch(model, source, log)
             self._screen.say(f"stoker batch {source} --model {model} --out {work.answers_file(source)}")
-        self._stock = work.start_stock(self.settings.redis_url, LIMIT_S, log)
+        self._stock = work.start_stock(broker_url(self.settings), LIMIT_S, log)
         self._processes["the stock Celery application"] = self._stock
         self._screen.say("a stock Celery application sends stoker.infer to smollm2.interactive")
 

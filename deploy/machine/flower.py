@@ -17,7 +17,7 @@ from kombu import Exchange, Queue
 from kombu.utils.url import parse_url
 
 from producer.contract import keys
-from producer.contract.connection import transport_options
+from producer.contract.connection import broker_url, transport_options
 from producer.contract.settings import Settings
 
 from . import ports, private
@@ -66,7 +66,7 @@ def answers(settings: Settings) -> bool:
 
 def celery_app(settings: Settings) -> Celery:
     """An application that can watch the fleet and look up its results, and run nothing."""
-    broker = settings.redis_url
+    broker = broker_url(settings)
     app = Celery("stoker", broker=broker, backend=broker)
     # Of sentinels, which group's master it is; Flower's own connection reads it from here, too.
     app.conf.broker_transport_options = app.conf.result_backend_transport_options = transport_options(settings)

@@ -11,6 +11,7 @@ from redis.asyncio.sentinel import SentinelConnectionPool as AsyncSentinelConnec
 from redis.sentinel import SentinelConnectionPool
 
 from .errors import ConfigError
+from .redis_url import options_of, without_options
 
 if TYPE_CHECKING:
     from .settings import Settings
@@ -35,8 +36,8 @@ def connect(settings: Settings, **options: Any) -> redis.Redis:
 
     A command that blocks waits for :func:`block_ms` at most.
     """
-    options = {**_TIMEOUTS, **options}
-    if not _by_sentinel(settings):
+    options = {**_TIMEOUTS, **options, **options_of(settings.redis_url)}
+    if not by_sentinel(settings):
         return redis.Redis.from_url(settings.redis_url, **options)
     hosts, login = _sentinels(settings.redis_url)
     # Asking for the master must fail fast: the sentinel asked may be gone with the old one.
@@ -47,12 +48,11 @@ def connect(settings: Settings, **options: Any) -> redis.Redis:
 
 def connect_async(settings: Settings, **options: Any) -> redis.asyncio.Redis:
     """The same for asyncio."""
-    options = {**_TIMEOUTS, **options}
-    if not _by_sentinel(settings):
+    options = {**_TIMEOUTS, **options, **options_of(settings.redis_url)}
+    if not by_sentinel(settings):
         # However much one loop does at once, Redis is one thread: more connections would only cost.
-        pool = redis.asyncio.BlockingConnectionPool.from_url(
-            settings.redis_url, max_connections=MOST_CONNECTIONS, timeout=None, **options
-        )
+        pooled = {"max_connections": MOST_CONNECTIONS, "timeout": None, **options}
+        pool = redis.asyncio.BlockingConnectionPool.from_url(settings.redis_url, **pooled)
         return redis.asyncio.Redis.from_pool(pool)
     hosts, login = _sentinels(settings.redis_url)
     sentinel = redis.asyncio.Sentinel(hosts, sentinel_kwargs={"socket_timeout": 1.0})
@@ -90,12 +90,20 @@ async def close_async(client: redis.asyncio.Redis) -> None:
             await sentinel.aclose()
 
 
+def broker_url(settings: Settings) -> str:
+    """The URL as Celery takes it; its options are in :func:`transport_options`."""
+    return without_options(settings.redis_url)
+
+
 def transport_options(settings: Settings) -> dict[str, Any]:
     """What Celery has to be told beside the URL."""
-    return {"master_name": _master(settings)} if _by_sentinel(settings) else {}
+    options = options_of(settings.redis_url)
+    options.pop("max_connections", None)  # of our clients: a worker's transport needs as many as it has queues
+    return {**options, "master_name": _master(settings)} if by_sentinel(settings) else options
 
 
-def _by_sentinel(settings: Settings) -> bool:
+def by_sentinel(settings: Settings) -> bool:
+    """Whether the master is found by way of Sentinel."""
     return settings.redis_url.startswith("sentinel://")
 
 

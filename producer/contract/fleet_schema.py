@@ -38,7 +38,8 @@ class Redis(_Table):
 
     url: Annotated[str | None, Field(repr=False)] = None
     """URL of the server (``redis://``, ``rediss://`` or ``sentinel://``). Default: ``REDIS_URL``, or else the server
-    that ``stoker up`` starts."""
+    that ``stoker up`` starts. Options: ``client_name``, ``health_check_interval``, ``max_connections``,
+    ``retry_on_timeout``, ``socket_connect_timeout``, ``socket_keepalive``, ``socket_timeout``, and those of TLS."""
     worker_url: Annotated[str | None, Field(repr=False)] = None
     """URL that the autoscaler hands to its workers, for a Redis user with fewer rights. Default: ``url``."""
     sentinel_master: str | None = None

@@ -1,4 +1,4 @@
-"""Errors of Redis: whether it cannot serve now, the cause, and the cure."""
+"""What an error of Redis means: whether Redis cannot serve now, what is wrong with which Redis, and the cure."""
 
 from __future__ import annotations
 

@@ -1,11 +1,13 @@
-"""The URL of Redis: in the form that every library accepts, and in the form that may be shown.
+"""The address of Redis: as every library wants it, and as it may be shown.
 
-A URL carries the password, so it is never printed as it is: logs, errors and ``status`` use :func:`shown`.
+A URL carries the password, so none is ever printed as it is: logs, errors and ``status`` go through :func:`shown`.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from .errors import ConfigError
@@ -17,6 +19,34 @@ _URL = re.compile(
 )
 _UNREADABLE = "***"
 _CREDENTIALS = re.compile(r"(\w+://).*[@?].*", re.DOTALL)
+
+
+def _seconds(text: str) -> float:
+    if not (seconds := float(text)) > 0:
+        raise ValueError("allowed: a number above 0")
+    return seconds
+
+
+def _yes(text: str) -> bool:
+    if (
+        found := {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}.get(text.lower())
+    ) is None:
+        raise ValueError("allowed: true or false")
+    return found
+
+
+OPTIONS: Mapping[str, Callable[[str], Any]] = {
+    "client_name": str,
+    "health_check_interval": int,
+    "max_connections": int,
+    "retry_on_timeout": _yes,
+    "socket_connect_timeout": _seconds,
+    "socket_keepalive": _yes,
+    "socket_timeout": _seconds,
+}
+"""Options that a URL may have, and how each is read; redis-py and Kombu agree on what they mean."""
+
+_TLS_OPTIONS = ("ssl_ca_certs", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile")
 
 
 def shown(url: str) -> str:
@@ -34,7 +64,7 @@ def _shown(url: re.Match[str]) -> str:
 
 
 def concealed(text: str) -> str:
-    """A text, such as the value of a setting, without the credentials of URLs in it."""
+    """A text, such as the value of a setting, without what may be the credentials of a URL in it."""
     return _CREDENTIALS.sub(r"\1***", text)
 
 
@@ -44,7 +74,7 @@ def usable(url: str) -> str:
     Credentials go before the host; ``rediss://`` checks the server's certificate unless told otherwise.
 
     Raises:
-        ConfigError: it is not such a URL; the text holds no part of it.
+        ConfigError: when it cannot be one; the text holds no part of it.
     """
     if not url.startswith(("redis://", "rediss://")):
         if shown(url) != _UNREADABLE:
@@ -61,6 +91,9 @@ def _rewritten(url: str) -> str:
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query))
     user, password = query.pop("username", None), query.pop("password", None)
+    if db := query.pop("db", None):
+        parts = parts._replace(path=f"/{db}")
+    _check(query, OPTIONS.keys() | (_TLS_OPTIONS if parts.scheme == "rediss" else ()))
     if user or password:
         netloc = f"{quote(user or parts.username or '', safe='')}:{quote(password or '', safe='')}@"
         parts = parts._replace(netloc=netloc + parts.netloc.rpartition("@")[2])
@@ -68,3 +101,32 @@ def _rewritten(url: str) -> str:
         # Celery's backend insists on it; redis-py knows only the short names of the ssl module's constants.
         query["ssl_cert_reqs"] = query.get("ssl_cert_reqs", "required").removeprefix("CERT_").lower()
     return parts._replace(query=urlencode(query, safe="/")).geturl()
+
+
+def _check(query: Mapping[str, str], allowed: Collection[str]) -> None:
+    """See that the options of a URL are known and can be read."""
+    for name, text in query.items():
+        if name not in allowed:
+            names = ", ".join(sorted(allowed))
+            raise ConfigError(f"the URL of Redis has the option {name!r:.40}, which is not known; allowed: {names}")
+        try:
+            OPTIONS.get(name, str)(text)
+        except ValueError as error:
+            raise ConfigError(f"the URL of Redis has {name} = {text!r:.40}: {error}") from None
+
+
+def options_of(url: str) -> dict[str, Any]:
+    """The options of a URL, those for TLS excepted; of several sentinels, all of theirs."""
+    query = [pair for each in url.split(";") for pair in parse_qsl(urlsplit(each).query)]
+    return {name: OPTIONS[name](text) for name, text in query if name in OPTIONS}
+
+
+def without_options(url: str) -> str:
+    """The URL as Kombu and Celery take it: with no options but those for TLS."""
+
+    def bare(url: str) -> str:
+        parts = urlsplit(url)
+        kept = [(name, text) for name, text in parse_qsl(parts.query) if name not in OPTIONS]
+        return parts._replace(query=urlencode(kept, safe="/")).geturl()
+
+    return ";".join(map(bare, url.split(";")))

@@ -1,4 +1,4 @@
-"""The position of a queued job, and its estimate, read from Redis."""
+"""Where a job waits, and until when, as far as Redis tells."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 LOCATE_LUA = script(__package__, "locate.lua")
 LOOK_AT = 5000
-"""Most messages that are read from either end of a queue."""
+"""Most messages that are looked at from either end of a queue."""
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """The state of a job. While it is queued, ``ahead`` jobs of its queue are before it. ``exact`` is false when
-    ``ahead`` is an upper bound: the job is too deep in a long queue, or the Redis user may not read queues."""
+    """Where a job is. While it is queued, ``ahead`` jobs of its queue are before it, or at most so many when it could
+    not be found (``exact`` is false): when it is deeper in a long queue than anybody looks, or we may not look."""
 
     status: Status
     model: str = ""
@@ -39,14 +39,14 @@ class Waiting:
 
 
 def look(redis: Redis, settings: Settings, job_id: str, model: str | None = None, tier: str | None = None) -> Waiting:
-    """The state of a job, and the estimate of its start and end.
+    """Where a job is, and when it will probably start and end.
 
     Args:
-        model: of the job; by default all models are searched.
-        tier: of the job; needed by Redis users that may not read queues.
+        model: where to look; by default at every model of the fleet.
+        tier: where it was queued, for who may not look into queues.
 
     Raises:
-        UnknownModel, UnknownTier: with those that exist.
+        UnknownModel, UnknownTier: naming what there is.
         redis.RedisError: Redis is away.
     """
     stored = redis.get(keys.result(job_id))
@@ -87,12 +87,12 @@ def _located(redis: Redis, settings: Settings, job_id: str, model: str, tier: st
 
 
 def _lengths(redis: Redis, settings: Settings, model: str) -> list[int]:
-    """Queued jobs of each queue, in tenants' lanes too."""
+    """Jobs waiting in each queue, those in tenants' lanes too."""
     with redis.pipeline(transaction=False) as pipe:
         ask_lengths(pipe, settings, model)
         return lengths(pipe.execute(raise_on_error=False))
 
 
 def recall(redis: Redis, model: str) -> Errors:
-    """The errors of the model's estimates, as the autoscaler has learned them."""
+    """What the autoscaler has learned of how far the model's estimates are off."""
     return Errors.loads(redis.get(keys.estimates(model)))

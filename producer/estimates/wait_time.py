@@ -1,10 +1,11 @@
-"""The estimate: when a queued job will start and end, each with an interval, and why it waits.
+"""When a queued job will probably start and end, each with an interval, and why it waits.
 
-The queue is modelled as a fluid: the jobs before this one, and those that arrive meanwhile in more urgent tiers, are
-served at the replicas' rate. A replica that becomes ready takes as many jobs at once as it has places. What the model
-leaves out (different lengths, replicas that come or go) is learned: for each calibration bucket, the quantiles of the
-ratio of actual to expected time give the interval. That is conformal prediction (Vovk et al., Algorithmic Learning in a
-Random World, 2005) by category, over the latest errors.
+The queue is taken for a fluid: so many jobs are before this one, those that arrive meanwhile in more urgent tiers go
+before it, too, and each replica takes one as often as it ends one. A replica that becomes ready takes as many at once
+as it has places. What this leaves out (lengths that differ, replicas that come or go) is learned: from what became of
+earlier estimates, for each reason and tier apart, follow the quantiles of the ratio of the time that it took to the
+time that was foretold, and with them the interval. That is conformal prediction (Vovk et al., Algorithmic Learning in a
+Random World, 2005) by category, over the latest errors and not over all.
 """
 
 from __future__ import annotations
@@ -18,22 +19,22 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 COVERED = 0.9
-"""Target share of jobs that start, and end, within their intervals."""
+"""Share of jobs that shall start, and end, within their intervals."""
 LATEST = 200
-"""Errors that are kept for each bucket."""
+"""Errors that are remembered of each kind."""
 ENOUGH = 20
-"""Errors from which a bucket's quantiles are used."""
+"""Errors from which on they count."""
 SPACING_S = 5.0
-"""Seconds between two estimates that are learned from: jobs that wait at the same time have the same error."""
+"""One estimate in this time is learned from: jobs that wait at the same time are wrong together."""
 UNTAUGHT = (0.2, 5.0)
-"""The ratios of a bucket with fewer errors."""
+"""The ratios before that."""
 BLUR_S = 0.05
-"""Added to both sides of a ratio, in seconds, so that waits of milliseconds have no extreme ratios."""
+"""Added to both sides of a ratio: of a wait of milliseconds nobody wants to know the ratio."""
 LEFT_OVER = 0.1
-"""Least share of the replicas' rate for a tier: if more urgent tiers took all of it, replicas would be added."""
+"""Share of the replicas' rate that a tier gets at least: if more urgent ones took all, new replicas would come."""
 
 Ratios = tuple[float, float]
-"""The lower and upper quantile of actual over expected time."""
+"""Between which what it takes lies, in terms of what was foretold."""
 
 
 class Why(StrEnum):
@@ -50,8 +51,8 @@ class Why(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """A tier: how many of its jobs go before this one (of its own tier: those before it in the queue), and its arrivals
-    per second."""
+    """A tier: how many of its jobs go before this one (of its own tier: those before it in the queue), and how many
+    more come per second."""
 
     tier: str
     target_wait_s: float
@@ -86,8 +87,8 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Seconds from now: the expected value, and the bounds that hold with probability ``COVERED``. Infinite where
-    unknown."""
+    """Seconds from now: expected, and between which the truth lies with a probability of ``COVERED``. Infinite where
+    nothing is known."""
 
     expected: float
     low: float
@@ -96,7 +97,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """When a job starts and ends, why it waits, and the reason in words."""
+    """When a job starts and ends, why it waits, and that in words."""
 
     tier: str
     starts: Interval
@@ -112,14 +113,14 @@ class Estimate:
 
 @dataclass(slots=True)
 class Errors:
-    """The errors of earlier estimates: the latest ratios of actual to expected time, by bucket, for starts and ends
-    apart."""
+    """What became of earlier estimates: by their kind, and apart for starts and ends, the latest ratios of what it took
+    to what was foretold."""
 
     ratios: dict[str, deque[float]] = field(default_factory=dict)
     _told_at: dict[str, float] = field(default_factory=dict)
 
     def wants(self, told: Estimate, now: float) -> bool:
-        """Whether the outcome of an estimate made at ``now`` (seconds by any clock) is to be learned."""
+        """Whether what becomes of an estimate that is made now, in seconds by any clock, shall be learned."""
         before = self._told_at.get(told.kind, -math.inf)
         due = now - before >= SPACING_S or now < before  # another clock, as after a restart
         if due:
@@ -127,15 +128,15 @@ class Errors:
         return due
 
     def started(self, told: Estimate, took_s: float) -> None:
-        """Learn that a job started ``took_s`` seconds after its estimate."""
+        """A job was taken so many seconds after its estimate."""
         self._learn(told.kind, told.starts.expected, took_s)
 
     def ended(self, told: Estimate, took_s: float) -> None:
-        """Learn that a job ended ``took_s`` seconds after its estimate."""
+        """A job was done so many seconds after its estimate."""
         self._learn(_end(told.kind), told.ends.expected, took_s)
 
     def merge(self, told: Mapping[str, Sequence[float]]) -> None:
-        """Add the ``ratios`` that an earlier instance has learned. Values that are no ratios are ignored."""
+        """Go on from what an earlier one had learned: its ``ratios``. What is no ratio is passed over."""
         for kind, found in told.items():
             sound = (ratio for ratio in found if 0 < ratio < math.inf)
             self.ratios.setdefault(kind, deque(maxlen=LATEST)).extend(sound)
@@ -154,7 +155,7 @@ class Errors:
         return errors
 
     def quantiles(self) -> dict[str, Ratios]:
-        """The quantiles of each bucket with enough errors."""
+        """Of each kind that has been seen often enough."""
         return {kind: _quantiles(found) for kind, found in self.ratios.items() if len(found) >= ENOUGH}
 
     def _learn(self, kind: str, foretold_s: float, took_s: float) -> None:
@@ -172,7 +173,7 @@ def estimate(of: Snapshot, learned: Mapping[str, Ratios] | None = None) -> Estim
     learned = learned or {}
     why, reason = _why(of)
     starts_s = _starts_s(of)
-    # Without a known rate it starts no sooner than a replica is ready, and the upper bound is unknown.
+    # With no rate known, it is not before a replica is ready, and nobody knows by when.
     soonest_s = starts_s if math.isfinite(starts_s) else min(of.ready_in_s, default=of.load_s)
     kind = _kind(why, of.tier)
     starts = _interval(starts_s, soonest_s, learned.get(kind, UNTAUGHT))
@@ -198,7 +199,7 @@ def _interval(expected: float, soonest: float, ratios: Ratios) -> Interval:
 
 
 def _starts_s(of: Snapshot) -> float:
-    """Seconds until enough places have come free for the jobs before this one and itself."""
+    """Seconds until as many places came free as there are jobs before this one, and one more."""
     urgent = _urgent(of)
     free = max(0, of.free - of.left)
     left = 1.0 + sum(tier.jobs for tier in urgent) - free
@@ -223,7 +224,7 @@ def _starts_s(of: Snapshot) -> float:
 
 
 def _urgent(of: Snapshot) -> list[Ahead]:
-    """The tiers whose jobs go first: its own, and those with shorter targets."""
+    """The tiers whose jobs go first: its own, and those that may wait for less."""
     target_s = next(tier.target_wait_s for tier in of.tiers if tier.tier == of.tier)
     return [tier for tier in of.tiers if tier.tier == of.tier or tier.target_wait_s < target_s]
 
@@ -251,7 +252,7 @@ def _why(of: Snapshot) -> tuple[Why, str]:
 
 
 def _quantiles(ratios: Iterable[float]) -> Ratios:
-    """The quantiles of n errors: the next error falls into each of the n + 1 gaps with equal probability."""
+    """As of n errors, n + 1 places that the next may take, each as likely as the others."""
     found = sorted(ratios)
     outside = round((1 - COVERED) / 2 * (len(found) + 1))
     return found[max(0, outside - 1)], found[min(len(found) - 1, len(found) - outside)]

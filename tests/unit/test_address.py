@@ -1,13 +1,15 @@
 """Passwords in addresses: found by every library, shown by nobody."""
 
+import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kombu.transport import redis as stock
 
 from producer.contract.errors import ConfigError
-from producer.contract.redis_url import concealed, shown, usable
+from producer.contract.redis_url import OPTIONS, concealed, options_of, shown, usable, without_options
 from producer.contract.settings import Settings
 
 SECRET = "open-sesame"  # noqa: S105  a made-up one, which must show up nowhere
@@ -58,6 +60,34 @@ def test_every_library_gets_the_form_that_it_understands() -> None:
         "rediss://h/0?ssl_cert_reqs=none&ssl_ca_certs=/a/b"
     )
     assert usable("redis://h:1/0?password=p/w&username=u") == "redis://u:p%2Fw@h:1/0"
+
+
+def test_options_are_read_for_redis_py_and_taken_off_for_celery() -> None:
+    url = usable("rediss://u:p%2F@h:1/?db=3&health_check_interval=30&socket_keepalive=no&ssl_ca_certs=/a/b")
+    assert options_of(url) == {"health_check_interval": 30, "socket_keepalive": False}
+    assert without_options(url) == "rediss://u:p%2F@h:1/3?ssl_ca_certs=/a/b&ssl_cert_reqs=required"
+    sentinels = "sentinel://a:1/0?client_name=us;sentinel://b:2/0"
+    assert options_of(sentinels) == {"client_name": "us"}
+    assert without_options(sentinels) == "sentinel://a:1/0;sentinel://b:2/0"
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("decode_responses=true", "the option 'decode_responses', which is not known; allowed: client_name, "),
+        ("ssl_ca_certs=/a", "the option 'ssl_ca_certs', which is not known"),
+        ("health_check_interval=often", "health_check_interval = 'often'"),
+        ("socket_keepalive=perhaps", "socket_keepalive = 'perhaps': allowed: true or false"),
+        ("socket_timeout=0", "socket_timeout = '0': allowed: a number above 0"),
+    ],
+)
+def test_an_option_that_cannot_be_used_is_refused(option: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        usable(f"redis://h:1/0?{option}")
+
+
+def test_kombu_knows_every_option_that_it_is_given() -> None:
+    assert OPTIONS.keys() <= set(stock.Channel.from_transport_options)
 
 
 @pytest.mark.parametrize("password", [f"/{SECRET}", f"#{SECRET}", f"?{SECRET}", f"1/{SECRET}"])
