@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -23,12 +24,14 @@ class Collector:
     """Hands out the stored results of the jobs it was given, each once, as they end.
 
     A connection that breaks is an error of that one call; the next call connects again and looks whether
-    anything ended meanwhile. Not thread-safe.
+    anything ended meanwhile. So does the first call in a forked process: two processes that read from one connection
+    would take each other's announcements. Not thread-safe.
     """
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._pubsub: PubSub | None = None
+        self._process = os.getpid()
         self._waiting: dict[bytes, str] = {}  # channel, which is also the result's key -> job id
         self._unsubscribed: list[bytes] = []
         self._unconfirmed: set[bytes] = set()
@@ -89,6 +92,9 @@ class Collector:
             self._pubsub = None
 
     def _subscribe(self) -> PubSub:
+        if self._process != os.getpid():
+            self.close()
+            self._process = os.getpid()
         if self._pubsub is None:
             self._pubsub = self._redis.pubsub()  # type: ignore[no-untyped-call]  # redis-py has it half typed
             self._unsubscribed = list(self._waiting)
