@@ -198,7 +198,7 @@ def claim(queues: Sequence[Lanes[J]], now: float, room: Room) -> Taken[J]:
 
 
 def _most(queue: Lanes[J], now: float, room: Room) -> int:
-    """How many jobs a claim may hold when it takes another of the queue, plus one."""
+    """Up to how many jobs in all a claim takes jobs of the queue; beyond free slots only after the grace."""
     if queue.preemptible or now - queue.filled >= -GRACE * queue.rank.head_start:
         return room.of_tier(queue.preemptible)
     return room.free
