@@ -1,1 +1,1 @@
-"""Engines: one file each, all of one protocol (see ``protocol``)."""
+"""The engines, each of which implements the protocol in ``protocol``."""

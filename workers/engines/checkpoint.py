@@ -1,7 +1,6 @@
-"""A model and its tokenizer from a checkpoint, refused unless the weights are those that the model computes with.
+"""Loading of models and tokenizers, which checks that the checkpoint holds exactly the model's weights.
 
-transformers fills weights that are missing with random numbers, and leaves out those that it does not expect; it says
-so only in a log.
+transformers initialises missing weights at random and ignores unexpected ones; it reports both in its log only.
 """
 
 from __future__ import annotations
@@ -17,28 +16,28 @@ from producer.contract.errors import ModelNotFound
 from producer.contract.fleet_schema import Model
 
 _BUFFERS = ("position_ids", "inv_freq", "masked_bias", "attn.bias")
-"""Ends of names of what old versions saved and a model computes anew: positions, and masks of GPT-2."""
+"""Name suffixes of buffers that old versions saved and models now compute: positions, and the masks of GPT-2."""
 _NAMED = 4
-"""Weights that an error names."""
+"""Most weights that an error lists."""
 
 
 def load_model(
     kind: Any, model_dir: Path, settings: Model, needs: Callable[[str], bool] = lambda _: True, **options: Any
 ) -> Any:
-    """The model in ``model_dir``, on the CPU.
+    """Load the model in ``model_dir`` onto the CPU.
 
     Args:
         kind: the class of transformers that loads it.
-        settings: names it in errors.
-        needs: whether the engine computes with a weight of that name.
-        options: for ``from_pretrained``.
+        settings: the model's settings, for errors.
+        needs: whether the engine uses the weight of a given name.
+        options: keyword arguments of ``from_pretrained``.
 
     Raises:
-        ModelNotFound: when it cannot be loaded, or model and checkpoint differ in their weights.
+        ModelNotFound: when it cannot be loaded, or the weights of model and checkpoint differ.
     """
     named = f"source = {settings.source!r}: {model_dir}"
     try:
-        # Mismatched sizes are refused here, where they are named; transformers refers to its log.
+        # Mismatched shapes are refused by check_weights, which lists them; the error of transformers refers to its log.
         model, report = kind.from_pretrained(
             model_dir, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
@@ -51,7 +50,7 @@ def load_model(
 
 
 def load_tokenizer(model_dir: Path, settings: Model) -> Any:
-    """The tokenizer in ``model_dir``.
+    """Load the tokenizer in ``model_dir``.
 
     Raises:
         ModelNotFound: when it cannot be loaded.
@@ -67,11 +66,15 @@ def load_tokenizer(model_dir: Path, settings: Model) -> Any:
 def check_weights(
     model: Any, report: dict[str, Any], named: str, user: str, needs: Callable[[str], bool] = lambda _: True
 ) -> None:
-    """Compare a model with the report of its loading. Errors call the checkpoint ``named``, and its ``user`` so.
+    """Compare the weights of a model with those of its checkpoint, from the loading report of transformers.
+
+    Args:
+        named: the checkpoint, as errors call it.
+        user: what needs the weights, as errors call it.
 
     Raises:
         ModelNotFound: naming weights that are missing, have another shape, or belong to layers that the configuration
-            does not tell of.
+            does not list.
     """
     if missing := sorted(filter(needs, report["missing_keys"])):
         raise ModelNotFound(
@@ -87,7 +90,7 @@ def check_weights(
 
 
 def _within(model: Any, keys: Iterable[str]) -> list[str]:
-    """Those that belong to a part that the model has: another layer, say. A head that it lacks is none of its parts."""
+    """The keys of modules that the model has, such as further layers, without those of a head that it lacks."""
     body = model.base_model
     prefix = f"{model.base_model_prefix}."
     in_body = {name for name, _ in body.named_children()}
@@ -101,12 +104,12 @@ def _within(model: Any, keys: Iterable[str]) -> list[str]:
 
 
 def _damaged_file(model_dir: Path) -> Path | None:
-    """The first file of weights that cannot be read."""
+    """The first unreadable weight file, if there is one."""
     for file in sorted(model_dir.glob("*.safetensors")):
         try:
             with safe_open(file, framework="pt"):
                 pass
-        except Exception:  # SafetensorError, and others for a file that is empty
+        except Exception:  # SafetensorError, or others for an empty file
             return file
     return None
 

@@ -1,4 +1,4 @@
-"""The engine that does nothing: for tests, and to measure the queue without a model."""
+"""The echo engine, which answers without a model: for tests, and to measure the queue alone."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from .protocol import Outcome, Report, Request
 
 
 class EchoEngine:
-    """Answers each input as it is, up to ``max_concurrency`` requests at a time.
+    """Returns the inputs of each request as its outputs, in batches of up to ``max_concurrency`` requests.
 
-    For tests, a request's parameters make it invalid (``fail``, with that message), fail on the device (``flake``,
-    likewise), lose the engine (``crash``), or hang it (``hang``).
+    With the option ``task`` it answers in the format of another engine instead (``echo_output``). For tests, parameters
+    of a request inject faults: ``fail`` (``InvalidJob`` with that message), ``flake`` (``EngineError`` with that
+    message), ``crash`` (the engine is lost) and ``hang``.
     """
 
     def __init__(self, settings: Model) -> None:
@@ -38,21 +39,21 @@ class EchoEngine:
 
     @property
     def capacity(self) -> int:
-        """One batch running and one ahead."""
+        """Two batches: one running and one ahead."""
         return 2 * self._batch_limit
 
     @property
     def slots(self) -> int:
-        """Its batches end as a whole."""
+        """0: batches begin and end as a whole."""
         return 0
 
     @property
     def progress(self) -> int:
-        """Batches run."""
+        """The number of batches run."""
         return self._progress
 
     def load(self) -> None:
-        """Nothing to load."""
+        """Do nothing: there is no model."""
 
     def submit(self, request: Request) -> None:
         """See ``protocol``."""
@@ -72,14 +73,14 @@ class EchoEngine:
         batch = list(self._waiting.values())[: self._batch_limit]
         new = [request for request in batch if request.id not in self._speeches]
         if new and self._journal:
-            with self._journal.open("a") as journal:  # one write in append mode: workers may share a journal
+            with self._journal.open("a") as journal:  # a single write in append mode: workers may share a journal
                 journal.write("".join(json.dumps(request.inputs) + "\n" for request in new))
         self._running = {request.id for request in batch}
         if any(request.parameters.get("hang") for request in batch):
             threading.Event().wait()
         if batch and self._delay_s:
             time.sleep(self._delay_s)
-            self._read_mail(0)  # what was cancelled, or was due, while it ran
+            self._read_mail(0)  # cancellations and deadlines of the time in which the batch ran
         reports: list[Report] = [*self._given_up]
         self._given_up = []
         for request in batch:
@@ -108,7 +109,7 @@ class EchoEngine:
         self._given_up.append(Outcome(request_id, error=error))
 
     def _answer(self, request: Request, batch_size: int) -> list[Report]:
-        """What a batch makes of a request. One that goes on speaking waits for the next batch."""
+        """What a batch reports of a request. A streaming request with words left continues in the next batch."""
         outcome, pieces = self._misdeed(request, batch_size), []
         if outcome is None and self._task == "echo":
             outcome = Outcome(request.id, outputs=list(request.inputs), ran_s=self._delay_s, batch_size=batch_size)
@@ -137,4 +138,4 @@ class EchoEngine:
         return None
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing: no device is held."""

@@ -1,4 +1,4 @@
-"""What an echo says when it stands for a model: the words of its input one by one, or a small vector."""
+"""The output of an echo engine that imitates a model: the words of the input, streamed singly, or a small vector."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ _WORD = re.compile(r"\s*\S+")
 
 
 class Speech:
-    """A request on its way, in the form of the engine that the echo stands for; words count as tokens.
+    """The output of a request in the format of the imitated engine; each word counts as a token.
 
-    Of a ``generate`` echo the answer is the input's text, or that of the last message, up to ``max_new_tokens``.
+    With ``task = "generate"`` the output is the input text, or the content of its last message, cut to
+    ``max_new_tokens`` words.
     """
 
     def __init__(self, request: Request, task: Task) -> None:
@@ -45,11 +46,11 @@ class Speech:
 
     @property
     def over(self) -> bool:
-        """Whether all is said. Who does not read along need not listen to the words."""
+        """Whether the output is complete: at once without streaming, else after the last word."""
         return not self._request.stream or self._said >= max(map(len, self._words), default=0)
 
     def say(self) -> list[OutputPiece]:
-        """The next word of each output, for who reads along."""
+        """The next word of each output; nothing without streaming."""
         if not self._request.stream:
             return []
         at, self._said = self._said, self._said + 1
@@ -60,7 +61,7 @@ class Speech:
         ]
 
     def outcome(self, batch_size: int, ran_s: float) -> Outcome:
-        """The answer."""
+        """The terminal outcome of the request."""
         return Outcome(self._request.id, outputs=self._outputs, usage=self._usage, ran_s=ran_s, batch_size=batch_size)
 
 

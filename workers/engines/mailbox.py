@@ -1,6 +1,6 @@
-"""The one place an engine waits at: new requests, cancellations, and whatever its device thread reports.
+"""An engine's queue of messages: requests, cancellations, withdrawals and, if it has one, its device thread's reports.
 
-Waiting at two queues would mean polling one of them.
+All share one queue, because a thread that waits on two has to poll one of them.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ Report = TypeVar("Report")
 
 @dataclass(frozen=True, slots=True)
 class Cancellation:
-    """Give up the request of that id."""
+    """Cancel the request ``request_id``."""
 
     request_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Withdrawal:
-    """Give up every request that has not begun."""
+    """Withdraw every request that has not begun."""
 
 
 class Mailbox(Generic[Report]):
-    """Thread-safe, unbounded: the pool bounds what it submits by the engine's capacity."""
+    """A thread-safe message queue. It is unbounded: the pool submits no more than the engine's capacity."""
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[Request | Cancellation | Withdrawal | Report] = queue.SimpleQueue()
 
     def put(self, message: Request | Cancellation | Withdrawal | Report) -> None:
-        """Leave a message. Never blocks."""
+        """Enqueue a message. Never blocks."""
         self._queue.put(message)
 
     def take(self, timeout: float) -> list[Request | Cancellation | Withdrawal | Report]:
-        """Everything that is there, in order; waits up to ``timeout`` seconds for the first message."""
+        """Dequeue all messages, oldest first; wait up to ``timeout`` seconds for the first."""
         messages = []
         try:
             messages.append(self._queue.get(timeout=timeout) if timeout > 0 else self._queue.get_nowait())

@@ -1,5 +1,7 @@
-"""What a producer may ask for besides its inputs: how that is checked, and the parameters of one generation, whichever
-engine it runs on. No torch: some engines only ask a server."""
+"""Request parameters: their validation, and those of text generation, which several engines share.
+
+Does not import torch: the ``openai`` engine runs without it.
+"""
 
 from __future__ import annotations
 
@@ -11,23 +13,23 @@ from producer.contract.errors import InvalidJob
 from producer.contract.job import explain
 
 GREEDY_BELOW = 1e-5
-"""Logits divided by less overflow in the types that models compute with, and nothing but the likeliest token is drawn
-anyway. vLLM draws the line here, too (``vllm/sampling_params.py``, ``_SAMPLING_EPS``)."""
+"""Temperature below which decoding is greedy: logits divided by less overflow in the dtypes of models, and only the
+likeliest token would be drawn. vLLM uses the same limit (``vllm/sampling_params.py``, ``_SAMPLING_EPS``)."""
 
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class RequestParameters(BaseModel):
-    """What ``parameters`` of a request may hold: a subclass says it."""
+    """Base of the ``parameters`` that a request may have; each subclass declares its own fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     @classmethod
     def parse(cls, fields: dict[str, Any]) -> Self:
-        """Check a producer's parameters.
+        """Validate a producer's parameters.
 
         Raises:
-            InvalidJob: with a line for each mistake: key, value, what is allowed.
+            InvalidJob: with a line for each mistake: key, value, allowed values.
         """
         if unknown := sorted(fields.keys() - cls.model_fields.keys()):
             raise InvalidJob(
@@ -41,10 +43,10 @@ class RequestParameters(BaseModel):
 
 
 class GenerationParameters(RequestParameters):
-    """What ``parameters`` of a generation may hold.
+    """The ``parameters`` of text generation.
 
-    Greedy by default. A temperature, ``top_p`` or ``top_k`` asks for sampling, unless ``do_sample``
-    says no; a temperature of 0 is greedy too, and so is one below ``GREEDY_BELOW``.
+    Decoding is greedy by default. A temperature, ``top_p`` or ``top_k`` turns on sampling, unless ``do_sample`` is
+    false or the temperature is below ``GREEDY_BELOW``.
     """
 
     max_new_tokens: Annotated[int, Field(ge=1)] = 64
@@ -52,10 +54,10 @@ class GenerationParameters(RequestParameters):
     temperature: Annotated[float, Field(ge=0, le=100)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     top_k: Annotated[int, Field(ge=0)] = 0
-    """0 is no limit."""
+    """Number of likeliest tokens that are sampled from; 0 is no limit."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     stop: Annotated[list[Stop], Field(max_length=16)] = []
-    """The text ends before the first of these."""
+    """Stop strings: the text ends before the first that occurs."""
 
     @field_validator("stop", mode="before")
     @classmethod

@@ -1,8 +1,8 @@
-"""The engine protocol: the only thing a model has to implement to be served.
+"""The engine protocol, which every implementation of a model fulfils.
 
-The pool calls ``submit``, ``cancel`` and ``withdraw`` from its own thread and everything else from the one thread
-that owns the device. A request that was submitted has exactly one :class:`Outcome`, whatever happens
-to it or to its neighbours; ``tests/acceptance/test_engine_contract.py`` holds every engine to that.
+The pool calls ``submit``, ``cancel`` and ``withdraw`` from its own thread, and all other methods from the thread that
+owns the device. Every submitted request gets exactly one :class:`Outcome`, even if it or another request of its batch
+fails; ``tests/acceptance/test_engine_contract.py`` tests this for every engine.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ from producer.contract.job import Item
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What an engine is asked for: the inputs of one job, answered as one.
+    """The inputs of one job, which get one outcome.
 
-    ``id`` is unique among the requests the engine holds. ``parameters`` are the producer's, unchecked.
-    ``deadline`` is the instant, on the monotonic clock in seconds, from which on the answer is worth nothing: an
-    engine that is still at it then ends the request with ``JobExpired``. With ``stream`` it tells a
-    :class:`OutputPiece` of what it makes as it makes it, if it makes its outputs bit by bit.
+    ``id`` is unique among the requests that the engine holds. ``parameters`` are the producer's, not validated.
+    ``deadline`` is a time of the monotonic clock, in seconds: a request that is not complete by then ends with
+    ``JobExpired``. With ``stream``, engines that generate incrementally report each :class:`OutputPiece`.
     """
 
     id: str
@@ -34,12 +33,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The one terminal answer to a request: ``outputs`` (one per input, in order) or ``error``.
+    """The terminal result of a request: ``outputs`` (one per input, in order) or ``error``.
 
-    An ``InvalidJob`` error is the request's own fault and final; an ``EngineError`` is not, and the
-    request is tried again; ``JobCancelled`` and ``Preempted`` answer ``cancel`` and ``withdraw``.
-    ``batch_size`` is how many inputs shared the device with this request when it ran, ``ran_s`` how long
-    it was on the device, in seconds.
+    ``InvalidJob`` is final; after an ``EngineError`` the job is tried again; ``JobCancelled`` and ``Preempted`` are the
+    outcomes of ``cancel`` and ``withdraw``. ``batch_size`` is the size of the largest batch with inputs of this
+    request; ``ran_s`` is its time on the device, in seconds.
     """
 
     id: str
@@ -52,8 +50,8 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class OutputPiece:
-    """What a streaming request has made of its output ``index`` since the piece before: the pieces of an output,
-    put together, are its text. Comes before its request's :class:`Outcome`, never after."""
+    """The next piece of output ``index`` of a streaming request, of ``tokens`` tokens: the pieces of an output,
+    concatenated, are its text. All are reported before the request's :class:`Outcome`."""
 
     id: str
     index: int
@@ -63,8 +61,10 @@ class OutputPiece:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One batch that the device ran, for who learns what a batch costs: its requests, its rows, its tokens with
-    padding, and how long it took in seconds. Engines whose requests join a running batch tell none."""
+    """The cost of one batch: its numbers of requests, rows and tokens (padding included), and its duration in seconds.
+
+    Continuous engines (``slots`` above 0) report none.
+    """
 
     requests: int
     rows: int
@@ -74,11 +74,11 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Prefilled:
-    """No prompt of a request is being read any more, which has kept others that run waiting for their tokens for
-    ``stall_s`` seconds in all; 0 where a server sees to it that prompts do not.
+    """The prefill of a request's admitted prompts has ended, having stalled the running sequences for ``stall_s``
+    seconds in all; 0 if prefill and decoding run side by side, as in servers.
 
-    An engine with ``slots`` tells it of every request that begins, unless that ends before, and never after its
-    :class:`Outcome`; of one with more inputs than places perhaps several times.
+    A continuous engine reports it of every request that begins, before its :class:`Outcome` and unless that comes
+    first; of a request with more inputs than slots, it may be reported several times.
     """
 
     id: str
@@ -86,7 +86,7 @@ class Prefilled:
 
 
 Report = Outcome | OutputPiece | Batch | Prefilled
-"""What ``step`` tells."""
+"""Everything that ``step`` may report."""
 
 
 class Engine(Protocol):
@@ -94,38 +94,38 @@ class Engine(Protocol):
 
     @property
     def capacity(self) -> int:
-        """How many requests it can make use of now: those on the device and at most one batch ahead."""
+        """The number of requests that it can use now: those on the device and at most one batch ahead."""
 
     @property
     def slots(self) -> int:
-        """Inputs that run at once, each of which begins and ends by itself; 0 if they do in whole batches."""
+        """Places in the running batch of a continuous engine; 0 if inputs begin and end as whole batches."""
 
     @property
     def progress(self) -> int:
-        """Grows whenever the device got something done. One that holds requests and stands still is hung."""
+        """A counter of the device's completed work. An engine that holds requests while it stands still is hung."""
 
     def load(self) -> None:
-        """Bring the model onto the device and warm it up. May take minutes.
+        """Load the model onto the device and warm it up. May take minutes.
 
         Raises:
-            ModelNotFound: when the source does not lead to a model.
+            ModelNotFound: when the source holds no model that the engine can load.
         """
 
     def submit(self, request: Request) -> None:
-        """Take a request. Thread-safe, never blocks and never raises: a bad request is an outcome."""
+        """Enqueue a request. Thread-safe; never blocks or raises: an invalid request gets an outcome."""
 
     def cancel(self, request_id: str) -> None:
-        """Give up a request, wherever it is. Thread-safe; its outcome is a ``JobCancelled`` error."""
+        """Cancel a request, waiting or running. Thread-safe; its outcome is a ``JobCancelled`` error."""
 
     def withdraw(self) -> None:
-        """Let go of every request that has not begun. Thread-safe; the outcome of each is ``Preempted``."""
+        """Withdraw every request that has not begun. Thread-safe; the outcome of each is ``Preempted``."""
 
     def step(self, timeout: float) -> Sequence[Report]:
-        """Run one batch, or one decode step, and return what became final, and what there is to tell besides.
+        """Run one batch or decode step, and return its reports.
 
-        Waits up to ``timeout`` seconds for something to do. Never raises for a request's sake; an
-        exception means that the engine is lost, and the worker with it.
+        Waits up to ``timeout`` seconds for work. The failure of a request is its outcome; an exception means that the
+        engine is lost, and the worker ends.
         """
 
     def close(self) -> None:
-        """Free the device. Requests still held get no outcome: their leases run out elsewhere."""
+        """Free the device. Requests still held get no outcome: their leases expire in Redis."""

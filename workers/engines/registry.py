@@ -1,4 +1,4 @@
-"""Engines by name. Each is imported only when it is made, so that ``echo`` never loads torch."""
+"""The engines by name. Each is imported on creation only, so that ``echo`` never loads torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .protocol import Engine
 
 
 def create(settings: Model, device: str) -> Engine:
-    """The engine that a model asks for, on ``device`` (``cpu:N`` or ``cuda:N``), not yet loaded.
+    """Create the engine of a model, for ``device`` (``cpu:N`` or ``cuda:N``), without loading the model.
 
     Raises:
         ConfigError: when the model's options or the device are not allowed.

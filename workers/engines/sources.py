@@ -1,7 +1,7 @@
-"""From a model's ``source`` to files that transformers can load.
+"""Resolution of a model's ``source`` to a directory that transformers can load.
 
-A GGUF file is converted once, to a safetensors copy in ``STOKER_CACHE``: reading it takes over ten
-seconds, reading the copy a fraction of one.
+A GGUF file is converted once, to a safetensors copy in ``STOKER_CACHE``: loading the file takes over ten seconds,
+loading the copy less than one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from producer.contract.errors import ModelNotFound
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _DIGEST_CHARS = 32
 _NAMED = 8
-"""Models that an error names."""
+"""Most models that an error lists."""
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 
 
@@ -52,7 +52,7 @@ def resolve(source: str) -> Path:
 def _package_dir(name: str) -> Path:
     if not name.isidentifier():
         raise ModelNotFound(f"source = 'package:{name}': {name!r} is not the import name of a package")
-    # Found, not imported: a package of weights may import a whole other runtime.
+    # Located without importing it: a package of weights may import another runtime.
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         raise ModelNotFound(
@@ -75,9 +75,13 @@ def _from_hub(repo_id: str) -> Path:
 
 
 def _loadable(found: Path, source: str) -> Path:
-    """The one checkpoint that ``source`` leads to, in a directory that transformers can load.
+    """The directory of the checkpoint at ``found``, converted if it is a GGUF file.
 
-    The directory itself if it is a checkpoint, or the one that its modules.json names; else the only one below it.
+    This is the directory itself if it is a checkpoint, the one that its modules.json names, or else the only
+    checkpoint below it.
+
+    Raises:
+        ModelNotFound: when there is no checkpoint, or more than one.
     """
     if not found.is_dir():
         if found.suffix == ".gguf":
@@ -104,7 +108,7 @@ def _loadable(found: Path, source: str) -> Path:
 
 
 def _is_checkpoint(directory: Path) -> bool:
-    """Whether it holds a model's configuration and weights, and not those of a layer behind a model (2_Dense)."""
+    """Whether it holds the configuration and weights of a model, rather than of a layer after it (``2_Dense``)."""
     config = directory / "config.json"
     if not config.is_file() or not any(directory.glob("*.safetensors")):
         return False
@@ -113,7 +117,7 @@ def _is_checkpoint(directory: Path) -> bool:
 
 
 def _refuse_adapters(found: Path, source: str) -> None:
-    """Refuse adapters, which transformers applies only where peft is installed, and passes over in silence elsewhere.
+    """Refuse adapters: transformers applies them only if peft is installed, and ignores them silently otherwise.
 
     Raises:
         ModelNotFound: naming the adapter.
@@ -126,7 +130,7 @@ def _refuse_adapters(found: Path, source: str) -> None:
 
 
 def transformer_dir(directory: Path) -> Path | None:
-    """Where the modules.json of a sentence-transformers model says that its transformer is; None without one."""
+    """The directory of the transformer that a sentence-transformers model's modules.json names; None without one."""
     modules = read_json(directory / "modules.json") if (directory / "modules.json").exists() else None
     if isinstance(modules, list) and modules and isinstance(modules[0], dict):
         return directory / str(modules[0].get("path", ""))
@@ -134,10 +138,10 @@ def transformer_dir(directory: Path) -> Path | None:
 
 
 def read_json(file: Path) -> Any:
-    """What a file of JSON holds.
+    """The parsed content of a JSON file.
 
     Raises:
-        ModelNotFound: naming the file, when it is no JSON.
+        ModelNotFound: naming the file, when it is not JSON.
     """
     try:
         return json.loads(file.read_bytes())
@@ -146,13 +150,13 @@ def read_json(file: Path) -> Any:
 
 
 def cache_dir() -> Path:
-    """Where converted models are kept: ``STOKER_CACHE``, else ``~/.cache/stoker``."""
+    """The directory of converted models: ``STOKER_CACHE``, else ``~/.cache/stoker``."""
     return Path(os.environ.get("STOKER_CACHE", "~/.cache/stoker")).expanduser()
 
 
 def _converted(gguf: Path) -> Path:
-    """The safetensors copy of a GGUF file, made now if there is none of this very file."""
-    with gguf.open("rb") as file:  # about a second a gigabyte; names, sizes and times of different models may be alike
+    """The safetensors copy of a GGUF file, found by the hash of its content and created if missing."""
+    with gguf.open("rb") as file:  # hashed, at about 1 s a GB: different models may share name, size and time
         content = hashlib.file_digest(file, "sha256").hexdigest()[:_DIGEST_CHARS]
     copy = cache_dir() / f"{gguf.stem}-{content}"
     if copy.is_dir():
@@ -161,7 +165,7 @@ def _converted(gguf: Path) -> Path:
     with _alone(copy.with_name(copy.name + ".lock")):
         if not copy.is_dir():
             partial = copy.with_name(copy.name + ".partial")
-            shutil.rmtree(partial, ignore_errors=True)  # of a conversion that was killed
+            shutil.rmtree(partial, ignore_errors=True)  # left by a conversion that was killed
             _convert(gguf, partial)
             partial.rename(copy)
     return copy
@@ -169,7 +173,7 @@ def _converted(gguf: Path) -> Path:
 
 @contextmanager
 def _alone(lock: Path) -> Iterator[None]:
-    """Hold a lock that goes with its process, so that a killed conversion blocks nobody."""
+    """Hold an exclusive file lock, which the kernel releases with the process: a killed conversion blocks no other."""
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -196,6 +200,6 @@ def _convert(gguf: Path, target: Path) -> None:
             "transformers supports, and that gguf and accelerate are installed: pip install 'stoker[worker]'"
         ) from error
     model, report = loaded
-    check_weights(model, report, str(gguf), "its model")  # the copy holds all weights, random ones too
+    check_weights(model, report, str(gguf), "its model")  # before saving: the copy would hold random weights as well
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)

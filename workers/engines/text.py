@@ -1,4 +1,4 @@
-"""What counts as a text that a tokenizer can read."""
+"""Validation of texts before they reach a tokenizer."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from producer.contract.errors import InvalidJob
 
 
 def require_text(value: object, index: int) -> str:
-    """The value, when it is a text.
+    """Return ``value`` if it is a text.
 
     Raises:
-        InvalidJob: naming the input, when it is of another type or holds half of a surrogate pair:
-            JSON may carry one, and tokenizers raise on it.
+        InvalidJob: naming the input, when it is of another type or holds an unpaired surrogate, which JSON allows and
+            tokenizers do not.
     """
     if not isinstance(value, str):
         raise InvalidJob(f"input {index} is of type {type(value).__name__}; allowed here: a text")
