@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from producer.contract.fleet_schema import Quarantine
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +42,17 @@ NAMES = {
 """The commoner ones in words."""
 
 
-def of_the_gpu(xids: Iterable[int]) -> list[int]:
-    """Those that say that the GPU itself is at fault. One that nobody knows is."""
-    return [xid for xid in xids if xid not in APPLICATION | INFORMATIVE]
+def of_the_gpu(xids: Iterable[int], limits: Quarantine) -> list[int]:
+    """Those that say that the GPU itself is at fault. One that is in no list does."""
+    ignored = (APPLICATION | INFORMATIVE | {*limits.ignored_xids}) - {*limits.counted_xids}
+    return [xid for xid in xids if xid not in ignored]
+
+
+def why_ignored(xid: int) -> str:
+    """Why an XID error that does not count does not."""
+    if xid in APPLICATION:
+        return "it is the program's own fault"
+    return "it is informative" if xid in INFORMATIVE else "quarantine.ignored_xids names it"
 
 
 def names_of(xids: Iterable[int]) -> str:

@@ -211,6 +211,16 @@ class Quarantine(_Table):
     """Seconds for which a GPU that was hot, lost or unreadable stays out at least; doubled at each repetition."""
     severe_hold_s: Seconds = 600.0
     """The same after an uncorrectable memory error or an XID error, unless the GPU was reset meanwhile."""
+    ignored_xids: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """XID errors that put no GPU out, besides those that are a program's own fault or informative."""
+    counted_xids: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """XID errors that put a GPU out although they are a program's own fault or informative."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if both := sorted({*self.ignored_xids} & {*self.counted_xids}):
+            raise ValueError(f"ignored_xids and counted_xids both name {both[0]}; allowed: one of them")
+        return self
 
 
 class Gateway(_Table):

@@ -50,7 +50,7 @@ class Settings(BaseSettings):
     models: dict[Name, Model] = Field(default_factory=dict)
     devices: tuple[DeclaredDevice, ...] = ()
     use_gpus: bool = True
-    """Whether GPUs are used where there are any. If not, ``devices`` are, on a machine with GPUs, too."""
+    """Whether GPUs are used where there are any; if false, ``devices`` are used even on a machine with GPUs."""
     scaling: Scaling = Scaling()
     quarantine: Quarantine = Quarantine()
     tenants: dict[str, Tenant] = Field(default_factory=dict)

@@ -138,6 +138,17 @@ def test_an_xid_that_is_the_programs_fault_or_told_for_the_record_is_none_of_the
     assert look.known == {}
 
 
+def test_the_fleet_file_says_which_xids_count_besides() -> None:
+    device = replace(GPU, xids=(13, 79))
+    cases = [((), (), "XID 79"), ((79,), (), ""), ((79,), (13,), "XID 13")]
+    for ignored, counted, fault in cases:
+        limits = Quarantine(ignored_xids=ignored, counted_xids=counted)
+        (seen,), _ = quarantine(0.0, limits, [device], {})
+        assert seen.fault.partition(" (")[0].partition(";")[0] == fault
+    with pytest.raises(ValueError, match="both name 79"):
+        Quarantine(ignored_xids=(79,), counted_xids=(79,))
+
+
 def test_another_xid_while_it_is_out_counts_from_then() -> None:
     look = Looks()
     look(xids=(48,))
