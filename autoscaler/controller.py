@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
@@ -19,7 +20,7 @@ from scheduler.queue_lengths import observe
 from . import roster
 from .actions.decision import Decision, Drain, Hold, Start
 from .devices.placement import occupants
-from .error_isolation import Troubles
+from .error_isolation import FailedRounds, Troubles
 from .estimate_follower import EstimateFollower
 from .journal import Journal
 from .launchers.protocol import Launcher, LaunchError, Placement
@@ -100,6 +101,7 @@ class Controller:
         self._leads: bool | None = None  # not known before the first round
         self._reachable = True
         self._troubles = Troubles(log)
+        self._failed_rounds = FailedRounds(log)
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -134,9 +136,17 @@ class Controller:
                 if cannot_serve(error):
                     self._lost_redis(error)
                 else:
-                    log.exception("this round failed; the next one is in %g s", self.settings.scaling.interval_s)
+                    self._note_failed(error)
+            else:
+                self._failed_rounds.succeeded()
             self._stopping.wait(max(0.0, self.settings.scaling.interval_s - (time.monotonic() - began)))
         self._resign()
+
+    def _note_failed(self, error: Exception) -> None:
+        told = self._failed_rounds.failed(error, self.settings.scaling.interval_s)
+        if told and self._leads is not False:
+            with self._troubles.of("the failed rounds", "'stoker status' is not told"), suppress(RedisError):
+                self.journal.failing(self.clock(), told, self.patience_s)
 
     def round(self) -> None:
         """One round: nothing when another autoscaler leads, else sweep, observe, decide and act."""
@@ -205,6 +215,7 @@ class Controller:
         with self._troubles.of("the quarantine", "a successor will not know of it"):
             self.journal.health(now, devices, self.reconciler.health)
         held = occupants(workers, devices, self.settings.models)
+        self.journal.ignored(probed, self.settings.quarantine)
         self.journal.show(now, self.probe.source, devices, held, self.patience_s)
         return Observation(now, self.settings, self._demands(now, workers), devices, workers)
 

@@ -38,3 +38,34 @@ class Troubles:
             self._known[whom] = said
         else:
             self._known.pop(whom, None)
+
+
+FAILED_ROUNDS = 3
+"""Failed rounds in a row that are told in ``stoker status`` and to ``deploy.health``: one may be a slip."""
+
+
+class FailedRounds:
+    """Rounds that fail in a row. Each cause is logged when it begins, not every second while it lasts."""
+
+    def __init__(self, log: logging.Logger) -> None:
+        self.log = log
+        self._count = 0
+        self._cause = ""
+
+    def failed(self, error: Exception, interval_s: float) -> str:
+        """Note one more failure. Returns what is to be told to others; empty while it may be a slip."""
+        cause = f"{type(error).__name__}: {error}"
+        if cause != self._cause:
+            self.log.error("this round failed; the next one is in %g s", interval_s, exc_info=error)
+        self._count, self._cause = self._count + 1, cause
+        if self._count < FAILED_ROUNDS:
+            return ""
+        if self._count == FAILED_ROUNDS:
+            self.log.error("%d rounds in a row failed: nothing is started or drained", FAILED_ROUNDS)
+        return f"{self._count} rounds of the autoscaler in a row failed, nothing is started or drained: {cause}"
+
+    def succeeded(self) -> None:
+        """A round did not fail."""
+        if self._count:
+            self.log.info("rounds succeed again, after %d that failed", self._count)
+        self._count, self._cause = 0, ""

@@ -13,11 +13,14 @@ from producer.contract.published import JournalEntry, PublishedNode, PublishedSi
 
 from .actions.decision import Decision, Drain, Hold, Start
 from .devices import quarantine_record
-from .devices.quarantine import WELL, Health
+from .devices.quarantine import WELL, Health, doubted
+from .devices.xid import names_of, of_the_gpu, why_ignored
 from .published_view import node_view
 
 if TYPE_CHECKING:
     from redis import Redis
+
+    from producer.contract.fleet_schema import Quarantine
 
     from .devices.device import Device
     from .devices.placement import Occupant
@@ -40,6 +43,9 @@ class Journal:
         self.host = host or socket.gethostname()
         self._holds: dict[str, str] = {}
         self._kept: dict[str, Health] = {}  # as it is written down: what could not be is written later
+        self._ignored: set[tuple[str, int]] = set()
+        self._doubted = ""
+        self._node: PublishedNode | None = None
 
     def decided(self, now: float, decision: Start | Drain, worker: str) -> None:
         """A decision that was carried out on ``worker``."""
@@ -77,6 +83,14 @@ class Journal:
             self._keep(device.key, is_now)
             self._kept[device.key] = is_now
 
+    def ignored(self, devices: Iterable[Device], limits: Quarantine) -> None:
+        """XID errors that do not count: each is logged once of each GPU."""
+        for device in devices:
+            for xid in {*device.xids} - {*of_the_gpu(device.xids, limits)}:
+                if (device.key, xid) not in self._ignored:
+                    log.info("%s of %s (%s) is ignored: %s", names_of([xid]), device.id, device.key, why_ignored(xid))
+                self._ignored.add((device.key, xid))
+
     def _told(self, now: float, device: Device, was: Health, is_now: Health) -> None:
         numbers = {"temperature_c": device.temperature_c, "ecc_errors": device.ecc_errors, "xids": device.xids}
         if is_now.fault is None:
@@ -102,8 +116,17 @@ class Journal:
         return {name: one for name, one in written.items() if name in out and one.fault is None}
 
     def show(self, now: float, source: str, devices: Sequence[Device], held: Sequence[Occupant], ttl_s: float) -> None:
-        """Publish the node and its devices; see :func:`~autoscaler.published_view.node_view`."""
-        self._publish(keys.devices(), node_view(self.host, now, source, devices, held), ttl_s)
+        """Publish the node and its devices; see :func:`~autoscaler.published_view.node_view`. Logs doubts once."""
+        if (doubts := doubted(devices)) != self._doubted:
+            log.log(logging.WARNING if doubts else logging.INFO, "%s", doubts or "all devices can be read again")
+        self._doubted = doubts
+        self._node = node_view(self.host, now, source, devices, held)
+        self._publish(keys.devices(), self._node, ttl_s)
+
+    def failing(self, now: float, why: str, ttl_s: float) -> None:
+        """Publish that rounds fail, with the last view of the node that there was."""
+        node = self._node or node_view(self.host, now, "", [], [])
+        self._publish(keys.devices(), node.model_copy(update={"at": now, "failing": why}), ttl_s)
 
     def wanted(self, sizes: PublishedSizes, ttl_s: float) -> None:
         """Publish what every model should have, and why."""

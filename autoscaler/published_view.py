@@ -11,6 +11,7 @@ from producer.contract.published import PublishedDemand, PublishedDevice, Publis
 from .actions.decision import Hold
 from .actions.whatif import one_more
 from .devices.placement import by_device, summary
+from .devices.quarantine import doubted
 
 if TYPE_CHECKING:
     from .actions.decision import Decision
@@ -64,4 +65,5 @@ def node_view(host: str, now: float, source: str, devices: Sequence[Device], hel
     for device in devices:
         workers = tuple(one.name for one in here.get(device.id, ()))
         found.append(PublishedDevice(**asdict(device), source=source, workers=workers))
-    return PublishedNode(host=host, at=now, source=source, **asdict(summary(devices, held)), devices=tuple(found))
+    about = asdict(summary(devices, held))
+    return PublishedNode(host=host, at=now, source=source, **about, devices=tuple(found), trouble=doubted(devices))

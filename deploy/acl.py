@@ -212,7 +212,7 @@ def autoscaler(fleet: GrantScope) -> list[Grant]:
         Grant(["@hash", "@list", "@sortedset", "@stream", "@string", "exists"], fleet.state),
         Grant(["set", "get", "getrange", "publish"], [RESULT], [RESULT]),
         Grant(["get", "set", "del", "pexpire"], [keys.leader()]),
-        Grant(["set"], [keys.devices(), keys.sizes()]),
+        Grant(["set", "get"], [keys.devices(), keys.sizes()]),
         Grant(["hgetall", "hset", "hdel"], [keys.quarantine()]),
         Grant(["xadd"], [keys.decisions()]),
         *_heart(),

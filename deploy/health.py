@@ -5,15 +5,18 @@ Exit codes: 0 when it does, 1 when it does not, with the reason on stdout.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import sys
 from typing import TYPE_CHECKING
 
 import redis
+from redis.exceptions import NoPermissionError
 
 from producer.contract import heartbeat, keys
 from producer.contract.connection import connect
 from producer.contract.errors import StokerError
+from producer.contract.published import PublishedNode
 from producer.contract.settings import Settings
 
 if TYPE_CHECKING:
@@ -33,7 +36,12 @@ def ailment(client: Redis, role: str, host: str) -> str:
         redis.RedisError: when the broker does not answer.
     """
     if role == "autoscaler":
-        return "" if client.exists(keys.leader()) else "no autoscaler leads"
+        if not client.exists(keys.leader()):
+            return "no autoscaler leads"
+        with contextlib.suppress(NoPermissionError):  # by rules of an older version
+            node = PublishedNode.parse(client.get(keys.devices()))
+            return node.failing if node else ""
+        return ""
     beats = [beat for beat in heartbeat.read_all(client) if beat.host == host]
     return "" if beats else f"no worker on {host} sent a heartbeat in the last {heartbeat.TTL_S:g} s"
 

@@ -128,6 +128,16 @@ def blind(devices: Sequence[Device], known: Mapping[str, Health]) -> frozenset[s
     return frozenset(one.key for one in asked)
 
 
+def doubted(devices: Sequence[Device]) -> str:
+    """What is wrong with the devices that may be well and are not used, as long as that is not known; else empty."""
+    faults: dict[str, list[str]] = {}
+    for device in devices:
+        if device.suspect:
+            faults.setdefault(device.fault, []).append(device.id)
+    told = "; ".join(f"{', '.join(names)}: {fault}" for fault, names in faults.items())
+    return f"{told}. Nothing new is placed there, and who runs there stays" if told else ""
+
+
 def examine(now: float, limits: Quarantine, device: Device, before: Health) -> Health:
     """A device's health after one more look at it."""
     fault, reason = _symptom(limits, device, before)
@@ -182,7 +192,7 @@ def _recovering(now: float, device: Device, before: Health) -> Health:
 
 def _symptom(limits: Quarantine, device: Device, before: Health) -> tuple[Fault | None, str]:
     """What is wrong with a device at this look, the worst of it."""
-    if errors := of_the_gpu(device.xids):
+    if errors := of_the_gpu(device.xids, limits):
         return Fault.XID, names_of(errors)
     if device.ecc_errors is not None and device.ecc_errors > before.ecc_errors:
         new = device.ecc_errors - before.ecc_errors

@@ -97,6 +97,8 @@ def json_of(snapshot: FleetStatus, indent: int | None) -> str:
 def screen_of(snapshot: FleetStatus) -> RenderableType:
     """The snapshot as tables; what needs somebody's attention comes first."""
     parts: list[RenderableType] = [_warning(stray) for stray in snapshot.strays]
+    if snapshot.node:
+        parts += [_trouble(what) for what in (snapshot.node.failing, snapshot.node.trouble) if what]
     parts += [_queues(snapshot.queues), _workers(snapshot.workers, snapshot.at), _devices(snapshot.devices)]
     if snapshot.node:
         parts.append(_node(snapshot.node))
@@ -118,6 +120,10 @@ def screen_of(snapshot: FleetStatus) -> RenderableType:
 def _warning(stray: Stray) -> Text:
     jobs = "1 job waits" if stray.waiting == 1 else f"{stray.waiting} jobs wait"
     return Text(f"! {jobs} in vain on {printable(stray.queue)}: {stray.cure}", "bold yellow")
+
+
+def _trouble(what: str) -> Text:
+    return Text(f"! {printable(what)}", "bold yellow")
 
 
 def _table(title: str, *columns: str) -> Table:

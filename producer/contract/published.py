@@ -133,7 +133,12 @@ class PublishedDevice(_Record):
 
 
 class NodeSummary(_Record):
-    """A machine: its devices by state, and their memory. ``free_gb`` is what a new worker could have."""
+    """A machine: its devices by state, and their memory as far as it is known. ``free_gb`` is what a new worker could
+    have.
+
+    ``trouble`` says which devices are in doubt and so not used, ``failing`` why the autoscaler's rounds fail; each is
+    empty when there is nothing to say.
+    """
 
     host: str
     at: float
@@ -146,6 +151,8 @@ class NodeSummary(_Record):
     memory_gb: float
     used_gb: float
     free_gb: float
+    trouble: str = ""
+    failing: str = ""
 
 
 class PublishedNode(NodeSummary):

@@ -1,5 +1,6 @@
 """The controller on a real server, with devices and workers that exist in memory only."""
 
+import io
 import json
 import logging
 import socket
@@ -9,15 +10,19 @@ from dataclasses import replace
 
 import pytest
 import redis as redis_py
+from rich.console import Console
 
 from autoscaler.controller import Controller
 from autoscaler.devices import quarantine_record
 from autoscaler.devices.device import Device
 from autoscaler.launchers.protocol import Ended, Launched, LaunchError, Placement
 from autoscaler.sweep import Sweep
+from deploy import health
+from deploy.cli.status import screen_of
 from deploy.machine.server import Server
+from deploy.status import read as status
 from producer.contract import heartbeat, keys
-from producer.contract.fleet_schema import Model, Scaling
+from producer.contract.fleet_schema import Model, Redis, Scaling
 from producer.contract.heartbeat import Heartbeat, WorkerState
 from producer.contract.settings import Settings
 
@@ -32,6 +37,15 @@ def until(condition: Callable[[], object], what: str) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"still waiting for {what}"
         time.sleep(0.01)
+
+
+def shown(redis: redis_py.Redis) -> str:
+    """What ``stoker status`` shows."""
+    console = Console(width=250, file=io.StringIO())
+    settings = SETTINGS.model_copy(update={"redis": Redis(url="redis://127.0.0.1/0")})
+    console.print(screen_of(status(redis, settings)))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
 
 
 class Slots:
@@ -450,6 +464,64 @@ def test_a_round_that_fails_is_followed_by_another_and_each_sweeps(rig: Rig, cap
     rig.controller.stop()
     assert "a bad launcher" in caplog.text
     assert rig.swept >= 3
+
+
+def test_rounds_that_fail_in_a_row_are_logged_once_and_told_in_status_and_to_the_health_check(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    look, calls = rig.probe.devices, []
+
+    def fail() -> list[Device]:
+        calls.append(1)
+        raise AttributeError("module 'pynvml' has no attribute 'nvmlInit'")
+
+    rig.probe.devices = fail  # type: ignore[method-assign]  # of this one only
+    rig.controller.start()
+    until(lambda: health.ailment(rig.redis, "autoscaler", "here"), "word of it")
+    told = health.ailment(rig.redis, "autoscaler", "here")
+    assert "rounds of the autoscaler in a row failed, nothing is started or drained: AttributeError" in told
+    assert "in a row failed" in shown(rig.redis)
+    until(lambda: len(calls) >= 8, "more of them")
+    rig.probe.devices = look  # type: ignore[method-assign]
+    until(lambda: not health.ailment(rig.redis, "autoscaler", "here"), "the end of it")
+    rig.controller.stop()
+    assert caplog.text.count("this round failed") == 1
+    assert caplog.text.count("3 rounds in a row failed") == 1
+    assert caplog.text.count("rounds succeed again") == 1
+
+
+def test_gpus_that_cannot_be_read_are_told_in_status_once_in_the_log_and_nothing_is_drained(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    well = [Device(f"cuda:{n}", "cuda", "GPU", 80, uuid=f"GPU-{n}") for n in range(2)]
+    rig.probe.found = well
+    rig.push()
+    rig.controller.round()
+    rig.probe.found = [replace(one, fault="NVML: nvmlDeviceGetCount does not return") for one in well]
+    rig.push("n")
+    for _ in range(5):
+        rig.controller.round()
+    screen = shown(rig.redis)
+    assert "! cuda:0, cuda:1: NVML: nvmlDeviceGetCount does not return. Nothing new is placed there" in screen
+    assert caplog.text.count("nothing new is placed") + caplog.text.count("Nothing new is placed") == 1
+    assert (rig.launcher.started, rig.launcher.drained) == (1, [])
+    rig.probe.found = well
+    rig.controller.round()
+    assert (rig.launcher.started, rig.launcher.drained) == (2, [])
+    assert "! " not in shown(rig.redis)
+
+
+def test_an_xid_error_that_does_not_count_is_logged_once_of_each_gpu(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    rig.probe.found = [Device(f"cuda:{n}", "cuda", "GPU", 80, uuid=f"GPU-{n}", xids=(31,)) for n in range(2)]
+    for _ in range(3):
+        rig.controller.round()
+    assert caplog.text.count("is ignored: it is the program's own fault") == 2
+    assert rig.actions() == []
 
 
 def test_a_sweep_that_fails_stops_nothing_and_is_said_once(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:

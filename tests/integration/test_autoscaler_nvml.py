@@ -251,6 +251,7 @@ def test_an_nvml_that_hangs_altogether_is_told_and_the_looks_go_on(gpus: FakeGpu
 def test_a_slow_nvml_is_waited_for_and_used(gpus: FakeGpus) -> None:
     gpus.set(ITSELF, delay=400)
     with Probe(gpus) as probe:
+        probe.look()  # with the start of the process
         found = _looks(probe, lambda gpu: len(gpu) == 3 and gpu[0]["memory_gb"])
         assert [one["fault"] for one in found] == [""] * 3
 
@@ -284,6 +285,16 @@ def test_without_a_driver_cpu_slots_are_used_until_it_is_loaded(gpus: FakeGpus) 
     assert (slot["id"], slot["uuid"][:4], slot["fault"]) == ("cpu:0", "CPU-", "")
     assert [one["id"] for one in found] == ["cuda:0", "cuda:1", "cuda:2", "cpu:0"]
     assert found[-1]["fault"] == "CPU slots are not used beside GPUs"  # whoever is there is drained
+
+
+def test_another_package_of_the_name_pynvml_is_refused_at_the_start(gpus: FakeGpus, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "pynvml.py").write_text("def nvmlInit(): pass\n")
+    path = os.pathsep.join([str(tmp_path / "other"), os.environ.get("PYTHONPATH", "")])
+    with Probe(gpus, SLOTS=SLOTS, PYTHONPATH=path) as probe:
+        _, error = probe.process.communicate(timeout=60)
+    assert probe.process.returncode == 1
+    assert "it is not that of nvidia-ml-py 13 or later. Uninstall it, then pip install 'stoker[autoscaler]'" in error
 
 
 def test_xid_errors_beside_a_dead_gpu_are_all_told_while_nvml_is_opened_anew(gpus: FakeGpus) -> None:
