@@ -71,6 +71,6 @@ def test_a_request_that_makes_no_numbers_is_an_error_and_its_neighbours_are_answ
 @pytest.mark.parametrize("name", CASES)
 def test_a_model_that_makes_no_numbers_of_anything_is_not_loaded(tmp_path: Path, name: str) -> None:
     engine = made(name, tmp_path, whole=True)
-    with pytest.raises(EngineError, match=r"of any text .*NaN or infinite"):
+    with pytest.raises(EngineError, match=r"for any text .*NaN or infinite"):
         engine.load()
     engine.close()

@@ -123,12 +123,12 @@ def test_parameters_that_are_wrong_are_named(engine: Engine) -> None:
 
 
 def test_a_model_that_tells_labels_apart_ranks_nothing() -> None:
-    with pytest.raises(ModelNotFound, match=r"tells 3 labels apart.*use engine = 'classify'"):
+    with pytest.raises(ModelNotFound, match=r"has 3 labels; .*use engine = 'classify'"):
         load(tiny_models.sequence_classifier(3))
 
 
 def test_an_activation_that_is_not_known_is_named() -> None:
-    with pytest.raises(ModelNotFound, match=r"puts its scores through torch\.nn\.Tanh; allowed: Sigmoid, Identity"):
+    with pytest.raises(ModelNotFound, match=r"applies torch\.nn\.Tanh to its scores; allowed: Sigmoid, Identity"):
         load(tiny_models.sequence_classifier(1, activation="torch.nn.Tanh"))
 
 

@@ -51,8 +51,8 @@ def load(engine: str, source: str) -> None:
     [
         ({}, without("layers.1.mlp"), r"lacks weights that engine = 'generate' needs: model\.layers\.1\.mlp"),
         ({"num_hidden_layers": 3}, None, r"lacks weights .*model\.layers\.2.* more"),
-        ({"num_hidden_layers": 1}, None, r"holds weights that its config.json does not tell of: model\.layers\.1"),
-        ({}, norms_of_queries, "does not tell of: .*q_norm"),
+        ({"num_hidden_layers": 1}, None, r"holds weights that its config.json does not describe: model\.layers\.1"),
+        ({}, norms_of_queries, "does not describe: .*q_norm"),
         (
             {"intermediate_size": 32},
             None,

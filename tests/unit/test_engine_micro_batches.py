@@ -243,7 +243,7 @@ def test_an_input_that_fails_on_the_device_fails_alone(engine: MicroBatchEngine,
 def test_what_is_not_finite_is_an_error_of_its_job_alone(engine: MicroBatchEngine) -> None:
     outcomes = run(engine, Request("a", words(16)), Request("bad", words(16, NOT_FINITE)), Request("b", words(16)))
     assert type(outcomes["bad"].error) is EngineError
-    assert "of text 1 NaN or infinite numbers" in str(outcomes["bad"].error)
+    assert "for text 1 the model outputs NaN or infinite numbers" in str(outcomes["bad"].error)
     assert outcomes["bad"].outputs is None
     assert outcomes["a"].outputs == outcomes["b"].outputs == [16]
 

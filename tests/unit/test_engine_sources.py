@@ -123,7 +123,7 @@ def test_modules_of_sentence_transformers_say_where_the_model_is(tmp_path: Path)
 
 def test_a_file_that_is_no_json_is_named(model_dir: Path) -> None:
     (model_dir / "config.json").write_text("{")
-    with pytest.raises(ModelNotFound, match=r"model/config\.json is no JSON"):
+    with pytest.raises(ModelNotFound, match=r"model/config\.json is not JSON"):
         sources.resolve(str(model_dir))
 
 

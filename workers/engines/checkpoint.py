@@ -85,7 +85,7 @@ def check_weights(
         raise ModelNotFound(f"{named} holds weights of other shapes than its config.json says: {_some(mismatched)}")
     if stray := sorted(_within(model, report["unexpected_keys"])):
         raise ModelNotFound(
-            f"{named} holds weights that its config.json does not tell of: {_some(stray)}; copy all of its files again"
+            f"{named} holds weights that its config.json does not describe: {_some(stray)}; copy all of its files again"
         )
 
 

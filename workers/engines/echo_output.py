@@ -73,4 +73,4 @@ def _text(item: Item, index: int) -> str:
         content = messages[-1].get("content")
         if isinstance(content, str):
             return content
-    raise InvalidJob(f'input {index} is no text; allowed: a text, or {{"messages": [...]}} whose contents are texts')
+    raise InvalidJob(f'input {index} is not a text; allowed: a text, or {{"messages": [...]}} whose contents are texts')

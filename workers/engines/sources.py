@@ -146,7 +146,7 @@ def read_json(file: Path) -> Any:
     try:
         return json.loads(file.read_bytes())
     except ValueError as error:
-        raise ModelNotFound(f"{file} is no JSON: {error}; copy the model again") from None
+        raise ModelNotFound(f"{file} is not JSON: {error}; copy the model again") from None
 
 
 def cache_dir() -> Path:

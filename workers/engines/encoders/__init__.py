@@ -1,1 +1,1 @@
-"""Encoder engines: embed, classify and rerank, in batches packed by length."""
+"""The encoder engines embed, classify and rerank, which run batches packed by length."""

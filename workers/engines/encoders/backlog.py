@@ -1,7 +1,7 @@
-"""What waits for the device: the inputs of many jobs, oldest first, of which only the nearest are encoded.
+"""The backlog of an encoder: the texts of waiting jobs, oldest first, encoded only as far as the packing looks ahead.
 
-A job may bring thousands of inputs. They are encoded a slice at a time, between batches, so that whoever came before
-does not wait until all of them are; and in turns, so that a small job does not wait until all of them have run.
+A job may have thousands of texts. They are encoded in slices between batches, so that earlier jobs are not delayed
+by the encoding, and round-robin among jobs, so that a small job does not wait for the end of a large one.
 """
 
 from __future__ import annotations
@@ -18,36 +18,36 @@ from producer.contract.errors import InvalidJob
 from ..protocol import Request
 
 SLICE_CHARS = 2**18
-"""Characters after which a slice ends: encoding them takes about a tenth of a second."""
+"""Characters in a slice; encoding them takes about 0.1 s."""
 TURN = 64
-"""Texts of one job that are encoded before it is another one's turn."""
+"""Texts of a job that are encoded in its turn of the round-robin."""
 LATEST = 15
-"""Jobs by which the usual one is told."""
+"""Number of recent jobs whose median size is the expected size of the next."""
 
 Text = str | tuple[str, str]
-"""What goes through the model as one row: a text, or two that are read as a pair."""
+"""The text of a row, or the two texts that a row encodes as a pair."""
 
 Features = dict[str, list[int]]
-"""A row as the model reads it, without padding: ``input_ids``, and what else the tokenizer gives for each token."""
+"""The model's inputs for a row, without padding: ``input_ids`` and the tokenizer's other values for each token."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """In place of the row of a text that the model cannot read, and why it cannot."""
+    """Stands for the row of a text that cannot be encoded; ``reason`` says why."""
 
     reason: str
 
 
 @dataclass(slots=True, eq=False)
 class PendingRequest:
-    """A request whose rows may be spread over several batches. ``values`` are what the model said of each text."""
+    """A request whose rows may run in several batches. ``values`` holds the model's output for each text."""
 
     request: Request
     texts: list[Text]
     values: list[Any] = field(init=False)
     missing: int = field(init=False)
     encoded: int = 0
-    """How many of its texts are encoded."""
+    """The number of encoded texts."""
     input_tokens: int = 0
     started_at: float = 0.0
     batch_size: int = 0
@@ -58,18 +58,18 @@ class PendingRequest:
 
     @property
     def deadline(self) -> float:
-        """When its answer is worth nothing any more, on the monotonic clock; never, if it did not say."""
+        """The request's deadline, in seconds of the monotonic clock; infinite without one."""
         return math.inf if self.request.deadline is None else self.request.deadline
 
     def chars(self, index: int) -> int:
-        """Characters of one of its texts."""
+        """The length in characters of the text, or pair of texts, ``index``."""
         text = self.texts[index]
         return len(text) if isinstance(text, str) else sum(map(len, text))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Row:
-    """One text of a job, ready for the device."""
+    """An encoded text of a job."""
 
     job: PendingRequest
     index: int
@@ -77,15 +77,15 @@ class Row:
 
     @property
     def tokens(self) -> int:
-        """Its length."""
+        """The length in tokens."""
         return len(self.features["input_ids"])
 
 
 class RowBacklog:
-    """Rows that are encoded, and behind them jobs that are not yet, or not wholly. Its length counts both.
+    """A queue of encoded rows, followed by the jobs with texts yet to be encoded. Its length counts rows and texts.
 
     Args:
-        encode: makes rows of texts.
+        encode: encodes texts to the features of rows.
     """
 
     def __init__(self, encode: Callable[[Sequence[Text]], list[Features | Unreadable]]) -> None:
@@ -96,20 +96,20 @@ class RowBacklog:
         self._unread_texts = 0
         self._latest: deque[int] = deque(maxlen=LATEST)
         self.usual = 1
-        """Texts that a job brings, of late; a few odd ones change nothing."""
+        """The median number of texts of the last ``LATEST`` jobs."""
 
     def __len__(self) -> int:
         return len(self._rows) + self._unread_texts
 
     def add(self, job: PendingRequest) -> None:
-        """A job that has just come."""
+        """Enqueue a job."""
         self._unread.append(job)
         self._unread_texts += len(job.texts)
         self._latest.append(len(job.texts))
         self.usual = median_low(self._latest)
 
     def nearest(self, count: int) -> list[Row]:
-        """The oldest rows, so many if there are; one more slice of texts is encoded for it."""
+        """The oldest rows, at most ``count``. At most one slice of texts is encoded per call, so there may be fewer."""
         if places := self._next_slice(count - len(self._rows)):
             encoded = self._encode([job.texts[index] for job, index in places])
             for (job, index), features in zip(places, encoded, strict=True):
@@ -119,16 +119,16 @@ class RowBacklog:
                 row = Row(job, index, features)
                 job.input_tokens += row.tokens
                 self._rows.append(row)
-            self._unread_texts -= len(places)  # after: whoever asks for the length meanwhile must not find room
+            self._unread_texts -= len(places)  # last: a concurrent read of the length must not find room
         return self._rows[:count]
 
     def refused(self) -> list[tuple[PendingRequest, InvalidJob]]:
-        """Jobs with a text that the model cannot read, since the last call. They are to be dropped."""
+        """Jobs with an unreadable text, found since the last call, and their errors. The caller drops them."""
         refused, self._refused = self._refused, []
         return refused
 
     def take(self, positions: Sequence[int]) -> list[Row]:
-        """Take out the rows at these positions, oldest first."""
+        """Remove and return the rows at ``positions``, in that order; 0 is the oldest row."""
         taken = set(positions)
         batch = [self._rows[position] for position in positions]
         end = max(taken, default=-1) + 1
@@ -136,14 +136,14 @@ class RowBacklog:
         return batch
 
     def drop(self, job: PendingRequest) -> None:
-        """Forget what there is of a job."""
+        """Remove the rows and texts of a job."""
         self._rows = [row for row in self._rows if row.job is not job]
         if job.encoded < len(job.texts):
             self._unread.remove(job)
             self._unread_texts -= len(job.texts) - job.encoded
 
     def clear(self) -> None:
-        """Forget all."""
+        """Remove all jobs."""
         self._rows.clear()
         self._refused.clear()
         self._unread.clear()

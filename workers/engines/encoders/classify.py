@@ -1,6 +1,6 @@
-"""Text classification: labels and scores for each text, or pair of texts.
+"""Text classification: labels with scores for each text, or pair of texts.
 
-Scores are made of the model's logits as transformers' text-classification pipeline makes them
+Scores are computed from the logits as in the text-classification pipeline of transformers
 (``transformers/pipelines/text_classification.py``).
 """
 
@@ -23,19 +23,19 @@ from .pretrained import PretrainedEncoder
 
 
 class ClassifyParameters(RequestParameters):
-    """What ``parameters`` of a classification may hold."""
+    """The ``parameters`` of a classification."""
 
     top_k: Annotated[int, Field(ge=1)] | None = None
-    """So many labels, the best ones; by default all."""
+    """Number of labels returned, highest scores first; by default all."""
 
 
 class Classifier(PretrainedEncoder):
-    """``[{"label", "score"}, ...]`` per input, the best first.
+    """Returns ``[{"label", "score"}, ...]`` for each input, highest score first.
 
-    An input is a text, or ``{"text", "text_pair"}`` for models that were trained on pairs. Where one label excludes the
-    others, scores add up to 1; where each is a question of its own (``problem_type`` of the model's configuration is
-    ``multi_label_classification``, or there is but one label), each is between 0 and 1; of a regression they are
-    what the model says.
+    An input is a text, or ``{"text", "text_pair"}`` for models that were trained on pairs. Scores of single-label
+    classification are a softmax and add up to 1. Scores of multi-label classification (the configuration has
+    ``problem_type = "multi_label_classification"``, or a single label) are sigmoids, each between 0 and 1. Scores of a
+    regression are the logits.
     """
 
     kind = AutoModelForSequenceClassification
@@ -62,7 +62,7 @@ class Classifier(PretrainedEncoder):
         self._regression = config.problem_type == "regression"
         self._exclusive = config.problem_type != "multi_label_classification" and config.num_labels > 1
 
-    def _values(self, output: Any, mask: torch.Tensor) -> torch.Tensor:  # noqa: ARG002  the model has pooled
+    def _values(self, output: Any, mask: torch.Tensor) -> torch.Tensor:  # noqa: ARG002  logits are pooled
         logits: torch.Tensor = output.logits
         return logits
 

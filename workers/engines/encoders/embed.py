@@ -1,4 +1,4 @@
-"""Embeddings: one vector for each text."""
+"""Text embedding: one vector for each text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .sentence_embedding import SentenceEmbedding
 
 
 class Embedder(PretrainedEncoder):
-    """One vector (``list[float]``) per input text: that which sentence-transformers makes of the model's files."""
+    """Returns one vector (``list[float]``) for each input text, equal to that of sentence-transformers."""
 
     kind = AutoModel
 
@@ -32,12 +32,12 @@ class Embedder(PretrainedEncoder):
             raise InvalidJob("input = []: give at least one text")
         return [self._sentence.prompt + require_text(item, index) for index, item in enumerate(request.inputs)]
 
-    def answer(self, request: Request, values: list[Any]) -> list[Any]:  # noqa: ARG002  one value is one output
+    def answer(self, request: Request, values: list[Any]) -> list[Any]:  # noqa: ARG002  values are the outputs
         """See ``micro_batches``."""
         return values
 
     def _needs(self, weight: str) -> bool:
-        return "pooler" not in weight  # a layer behind those whose output is pooled here
+        return "pooler" not in weight  # it follows the hidden state that is pooled here
 
     def _inspect(self, model_dir: Path) -> int | None:
         if read_json(model_dir / "config.json").get("is_encoder_decoder"):
@@ -55,7 +55,7 @@ class Embedder(PretrainedEncoder):
         self._layers = torch.nn.Sequential(*self._sentence.layers).to(self._device).eval()
 
     def _prompt_tokens(self) -> int:
-        """Leading tokens that are the prompt's: those of the prompt alone, without a special token at their end."""
+        """The number of tokens of the prompt alone, without a final special token."""
         ids: list[int] = self._tokenizer(self._sentence.prompt)["input_ids"] if self._sentence.prompt else []
         return len(ids) - bool(ids and ids[-1] in self._tokenizer.all_special_ids)
 

@@ -1,4 +1,4 @@
-"""The layers behind the pooling of a sentence-transformers model, under the names that its files give their weights."""
+"""The layers after the pooling of a sentence-transformers model; parameters have the names of its weight files."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch.nn import functional
 from producer.contract.errors import ModelNotFound
 
 ACTIVATIONS = ("GELU", "Identity", "ReLU", "Sigmoid", "SiLU", "Tanh")
-"""Classes of torch.nn that may follow a dense layer."""
+"""Activations of a dense layer, as classes of ``torch.nn``."""
 
 
 class DenseLayer(torch.nn.Module):
-    """A linear layer and an activation (``sentence_transformers/base/modules/dense.py``)."""
+    """A linear layer with an activation (``sentence_transformers/base/modules/dense.py``)."""
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool, activation: str, residual: bool) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class DenseLayer(torch.nn.Module):
         self._activate: torch.nn.Module = getattr(torch.nn, activation)()
 
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Vectors (rows, outputs) from vectors (rows, inputs)."""
+        """Map vectors of shape (rows, inputs) to (rows, outputs)."""
         made: torch.Tensor = self._activate(self.linear(vectors))
         return made if self.residual is None else made + self.residual(vectors)
 
@@ -41,24 +41,24 @@ class NormLayer(torch.nn.Module):
         self.norm = torch.nn.LayerNorm(width)
 
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Vectors (rows, width) of mean 0 and variance 1, scaled and shifted."""
+        """Normalise vectors of shape (rows, width) to mean 0 and variance 1, then scale and shift them."""
         made: torch.Tensor = self.norm(vectors)
         return made
 
 
 class UnitLength(torch.nn.Module):
-    """Vectors of length 1 (``sentence_transformers/base/modules/normalize.py``)."""
+    """L2 normalisation (``sentence_transformers/base/modules/normalize.py``)."""
 
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Vectors (rows, width), divided by their lengths."""
+        """Divide vectors of shape (rows, width) by their Euclidean norms."""
         return functional.normalize(vectors, dim=-1)
 
 
 def with_weights(layer: torch.nn.Module, folder: Path) -> torch.nn.Module:
-    """The layer with the weights in its folder of the model.
+    """Load the weights in ``folder`` into ``layer`` and return it.
 
     Raises:
-        ModelNotFound: when they are not there, or are those of another layer.
+        ModelNotFound: when there are none, or their names or shapes do not fit.
     """
     files = [folder / name for name in ("model.safetensors", "pytorch_model.bin") if (folder / name).is_file()]
     if not files:
@@ -67,7 +67,7 @@ def with_weights(layer: torch.nn.Module, folder: Path) -> torch.nn.Module:
         layer.load_state_dict(_tensors(files[0]))
     except Exception as error:  # of torch, safetensors and pickle: they share no other base
         raise ModelNotFound(
-            f"{files[0]} does not hold the weights that {folder}/config.json tells of: {error}"
+            f"{files[0]} does not hold the weights that {folder}/config.json describes: {error}"
         ) from None
     return layer
 

@@ -1,7 +1,7 @@
-"""Micro-batches of an encoder: packed from the inputs of many requests, each of which is answered whole.
+"""Micro-batching for encoders: rows of many requests share a batch, and each request is answered as a whole.
 
-One input, or thousands, of one request or of many: what shares a batch is for ``packing`` to say. Cancellations and
-deadlines take effect between two batches.
+``packing`` chooses the rows of a batch, from requests of one row or of thousands. Cancellations and deadlines take
+effect between batches.
 """
 
 from __future__ import annotations
@@ -27,45 +27,46 @@ _NOT_FINITE = "NaN or infinite numbers: if options.dtype is float16, try bfloat1
 
 
 class OutOfMemory(Exception):
-    """The device has no room for so large a batch."""
+    """The device has too little memory for a batch."""
 
 
 class Encoder(Protocol):
-    """A model that reads a row in one pass, and what is made of requests and answers: where the engines differ."""
+    """The part of an encoder engine that depends on its task: the model, and its requests' rows and outputs."""
 
     max_batch_tokens: int
 
     def load(self) -> None:
-        """Bring the model onto the device. See ``protocol.Engine``."""
+        """Load the model onto the device. See ``protocol.Engine``."""
 
     def texts(self, request: Request) -> list[Text]:
-        """The rows that a request asks for, at least one.
+        """The texts of a request's rows, at least one.
 
         Raises:
-            InvalidJob: naming what is wrong with it.
+            InvalidJob: naming the invalid input or parameter.
         """
 
     def encode(self, texts: list[Text]) -> list[Features | Unreadable]:
-        """Rows of token ids, cut to what the model can read, and all of them ids that it knows."""
+        """Tokenise texts to one row each, truncated to the model's longest input, with ids that are in its
+        embeddings."""
 
     def forward(self, rows: list[Features]) -> list[Any]:
-        """What the model says of each row; None where that is not finite.
+        """Run the model on a batch. Returns a value for each row, None if its output is not finite.
 
         Raises:
-            OutOfMemory: for fewer rows there may be room.
+            OutOfMemory: when the batch is too large.
         """
 
     def answer(self, request: Request, values: list[Any]) -> list[Any]:
-        """The outputs of a request, one for each of its inputs, from what the model said of its texts."""
+        """The outputs of a request, one for each input, from the values of its rows."""
 
     def close(self) -> None:
         """Free the device."""
 
 
 class MicroBatchEngine:
-    """An encoder as an engine; usage counts ``input_tokens``, after what is too long was cut.
+    """An engine that runs an encoder in micro-batches of at most ``max_concurrency`` rows.
 
-    ``max_concurrency`` is the most rows in a batch.
+    Usage counts ``input_tokens`` after truncation.
     """
 
     def __init__(self, settings: Model, encoder: Encoder) -> None:
@@ -75,35 +76,38 @@ class MicroBatchEngine:
         self._jobs: dict[str, PendingRequest] = {}
         self._backlog = RowBacklog(lambda texts: encoder.encode(list(texts)))
         self._reports: list[Report] = []
-        self._token_cost = LearnedCost()  # of a batch, by its tokens: what rows cost depends on their length
+        self._token_cost = LearnedCost()  # seconds of a batch by its tokens: the cost of a row depends on its length
         self._progress = 0
 
     @property
     def capacity(self) -> int:
-        """One batch on the device and one ahead, counted in inputs: a job may bring thousands, and how many the next
-        ones bring is not known before they are claimed. So they are taken to be like the latest."""
+        """Requests held, and those that fill two batches: one running and one ahead.
+
+        Batches are counted in rows. The rows of a job are not known before it is claimed, so jobs to come are taken to
+        have the median number of the recent ones.
+        """
         ahead = 2 * self._packing.max_rows - len(self._backlog)
         return len(self._jobs) + math.ceil(ahead / self._backlog.usual) if ahead > 0 else 0
 
     @property
     def slots(self) -> int:
-        """Its batches end as a whole."""
+        """0: batches begin and end as a whole."""
         return 0
 
     @property
     def progress(self) -> int:
-        """Batches run."""
+        """The number of batches run."""
         return self._progress
 
     def load(self) -> None:
-        """Load the model, and run one batch. See ``protocol``.
+        """Load the model and run a warm-up batch. See ``protocol``.
 
         Raises:
-            EngineError: when that makes no numbers.
+            EngineError: when its output is not finite.
         """
         self._encoder.load()
         if self._warm_up() is None:
-            raise EngineError(f"the model makes of any text {_NOT_FINITE}, or its files are damaged")
+            raise EngineError(f"for any text the model outputs {_NOT_FINITE}, or its files are damaged")
 
     def submit(self, request: Request) -> None:
         """See ``protocol``."""
@@ -122,7 +126,7 @@ class MicroBatchEngine:
         self._hear(0 if self._backlog else timeout)
         if batch := self._next_batch():
             self._run(batch)
-            self._hear(0)  # a request cancelled, or due, while its last rows ran is so
+            self._hear(0)  # cancellations and deadlines during the batch, before its requests end
             self._finish(batch)
         reports, self._reports = self._reports, []
         return reports
@@ -171,8 +175,11 @@ class MicroBatchEngine:
         return self._backlog.take(positions)
 
     def _run(self, batch: list[Row]) -> None:
-        """Run a batch. If the device is out of memory, its halves, and never again so much at once; if it fails
-        otherwise, each row by itself, so that it fails alone."""
+        """Run a batch.
+
+        If memory runs out, run its halves and lower the bound on tokens. After another failure, run each row alone, so
+        that only the rows that cause it fail.
+        """
         now = time.monotonic()
         for row in batch:
             row.job.started_at = row.job.started_at or now
@@ -190,12 +197,12 @@ class MicroBatchEngine:
                 self._run([row])
 
     def _attempt(self, batch: list[Row]) -> Exception | None:
-        """Run a batch and note what the model says; or the error, without its traceback, which would keep the
-        tensors of the failed pass."""
+        """Run a batch and store its values. Returns its error, if any, without the traceback, which would keep the
+        tensors of the failed pass in memory."""
         begun = time.monotonic()
         try:
             values = self._encoder.forward([row.features for row in batch])
-        except Exception as error:  # whatever a kernel raises: RuntimeError, IndexError
+        except Exception as error:  # kernels raise RuntimeError, IndexError and others
             return error.with_traceback(None)
         self._learn_cost(batch, time.monotonic() - begun)
         self._progress += 1
@@ -204,11 +211,11 @@ class MicroBatchEngine:
             row.job.missing -= 1
             row.job.batch_size = max(row.job.batch_size, len(batch))
             if value is None and self._holds(row.job):
-                self._drop(row.job, EngineError(f"the model makes of text {row.index} {_NOT_FINITE}"))
+                self._drop(row.job, EngineError(f"for text {row.index} the model outputs {_NOT_FINITE}"))
         return None
 
     def _blame(self, row: Row, error: Exception) -> None:
-        self._warm_up()  # raises when it is the device that is lost, and not this row that is bad
+        self._warm_up()  # raises if the device is lost, which is not the row's fault
         if self._holds(row.job):
             self._drop(row.job, EngineError(f"text {row.index} failed on the device: {error}"))
 
@@ -246,7 +253,7 @@ class MicroBatchEngine:
             )
 
     def _holds(self, job: PendingRequest) -> bool:
-        """Whether it has no outcome yet."""
+        """Whether the request has no outcome yet."""
         return self._jobs.get(job.request.id) is job
 
     def _drop(self, job: PendingRequest, error: StokerError) -> None:
@@ -256,5 +263,5 @@ class MicroBatchEngine:
 
 
 def _padded(batch: list[Row]) -> int:
-    """Tokens of a batch, padding counted."""
+    """The tokens of a batch, padding included."""
     return len(batch) * max(row.tokens for row in batch)

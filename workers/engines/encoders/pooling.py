@@ -1,4 +1,4 @@
-"""How the vectors of tokens become one vector: the ways that sentence-transformers knows
+"""Pooling of token vectors into one vector, in the modes of sentence-transformers
 (``sentence_transformers/sentence_transformer/modules/pooling.py``)."""
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ PoolingMode = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmea
 
 @dataclass(frozen=True, slots=True)
 class Pooling:
-    """The vectors of all ``modes``, one behind the other. ``prompt_tokens`` leading tokens of each row are left out."""
+    """Concatenates the vectors of all ``modes``, leaving out the first ``prompt_tokens`` tokens of each row."""
 
     modes: tuple[PoolingMode, ...] = ("mean",)
     prompt_tokens: int = 0
 
     def apply(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Pool ``hidden`` (rows, tokens, width) where ``mask`` (rows, tokens) is 1, to (rows, modes * width).
+        """Pool ``hidden`` (rows, tokens, width), where ``mask`` (rows, tokens) is 1, to (rows, modes * width).
 
-        Padding is behind the tokens of a row. Sums are of type float32, as the result is.
+        Rows are padded on the right. Sums and the result are float32.
         """
         hidden = hidden.float()
         kept = mask.clone()

@@ -1,4 +1,4 @@
-"""Tokenizer and encoder from a model's files: what embed, classify and rerank have in common of them."""
+"""The base of the encoders embed, classify and rerank: tokenisation, and the forward pass of a pretrained model."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from .backlog import Features, Text, Unreadable
 from .micro_batches import OutOfMemory
 
 _NO_LIMIT = 10**20
-"""Tokenizers without a limit answer 10**30."""
+"""A length that counts as unlimited. Tokenizers without a limit report 10**30."""
 
 
 class PretrainedEncoder(ABC):
-    """See ``micro_batches.Encoder``. What a kind of model says, and what it is asked, is its subclass's."""
+    """A ``micro_batches.Encoder`` of a transformers model. Subclasses define the texts of requests and the outputs."""
 
     kind: ClassVar[Any]
-    """The class of transformers that loads it."""
+    """The class of transformers that loads the model."""
 
     def __init__(self, settings: Model, device: str) -> None:
         assert isinstance(settings.options, EncoderOptions)
@@ -45,7 +45,7 @@ class PretrainedEncoder(ABC):
         """Load tokenizer and model.
 
         Raises:
-            ModelNotFound: when the source does not lead to a model of this kind.
+            ModelNotFound: when the source holds no model of this kind.
         """
         model_dir = sources.resolve(self._settings.source)
         stated = self._inspect(model_dir)
@@ -53,7 +53,7 @@ class PretrainedEncoder(ABC):
         self._tokenizer = load_tokenizer(model_dir, self._settings)
         if self._tokenizer.pad_token is None:
             raise ModelNotFound(f"{model_dir} has a tokenizer without a token for padding, so it cannot be batched")
-        self._tokenizer.padding_side = "right"  # so that positions are those of the text alone
+        self._tokenizer.padding_side = "right"  # so that padding does not shift the positions
         self._model = model.to(self._device).eval()
         self._max_length = self._readable(model_dir, stated)
         self._known_ids = {"input_ids": self._model.get_input_embeddings().weight.shape[0]}
@@ -62,7 +62,7 @@ class PretrainedEncoder(ABC):
         self._adopt()
 
     def encode(self, texts: list[Text]) -> list[Features | Unreadable]:
-        """See ``micro_batches``. Of a pair that is too long, the longer one is cut, as sentence-transformers does."""
+        """See ``micro_batches``. Pairs are truncated at their longer text, as in sentence-transformers."""
         singles = [text for text in texts if isinstance(text, str)]
         pairs = [text for text in texts if not isinstance(text, str)]
         if singles and pairs:
@@ -72,15 +72,15 @@ class PretrainedEncoder(ABC):
             encoded = self._tokenizer(
                 *read, truncation="longest_first", max_length=self._max_length, return_attention_mask=False
             )
-        except Exception as error:  # of tokenizers, in Rust and in Python
-            if len(texts) > 1:  # one of them is to blame, and fails alone
+        except Exception as error:  # tokenizers in Rust and in Python share no other base
+            if len(texts) > 1:  # singly, so that only the text that causes it fails
                 return [self.encode([text])[0] for text in texts]
             return [Unreadable(f"cannot be read by the model's tokenizer: {error}")]
         rows = [dict(zip(encoded, row, strict=True)) for row in zip(*encoded.values(), strict=True)]
         return [self._checked(row) for row in rows]
 
     def _checked(self, row: Features) -> Features | Unreadable:
-        """The row, if the model knows all of its ids: on a GPU, one that it does not ends the process."""
+        """The row, if all ids are in the model's embeddings: on a GPU, an id outside of them ends the process."""
         if not row["input_ids"]:
             return Unreadable("is empty; give at least one token of text")
         for name, known in self._known_ids.items():
@@ -102,7 +102,7 @@ class PretrainedEncoder(ABC):
             reason = str(error)
         else:
             return [value if is_finite else None for value, is_finite in zip(values, finite, strict=True)]
-        # Here, where nothing holds the tensors of the failed pass any more.
+        # Outside of the except clause, whose traceback holds the tensors of the failed pass.
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
         raise OutOfMemory(reason)
@@ -114,16 +114,17 @@ class PretrainedEncoder(ABC):
             torch.cuda.empty_cache()
 
     def _read_lower_case(self) -> None:
-        """Have the tokenizer read all text in lower case, special tokens excepted."""
+        """Make the tokenizer lower-case all text except special tokens."""
         backend = self._tokenizer.backend_tokenizer
         others = [] if backend.normalizer is None else [backend.normalizer]
         backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *others])
 
     def _readable(self, model_dir: Path, stated: int | None) -> int:
-        """Tokens of an input that are read: as the files state, else the tokenizer; no more than it has positions.
+        """The tokens to which a row is truncated: ``stated``, else the tokenizer's limit; at most the model's positions
+        and ``options.max_length``.
 
         Raises:
-            ModelNotFound: when nothing says it.
+            ModelNotFound: when there is no limit at all.
         """
         limits = [stated or self._tokenizer.model_max_length, self._positions(), self._options.max_length or _NO_LIMIT]
         if (readable := min(limits)) >= _NO_LIMIT:
@@ -134,34 +135,34 @@ class PretrainedEncoder(ABC):
         return readable
 
     def _positions(self) -> int:
-        """Positions that the model has for the tokens of an input."""
+        """The number of positions that the model has for tokens."""
         positions: int = getattr(self._model.config, "max_position_embeddings", None) or _NO_LIMIT
-        if positions < 0:  # how XLNet says that there is no limit
+        if positions < 0:  # XLNet's value for no limit
             positions = _NO_LIMIT
         for name, module in self._model.named_modules():
             if name.endswith("position_embeddings") and getattr(module, "num_embeddings", None):
                 positions = min(positions, module.num_embeddings)
                 if module.padding_idx is not None:
-                    positions -= module.padding_idx + 1  # RoBERTa and its kin count positions from there
+                    positions -= module.padding_idx + 1  # RoBERTa and similar models count positions from there
         return positions
 
-    def _needs(self, weight: str) -> bool:  # noqa: ARG002  subclasses look at it
-        """Whether it computes with a weight that is not in its files."""
+    def _needs(self, weight: str) -> bool:  # noqa: ARG002  for subclasses
+        """Whether the encoder uses a weight that is missing from the model's files."""
         return True
 
-    def _inspect(self, model_dir: Path) -> int | None:  # noqa: ARG002  most have nothing to look at
-        """Read what else its files say, before it is loaded. Returns how many tokens of an input they have it read.
+    def _inspect(self, model_dir: Path) -> int | None:  # noqa: ARG002  for subclasses
+        """Read the other files of the model, before it is loaded. Returns the input length that they state, in tokens.
 
         Raises:
-            ModelNotFound: when they say what is not served.
+            ModelNotFound: when they ask for what is not supported.
         """
         return None
 
-    def _adopt(self) -> None:  # noqa: B027  most have nothing to add
-        """Make ready what runs before and behind the model, which is loaded now.
+    def _adopt(self) -> None:  # noqa: B027  optional
+        """Prepare the steps before and after the model, which is loaded.
 
         Raises:
-            ModelNotFound: when it is not of a kind that is served.
+            ModelNotFound: when the model is not supported.
         """
 
     @abstractmethod
@@ -170,13 +171,12 @@ class PretrainedEncoder(ABC):
 
     @abstractmethod
     def _values(self, output: Any, mask: torch.Tensor) -> torch.Tensor:
-        """What counts of the model's output, row by row; ``mask`` (rows, tokens) is 0 where padding is.
-
-        A row of which that is not finite has no answer.
+        """The part of the model's output that is used, with rows as first dimension; ``mask`` (rows, tokens) is 0 at
+        padding. Rows that are not finite fail.
         """
 
     def _scores(self, values: torch.Tensor) -> torch.Tensor:
-        """What is told of it, row by row."""
+        """The values of the rows, computed from :meth:`_values`."""
         return values
 
     @abstractmethod

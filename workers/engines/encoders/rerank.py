@@ -1,7 +1,7 @@
-"""Reranking with a cross-encoder: how well each document answers a query, both read together.
+"""Reranking: the relevance of documents to a query, scored by a cross-encoder.
 
-Scores are those of ``CrossEncoder.predict`` of sentence-transformers
-(``sentence_transformers/cross_encoder/CrossEncoder.py``), in the shape that Cohere's rerank API made common
+Scores equal those of ``CrossEncoder.predict`` of sentence-transformers
+(``sentence_transformers/cross_encoder/CrossEncoder.py``). The output has the format of Cohere's rerank API
 (https://docs.cohere.com/reference/rerank).
 """
 
@@ -30,18 +30,18 @@ _ALLOWED = '{"query": ..., "documents": [...]}, or {"query": ..., "document": ..
 
 
 class RerankParameters(RequestParameters):
-    """What ``parameters`` of a reranking may hold."""
+    """The ``parameters`` of a reranking."""
 
     top_n: Annotated[int, Field(ge=1)] | None = None
-    """So many documents, the best ones; by default all."""
+    """Number of documents returned, highest scores first; by default all."""
 
 
 class Reranker(PretrainedEncoder):
-    """``{"results": [{"index", "relevance_score"}, ...]}`` per input, the best first; ``index`` counts its documents.
+    """Returns ``{"results": [{"index", "relevance_score"}, ...]}`` for each input, highest score first.
 
-    An input is ``{"query", "documents"}``, documents being texts; what of them the model cannot read is cut off. Of
-    ``{"query", "document"}`` the output is ``{"relevance_score"}``. Scores go through the activation that the model's
-    files name, by default a sigmoid, and are then between 0 and 1.
+    An input is ``{"query", "documents"}``, where ``documents`` is a list of texts, truncated to the model's longest
+    input; ``index`` is a position in it. For ``{"query", "document"}`` the output is ``{"relevance_score"}``. The score
+    is the logit after the activation that the model's files name: by default a sigmoid, between 0 and 1.
     """
 
     kind = AutoModelForSequenceClassification
@@ -76,13 +76,13 @@ class Reranker(PretrainedEncoder):
     def _adopt(self) -> None:
         if (labels := self._model.config.num_labels) != 1:
             raise ModelNotFound(
-                f"source = {self._settings.source!r} tells {labels} labels apart; a reranker has one, its score. "
+                f"source = {self._settings.source!r} has {labels} labels; a reranker has one, its score. "
                 "For labels, use engine = 'classify'"
             )
         if self._lower_case:
             self._read_lower_case()
 
-    def _values(self, output: Any, mask: torch.Tensor) -> torch.Tensor:  # noqa: ARG002  the model has pooled
+    def _values(self, output: Any, mask: torch.Tensor) -> torch.Tensor:  # noqa: ARG002  logits are pooled
         logits: torch.Tensor = output.logits.squeeze(-1)
         return logits
 
@@ -91,17 +91,17 @@ class Reranker(PretrainedEncoder):
 
 
 def _activation(model_dir: Path, told: str | None) -> str:
-    """The name of the function that scores go through: each version of sentence-transformers keeps it elsewhere.
+    """The name of the activation applied to logits, which versions of sentence-transformers store in different places.
 
     Raises:
-        ModelNotFound: when it is another than those two that models have.
+        ModelNotFound: when it is neither ``Sigmoid`` nor ``Identity``.
     """
     config = read_json(model_dir / "config.json")
     told = told or (config.get("sentence_transformers") or {}).get("activation_fn")
     told = told or config.get("sbert_ce_default_activation_function") or "Sigmoid"
     name = str(told).rpartition(".")[2]
     if name not in ("Sigmoid", "Identity"):
-        raise ModelNotFound(f"{model_dir} puts its scores through {told}; allowed: Sigmoid, Identity")
+        raise ModelNotFound(f"{model_dir} applies {told} to its scores; allowed: Sigmoid, Identity")
     return name
 
 

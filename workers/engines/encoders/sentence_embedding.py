@@ -1,4 +1,4 @@
-"""How a text becomes a vector around the transformer, as the files of a sentence-transformers model have it."""
+"""The steps before and after the transformer of a sentence-transformers model, read from its files."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from .pooling import PoolingMode
 
 @dataclass(frozen=True, slots=True)
 class SentenceEmbedding:
-    """By default as sentence-transformers makes it of an encoder without its files.
+    """The settings of an embedding; defaults are those of sentence-transformers for an encoder without its files.
 
-    ``max_length`` is in tokens, None for what the tokenizer allows. ``layers`` take the pooled vectors, and
-    ``truncate_dim`` is how many dimensions of what they make are kept. With ``skips_prompt`` the tokens of the prompt,
-    which is put before each text, are not pooled.
+    ``prompt`` precedes each text; with ``skips_prompt`` its tokens are not pooled. ``max_length`` is in tokens, None
+    for the tokenizer's limit. ``layers`` are applied to the pooled vectors, whose first ``truncate_dim`` dimensions are
+    kept.
     """
 
     modes: tuple[PoolingMode, ...] = ("mean",)
@@ -35,10 +35,10 @@ class SentenceEmbedding:
 
     @classmethod
     def read(cls, model_dir: Path) -> SentenceEmbedding:
-        """Read what is in, or around, the directory of the transformer.
+        """Read the files in, or around, the directory of the transformer.
 
         Raises:
-            ModelNotFound: naming file and key, when the files say what is not known here, or are not complete.
+            ModelNotFound: naming file and key, when the files are incomplete or ask for what is not supported.
         """
         root = files.root(model_dir)
         if not (root / "modules.json").exists():
@@ -65,7 +65,7 @@ class SentenceEmbedding:
             if (model_dir / name).exists():
                 raise ModelNotFound(f"{model_dir} holds {name} and no modules.json; copy all of the model's files")
         architecture = str((read_json(model_dir / "config.json").get("architectures") or [""])[0])
-        if architecture.endswith("ForCausalLM"):  # versions of sentence-transformers differ in what they make of one
+        if architecture.endswith("ForCausalLM"):  # its pooling depends on the version of sentence-transformers
             raise ModelNotFound(
                 f"{model_dir} is a model that generates ({architecture}), and no modules.json says how its tokens are "
                 "pooled; save it with sentence-transformers"

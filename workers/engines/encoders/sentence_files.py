@@ -1,7 +1,7 @@
-"""What the files of a sentence-transformers model may say, in the layouts of versions 2 to 6.
+"""Schemas of the files of sentence-transformers models, in the layouts of versions 2 to 6.
 
-Whatever is not known here may change every vector or score, so a model that says it is refused, with the file and the
-key. What keys mean: ``sentence_transformers/base/model.py``, ``base/modules/transformer.py`` and the modules beside it.
+An unknown key may change every vector or score, so a model that has one is refused, with the file and the key. Source
+of the keys: ``sentence_transformers/base/model.py``, ``base/modules/transformer.py`` and the modules beside it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from .layers import ACTIVATIONS
 from .pooling import PoolingMode
 
 _LEGACY_NAMES = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
-"""Of sentence_NAME_config.json. The first is today's for all models."""
+"""The NAMEs of ``sentence_NAME_config.json``; versions in use write the first for all models."""
 _NO_EFFECT = {"add_pooling_layer", "attn_implementation", "dtype", "torch_dtype", "trust_remote_code"}
-"""Arguments of the model that change no vector here: ``options.dtype`` says the type, and no code of models is run."""
+"""Arguments of the model without effect here: ``options.dtype`` sets the type, and no code of models is run."""
 
 Empty = Annotated[dict[str, Any], Field(max_length=0)]
 
@@ -31,7 +31,7 @@ class _File(BaseModel):
 
 
 class Module(_File):
-    """An entry of modules.json."""
+    """An entry of ``modules.json``."""
 
     idx: int
     name: str
@@ -46,7 +46,7 @@ class Module(_File):
 
 
 class TransformerFile(_File):
-    """sentence_bert_config.json, as far as embeddings and scores have it in common."""
+    """The keys of ``sentence_bert_config.json`` that embeddings and scores share."""
 
     max_seq_length: Annotated[int, Field(ge=1)] | None = None
     do_lower_case: bool = False
@@ -99,7 +99,7 @@ class _AllLogits(_File):
 
 
 class EmbeddingTransformerFile(TransformerFile):
-    """sentence_bert_config.json of a model whose token vectors are pooled."""
+    """The ``sentence_bert_config.json`` of an embedding model."""
 
     transformer_task: Literal["feature-extraction"] = "feature-extraction"
     modality_config: _HiddenStates | None = None
@@ -107,7 +107,7 @@ class EmbeddingTransformerFile(TransformerFile):
 
 
 class ScoreTransformerFile(TransformerFile):
-    """sentence_bert_config.json of a cross-encoder."""
+    """The ``sentence_bert_config.json`` of a cross-encoder."""
 
     transformer_task: Literal["sequence-classification"] = "sequence-classification"
     modality_config: _AllLogits | None = None
@@ -115,7 +115,7 @@ class ScoreTransformerFile(TransformerFile):
 
 
 class ModelFile(_File):
-    """config_sentence_transformers.json, as far as embeddings and scores have it in common."""
+    """The keys of ``config_sentence_transformers.json`` that embeddings and scores share."""
 
     versions: Annotated[dict[str, str], Field(alias="__version__")] = {}
     prompts: dict[str, str | None] = {}
@@ -123,37 +123,37 @@ class ModelFile(_File):
 
     @property
     def prompt(self) -> str:
-        """What is put before each text, or before the first of a pair."""
+        """The prompt that precedes each text, or the first text of a pair."""
         return (self.prompts.get(self.default_prompt_name) or "") if self.default_prompt_name else ""
 
     @model_validator(mode="after")
     def _default_is_there(self) -> ModelFile:
-        # These two have no text of their own in sentence-transformers, and need none in the file.
+        # These two are empty by default in sentence-transformers, and may be missing from the file.
         if self.default_prompt_name not in (None, "query", "document", *self.prompts):
             raise ValueError(f"default_prompt_name = {self.default_prompt_name!r} is not one of prompts")
         return self
 
 
 class EmbeddingModelFile(ModelFile):
-    """config_sentence_transformers.json of a model that makes embeddings."""
+    """The ``config_sentence_transformers.json`` of an embedding model."""
 
     model_type: Literal["SentenceTransformer"] = "SentenceTransformer"
     truncate_dim: Annotated[int, Field(ge=1)] | None = None
     similarity_fn_name: str | None = None
-    """How vectors are compared, which is their reader's business."""
+    """The similarity for comparing vectors; without effect on the vectors."""
 
 
 class ScoreModelFile(ModelFile):
-    """config_sentence_transformers.json of a cross-encoder."""
+    """The ``config_sentence_transformers.json`` of a cross-encoder."""
 
     model_type: Literal["CrossEncoder"] = "CrossEncoder"
     activation_fn: str | None = None
     keep_in_fp32_modules: list[str] | None = None
-    """``options.dtype`` says the type of all."""
+    """Without effect: ``options.dtype`` sets the type of all modules."""
 
 
 class PoolingFile(_File):
-    """config.json of a pooling module: one key since version 5.4, before that one for each mode."""
+    """The ``config.json`` of a pooling module: one key since version 5.4, before that one for each mode."""
 
     embedding_dimension: Annotated[
         int | None, Field(validation_alias=AliasChoices("embedding_dimension", "word_embedding_dimension"))
@@ -169,7 +169,7 @@ class PoolingFile(_File):
 
     @property
     def modes(self) -> tuple[PoolingMode, ...]:
-        """In the order in which their vectors follow each other."""
+        """The pooling modes, in the order in which their vectors are concatenated."""
         if self.pooling_mode is not None:
             return (self.pooling_mode,) if isinstance(self.pooling_mode, str) else tuple(self.pooling_mode)
         set_ones: list[tuple[bool, PoolingMode]] = [
@@ -184,7 +184,7 @@ class PoolingFile(_File):
 
 
 class DenseFile(_File):
-    """config.json of a dense layer."""
+    """The ``config.json`` of a dense layer."""
 
     in_features: int
     out_features: int
@@ -196,7 +196,7 @@ class DenseFile(_File):
 
     @property
     def activation(self) -> str:
-        """The name of its class in torch.nn."""
+        """The class name of the activation in ``torch.nn``."""
         return self.activation_function.rpartition(".")[2]
 
     @model_validator(mode="after")
@@ -209,13 +209,13 @@ class DenseFile(_File):
 
 
 class NormFile(_File):
-    """config.json of a layer normalisation."""
+    """The ``config.json`` of a layer normalisation."""
 
     dimension: int
 
 
 class UnitFile(_File):
-    """config.json of a layer that makes vectors of length 1."""
+    """The ``config.json`` of an L2 normalisation."""
 
     module_input_name: Literal["sentence_embedding"] = "sentence_embedding"
     module_output_name: Literal["sentence_embedding"] | None = None
@@ -225,7 +225,7 @@ File = TypeVar("File", bound=_File)
 
 
 def root(model_dir: Path) -> Path:
-    """Where modules.json is: beside the transformer, or above it."""
+    """The directory of ``modules.json``: that of the transformer, or the one above."""
     above = model_dir.parent / "modules.json"
     if not (model_dir / "modules.json").exists() and above.exists():
         entries = read_json(above)
@@ -235,10 +235,10 @@ def root(model_dir: Path) -> Path:
 
 
 def modules(file: Path, first: list[str], others: list[str]) -> list[Module]:
-    """The entries of a modules.json: of the kinds ``first``, in that order, and then any of ``others``.
+    """The entries of a ``modules.json``, which must be of the kinds ``first``, in that order, then any of ``others``.
 
     Raises:
-        ModelNotFound: when they are others.
+        ModelNotFound: naming the kinds, when they are different.
     """
     entries = read_json(file)
     found = [checked(Module, entry, file) for entry in entries] if isinstance(entries, list) else []
@@ -255,7 +255,7 @@ def modules(file: Path, first: list[str], others: list[str]) -> list[Module]:
 
 
 def transformer_file(kind: type[File], folder: Path) -> File:
-    """What the file of a transformer says, whichever of its names it has; all by default without one."""
+    """The parsed configuration file of a transformer, under any of its names; the defaults if there is none."""
     for name in _LEGACY_NAMES:
         if (file := folder / f"sentence_{name}_config.json").exists():
             return read(kind, file)
@@ -263,10 +263,10 @@ def transformer_file(kind: type[File], folder: Path) -> File:
 
 
 def read(kind: type[File], file: Path, *, optional: bool = False) -> File:
-    """What a file says.
+    """Parse a file; with ``optional``, return the defaults if it is missing.
 
     Raises:
-        ModelNotFound: naming the file and the key, when it is missing or says what is not known.
+        ModelNotFound: naming the file, when it is missing, or also the key that is unknown or has a wrong value.
     """
     if not file.exists():
         if optional:
@@ -276,8 +276,8 @@ def read(kind: type[File], file: Path, *, optional: bool = False) -> File:
 
 
 def checked(kind: type[File], fields: Any, file: Path) -> File:
-    """What ``fields`` of a file say; raises as :func:`read` does."""
+    """Validate the ``fields`` of a file; raises as :func:`read` does."""
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
-        raise ModelNotFound(f"{file} says what this engine does not know:\n{explain(error)}") from None
+        raise ModelNotFound(f"{file} has keys or values that this engine does not support:\n{explain(error)}") from None

@@ -74,8 +74,8 @@ class ContinuousBatch:
         if self._sampling.not_finite:
             manager.stop(block=True, timeout=STOP_TIMEOUT_S)
             raise EngineError(
-                f"the model makes of any text {NOT_FINITE}: if options.dtype is float16, try bfloat16 or float32, else "
-                "copy its files again"
+                f"for any text the model outputs {NOT_FINITE}: if options.dtype is float16, try bfloat16 or float32, "
+                "else copy its files again"
             )
         # Its own queue can be waited at for one request only by taking out and putting back the others' outputs.
         manager.output_router.deliver = lambda output: mailbox.put([output])

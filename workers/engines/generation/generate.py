@@ -229,7 +229,7 @@ class GenerateEngine:
         if not self._batch.is_finite(sequence.id):
             self._batch.cancel(sequence.id)
             sequence.suspect |= len(self._admission.running) == 1  # else it may be a neighbour's: 0 times NaN is NaN
-            self._retry(sequence, f"the model makes of it {NOT_FINITE}")
+            self._retry(sequence, f"the model outputs {NOT_FINITE}")
             return
         generation = sequence.generation
         complete = sequence.read(output.generated_tokens, ended=ended)
