@@ -13,6 +13,9 @@ from producer.contract.lua import script
 if TYPE_CHECKING:
     from redis import Redis
 
+KEPT = 100_000
+"""Dead letters of a model that are kept, about: the oldest are dropped."""
+
 REQUEUE = script(__package__, "requeue.lua")
 
 

@@ -4,9 +4,9 @@
 -- What is there is an entry; it stays as it is until the job ends, and is the message itself only on the plain list.
 -- Instants are by the server's clock, with DUE characters, and names of tenants quoted (tenants.py): no separator is in
 -- them. Keys are those of keys.py, of the model and tier that the queue's name begins and ends with.
-local DEFAULT = 'default'
-local DUE = 17
-local REMEMBERED = 10000 -- tenants that left, before those are forgotten that would be lifted anyway
+-- constant DEFAULT from tenants.py
+-- constant DUE from lanes.py
+-- constant REMEMBERED from lanes.py
 
 local function tier_key(kind, queue, tenant)
   local model, tier = string.match(queue, '^(.*)%.([^.]+)$')

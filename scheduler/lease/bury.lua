@@ -3,6 +3,7 @@
 -- KEYS  1 inflight (hash), 2 leases (sorted set), 3 losses (hash), 4 dead (stream), 5 retries (hash), 6 history (hash)
 -- ARGV  1 lease, 2 reason, 3 prefix of result keys, 4 results' time to live in ms
 -- Returns 1, or 0 when the lease was no longer held.
+-- constant KEPT from ../dead_letters.py
 -- include fail.lua
 -- include ../../producer/contract/lanes.lua
 -- include settle.lua
@@ -12,7 +13,7 @@ local place = string.match(ARGV[1], '^[^|]+')
 local queue = string.match(place, '^[^/]+')
 local name = redis.sha1hex(entry)
 local losses = redis.call('HGET', KEYS[3], name) or 0
-redis.call('XADD', KEYS[4], 'MAXLEN', '~', 100000, '*', 'queue', queue,
+redis.call('XADD', KEYS[4], 'MAXLEN', '~', KEPT, '*', 'queue', queue,
   'place', place, 'reason', ARGV[2], 'losses', losses, 'history', redis.call('HGET', KEYS[6], name) or '',
   'message', message_of(place, entry))
 redis.call('HDEL', KEYS[1], ARGV[1])

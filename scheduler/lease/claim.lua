@@ -1,19 +1,10 @@
 #!lua flags=allow-oom
 -- Take up to n jobs of one model from its queues, and lease them, in one step: of the most urgent queue (priority.py)
 -- the tenant whose turn it is (fairness.py) and of its jobs those that are due first, and so on (lanes.py: claim);
--- or none, while a larger batch is worth waiting for (window.py). Tiers differ in how many may be taken (preemption.py).
+-- or none, while a larger batch is worth waiting for (window.py). Tiers differ in how many may be taken
+-- (preemption.py).
 -- A message is never decoded or re-encoded here: whatever was pushed is what is leased.
--- KEYS  1 inflight (hash), 2 leases (sorted set), 3 losses (hash), 4 served (hash), 5 taken (hash),
---       6 cancelled (sorted set), 7 suspects (list), 8 waiting (hash), 9 lanes (hash), 10 held (hash),
---       11 spent (hash), 12.. queues (lists)
--- ARGV  1 n, 2 most bytes (at least one message is taken whatever its size), 3 lease in seconds,
---       4 owner token of this claim, 5 whether the worker holds nothing (1 or 0),
---       6 jobs that make a full batch, 7 seconds until the device is free, 8 seconds that a batch takes,
---       9 seconds until another job is expected (window.py: Hold),
---       10 most jobs of a tenant at a time, 11 weights and quotas of tenants (quotas.lua),
---       12 of n, most of preemptible tiers, 13 jobs of other tiers beyond n, for which held ones are preempted,
---       then for each queue: head start, growth per second, growth when late (priority.py: Rank), seconds for which
---       its head may be held, whether it is a preemptible tier's (1 or 0)
+-- Keys and arguments: claim_layout.py, which names them as key.NAME, arg.NAME and queues[i].NAME.
 -- Returns {server time, cancelled jobs remembered, suspects waiting, jobs that ever arrived,
 --       seconds until to look again ('' when a batch is due, or nothing waits), seconds until a quota lets jobs go on
 --       that wait ('' when none does that by itself), whether a preemptible tier's jobs were overdue (1 or 0),
@@ -21,29 +12,27 @@
 -- A suspect (reap.lua) goes before everything else, but only to a worker that holds nothing, and alone;
 -- while one waits the others get nothing new, so that one of them soon holds nothing.
 -- allow-oom: taking work is what frees memory.
+-- insert LUA from claim_layout.py
+-- constant GRACE from ../order/preemption.py
 -- include ../../producer/contract/lanes.lua
 -- include ../window/window.lua
 -- include ../order/quotas.lua
 local clock = redis.call('TIME')
 local now = clock[1] + clock[2] / 1000000
-local room, bytes = tonumber(ARGV[1]), tonumber(ARGV[2])
-local preemptible, preempting = tonumber(ARGV[12]), tonumber(ARGV[13])
-
-local FIRST = 12 -- of the queues
-local GRACE = 0.05 -- as in preemption.py
-local answer = {string.format('%.6f', now), redis.call('ZCARD', KEYS[6]), redis.call('LLEN', KEYS[7]), 0, '', '', 0}
-local until_ = string.format('%.6f', now + tonumber(ARGV[3]))
+local room, bytes = arg.room, arg.bytes
+local answer = {string.format('%.6f', now), redis.call('ZCARD', key.cancelled), redis.call('LLEN', key.suspects), 0, '', '', 0}
+local until_ = string.format('%.6f', now + arg.lease_s)
 if answer[3] > 0 then
-  if ARGV[5] == '1' then
-    local place, entry = string.match(redis.call('LINDEX', KEYS[7], -1), '^([^|]+)|(.*)$')
+  if arg.idle == 1 then
+    local place, entry = string.match(redis.call('LINDEX', key.suspects, -1), '^([^|]+)|(.*)$')
     local tenant = string.match(place, '^[^/]+/(.+)$')
-    local lease = place .. '|' .. ARGV[4] .. ':000000'
-    if tenant then lease = lease .. '|0|' .. quotas_of(KEYS[10], KEYS[11], ARGV[11], now).of(tenant).weight .. '|' end
-    redis.call('HSET', KEYS[1], lease, entry)
-    redis.call('ZADD', KEYS[2], until_, lease)
-    redis.call('LTRIM', KEYS[7], 0, -2)
-    redis.call('HINCRBY', KEYS[5], string.match(place, '^[^/]+'), 1)
-    answer[8], answer[9], answer[10] = lease, redis.call('HGET', KEYS[3], redis.sha1hex(entry)) or 0, entry
+    local lease = place .. '|' .. arg.owner .. ':000000'
+    if tenant then lease = lease .. '|0|' .. quotas_of(key.held, key.spent, arg.policies, now).of(tenant).weight .. '|' end
+    redis.call('HSET', key.inflight, lease, entry)
+    redis.call('ZADD', key.leases, until_, lease)
+    redis.call('LTRIM', key.suspects, 0, -2)
+    redis.call('HINCRBY', key.taken, string.match(place, '^[^/]+'), 1)
+    answer[8], answer[9], answer[10] = lease, redis.call('HGET', key.losses, redis.sha1hex(entry)) or 0, entry
   end
   return answer
 end
@@ -56,28 +45,28 @@ local function since(hash, queue)
   return now
 end
 
-local lanes, flat = {}, redis.call('HGETALL', KEYS[9])
+local lanes, flat = {}, redis.call('HGETALL', key.lanes)
 for i = 1, #flat, 2 do lanes[flat[i]] = tonumber(flat[i + 1]) end
 local waiting, tiers = {}, {}
-for i = FIRST, #KEYS do
-  local queue, at = KEYS[i], 14 + (i - FIRST) * 5
+for _, of in ipairs(queues) do
+  local queue = of.name
   local length = redis.pcall('LLEN', queue)
   if type(length) ~= 'number' then length = 0 end -- somebody stored something else there
   local laned, dated = lanes['jobs:' .. queue], lanes['dated:' .. queue] or 0
-  local tier = { jobs = length + (laned or 0), waited = 0, hold = tonumber(ARGV[at + 3]) }
+  local tier = { jobs = length + (laned or 0), waited = 0, hold = of.hold_s }
   function tier.deadline() -- in how many seconds the earliest deadline passes that a job of the queue has of its own
     local first = dated > 0 and redis.call('ZRANGE', tier_key('due', queue), 0, 0, 'WITHSCORES')[2]
     return first and first - now or math.huge
   end
   if laned and length > 0 then enter(queue, DEFAULT) end -- who pushed there may not have said so
   if tier.jobs > 0 then
-    tier.waited = now - since(KEYS[8], queue)
-    local fresh, served = tonumber(ARGV[at]), since(KEYS[4], queue)
-    local yields = ARGV[at + 4] == '1'
-    local grace = preempting > 0 and not yields and -GRACE * fresh - tier.waited
+    tier.waited = now - since(key.waiting, queue)
+    local fresh, served = of.head_start, since(key.served, queue)
+    local yields = of.yields == 1
+    local grace = arg.preempting > 0 and not yields and -GRACE * fresh - tier.waited
     waiting[#waiting + 1] = {
       yields = yields,
-      most = yields and preemptible or (grace and grace <= 0) and room + preempting or room,
+      most = yields and arg.preemptible or (grace and grace <= 0) and room + arg.preempting or room,
       grace = grace,
       queue = queue,
       length = length,
@@ -88,8 +77,8 @@ for i = FIRST, #KEYS do
       dated_before = dated,
       jobs = tier.jobs,
       fresh = fresh,
-      overdue = fresh + tonumber(ARGV[at + 1]) * (now - served),
-      late = tonumber(ARGV[at + 2]),
+      overdue = fresh + of.growth * (now - served),
+      late = of.late,
       due = served - fresh,
       served = served,
     }
@@ -97,9 +86,8 @@ for i = FIRST, #KEYS do
   end
   tiers[#tiers + 1] = tier
 end
-for _, taken in ipairs(redis.call('HVALS', KEYS[5])) do answer[4] = answer[4] + taken end
-local window =
-  { full = tonumber(ARGV[6]), busy = tonumber(ARGV[7]), run = tonumber(ARGV[8]), per_job = tonumber(ARGV[9]) }
+for _, taken in ipairs(redis.call('HVALS', key.taken)) do answer[4] = answer[4] + taken end
+local window = { full = arg.full, busy = arg.busy_s, run = arg.run_s, per_job = arg.per_job_s }
 local again = #waiting > 0 and look_again(window, tiers) or 0
 if again > 0 then
   answer[5] = string.format('%.6f', again)
@@ -107,15 +95,15 @@ if again > 0 then
 end
 
 local SLICE = 500 -- Lua hands over some thousand arguments at most
-local quotas = quotas_of(KEYS[10], KEYS[11], ARGV[11], now)
-local share, mean = tonumber(ARGV[10]), lanes.output or 0
-local any_losses = redis.call('EXISTS', KEYS[3]) == 1
+local quotas = quotas_of(key.held, key.spent, arg.policies, now)
+local share, mean = arg.share, lanes.output or 0
+local any_losses = redis.call('EXISTS', key.losses) == 1
 local count, entries, deadlines = 0, {}, {}
-local format, owner = string.format, '|' .. ARGV[4] .. ':'
+local format, owner = string.format, '|' .. arg.owner .. ':'
 local function flush()
   if #entries == 0 then return end
-  redis.call('HSET', KEYS[1], unpack(entries))
-  redis.call('ZADD', KEYS[2], unpack(deadlines))
+  redis.call('HSET', key.inflight, unpack(entries))
+  redis.call('ZADD', key.leases, unpack(deadlines))
   entries, deadlines = {}, {}
 end
 -- Whether there are bytes left for it.
@@ -135,7 +123,7 @@ local function lease(entry, prefix, charge, terms)
   entries[n + 1], entries[n + 2] = id, entry
   deadlines[n + 1], deadlines[n + 2] = until_, id
   answer[m + 1] = id
-  answer[m + 2] = any_losses and redis.call('HGET', KEYS[3], redis.sha1hex(entry)) or 0
+  answer[m + 2] = any_losses and redis.call('HGET', key.losses, redis.sha1hex(entry)) or 0
   answer[m + 3] = entry
   if n >= 2 * SLICE then flush() end
 end
@@ -192,20 +180,20 @@ for _, from in ipairs(waiting) do
   if from.lanes then close(from) end
   local left = from.length + from.laned
   if left < from.jobs then
-    redis.call('HINCRBY', KEYS[5], from.queue, from.jobs - left)
+    redis.call('HINCRBY', key.taken, from.queue, from.jobs - left)
     if left == 0 then
-      redis.call('HDEL', KEYS[4], from.queue)
-      redis.call('HDEL', KEYS[8], from.queue)
+      redis.call('HDEL', key.served, from.queue)
+      redis.call('HDEL', key.waiting, from.queue)
     elseif from.kept or not from.yields then -- else it may come back, and goes on being passed over (finish.lua)
-      redis.call('HSET', KEYS[4], from.queue, string.format('%.6f', now))
+      redis.call('HSET', key.served, from.queue, string.format('%.6f', now))
     end
     if from.yields then
       local held = 'held:' .. from.queue -- resume.lua
       if from.kept then
-        redis.call('HDEL', KEYS[4], held)
+        redis.call('HDEL', key.served, held)
       elseif left == 0 then
-        local before = tonumber(redis.call('HGET', KEYS[4], held) or from.served)
-        redis.call('HSET', KEYS[4], held, string.format('%.6f', math.min(before, from.served)))
+        local before = tonumber(redis.call('HGET', key.served, held) or from.served)
+        redis.call('HSET', key.served, held, string.format('%.6f', math.min(before, from.served)))
       end
     end
   end

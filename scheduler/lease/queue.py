@@ -10,6 +10,7 @@ from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
 from producer.contract import keys
+from producer.contract.lanes import DUE
 from producer.contract.lua import script
 from producer.contract.settings import Settings
 from producer.contract.tenants import OTHERS, quoted
@@ -18,6 +19,7 @@ from ..order import fairness
 from ..order.preemption import Room
 from ..order.priority import rank
 from ..window.window import HoldLimits, no_hold
+from .claim_layout import ClaimArguments, ClaimKeys, QueueArguments, flatten
 from .retry_backoff import LONGEST_S, delays
 from .server_clock import ServerClock
 
@@ -31,9 +33,6 @@ NO_HOLD = no_hold(0)
 
 NEVER_S = 1e9
 """Stands for "never", in seconds."""
-
-DUE = 18
-"""Bytes before the message in a lane: an instant, and a separator."""
 
 REAP_AT_ONCE = 1000
 """Most expired leases processed in one step, so that Redis is never blocked for long."""
@@ -107,23 +106,21 @@ class Queue:
         """The lists by which workers are woken for jobs in a queue's lanes."""
         self.preemptible = {keys.queue(model, tier) for tier in tiers if settings.tiers[tier].preemptible}
         """Queues of preemptible tiers (``preemption``)."""
-        ranks = [rank(settings.tiers[tier]) for tier in tiers]
-        self._ranks = [(each.head_start, each.growth, each.late) for each in ranks]
+        self._ranks = [rank(settings.tiers[tier]) for tier in tiers]
         self._policies = _policies(settings)
-        self._claim_keys = [
-            keys.inflight(model),
-            keys.leases(model),
-            keys.losses(model),
-            keys.served(model),
-            keys.taken(model),
-            keys.cancelled(),
-            keys.suspects(model),
-            keys.waiting(model),
-            keys.lanes(model),
-            keys.held(model),
-            keys.spent(model),
-            *self.queues,
-        ]
+        self._claim_keys = ClaimKeys(
+            inflight=keys.inflight(model),
+            leases=keys.leases(model),
+            losses=keys.losses(model),
+            served=keys.served(model),
+            taken=keys.taken(model),
+            cancelled=keys.cancelled(),
+            suspects=keys.suspects(model),
+            waiting=keys.waiting(model),
+            lanes=keys.lanes(model),
+            held=keys.held(model),
+            spent=keys.spent(model),
+        )
         scripts = ("finish.lua", "release.lua", "renew.lua", "reap.lua", "bury.lua", "defer.lua")
         self._finish, self._release, self._renew, self._reap, self._bury, self._defer = (
             redis.register_script(script(__package__, name)) for name in scripts
@@ -135,28 +132,47 @@ class Queue:
         ``owner`` must be new for every claim: it becomes part of the leases. ``idle`` tells that the worker holds
         nothing, so that it may get a suspect.
         """
-        arguments = [room.free, CLAIM_BYTES, self.lease_s, owner, int(idle)]
-        arguments += (min(room.free, hold.full), hold.busy_s, hold.run_s, min(hold.per_job_s, NEVER_S))
-        arguments += (fairness.quantum(room.most), self._policies, room.preemptible, room.preempting)
-        for queue, line, seconds in zip(self.queues, self._ranks, chain(hold.hold_s, repeat(0.0)), strict=False):
-            arguments += (*line, seconds, int(queue in self.preemptible))
-        return ["EVALSHA", CLAIM_SHA, len(self._claim_keys), *self._claim_keys, *arguments]
+        arguments = ClaimArguments(
+            room=room.free,
+            bytes=CLAIM_BYTES,
+            lease_s=self.lease_s,
+            owner=owner,
+            idle=int(idle),
+            full=min(room.free, hold.full),
+            busy_s=hold.busy_s,
+            run_s=hold.run_s,
+            per_job_s=min(hold.per_job_s, NEVER_S),
+            share=fairness.quantum(room.most),
+            policies=self._policies,
+            preemptible=room.preemptible,
+            preempting=room.preempting,
+        )
+        queues = [
+            QueueArguments(line.head_start, line.growth, line.late, hold_s, int(queue in self.preemptible))
+            for queue, line, hold_s in zip(self.queues, self._ranks, chain(hold.hold_s, repeat(0.0)), strict=False)
+        ]
+        return ["EVALSHA", CLAIM_SHA, *flatten(self._claim_keys, self.queues, arguments, queues)]
 
     @staticmethod
     def read_claim(answer: Sequence[Any]) -> Claim:
         """The answer of a claim."""
-        now = float(answer[0])
-        rest = iter(answer[7:])
-        jobs = []
-        for found, losses, entry in zip(rest, rest, rest, strict=True):
-            lease = found.decode()
+        at, cancelled, suspects, arrived, look_again, blocked, overdue, *found = answer
+        now, rest, jobs = float(at), iter(found), []
+        for name, losses, entry in zip(rest, rest, rest, strict=True):
+            lease = name.decode()
             in_lane = "/" in lease.partition("|")[0]  # the due time then precedes the message
-            message = entry[DUE:] if in_lane else entry
-            jobs.append(Claimed(lease, int(losses or 0), message, now, in_lane and entry[DUE - 1 : DUE] == b"!"))
-        look_again_s = float(answer[4]) if answer[4] else None
-        blocked_s = float(answer[5]) if answer[5] else None
-        overdue = bool(answer[6])
-        return Claim(jobs, bool(answer[1]), int(answer[2]), now, int(answer[3]), look_again_s, blocked_s, overdue)
+            message = entry[DUE + 1 :] if in_lane else entry
+            jobs.append(Claimed(lease, int(losses or 0), message, now, in_lane and entry[DUE : DUE + 1] == b"!"))
+        return Claim(
+            jobs,
+            any_cancelled=bool(cancelled),
+            suspects=int(suspects),
+            now=now,
+            arrived=int(arrived),
+            look_again_s=float(look_again) if look_again else None,
+            blocked_s=float(blocked) if blocked else None,
+            overdue=bool(overdue),
+        )
 
     def claim(self, room: int, owner: str, idle: bool = True) -> list[Claimed]:
         """Claim up to ``room`` jobs, the most urgent queue first."""

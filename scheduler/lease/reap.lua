@@ -8,6 +8,7 @@
 --       4 prefix of result keys, 5 results' time to live in ms, 6 lease in seconds, 7 longest delay of a deferred job
 --       in seconds, 8 whether leases that ran out are spared (1 or 0), unless at 0: the clock was set forward
 -- Returns {requeued, buried}.
+-- constant KEPT from ../dead_letters.py
 -- include fail.lua
 -- include ../../producer/contract/lanes.lua
 -- include settle.lua
@@ -53,7 +54,7 @@ for i = #lapsed, 1, -1 do -- the oldest last, so that it is the head again
       requeued = requeued + 1
     else
       local reason = 'it lost ' .. losses .. ' workers while it ran'
-      redis.call('XADD', KEYS[5], 'MAXLEN', '~', 100000, '*', 'queue', string.match(place, '^[^/]+'),
+      redis.call('XADD', KEYS[5], 'MAXLEN', '~', KEPT, '*', 'queue', string.match(place, '^[^/]+'),
         'place', place, 'reason', reason, 'losses', losses, 'history', history, 'message', message_of(place, message))
       for _, key in ipairs({KEYS[3], KEYS[8], KEYS[9]}) do redis.call('HDEL', key, name) end
       fail(message_of(place, message), reason, ARGV[4], ARGV[5])

@@ -2,7 +2,9 @@
 -- from: {queue, length (of the plain list), laned (jobs in lanes), dated (of these, jobs with a deadline of their own),
 -- due (when the plain list's head is due)}. Of claim.lua this needs now, owner, mean, quotas, fits and lease.
 local PAGE = 5 -- lanes looked at together: as many as a claim takes turns at, and one to compare with
-local ENVELOPE_BYTES, BYTES_PER_TOKEN, OUTPUT = 900, 16 / 3, 2 -- as in fairness.py
+-- constant ENVELOPE_BYTES from fairness.py
+-- constant BYTES_PER_TOKEN from fairness.py
+-- constant OUTPUT from fairness.py
 local made, sub = OUTPUT * mean, string.sub
 
 local function charge_of(length)

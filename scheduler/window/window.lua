@@ -1,7 +1,7 @@
 -- The batch window on the queues themselves: look_again of window.py, line by line.
 -- window: {full, busy, run, per_job}; tiers: for each {jobs, waited, hold, deadline}, all in seconds; deadline is a
 -- function, called only when needed. Returns the seconds until the queues are to be checked again; 0 when a batch is due.
-local LOOK_S = 0.001
+-- constant LOOK_S from window.py
 local function look_again(window, tiers)
   local jobs = 0
   for _, tier in ipairs(tiers) do jobs = jobs + tier.jobs end

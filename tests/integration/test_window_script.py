@@ -2,7 +2,6 @@
 
 import math
 import time
-from importlib.resources import files
 
 import pytest
 import redis as redis_py
@@ -11,13 +10,14 @@ from hypothesis import strategies as st
 
 from producer import Client, Job, Settings
 from producer.contract import keys
+from producer.contract.lua import script
 from producer.submission import SUBMIT_LUA, arguments, plan
 from scheduler.lease.queue import Queue
 from scheduler.order.preemption import Room
 from scheduler.window.window import HoldLimits, TierQueue, look_again
 
 RULE = (
-    files("scheduler.window").joinpath("window.lua").read_text()
+    script("scheduler.window", "window.lua")
     + """
 local n = tonumber
 local window = { full = n(ARGV[1]), busy = n(ARGV[2]), run = n(ARGV[3]), per_job = n(ARGV[4]) }
