@@ -45,7 +45,7 @@ _ASKED = (
 _SAMPLED = (
     _supported("temperature", "0 to 2; 1 by default, 0 is greedy"),
     _supported("top_p", "0 to 1; 0 is greedy"),
-    _supported("top_k", "not OpenAI's: only among the so many likeliest tokens; 0 or -1 for no limit"),
+    _supported("top_k", "an extension: samples only among this many likeliest tokens; 0 or -1 for no limit"),
     _supported("n", "1 to 16"),
     _supported("stop", "a text or up to 16; the answer ends before the first"),
     _supported("seed", "the same seed and request give the same answer"),
