@@ -1,4 +1,4 @@
-"""Why the fleet has the workers that it has, read from Redis alone."""
+"""Explanation of the fleet's workers: wanted replicas, reasons and decisions, read from Redis alone."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 LOOKED_THROUGH = 1000
-"""Decisions; as many as the journal keeps."""
+"""Decisions read: the length at which the journal is trimmed."""
 SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerOrigin:
-    """One worker, and why it was started; empty when that is not in the journal any more."""
+    """A worker and the reason for its start, which is empty when the journal no longer holds it."""
 
     worker: Heartbeat
     because: str
@@ -30,7 +30,7 @@ class WorkerOrigin:
 
 @dataclass(frozen=True, slots=True)
 class ModelExplained:
-    """One model. ``wanted`` is None when no autoscaler tells of it."""
+    """A model, its workers and its last decisions. ``wanted`` is None when no autoscaler has published it."""
 
     model: str
     wanted: PublishedSize | None
@@ -40,9 +40,9 @@ class ModelExplained:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The fleet at Unix time ``at``, as the autoscaler sized it at ``sized_at`` by ``policy``.
+    """The fleet at Unix time ``at``, as the autoscaler sized it at Unix time ``sized_at`` by ``policy``.
 
-    ``devices`` are the last decisions about devices, which are no model's.
+    ``devices`` are the last decisions about devices, which belong to no model.
     """
 
     at: float
@@ -52,8 +52,8 @@ class Explanation:
     devices: Sequence[JournalEntry]
 
 
-def read(redis: Redis, models: Sequence[str]) -> Explanation:
-    """Look once.
+def explain_fleet(redis: Redis, models: Sequence[str]) -> Explanation:
+    """Read the explanation of some models once.
 
     Raises:
         redis.RedisError: when the broker does not answer.

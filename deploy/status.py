@@ -1,4 +1,4 @@
-"""Status: the whole fleet at one moment, read from Redis alone, so that it can be asked from anywhere."""
+"""The status of the fleet, read from Redis alone and so available on every machine."""
 
 from __future__ import annotations
 
@@ -30,9 +30,12 @@ DECISIONS = 8
 class FleetStatus:
     """The fleet at Unix time ``at``. ``redis`` is the broker's URL without its secrets.
 
-    ``flower`` and ``gateway`` are the addresses of those when they run here, ``leader`` the autoscaler that leads, each
-    None when there is none; ``batches`` counts those of the Batch API that are not over; ``devices`` is the leader's
-    last view of them, and ``node`` its view of their machine: its host, its devices by state, its memory in GB.
+    - ``flower`` and ``gateway``: their URLs when they run on this machine, else None.
+    - ``leader``: the autoscaler that leads, None without one.
+    - ``batches``: the number of open batches of the Batch API.
+    - ``devices`` and ``node``: the devices and their machine (host, devices by state, memory in GB), as the leader last
+      published them.
+    - ``strays``: jobs that no worker of the fleet will find.
     """
 
     at: float
@@ -49,8 +52,8 @@ class FleetStatus:
     strays: list[Stray]
 
 
-def read(redis: Redis, settings: Settings) -> FleetStatus:
-    """Look at everything once.
+def read_status(redis: Redis, settings: Settings) -> FleetStatus:
+    """Read the status of the fleet once.
 
     Raises:
         redis.RedisError: when the broker does not answer.

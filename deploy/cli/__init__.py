@@ -1,4 +1,4 @@
-"""The command line: one console script, put together from one file for each group of commands."""
+"""The command line: one console script, assembled from one file per group of commands."""
 
 from __future__ import annotations
 
@@ -54,26 +54,26 @@ def options(
 ) -> None:
     """Keep GPUs fed: queues in Redis, workers on devices, and an autoscaler between them."""
     if fleet_file is not None:
-        # For the processes that the command starts, too, wherever they run.
+        # Absolute, and in the environment: processes that the command starts inherit it, whatever their directory.
         os.environ["STOKER_FLEET"] = str(fleet_file.absolute())
 
 
 def main() -> None:
-    """Run a command. Anything wrong that we know of is one message on stderr and exit code 2."""
+    """Run a command. An expected error is one message on stderr and exit code 2."""
     try:
         app()
     except StokerError as error:
         _fail(str(error))
     except redis.RedisError as error:
-        _fail(_told(error))
-    except BrokenPipeError:  # the reader has seen enough, as in: stoker status | head
+        _fail(_redis_message(error))
+    except BrokenPipeError:  # the reader closed the pipe, as in: stoker status | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _told(error: redis.RedisError) -> str:
+def _redis_message(error: redis.RedisError) -> str:
     try:
         return trouble(error, Settings.load())
-    except StokerError:  # it has changed since the command began
+    except StokerError:  # the fleet file has changed since the command began
         return f"Redis: {error}"
 
 

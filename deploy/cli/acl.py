@@ -1,4 +1,4 @@
-"""``stoker acl``: the least-privilege rules of a role, for redis-cli or an ACL file."""
+"""``stoker acl``: the least-privilege ACL rules of a role, for redis-cli or an ACL file."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ def acl(
     role: Annotated[str, typer.Argument(metavar="ROLE", help=", ".join(ROLES))],
     model: Annotated[
         list[str] | None,
-        typer.Option("--model", "-m", help="For this model alone; may be repeated. [dim]Default: all[/dim]"),
+        typer.Option("--model", "-m", help="Restrict to this model; repeatable. [dim]Default: all[/dim]"),
     ] = None,
     user: Annotated[str | None, typer.Option(help="The user's name. [dim]Default: stoker-ROLE[/dim]")] = None,
 ) -> None:
-    """Print the Redis user that a role needs: put a password in the place of PASSWORD, and give it to redis-cli.
+    """Print the command that creates the Redis user of a role. Replace PASSWORD and pass the command to redis-cli.
 
-    The password then goes into the URL of that role: rediss://stoker-worker:PASSWORD@HOST:6379/0.
+    The role then connects with that user and password: rediss://stoker-worker:PASSWORD@HOST:6379/0.
 
     [bold]Examples[/bold]
 

@@ -1,4 +1,4 @@
-"""``stoker batch``: a file of requests in, a file of answers out, with a progress bar."""
+"""``stoker batch``: runs a file of requests and writes a file of answers, with a progress bar."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ console = Console(stderr=True, highlight=False)
 
 
 def batch(
-    source: Annotated[Path, typer.Argument(metavar="IN.jsonl", help="Requests, one JSON object to a line.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where the answers go, one to a line.")],
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Of the lines that name none.")] = None,
+    source: Annotated[Path, typer.Argument(metavar="IN.jsonl", help="Requests, one JSON object per line.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File for the answers, one per line.")],
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Model for lines that name none.")] = None,
     tier: Annotated[str | None, typer.Option(help="[dim]Default: the model's slowest[/dim]")] = None,
-    in_flight: Annotated[int, typer.Option(min=1, help="Most lines submitted and not yet answered.")] = 256,
-    tenant: Annotated[str, typer.Option(help="On whose account.")] = "default",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew, whatever OUT holds.")] = False,
+    in_flight: Annotated[int, typer.Option(min=1, help="Maximum of lines submitted and not yet answered.")] = 256,
+    tenant: Annotated[str, typer.Option(help="Tenant that the jobs count for.")] = "default",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start again and replace OUT.")] = False,
 ) -> None:
-    """Run a file of requests through a model; interrupted in any way, the same command goes on.
+    """Run a file of requests through a model. After an interruption, the same command resumes.
 
-    A line of IN is an object: [bold]input[/bold] (a text, an object, or a list of them), and if you like
-    [bold]custom_id[/bold] (yours to find the answer by; by default line-N; none may be there twice),
-    [bold]parameters[/bold] and [bold]model[/bold]. Or it is one of OpenAI's: [bold]custom_id[/bold],
-    [bold]method[/bold], [bold]url[/bold] and [bold]body[/bold]. Blank lines are skipped.
+    A line of IN is an object with [bold]input[/bold] (a text, an object, or a list of them), and optionally
+    [bold]custom_id[/bold] (unique in the file; default: line-N), [bold]parameters[/bold] and [bold]model[/bold]. Or it
+    is a line of an OpenAI batch file: [bold]custom_id[/bold], [bold]method[/bold], [bold]url[/bold] and
+    [bold]body[/bold]. Blank lines are skipped.
 
-    For each there is one line in OUT, in the order in which they end: custom_id, line (counted from 1), and output,
-    usage and timing, or else error with its kind and message; or OpenAI's response. A line that is wrong stops no
-    other.
+    OUT has one line per request, in the order of completion: custom_id, line (counted from 1), and output, usage and
+    timing, or error with its kind and message; for an OpenAI line, OpenAI's response. A wrong line does not stop the
+    others.
 
-    After Ctrl-C or a kill, nothing that was finished runs again (within redis.result_ttl_s, a day by default).
-    Until all is done, OUT.run beside OUT says which batch it is.
+    After Ctrl-C or a kill, finished lines do not run again (within redis.result_ttl_s, a day by default).
+    OUT.run, beside OUT, identifies the batch until it is complete.
 
     [bold]Example[/bold]
 
@@ -54,7 +54,7 @@ def batch(
 
       stoker batch in.jsonl --model smollm2 --out out.jsonl
 
-    Exit code: 0; 1 when OUT has errors; 130 after Ctrl-C.
+    Exit code: 0 without errors; 1 when OUT has errors; 130 after Ctrl-C.
     """
     began = time.monotonic()
     with Client(Settings.load()) as client:
@@ -64,7 +64,7 @@ def batch(
 
         def interrupted(*_: object) -> None:
             work.stop()
-            signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C waits for nothing
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C ends the command at once
 
         before = signal.signal(signal.SIGINT, interrupted)
         signal.signal(signal.SIGTERM, interrupted)
@@ -90,7 +90,7 @@ def _bar(run: Iterator[batches.Progress]) -> batches.Progress:
         task: TaskID | None = None
         for now in run:
             if task is None:
-                # The lines of an earlier start are no measure of how long the rest will take.
+                # Lines of an earlier run would distort the estimate of the time left.
                 task = bar.add_task("", total=now.total, completed=now.resumed, errors="", rate="", waiting="")
             rate = (now.done - now.resumed) / max(1e-9, time.monotonic() - began)
             bar.update(
@@ -110,7 +110,7 @@ def _log(run: Iterator[batches.Progress]) -> batches.Progress:
         at = time.monotonic()
         if now.waiting != waiting:
             waiting = now.waiting
-            _say(f"waiting: {waiting}" if waiting else "going on")
+            _say(f"waiting: {waiting}" if waiting else "no longer waiting")
         if at - told_at >= LOG_EVERY_S:
             told_at = at
             rate = (now.done - now.resumed) / (at - began)
@@ -122,15 +122,15 @@ def _log(run: Iterator[batches.Progress]) -> batches.Progress:
 def _conclude(last: batches.Progress, out: Path, seconds: float) -> None:
     if last.done < last.total:
         _say(
-            f"stopped with {last.done} of {last.total} lines in {out}. {last.inflight} more are submitted and go on "
-            "without us. The same command goes on from here, and repeats nothing that is finished"
+            f"stopped with {last.done} of {last.total} lines in {out}. {last.inflight} more are submitted and continue "
+            "to run in the fleet. The same command resumes here and repeats no finished line"
         )
         raise typer.Exit(EXIT_INTERRUPTED)
     if last.resumed == last.total:
-        _say(f"{out} is complete already: {last.total} lines, {_errors(last.errors)}. Nothing to do")
+        _say(f"{out} is already complete: {last.total} lines, {_errors(last.errors)}")
     else:
         lines = last.done - last.resumed
-        resumed = f", {last.resumed} of them from an earlier start" if last.resumed else ""
+        resumed = f", {last.resumed} of them from an earlier run" if last.resumed else ""
         _say(
             f"{last.total} lines in {out}{resumed}, {_errors(last.errors)}, {duration(seconds)}, "
             f"{lines / seconds:.1f} lines/s"

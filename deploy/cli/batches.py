@@ -1,4 +1,4 @@
-"""The command that runs the batches of the Batch API."""
+"""``stoker batches``: runs the batches of the Batch API."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from .fleet import become
 
 
 def batches() -> None:
-    """Run the batches that come through the gateway, in this window. 'stoker up' runs one of these already.
+    """Run batches submitted to the gateway, in the foreground. 'stoker up' already runs one such process.
 
-    Any number may run, wherever the files are: gateway.files in the fleet file names a folder or a URL that all of
-    them and all gateways reach. One that is killed loses nothing: another goes on with its batches where they were.
+    Several may run at once; gateway.files in the fleet file names a folder or URL that all of them and all gateways
+    can reach. When one is killed, another resumes its batches without loss.
 
     [bold]Example[/bold]
 

@@ -1,4 +1,4 @@
-"""``stoker dead``: what could not be served, and what to do with it."""
+"""``stoker dead``: lists, shows, requeues and purges dead letters."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .printable import printable
 TIMEOUT_S = 10.0
 LISTED = 50
 PAGE = 100
-"""Letters read at a time: each may hold a message of a megabyte."""
+"""Letters read at a time, to bound memory: a message may have a megabyte."""
 
 console = Console(highlight=False)
 app = typer.Typer(name="dead", no_args_is_help=True, rich_markup_mode="rich")
@@ -36,7 +36,9 @@ ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A model of the 
 
 def _letter_id(value: str | None) -> str | None:
     if value is not None and not re.fullmatch(r"\d{1,19}-\d{1,19}", value):
-        raise typer.BadParameter(f"{value!r} is no ID; such as 1763855712345-0: 'stoker dead list' shows them")
+        raise typer.BadParameter(
+            f"{value!r} is no ID, such as 1763855712345-0; 'stoker dead list' shows them"
+        )
     return value
 
 
@@ -47,9 +49,9 @@ OptionalLetterId = Annotated[str | None, _ID]
 
 @app.callback()
 def dead() -> None:
-    """Jobs that could not be served: list, show, requeue or purge them.
+    """List, show, requeue or purge dead letters: messages that could not be served.
 
-    A message comes here when it is no job, or when too many workers were lost over it (redis.max_losses).
+    A message becomes a dead letter when it is not a valid job, or after redis.max_losses workers died running it.
     """
 
 
@@ -64,7 +66,7 @@ def _connected() -> Iterator[tuple[redis.Redis, Settings]]:
 @app.command("list")
 def list_(
     model: Annotated[str | None, typer.Argument(metavar="MODEL", help="[dim]Default: every model[/dim]")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Most of each model, newest first.")] = LISTED,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum per model, newest first.")] = LISTED,
 ) -> None:
     """List dead letters with their reasons, newest first.
 
@@ -96,7 +98,7 @@ def _line(letter: DeadLetter) -> tuple[Text, ...]:
 
 @app.command()
 def show(model: ModelName, letter: LetterId) -> None:
-    """Show one dead letter with its history, and its message as it was pushed.
+    """Show a dead letter with its history, and its message as it was pushed.
 
     [bold]Example[/bold]
 
@@ -114,7 +116,7 @@ def show(model: ModelName, letter: LetterId) -> None:
     console.print()
     try:
         print(json.dumps(json.loads(found.message), indent=2))
-    except (ValueError, RecursionError):  # which may be why it is here
+    except (ValueError, RecursionError):  # a message that is not JSON is a dead letter for that reason
         print(ascii(found.message))
 
 
@@ -122,9 +124,11 @@ def show(model: ModelName, letter: LetterId) -> None:
 def requeue(
     model: ModelName,
     letter: OptionalLetterId = None,
-    every: Annotated[bool, typer.Option("--all", help="All of the model's.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="All dead letters of the model.")] = False,
 ) -> None:
     """Put a dead letter back on its queue, as if it had never run.
+
+    With --all, the oldest comes first, and letters that arrive meanwhile stay.
 
     [bold]Examples[/bold]
 
@@ -143,14 +147,14 @@ def requeue(
 
 
 def _requeue_all(client: redis.Redis, model: str) -> int:
-    """Oldest first, so that they are queued in the order in which they were given up; returns how many.
+    """Requeue the dead letters of a model, oldest first; returns their number.
 
-    What dies anew meanwhile is left alone, or a message that kills its workers would go round for ever.
+    Letters that arrive meanwhile stay, or a message that kills its workers would be requeued for ever.
     """
     count, after, last = 0, "-", _last_id(client, model)
     while last and (page := _ids(client, model, after, last)):
         for one in page:
-            with contextlib.suppress(NoSuchLetter):  # somebody else has purged or requeued it
+            with contextlib.suppress(NoSuchLetter):  # purged or requeued by another command meanwhile
                 dead_letters.requeue(client, model, one)
                 count += 1
         after = f"({page[-1]}"
@@ -171,9 +175,9 @@ def _ids(client: redis.Redis, model: str, after: str, last: str) -> list[str]:
 def purge(
     model: ModelName,
     letter: OptionalLetterId = None,
-    every: Annotated[bool, typer.Option("--all", help="All of the model's.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="All dead letters of the model.")] = False,
 ) -> None:
-    """Delete a dead letter for good.
+    """Delete a dead letter permanently.
 
     [bold]Examples[/bold]
 
@@ -191,4 +195,4 @@ def purge(
 
 def _one_or_all(letter: str | None, every: bool) -> None:
     if (letter is None) != every:
-        raise typer.BadParameter("name the ID of one, or say --all")
+        raise typer.BadParameter("give either the ID of a dead letter or --all")

@@ -1,10 +1,10 @@
-"""Durations for people."""
+"""Formatting of durations for display."""
 
 from __future__ import annotations
 
 
 def duration(seconds: float) -> str:
-    """A duration to look at, not to reckon with: ``0.4 s``, ``59 s``, ``12 min``, ``3.5 h``."""
+    """A duration in seconds, rounded for display: ``0.4 s``, ``59 s``, ``12 min``, ``3.5 h``."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     if seconds < 100:

@@ -1,4 +1,4 @@
-"""``stoker explain``: why the fleet has the workers it has, and what it would need to start one more."""
+"""``stoker explain``: the reasons for a model's workers, and the conditions for starting another."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from producer.contract.fleet_schema import Model
 from producer.contract.published import JournalEntry
 from producer.contract.settings import Settings
 
-from ..explain import Explanation, ModelExplained, read
+from ..explain import Explanation, ModelExplained, explain_fleet
 from .duration import duration
 from .printable import printable
 from .status import TIMEOUT_S
@@ -31,10 +31,10 @@ def explain(
     model: Annotated[str | None, typer.Argument(help="A model of the fleet file. [dim]Default: all[/dim]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
 ) -> None:
-    """Explain why a model has the workers it has, and what it would need to get one more.
+    """Explain the number of workers of a model, and the conditions for another one.
 
-    Shows what the autoscaler wants and from which numbers, what holds it back, why each worker was started,
-    and the last decisions with what they were based on.
+    Shows the number of replicas that the autoscaler wants and its inputs, what blocks a start, why each worker was
+    started, and the last decisions with their inputs.
 
     [bold]Examples[/bold]
 
@@ -47,7 +47,7 @@ def explain(
         settings.model(name)
     client = connect(settings, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
     with contextlib.closing(client):
-        found = read(client, models)
+        found = explain_fleet(client, models)
     if as_json:
         print(TypeAdapter(Explanation).dump_json(found, indent=2).decode())
     else:
@@ -58,7 +58,7 @@ def screen_of(found: Explanation, settings: Settings) -> RenderableType:
     """The explanation as text and tables."""
     parts: list[RenderableType] = []
     if found.sized_at is None:
-        what = "No autoscaler tells what it wants: 'stoker up' or 'stoker autoscaler' starts one, and "
+        what = "No autoscaler is running: 'stoker up' or 'stoker autoscaler' starts one, and "
         parts.append(Text(f"{what}'stoker autoscaler --dry-run' shows what it would do.", "bold yellow"))
     for one in found.models:
         parts += [_title(one, found), Padding(_facts(one, settings.models[one.model], found.at), (0, 0, 1, 2))]
@@ -70,7 +70,7 @@ def screen_of(found: Explanation, settings: Settings) -> RenderableType:
 def _title(one: ModelExplained, found: Explanation) -> Text:
     title = Text(one.model, "bold")
     if one.wanted is None:
-        return title.append("  not told of", "dim")
+        return title.append("  not reported by the autoscaler", "dim")
     demand = one.wanted.demand
     phases = ", ".join(f"{count} {phase}" for phase, count in demand.phases.items() if count) or "none"
     title.append(f"  {one.wanted.replicas} wanted; there: {phases}", "not bold")
@@ -86,36 +86,36 @@ def _facts(one: ModelExplained, model: Model, now: float) -> Table:
         if one.wanted.hold:
             table.add_row("held back", Text(printable(one.wanted.hold), "yellow"))
         if since := one.wanted.surplus_since:
-            table.add_row("too many", f"for {duration(now - since)} now")
+            table.add_row("surplus", f"for {duration(now - since)}")
         if speeds := one.wanted.demand.speeds:
             told = ", ".join(f"{kind} {per_s:.3g} jobs/s" for kind, per_s in sorted(speeds.items()))
-            table.add_row("one does", Text(printable(told)))
+            table.add_row("capacity", Text(printable(told)))
     for nth, line in enumerate(one_more_lines(one, model, now)):
-        table.add_row("" if nth else "one more", Text(printable(line)))
+        table.add_row("" if nth else "next start", Text(printable(line)))
     for nth, served in enumerate(one.workers):
         beat = served.worker
         told = f"{beat.name} on {beat.device}, {beat.state.value} for {duration(now - beat.started_at)}"
-        because = f": {served.because}" if served.because else ", whose start is not in the journal"
+        because = f": {served.because}" if served.because else "; its start is not in the journal"
         table.add_row("" if nth else "workers", Text(printable(told + because)))
     table.add_row("decisions", _decisions(one.decisions) if one.decisions else "[dim]none yet[/dim]")
     return table
 
 
 def one_more_lines(one: ModelExplained, model: Model, now: float) -> list[str]:
-    """What one more replica would need, a line for each condition."""
+    """The conditions for another replica, one per line."""
     if one.wanted is None:
         return []
     need = one.wanted.one_more
     if need.present >= model.max_replicas:
         lines = [f"never: max_replicas is {model.max_replicas}; raise it in fleet.toml"]
     elif need.queued is None:
-        lines = [f"no number of jobs waiting in {need.tier} asks for it"]
+        lines = [f"the policy starts none for any number of jobs queued in {need.tier}"]
     else:
         waiting = next(tier.queued for tier in one.wanted.demand.tiers if tier.tier == need.tier)
         when = f"from {need.queued} jobs waiting in {need.tier} on ({waiting} now)"
         lines = ["wanted already" if need.queued <= waiting else when]
     where = f"room for it on {need.device}: {need.free_gb:.1f} GB free, {model.memory_gb:g} GB needed"
-    lines.append(where if need.device else f"nowhere to go: {need.hindrance}")
+    lines.append(where if need.device else f"no device: {need.hindrance}")
     if (wait := one.wanted.backed_off_until - now) > 0:
         lines.append(f"not for {duration(wait)}: {one.wanted.backed_off_for}")
     elif need.present and (wait := one.wanted.cooled_at - now) > 0:
@@ -137,7 +137,7 @@ def _decisions(decisions: Sequence[JournalEntry]) -> Table:
 
 
 def _numbers(inputs: Mapping[str, object]) -> str:
-    """The numbers that say something, on one line."""
+    """The inputs that are not empty or zero, on one line."""
     told = []
     for name, value in inputs.items():
         if isinstance(value, Mapping):

@@ -20,89 +20,87 @@ console = Console(highlight=False)
 
 def _say(message: str) -> None:
     console.print(f"[dim]{time.strftime('%H:%M:%S')}[/dim] ", end="")
-    # As it is: a log line with [brackets] is no markup, and a long path must stay one word to copy.
+    # Literal and unwrapped: [brackets] in a log line are not markup, and a long path can be copied whole.
     console.print(message, markup=False, soft_wrap=True)
 
 
 def up(
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once all of it runs.")] = False,
-    flower: Annotated[bool, typer.Option(help="Run the monitor, too.")] = True,
-    gateway: Annotated[bool, typer.Option(help="Serve the OpenAI API, too, on this machine.")] = True,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once everything is running.")] = False,
+    flower: Annotated[bool, typer.Option(help="Also run Flower, the monitor.")] = True,
+    gateway: Annotated[bool, typer.Option(help="Also serve the OpenAI API on this machine.")] = True,
 ) -> None:
     """Start the fleet of this machine, and keep it running.
 
-    That is a Redis, unless one is configured; Flower; a gateway; and the autoscaler,
-    which starts workers when there are jobs. Ctrl-C stops all of it.
-    What is queued then stays for the next time.
+    The fleet is a Redis server, unless one is configured; Flower; a gateway; and the autoscaler, which starts workers
+    when there are jobs. Ctrl-C stops everything. Queued jobs are kept for the next start.
 
     [bold]Examples[/bold]
 
-      stoker up                               in this window
+      stoker up                               in the foreground
       stoker up --detach                      in the background
-      REDIS_URL=redis://db:6379/0 stoker up   with a Redis that is there
+      REDIS_URL=redis://db:6379/0 stoker up   with an existing Redis
     """
     settings = Settings.load()
     try:
         (local.up_detached if detach else local.up)(settings, _say, local.Besides(flower, gateway))
     except local.AlreadyRunningError as running:
-        _say(str(running))  # what was asked for is the case
+        _say(str(running))  # not an error: the fleet is up, as requested
 
 
 def down() -> None:
-    """Stop everything that runs here, however it was left, and leave nothing behind.
+    """Stop every process of the fleet on this machine, including those of a supervisor that was killed.
 
-    Workers finish what they run first, in scaling.drain_s at most.
-    What is queued stays for the next time.
+    Workers first finish their running jobs, within scaling.drain_s. Queued jobs are kept for the next start.
 
     [bold]Example[/bold]
 
       stoker down
     """
-    settings = _to_stop()
+    settings = _settings_to_stop()
     if teardown.stop_all(settings, _say, teardown.graces(settings)):
         _say("nothing runs any more")
     else:
         _say("nothing was running")
 
 
-def _to_stop() -> Settings:
-    """A mistake in the fleet file, made while the fleet runs, must not keep it from being stopped."""
+def _settings_to_stop() -> Settings:
+    """The settings, with defaults when the fleet file is invalid: a mistake in it must not prevent a stop."""
     try:
         return Settings.load()
     except ConfigError as error:
         settings = Settings.load_to_stop()
         if not settings.state_dir.is_dir():
             raise
-        _say(f"{error}\nstopping what runs in {settings.state_dir} all the same, with the default times to finish")
+        _say(f"{error}\nstopping the fleet in {settings.state_dir} nevertheless, with the default drain times")
         return settings
 
 
 def worker(
     model: Annotated[str, typer.Option(help="A model of the fleet file.")],
     device: Annotated[
-        str, typer.Option(help="What it may hold: cpu:0, or cuda:1 as 'stoker status' and nvidia-smi count.")
+        str, typer.Option(help="Its device: cpu:0, or cuda:1 as numbered by 'stoker status' and nvidia-smi.")
     ],
-    name: Annotated[str | None, typer.Option(help="Its name. [dim]Default: made up[/dim]")] = None,
+    name: Annotated[str | None, typer.Option(help="Its name. [dim]Default: generated[/dim]")] = None,
 ) -> None:
-    """Run one worker by hand, in this window. The autoscaler counts it and leaves it alone.
+    """Run one worker by hand, in the foreground. The autoscaler counts it but never stops it.
 
     [bold]Examples[/bold]
 
       stoker worker --model smollm2 --device cpu:0
       stoker worker --model smollm2 --device cuda:1
     """
-    Settings.load().model(model)  # a typing error is answered here, before torch is loaded
+    Settings.load().model(model)  # refuses an unknown model before torch is loaded, which takes seconds
     named = ["--name", name] if name else []
     become("workers", "--model", model, "--device", device, *named)
 
 
 def autoscaler(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would be done; do and write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Report decisions without acting on them.")] = False,
 ) -> None:
-    """Run the autoscaler alone, in this window. 'stoker up' runs one already; a second one waits.
+    """Run only the autoscaler, in the foreground. 'stoker up' already runs one; a second one stands by.
 
-    A dry run does not wait: it looks at the same fleet, beside the one that leads, and tells each decision with its
-    reason and its numbers. With another fleet file it shows what that one would change.
+    A dry run observes the same fleet beside the leader, and reports each decision with its reason and inputs. It acts
+    on nothing and writes nothing. With another fleet file it shows the effect of that file.
 
     [bold]Examples[/bold]
 
@@ -114,6 +112,6 @@ def autoscaler(
 
 
 def become(module: str, *arguments: str) -> None:
-    """Become that process: signals and the exit code are then its own."""
+    """Replace this process by a Python module, which then gets the signals and sets the exit code."""
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-P", "-m", module, *arguments])  # noqa: S606  no shell is wanted

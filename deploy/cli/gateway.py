@@ -1,4 +1,4 @@
-"""The command that runs a gateway."""
+"""``stoker gateway``: runs a gateway."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def gateway(
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate in PEM format, to speak HTTPS.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its private key.")] = None,
 ) -> None:
-    """Serve the OpenAI API from this fleet, in this window. 'stoker up' runs one already.
+    """Serve the OpenAI API from this fleet, in the foreground. 'stoker up' already runs one gateway.
 
-    It keeps nothing: run as many as you like, behind any balancer.
-    Beyond 127.0.0.1 it needs an API key: stoker keys create.
+    A gateway keeps no state: any number can run behind a load balancer.
+    On an address other than 127.0.0.1 clients need an API key: stoker keys create.
 
     [bold]Examples[/bold]
 
@@ -27,7 +27,7 @@ def gateway(
       stoker gateway --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem
       OPENAI_BASE_URL=http://127.0.0.1:8000/v1 OPENAI_API_KEY=any python app.py
     """
-    # Only who runs a gateway needs its libraries.
+    # Imported here, because only this command needs the gateway's libraries.
     from gateway.server import Listen, serve
 
     serve(Settings.load(), Listen(host, port, tls_cert, tls_key))

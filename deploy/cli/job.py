@@ -1,4 +1,4 @@
-"""``stoker status --job``: where one job is, and until when it waits."""
+"""``stoker status --job``: the state of a job, its place in the queue, and its estimate."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def text_of(job_id: str, found: Waiting) -> str:
-    """For people."""
+    """The job's state, place and estimate as text."""
     job = printable(job_id)
     if found.status is Status.RUNNING:
         return f"{job} is running on a worker of {found.model}"
@@ -26,8 +26,8 @@ def text_of(job_id: str, found: Waiting) -> str:
         return f"{job} has ended: {found.status}"
     if found.estimate is None:
         return (
-            f"{job} is in no queue and no worker tells of it: taken within the last second, never submitted, or ended "
-            "so long ago that its result is gone"
+            f"{job} is in no queue and on no worker: claimed within the last second, never submitted, or ended so long "
+            "ago that its result has expired"
         )
     place = f"{found.ahead} {'job' if found.ahead == 1 else 'jobs'} before it"
     place = place if found.exact else f"at most {place}"
@@ -42,13 +42,13 @@ def text_of(job_id: str, found: Waiting) -> str:
 
 
 def json_of(job_id: str, found: Waiting) -> str:
-    """For programs: seconds from now; what is not known is null."""
+    """The job's state, place and estimate as JSON; times are seconds from now, and null when unknown."""
     return json.dumps({"job": job_id, **_finite(asdict(found))})
 
 
 def _in(interval: Interval) -> str:
     if math.isinf(interval.expected):
-        return f"in {duration(interval.low)} at the earliest; what its workers do is not measured yet"
+        return f"in {duration(interval.low)} at the earliest; the speed of its workers is not measured yet"
     return (
         f"in {duration(interval.expected)}, nine times in ten in {duration(interval.low)} to {duration(interval.high)}"
     )

@@ -1,4 +1,4 @@
-"""Commands for the API keys of gateways."""
+"""``stoker keys``: makes, lists and revokes the API keys of gateways."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ app = typer.Typer(
     name="keys",
     no_args_is_help=True,
     help="Make, list and revoke the API keys of gateways.",
-    epilog="Redis knows a key by its SHA-256 only: what is lost cannot be shown again, make another.",
+    epilog="Redis stores only the SHA-256 of a key: a lost key cannot be recovered, only replaced.",
 )
 console = Console(highlight=False, markup=False)  # tenants and names may hold [brackets]
 
@@ -42,19 +42,19 @@ def _redis(settings: Settings) -> Iterator[redis.Redis]:
 
 @app.command()
 def create(
-    tenant: Annotated[str, typer.Option(help="Whose jobs are made with it; tenants cannot see each other's.")],
-    name: Annotated[str, typer.Option(help="What you know it by.")] = "",
+    tenant: Annotated[str, typer.Option(help="Tenant of its jobs; tenants cannot see each other's jobs.")],
+    name: Annotated[str, typer.Option(help="A name to recognise it by.")] = "",
     model: Annotated[
-        list[str] | None, typer.Option(help="A model that it is for; repeat for more. [dim]Default: all[/dim]")
+        list[str] | None, typer.Option(help="A model that it may use; repeatable. [dim]Default: all[/dim]")
     ] = None,
     tier: Annotated[
-        list[str] | None, typer.Option(help="A tier that it is for; repeat for more. [dim]Default: all[/dim]")
+        list[str] | None, typer.Option(help="A tier that it may use; repeatable. [dim]Default: all[/dim]")
     ] = None,
     requests_per_minute: Annotated[
-        int | None, typer.Option("--rpm", min=1, help="Requests that it may make a minute. [dim]Default: any[/dim]")
+        int | None, typer.Option("--rpm", min=1, help="Maximum of requests per minute. [dim]Default: no limit[/dim]")
     ] = None,
 ) -> None:
-    """Make a key, and print it: the only time that it is shown.
+    """Make a key and print it on stdout. The key cannot be shown again.
 
     [bold]Examples[/bold]
 
@@ -84,16 +84,16 @@ def create(
 
 @app.command("list")
 def list_keys(
-    as_json: Annotated[bool, typer.Option("--json", help="For a program.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON array, for programs.")] = False,
 ) -> None:
-    """List all keys ever made, without themselves."""
+    """List all keys ever made, by ID and without their secrets."""
     with _redis(Settings.load()) as client:
         found = api_key_store.read_all(client)
     if as_json:
         print(json.dumps([key.model_dump() for key in found]))
         return
     if not found:
-        console.print("no API keys: gateways serve anybody on 127.0.0.1, and nobody beyond")
+        console.print("no API keys: gateways serve every client on 127.0.0.1, and refuse all others")
         return
     table = Table(box=None, pad_edge=False)
     for column in ("ID", "TENANT", "NAME", "MODELS", "TIERS", "PER MINUTE", "MADE", "STATE"):
@@ -114,7 +114,7 @@ def list_keys(
 
 @app.command()
 def revoke(key_id: Annotated[str, typer.Argument(metavar="ID", help="As 'stoker keys list' shows it.")]) -> None:
-    """Turn a key away, from its next request on. Jobs that it has left go on.
+    """Revoke a key: its next request is refused. Jobs already submitted with it continue.
 
     [bold]Example[/bold]
 

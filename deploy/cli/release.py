@@ -1,4 +1,4 @@
-"""``stoker release``: a device that was repaired is taken back before its time."""
+"""``stoker release``: ends the quarantine of a repaired device."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ console = Console(highlight=False)
 def release(
     device: Annotated[str, typer.Argument(help="As 'stoker status' shows it, such as cuda:1, or its UUID.")],
     host: Annotated[
-        str | None, typer.Option(help="Its machine. [dim]Default: that of the autoscaler, or any[/dim]")
+        str | None, typer.Option(help="Its machine. [dim]Default: the leader's machine, or any[/dim]")
     ] = None,
 ) -> None:
-    """Take a device back from quarantine before its hold is over, once it is repaired or was reset.
+    """End the quarantine of a device early, after a repair or a reset.
 
-    The autoscaler uses it from its next look on, unless it sees that the device is still not well.
+    The autoscaler uses the device from its next round on, unless it still finds it faulty.
 
     [bold]Example[/bold]
 
@@ -39,12 +39,12 @@ def release(
     """
     client = connect(Settings.load(), socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
     with contextlib.closing(client):
-        was = quarantine_record.release(client, *_known_as(client, device, host))
+        was = quarantine_record.release(client, *_resolve(client, device, host))
     console.print(printable(f"{device} is released; it was out for: {was.reason}"), markup=False, soft_wrap=True)
 
 
-def _known_as(client: Redis, device: str, host: str | None) -> tuple[str, str]:
-    """The machine by which a name is understood, and the UUID behind the name as ``stoker status`` shows it."""
+def _resolve(client: Redis, device: str, host: str | None) -> tuple[str, str]:
+    """The host to search, empty for any, and the device's UUID, if ``stoker status`` shows the device by that name."""
     node = PublishedNode.parse(client.get(keys.devices()))
     if node is not None and host in (None, node.host):
         for one in node.devices:

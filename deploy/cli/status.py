@@ -1,4 +1,4 @@
-"""``stoker status``: the fleet on one screen, or as JSON for programs."""
+"""``stoker status``: the state of the fleet as tables, or as JSON for programs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from producer.contract.published import JournalEntry, NodeSummary, PublishedDevi
 from producer.contract.settings import Settings
 from scheduler.queue_lengths import ModelQueues
 
-from ..status import FleetStatus, read
+from ..status import FleetStatus, read_status
 from ..strays import Stray
 from . import job as jobs
 from .duration import duration
@@ -36,13 +36,13 @@ console = Console(highlight=False)
 
 def status(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Again every two seconds, until Ctrl-C.")] = False,
-    job: Annotated[str | None, typer.Option(help="One job: why it waits, when it starts and ends.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Refresh every two seconds, until Ctrl-C.")] = False,
+    job: Annotated[str | None, typer.Option(help="Show one job: why it waits, and when it starts and ends.")] = None,
     queue: Annotated[
-        str | None, typer.Option(help="With --job: its queue, MODEL.TIER, if we may not look for it.")
+        str | None, typer.Option(help="With --job: its queue, MODEL.TIER, where Redis does not permit a search.")
     ] = None,
 ) -> None:
-    """Show queues, workers, devices and the last scaling decisions with their reasons.
+    """Show queues, workers and devices, and the last scaling decisions with their reasons.
 
     [bold]Examples[/bold]
 
@@ -61,7 +61,7 @@ def status(
             with contextlib.suppress(KeyboardInterrupt):
                 _watch(client, settings, as_json)
         else:
-            _print(read(client, settings), as_json)
+            _print(read_status(client, settings), as_json)
 
 
 def _job(settings: Settings, job_id: str, queue: str | None, as_json: bool) -> None:
@@ -74,12 +74,12 @@ def _job(settings: Settings, job_id: str, queue: str | None, as_json: bool) -> N
 def _watch(client: redis.Redis, settings: Settings, as_json: bool) -> None:
     if as_json:
         while True:
-            print(json_of(read(client, settings), indent=None), flush=True)
+            print(json_of(read_status(client, settings), indent=None), flush=True)
             time.sleep(REFRESH_S)
-    with Live(screen_of(read(client, settings)), console=console, screen=True, auto_refresh=False) as live:
+    with Live(screen_of(read_status(client, settings)), console=console, screen=True, auto_refresh=False) as live:
         while True:
             time.sleep(REFRESH_S)
-            live.update(screen_of(read(client, settings)), refresh=True)
+            live.update(screen_of(read_status(client, settings)), refresh=True)
 
 
 def _print(snapshot: FleetStatus, as_json: bool) -> None:
@@ -90,12 +90,12 @@ def _print(snapshot: FleetStatus, as_json: bool) -> None:
 
 
 def json_of(snapshot: FleetStatus, indent: int | None) -> str:
-    """The snapshot as one JSON object, for programs."""
+    """The status as one JSON object."""
     return TypeAdapter(FleetStatus).dump_json(snapshot, indent=indent).decode()
 
 
 def screen_of(snapshot: FleetStatus) -> RenderableType:
-    """The snapshot as tables; what needs somebody's attention comes first."""
+    """The status as tables; warnings come first."""
     parts: list[RenderableType] = [_warning(stray) for stray in snapshot.strays]
     if snapshot.node:
         parts += [_trouble(what) for what in (snapshot.node.failing, snapshot.node.trouble) if what]
@@ -113,13 +113,13 @@ def screen_of(snapshot: FleetStatus) -> RenderableType:
     }
     parts.append(Text("   ".join(f"{name} {where}" for name, where in places.items()), "dim"))
     if snapshot.batches:
-        parts.append(Text(f"{snapshot.batches} open batches: 'GET /v1/batches' tells each one's progress", "dim"))
+        parts.append(Text(f"{snapshot.batches} open batches: 'GET /v1/batches' shows the progress of each", "dim"))
     return Group(*parts)
 
 
 def _warning(stray: Stray) -> Text:
-    jobs = "1 job waits" if stray.waiting == 1 else f"{stray.waiting} jobs wait"
-    return Text(f"! {jobs} in vain on {printable(stray.queue)}: {stray.cure}", "bold yellow")
+    count = "1 job" if stray.waiting == 1 else f"{stray.waiting} jobs"
+    return Text(f"! {count} on {printable(stray.queue)} cannot be served: {stray.cure}", "bold yellow")
 
 
 def _trouble(what: str) -> Text:
@@ -129,7 +129,7 @@ def _trouble(what: str) -> Text:
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
-        # A name that begins with ">" is a column of numbers.
+        # ">" at the start of a name stands for a column of numbers, aligned right.
         table.add_column(
             column.removeprefix(">"),
             justify="right" if column.startswith(">") else "left",
@@ -142,7 +142,7 @@ def _queues(models: list[ModelQueues]) -> Table:
     columns = (">queued", ">oldest", ">in flight", ">deferred", ">suspects", ">dead letters")
     table = _table("Queues", "model", "tier", *columns)
     for model in models:
-        # These are the model's, over all its tiers, and shown beside the first.
+        # These counts are totals of the model; they stand in the row of its first tier.
         of_model = (str(model.inflight), str(model.deferred), _alarm(model.suspects), _alarm(model.dead))
         for nth, tier in enumerate(model.tiers):
             name, counts = (model.model, of_model) if nth == 0 else ("", ())

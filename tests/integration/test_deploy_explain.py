@@ -19,7 +19,7 @@ from autoscaler.controller import Controller
 from autoscaler.devices.device import DeclaredProbe
 from autoscaler.launchers.protocol import Ended, Launched, Placement
 from deploy.cli.explain import screen_of
-from deploy.explain import Explanation, read
+from deploy.explain import Explanation, explain_fleet
 from deploy.machine.server import Server
 from producer.contract import heartbeat, keys
 from producer.contract.fleet_schema import DeclaredDevice, Model, Redis, Scaling
@@ -96,7 +96,7 @@ def screen(found: Explanation, settings: Settings) -> str:
 def test_it_tells_what_is_wanted_why_it_is_there_and_what_one_more_would_take(
     rounds: Controller, redis: redis_py.Redis, settings: Settings
 ) -> None:
-    found = read(redis, ["parrot"])
+    found = explain_fleet(redis, ["parrot"])
     (parrot,) = found.models
     assert parrot.wanted is not None
     need = parrot.wanted.one_more
@@ -116,7 +116,7 @@ def test_it_tells_what_is_wanted_why_it_is_there_and_what_one_more_would_take(
 
 
 def test_what_it_says_of_one_more_comes_true(rounds: Controller, redis: redis_py.Redis, settings: Settings) -> None:
-    (parrot,) = read(redis, ["parrot"]).models
+    (parrot,) = explain_fleet(redis, ["parrot"]).models
     assert parrot.wanted is not None
     told = parrot.wanted.one_more.queued
     assert told is not None
@@ -134,21 +134,21 @@ def test_what_it_says_of_one_more_comes_true(rounds: Controller, redis: redis_py
 def test_a_model_that_fits_nowhere_and_one_at_its_maximum_say_so(
     rounds: Controller, redis: redis_py.Redis, settings: Settings
 ) -> None:
-    shown = screen(read(redis, ["whale"]), settings)
+    shown = screen(explain_fleet(redis, ["whale"]), settings)
     assert "held back  fits on no device: 100 GB needed, the largest, cpu:0, has 4 GB" in shown
     assert "wanted already" in shown
     one = settings.models["parrot"].model_copy(update={"max_replicas": 1})
     most = settings.model_copy(update={"models": {**settings.models, "parrot": one}})
-    assert "never: max_replicas is 1" in screen(read(redis, ["parrot"]), most)
+    assert "never: max_replicas is 1" in screen(explain_fleet(redis, ["parrot"]), most)
 
 
 def test_without_an_autoscaler_it_says_how_to_get_an_answer(redis: redis_py.Redis, settings: Settings) -> None:
-    found = read(redis, ["crow"])
+    found = explain_fleet(redis, ["crow"])
     assert (found.sized_at, found.models[0].wanted) == (None, None)
     shown = screen(found, settings)
     assert "'stoker autoscaler --dry-run' shows what it would do" in shown
     redis.set(keys.sizes(), b'{"of": "another version"}')
-    assert read(redis, ["crow"]).sized_at is None
+    assert explain_fleet(redis, ["crow"]).sized_at is None
 
 
 def test_json_is_for_programs_and_an_unknown_model_is_answered(

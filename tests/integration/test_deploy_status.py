@@ -26,7 +26,7 @@ from deploy.cli.duration import duration
 from deploy.cli.status import json_of, screen_of
 from deploy.machine import gateway
 from deploy.machine.server import Server
-from deploy.status import FleetStatus, read
+from deploy.status import FleetStatus, read_status
 from producer import Client
 from producer.contract import heartbeat, keys
 from producer.contract.fleet_schema import Model, Redis
@@ -68,7 +68,7 @@ def shown(snapshot: FleetStatus) -> str:
 
 
 def test_an_empty_fleet_says_what_there_is_not(redis: redis_py.Redis, settings: Settings) -> None:
-    snapshot = read(redis, settings)
+    snapshot = read_status(redis, settings)
     assert (snapshot.leader, snapshot.workers, snapshot.devices, snapshot.decisions) == (None, [], (), [])
     assert [tier.tier for tier in snapshot.queues[0].tiers] == ["interactive", "standard", "batch"]
     screen = shown(snapshot)
@@ -89,7 +89,7 @@ def test_a_busy_fleet_shows_queues_workers_devices_and_reasons(redis: redis_py.R
     redis.zadd(keys.open_batches(), {"batch_1": 0, "batch_2": 0})
     records.write(settings.state_dir / "run", records.of_process(os.getpid(), "gateway", "gateway"))
 
-    snapshot = read(redis, settings)
+    snapshot = read_status(redis, settings)
     assert [tier.length for tier in snapshot.queues[0].tiers] == [0, 0, 5]
     assert snapshot.gateway == f"{gateway.url(settings)}/v1"
     assert snapshot.leader == "house:1:abc"
@@ -105,7 +105,7 @@ def test_a_busy_fleet_shows_queues_workers_devices_and_reasons(redis: redis_py.R
 def test_jobs_beside_the_queues_are_shown_and_told_to_programs(redis: redis_py.Redis, settings: Settings) -> None:
     redis.rpush(keys.suspects("parrot"), *(f"parrot.batch|{n}" for n in range(31)))
     redis.zadd(keys.deferred("parrot"), {f"parrot.batch|{n}": time.time() + 60 for n in range(42)})
-    snapshot = read(redis, settings)
+    snapshot = read_status(redis, settings)
     row = next(line.split() for line in shown(snapshot).splitlines() if line.startswith("parrot"))
     assert row[-4:] == ["0", "42", "31", "0"]  # in flight, deferred, suspects, dead letters
     told = json.loads(json_of(snapshot, indent=None))["queues"][0]
@@ -115,7 +115,7 @@ def test_jobs_beside_the_queues_are_shown_and_told_to_programs(redis: redis_py.R
 def test_no_secret_of_the_url_is_shown_anywhere(redis: redis_py.Redis, settings: Settings) -> None:
     url = f"redis://keeper:{SECRET}@127.0.0.1:6379/3?password={SECRET}"
     hidden = settings.model_copy(update={"redis": Redis(url=url)})
-    snapshot = read(redis, hidden)
+    snapshot = read_status(redis, hidden)
     assert snapshot.redis == "redis://***@127.0.0.1:6379/3"
     assert SECRET not in shown(snapshot)
 
@@ -133,7 +133,7 @@ def test_jobs_on_a_queue_of_no_model_are_told(redis: redis_py.Redis, settings: S
     stock.send_task(TASK, kwargs={"input": "hi"}, queue="parrot.batch")
     (stray,) = strays.find(redis, settings)
     assert (stray.queue, stray.waiting) == ("parrot.fastest", 2)
-    assert "2 jobs wait in vain on parrot.fastest" in shown(read(redis, settings))
+    assert "2 jobs on parrot.fastest cannot be served" in shown(read_status(redis, settings))
 
 
 def test_a_queue_of_no_model_with_nothing_on_it_is_no_concern(
