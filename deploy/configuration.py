@@ -1,4 +1,4 @@
-"""``python -m deploy.configuration``: every key of the fleet file, from the schema, as ``docs/configuration.md``."""
+"""``python -m deploy.configuration``: generates ``docs/configuration.md``, the reference of the fleet file's keys."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HEAD = "| key | type | default | meaning |\n| --- | --- | --- | --- |\n"
 
 
 def document() -> str:
-    """The page."""
+    """The page in Markdown."""
     return "\n".join([OPENING, *(_section(name, table) for name, table in _tables(Settings, ""))])
 
 
@@ -50,7 +50,7 @@ def _row(name: str, field: FieldInfo) -> str:
 
 
 def _inner(annotation: Any) -> list[tuple[type[BaseModel], str]]:
-    """The tables that a field may hold, and what stands for the name of each in a path."""
+    """The tables that a field may hold, each with the placeholder for its name in a path."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [(annotation, "")]
     steps = {dict: ".NAME", UnionType: "", Union: ""}

@@ -56,7 +56,7 @@ def explain_fleet(redis: Redis, models: Sequence[str]) -> Explanation:
     """Read the explanation of some models once.
 
     Raises:
-        redis.RedisError: when the broker does not answer.
+        redis.RedisError: the broker does not answer.
     """
     with redis.pipeline(transaction=False) as pipe:
         pipe.get(keys.sizes())

@@ -1,6 +1,6 @@
-"""``python -m deploy.health ROLE``: whether this container does its work, for Docker's health checks.
+"""``python -m deploy.health ROLE``: the health check of a container, for Docker.
 
-Exit codes: 0 when it does, 1 when it does not, with the reason on stdout.
+Exit codes: 0 when the container is healthy, 1 when it is not, with the reason on stdout.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ TIMEOUT_S = 5.0
 ROLES = ("autoscaler", "worker")
 
 
-def ailment(client: Redis, role: str, host: str) -> str:
-    """What is wrong; empty when nothing is.
+def problem(client: Redis, role: str, host: str) -> str:
+    """The reason why a role is not healthy; empty when it is.
 
     Args:
-        host: the machine, as heartbeats name it; in a container, the container's own name.
+        host: the machine's name in heartbeats; in a container, the container's name.
 
     Raises:
-        redis.RedisError: when the broker does not answer.
+        redis.RedisError: the broker does not answer.
     """
     if role == "autoscaler":
         if not client.exists(keys.leader()):
@@ -47,18 +47,18 @@ def ailment(client: Redis, role: str, host: str) -> str:
 
 
 def main() -> int:
-    """Look once."""
+    """Check the role named on the command line, print the result, and return the exit code."""
     role = sys.argv[1] if len(sys.argv) == 2 else ""
     if role not in ROLES:
-        print(f"which role? allowed: {', '.join(ROLES)}")
+        print(f"no role {role!r}; allowed: {', '.join(ROLES)}")
         return 1
     try:
         with connect(Settings.load(), socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S) as client:
-            wrong = ailment(client, role, socket.gethostname())
+            found = problem(client, role, socket.gethostname())
     except (StokerError, redis.RedisError) as error:
-        wrong = str(error)
-    print(wrong or "well")
-    return 1 if wrong else 0
+        found = str(error)
+    print(found or "healthy")
+    return 1 if found else 0
 
 
 if __name__ == "__main__":

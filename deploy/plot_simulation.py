@@ -1,4 +1,4 @@
-"""A picture of simulated runs: what was queued at each tier, the workers, and the devices, over time."""
+"""A plot of simulated runs: queue lengths by tier, workers by state, and devices held, over time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 
-mpl.use("Agg")  # no screen is needed
+mpl.use("Agg")  # renders to files, without a display
 import matplotlib.pyplot as plt
 from matplotlib.ticker import MaxNLocator
 
@@ -25,10 +25,10 @@ _INK, _GRID = "#2b2d42", "#e5e7eb"
 
 
 def save(runs: Sequence[tuple[str, RunOutcome]], hardware: Hardware, file: Path) -> None:
-    """Draw a column for each run, given with its title. All columns have the same scales.
+    """Plot each run in a column under its title and save the figure. All columns have the same scales.
 
     Raises:
-        ConfigError: the file cannot be written, or its ending is of no picture.
+        ConfigError: the file cannot be written, or its ending is not that of an image format.
     """
     style: Any = {"font.size": 10, "axes.edgecolor": _GRID, "text.color": _INK, "axes.labelcolor": _INK}
     with plt.rc_context(style):

@@ -56,7 +56,7 @@ def read_status(redis: Redis, settings: Settings) -> FleetStatus:
     """Read the status of the fleet once.
 
     Raises:
-        redis.RedisError: when the broker does not answer.
+        redis.RedisError: the broker does not answer.
     """
     with redis.pipeline(transaction=False) as pipe:
         pipe.get(keys.leader())

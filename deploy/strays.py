@@ -1,7 +1,7 @@
-"""Strays: jobs waiting where no worker of this fleet will ever look for them.
+"""Strays: jobs in lists that no worker of the fleet reads.
 
-Two ways lead there: a queue name that belongs to no model and tier of ``fleet.toml`` (a typing error, a model
-that was renamed), and a Celery ``priority``, with which a stock producer pushes to a list beside the queue.
+A job becomes a stray by a queue name that belongs to no model and tier of ``fleet.toml`` (a typing error, a renamed
+model), or by a Celery ``priority``, for which a stock producer pushes to another list beside the queue.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
     from producer.contract.settings import Settings
 
-# Kombu's own names (kombu.transport.redis: keyprefix_queue, sep, PRIORITY_STEPS); a test compares them.
+# Kombu's names (kombu.transport.redis: keyprefix_queue, sep, PRIORITY_STEPS); a test compares them.
 BINDINGS = "_kombu.binding."
 SEPARATOR = "\x06\x16"
 PRIORITIES = (3, 6, 9)
 INTERNAL = ("celery.pidbox", "celeryev", "reply.celery.pidbox")
-"""Exchanges that Celery itself uses, for remote control and events."""
+"""Exchanges of Celery's remote control and events, which carry no jobs."""
 SCAN_COUNT = 10_000
 SCANS = 100
-"""At most a million keys are looked through: an answer about more would keep the server from its work."""
+"""Maximum of SCAN calls, and so of a million keys: a longer scan would delay the server's other clients."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stray:
-    """Jobs that wait in vain, and what to do about it."""
+    """The number of jobs in lists of a queue that no worker reads, and the cure."""
 
     queue: str
     waiting: int
@@ -37,7 +37,7 @@ class Stray:
 
 
 def find(redis: Redis, settings: Settings) -> list[Stray]:
-    """Every stray with jobs waiting, by queue name."""
+    """All strays that hold jobs, in the order of their queues' names."""
     ours = {keys.queue(name, tier) for name, model in settings.models.items() for tier in model.tiers}
     found = []
     for queue in sorted(_bound(redis) | ours):
@@ -52,7 +52,7 @@ def find(redis: Redis, settings: Settings) -> list[Stray]:
 
 
 def _bound(redis: Redis) -> set[str]:
-    """The queues that stock producers and workers have declared."""
+    """The queues that stock producers and workers have declared, by Kombu's tables of bindings."""
     queues: set[str] = set()
     cursor = 0
     for _ in range(SCANS):
@@ -66,7 +66,7 @@ def _bound(redis: Redis) -> set[str]:
 
 
 def _lengths(redis: Redis, queue: str) -> tuple[int, int]:
-    """Jobs on the queue's own list, and on the lists of its priorities."""
+    """The numbers of jobs in the queue's own list and in the lists of its priorities."""
     with redis.pipeline(transaction=False) as pipe:
         pipe.llen(queue)
         for priority in PRIORITIES:

@@ -36,9 +36,7 @@ ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A model of the 
 
 def _letter_id(value: str | None) -> str | None:
     if value is not None and not re.fullmatch(r"\d{1,19}-\d{1,19}", value):
-        raise typer.BadParameter(
-            f"{value!r} is no ID, such as 1763855712345-0; 'stoker dead list' shows them"
-        )
+        raise typer.BadParameter(f"{value!r} is no ID, such as 1763855712345-0; 'stoker dead list' shows them")
     return value
 
 

@@ -84,7 +84,7 @@ def _facts(one: ModelExplained, model: Model, now: float) -> Table:
     if one.wanted is not None:
         table.add_row("why", Text(printable(one.wanted.reason)))
         if one.wanted.hold:
-            table.add_row("held back", Text(printable(one.wanted.hold), "yellow"))
+            table.add_row("blocker", Text(printable(one.wanted.hold), "yellow"))
         if since := one.wanted.surplus_since:
             table.add_row("surplus", f"for {duration(now - since)}")
         if speeds := one.wanted.demand.speeds:

@@ -58,7 +58,7 @@ def down() -> None:
     """
     settings = _settings_to_stop()
     if teardown.stop_all(settings, _say, teardown.graces(settings)):
-        _say("nothing runs any more")
+        _say("everything is stopped")
     else:
         _say("nothing was running")
 

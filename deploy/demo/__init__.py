@@ -1,1 +1,1 @@
-"""The demo (``make demo``): a fleet from zero to zero."""
+"""The demo (``make demo``): a fleet that scales from zero and back to zero."""

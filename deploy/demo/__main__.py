@@ -1,8 +1,8 @@
-"""The demo (``make demo``): a fleet from zero to zero, with real models, in under four minutes.
+"""The demo (``make demo``): a fleet that scales from zero and back to zero, with real models, in under four minutes.
 
-People ask, a batch runs, a stock Celery application sends a job; the autoscaler starts a worker for each model,
-interactive jobs overtake the batch, and in the end nothing runs any more. The exit code says whether all of it
-was so.
+Interactive jobs, batches and a job of a stock Celery application are submitted. The autoscaler starts a worker for
+each model, interactive jobs overtake the batches, and at the end the fleet drains to zero. The exit code is 0 if all of
+this happened.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from .work import Asker, CompletedJob
 
 OUT = Path("demo-out")
 LIMIT_S = 220.0
-"""The whole demo is over by then, well or not."""
+"""Time limit of the demo, in seconds; it fails when it takes longer."""
 IDLE_S = 5.0
 TELL_EVERY_S = 10.0
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -45,11 +45,11 @@ console = Console(highlight=False)
 
 
 class DemoError(StokerError):
-    """Something of what the demo shows was not so."""
+    """The demo did not go as expected."""
 
 
 class Screen:
-    """What is told: a line for every event, and below them the fleet as it is now."""
+    """The demo's output: a line for each event, and below them a status line that is updated in place."""
 
     def __init__(self, status: Status) -> None:
         self._status = status
@@ -57,13 +57,13 @@ class Screen:
         self._told: set[str] = set()
 
     def say(self, message: str, style: str = "") -> None:
-        """A line that stays."""
+        """Print a line that stays, with the seconds since the start."""
         at = f"{time.monotonic() - self._began:6.1f} s  "
         console.print(f"[dim]{at}[/dim]", end="")
         console.print(message, style=style, markup=False, soft_wrap=True)
 
     def show(self, sample: DemoSample) -> None:
-        """The line that changes; where there is no screen, a line every ten seconds."""
+        """Update the status line; without a terminal, print it every ``TELL_EVERY_S`` seconds."""
         parts = []
         for model, states in sorted(sample.workers.items()):
             queued = [f"{tier} {count}" for (name, tier), count in sample.queued.items() if name == model and count]
@@ -76,12 +76,12 @@ class Screen:
             self.say(line, "dim")
 
     def decided(self, decision: JournalEntry) -> None:
-        """The autoscaler's decision, with its reason."""
+        """Print a decision of the autoscaler with its reason."""
         bad = "red" if decision.action == "lost" else "cyan"
         self.say(f"autoscaler: {decision.action} {decision.worker or decision.model}: {decision.reason}", bad)
 
     def answered(self, served: CompletedJob) -> None:
-        """An answer, if it is a text and a new one."""
+        """Print an answer of the generative model, once for each prompt."""
         if served.model == "smollm2" and served.asked not in self._told:
             self._told.add(served.asked)
             seconds = served.ended_at - served.submitted_at
@@ -89,7 +89,7 @@ class Screen:
 
 
 def main() -> int:
-    """Run the demo; returns its exit code."""
+    """Run the demo and return its exit code: 0 for success, 1 for a failure, 130 after an interruption."""
     for signum in INTERRUPTIONS:
         signal.signal(signum, signal.default_int_handler)
     try:
@@ -100,11 +100,11 @@ def main() -> int:
                 demo.run()
         demo.report()
     except KeyboardInterrupt:
-        console.print("interrupted; everything is stopped")
+        console.print("interrupted; the fleet is stopped")
         return 130
     except (StokerError, OSError) as error:
         console.print(f"THE DEMO FAILED: {error}", style="bold red", markup=False, soft_wrap=True)
-        console.print(f"The logs: {OUT / 'fleet' / 'logs'}")
+        console.print(f"Logs: {OUT / 'fleet' / 'logs'}")
         return 1
     return 0
 
@@ -116,23 +116,23 @@ def _only_one() -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise DemoError("another demo runs here already") from None
+            raise DemoError(f"another demo is running here, which holds {lock.name}; wait until it ends") from None
         yield
 
 
 @contextlib.contextmanager
 def _fleet(screen: Screen) -> Iterator[Settings]:
-    """The fleet of ./fleet.toml with a place and a server of its own, so that it meets no other fleet."""
+    """The fleet of ./fleet.toml with a separate state folder and server, isolated from any other fleet."""
     home = (OUT / "fleet").absolute()
     os.environ.pop("REDIS_URL", None)
-    os.environ["STOKER_REDIS__URL"] = ""  # even where the file names one: the demo is not for real queues
+    os.environ["STOKER_REDIS__URL"] = ""  # overrides the file: the demo never uses real queues
     os.environ["STOKER_STATE_DIR"] = str(home)
     os.environ["STOKER_SCALING__IDLE_S"] = str(IDLE_S)
-    os.environ["STOKER_SCALING__KEEP_LOADS"] = "0"  # nobody comes back here, for whom a model should be kept loaded
+    os.environ["STOKER_SCALING__KEEP_LOADS"] = "0"  # no model stays loaded for later jobs
     settings = Settings.load()
     for model in ("smollm2", "minilm"):
         settings.model(model)
-    _stop(settings)  # what a demo left that was killed
+    _stop(settings)  # processes of an earlier demo that was killed
     shutil.rmtree(home, ignore_errors=True)
     try:
         with _uninterrupted():
@@ -149,7 +149,7 @@ def _fleet(screen: Screen) -> Iterator[Settings]:
 
 @contextlib.contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Put an interruption off for some seconds: a process started and not yet recorded would be left behind."""
+    """Defer interruptions to the end of the block: a process started but not yet recorded would be orphaned."""
     asked: list[int] = []
     before = {signum: signal.signal(signum, lambda signum, _: asked.append(signum)) for signum in INTERRUPTIONS}
     try:
@@ -168,7 +168,7 @@ def _stop(settings: Settings) -> None:
 
 
 class Demo:
-    """One run, and what is to be told about it."""
+    """One run of the demo, and its report."""
 
     def __init__(self, settings: Settings, screen: Screen) -> None:
         self.settings = settings
@@ -182,10 +182,10 @@ class Demo:
         self._watch = Watch(self._redis, settings, screen.show, screen.decided)
 
     def run(self) -> None:
-        """From zero to zero.
+        """Submit all jobs, and wait until they have ended and the fleet has drained to zero.
 
         Raises:
-            DemoError: a job failed, a worker did not come or go, or the time was up.
+            DemoError: a job or a process failed, or the demo took longer than ``LIMIT_S``.
         """
         with Client(self.settings) as client, (OUT / "commands.log").open("wb") as log:
             self._watch.start()
@@ -214,7 +214,7 @@ class Demo:
             asker = Asker(client, model, texts, parameters, self._batch_depth, self._screen.answered)
             self._askers.append(asker)
             asker.start()
-        self._screen.say(f"asked {work.FIRST_PROMPT!r}, and something more every {work.ASK_EVERY_S} s")
+        self._screen.say(f"submitted {work.FIRST_PROMPT!r}; another interactive job every {work.ASK_EVERY_S:g} s")
 
     def _batch_depth(self, model: str) -> int:
         return self._watch.samples[-1].queued[model, "batch"] if self._watch.samples else 0
@@ -254,7 +254,7 @@ class Demo:
         self._marks.append((time.time(), word))
 
     def _abandon(self) -> None:
-        """Leave nothing behind that asks; after a good run nothing does any more."""
+        """Stop the threads and processes that submit jobs; after a successful run they have ended."""
         for asker in self._askers:
             asker.stop(abandon=True)
         for process in self._processes.values():
@@ -264,10 +264,10 @@ class Demo:
         self._redis.close()
 
     def report(self) -> None:
-        """Answers, figures and the picture.
+        """Print answers and figures, and save the plot.
 
         Raises:
-            DemoError: the first answer is not what it should be.
+            DemoError: the first answer is wrong.
         """
         interactive = [job for asker in self._askers for job in asker.served]
         first = min((job for job in interactive if job.asked == work.FIRST_PROMPT), key=lambda job: job.submitted_at)
@@ -277,19 +277,19 @@ class Demo:
         ready_at = {life.model: life.ready_at for life in lives.values() if life.ready_at is not None}
         of_batch = next(job for job in batch if job.model == first.model)
         tell = functools.partial(console.print, markup=False, soft_wrap=True)
-        tell(f"\nThe Client asked        {first.asked!r} -> {first.text!r}")
-        tell(f"A stock Celery asked    {stock.asked!r} -> {stock.text!r}")
-        tell(f"The batch, one of {len(batch)}   {of_batch.asked!r} -> {of_batch.text!r}")
+        tell(f"\nClient                  {first.asked!r} -> {first.text!r}")
+        tell(f"Stock Celery            {stock.asked!r} -> {stock.text!r}")
+        tell(f"Batch, 1 of {len(batch)} lines   {of_batch.asked!r} -> {of_batch.text!r}")
         tell(f"\nFrom zero: {report.from_zero(first, self._watch.decisions, lives)}\n")
         console.print(report.table([*interactive, *batch], ready_at))
-        tell("(cold: asked before its model had a worker that was ready)")
+        tell("(cold: submitted before a worker of its model was ready)")
         tell(f"\n{report.overtaking([*interactive, *batch], ready_at)}")
         picture = OUT / "demo.png"
         plot.save(self._watch.samples, self._marks, "From zero to zero: queue depth and workers", picture)
-        tell(f"\nThe picture: {picture}. The answers of the batches: {OUT}/*.answers.jsonl")
-        tell("This fleet is gone. `make up` keeps one running, and says where its Flower is.")
+        tell(f"\nPlot: {picture}. Answers of the batches: {OUT}/*.answers.jsonl")
+        tell("The demo's fleet is stopped. `make up` starts one that keeps running, and prints the URL of its Flower.")
         if "Paris" not in first.text:
-            raise DemoError(f"the first answer has no Paris in it: {first.text!r}")
+            raise DemoError(f"the first answer does not contain 'Paris': {first.text!r}")
 
     def _read_stock(self) -> CompletedJob:
         assert self._stock.stdout is not None

@@ -1,4 +1,4 @@
-"""A picture of a fleet over time: what was queued at each tier, and who worked on it."""
+"""A plot of a fleet over time: queue lengths by tier, and workers by state."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import matplotlib as mpl
 
-mpl.use("Agg")  # no screen is needed
+mpl.use("Agg")  # renders to files, without a display
 import matplotlib.pyplot as plt
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
@@ -25,10 +25,10 @@ _BESIDE: dict[str, Any] = {"xytext": (-4, 0), "textcoords": "offset points", "ha
 
 
 def save(samples: Sequence[DemoSample], marks: Sequence[tuple[float, str]], title: str, file: Path) -> None:
-    """Draw queue depths and workers of every model over the seconds since the first mark.
+    """Plot queue lengths and workers of every model over the seconds since the first mark, and save the figure.
 
     Args:
-        marks: Unix times with a word on what happened then; the first one is second 0 and needs no line.
+        marks: Unix times with the names of events; the first is second 0, and each other gets a vertical line.
     """
     begin = marks[0][0]
     models = sorted({model for sample in samples for model, _ in sample.queued})
@@ -68,7 +68,7 @@ def _legend(samples: Sequence[DemoSample]) -> list[Patch]:
 
 
 def _depths(axes: Any, samples: Sequence[DemoSample], times: list[float], model: str) -> None:
-    # The deepest queue first, so that the shallow one lies on top of it and not under it.
+    # The longest queue first, so that a shorter one is drawn over it.
     tiers = sorted(
         {tier for sample in samples for name, tier in sample.queued if name == model},
         key=lambda tier: -max(sample.queued.get((model, tier), 0) for sample in samples),

@@ -1,4 +1,4 @@
-"""The figures of the demo: where the first job's time went, how long jobs waited, and in what company they ran."""
+"""The figures of the demo: the phases of the first job's latency, waits, and batch sizes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .work import CompletedJob
 
 @dataclass(frozen=True, slots=True)
 class FromZero:
-    """From the first job to its result with no worker up, in seconds."""
+    """The phases between the first job's submission and its result, without a running worker, in seconds."""
 
     noticing: float
     starting: float
@@ -26,7 +26,7 @@ class FromZero:
 
     @property
     def total(self) -> float:
-        """From submission to result."""
+        """Seconds from submission to result."""
         return self.noticing + self.starting + self.loading + self.running
 
     def __str__(self) -> str:
@@ -38,9 +38,9 @@ class FromZero:
 
 
 def from_zero(first: CompletedJob, decisions: Sequence[JournalEntry], lives: dict[str, Life]) -> FromZero:
-    """Split the first job's time by the autoscaler's decision and the heartbeats of the worker it started.
+    """Split the first job's latency by the autoscaler's decision and the heartbeats of the worker it started.
 
-    The worker's own clock and ours are one machine's.
+    The time stamps come from several processes of one machine, and so from one clock.
     """
     start = next(one for one in decisions if (one.action, one.model) == ("start", first.model))
     life = lives[start.worker]
@@ -51,13 +51,13 @@ def from_zero(first: CompletedJob, decisions: Sequence[JournalEntry], lives: dic
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The nearest-rank percentile: a value that occurred."""
+    """The nearest-rank percentile of the values."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
 
 
 def table(served: Iterable[CompletedJob], ready_at: dict[str, float]) -> Table:
-    """Jobs, waits and batch sizes by model and tier; what was asked before a worker was up is a row of its own."""
+    """Jobs, waits and batch sizes by model and tier; cold jobs have a separate row."""
     rows: dict[tuple[str, str], list[CompletedJob]] = {}
     for job in served:
         rows.setdefault((job.model, f"{job.tier} (cold)" if cold(job, ready_at) else job.tier), []).append(job)
@@ -80,20 +80,20 @@ def table(served: Iterable[CompletedJob], ready_at: dict[str, float]) -> Table:
 
 
 def cold(job: CompletedJob, ready_at: dict[str, float]) -> bool:
-    """Whether the job was asked when its model had no worker that was ready."""
+    """Whether the job was submitted before a worker of its model was ready."""
     return job.tier != "batch" and job.submitted_at < ready_at[job.model]
 
 
 def waits(jobs: Iterable[CompletedJob]) -> list[float]:
-    """Seconds from submission to a worker taking it, of the jobs whose producer stamped the submission."""
+    """Seconds from submission to claim, of the jobs whose producer recorded the time of submission."""
     return [job.result.timing.waited_s for job in jobs if job.result.timing.waited_s is not None]
 
 
 def overtaking(served: Sequence[CompletedJob], ready_at: dict[str, float]) -> str:
-    """What the tiers did for those who asked while a batch was queued."""
+    """A sentence on the interactive jobs that overtook queued batch jobs, with the median waits of both."""
     asked = [job for job in served if job.overtook and not cold(job, ready_at)]
     if not asked:
-        return "no interactive job was asked while a batch was queued: this machine is too fast for the batch"
+        return "no interactive job was submitted while batch jobs were queued: the batch is too small for this machine"
     batch = [job for job in served if job.tier == "batch" and job.model in {other.model for other in asked}]
     each = statistics.median(job.overtook for job in asked)
     return (

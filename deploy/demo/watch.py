@@ -1,4 +1,4 @@
-"""Watching a fleet: what is queued and who works, four times a second, and the autoscaler's decisions."""
+"""Sampling of a fleet: queues and workers, every ``EVERY_S`` seconds, and the autoscaler's decisions."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class DemoSample:
 
     @property
     def at_rest(self) -> bool:
-        """Nothing queued, nothing running, no worker."""
+        """Whether no job is queued or in flight and no worker is up."""
         return not (any(self.queued.values()) or any(self.inflight.values()) or any(self.workers.values()))
 
 
 @dataclass(slots=True)
 class Life:
-    """A worker: when it first spoke and when it was ready to serve, in Unix seconds."""
+    """A worker's life: the Unix times of its first heartbeat and of being ready, None until then."""
 
     model: str
     spoke_at: float
@@ -48,7 +48,7 @@ class Life:
 
 
 class Watch(threading.Thread):
-    """Takes samples until stopped; calls back with each sample and each decision."""
+    """Thread that takes samples until it is stopped, and passes each sample and decision to a callback."""
 
     def __init__(
         self,
@@ -69,19 +69,19 @@ class Watch(threading.Thread):
         self._stopping = threading.Event()
 
     def stop(self) -> None:
-        """Take no more samples."""
+        """Stop sampling and wait for the thread to end."""
         self._stopping.set()
         self.join()
 
     def run(self) -> None:
-        """DemoSample until stopped. A server that is away has nothing to show."""
+        """Take samples until stopped; none while the server does not answer."""
         while not self._stopping.wait(EVERY_S):
             try:
-                self._look()
+                self._sample()
             except redis_py.RedisError:
                 continue
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         queues = observe(self._redis, self._settings)
         workers: dict[str, list[WorkerState]] = {name: [] for name in queues}
         for beat in heartbeat.read_all(self._redis):
@@ -91,7 +91,7 @@ class Watch(threading.Thread):
         queued = {(tier.model, tier.tier): tier.length for model in queues.values() for tier in model.tiers}
         inflight = {name: model.inflight for name, model in queues.items()}
         self.samples.append(DemoSample(time.time(), queued, inflight, workers))
-        entries: Any = self._redis.xrange(keys.decisions(), min=self._last, count=100)  # typed for every protocol
+        entries: Any = self._redis.xrange(keys.decisions(), min=self._last, count=100)  # a union over protocols
         for entry_id, fields in entries:
             self._last = f"({entry_id.decode()}"
             self.decisions.append(JournalEntry.of_fields(fields))

@@ -1,4 +1,4 @@
-"""What the demo submits: people who ask, a batch of prompts, a batch of sentences, and a stock Celery application."""
+"""The load of the demo: interactive jobs, two batch files, and a job of a stock Celery application."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ print(json.dumps({{"answer": answer, "ours": ours}}))
 
 @dataclass(frozen=True, slots=True)
 class CompletedJob:
-    """A job that ended well. Times are Unix seconds; those of a batch's lines are not known to the demo.
+    """A job that succeeded. Times are Unix seconds, and 0 for lines of a batch, whose times are not recorded.
 
-    ``overtook`` is how many batch jobs of its model were queued before it and still are when it has ended.
+    ``overtook`` is the number of batch jobs of its model that were queued before it and are still queued at its end.
     """
 
     model: str
@@ -85,10 +85,10 @@ class CompletedJob:
 
 
 class Asker(threading.Thread):
-    """Somebody who asks a model something every ``ASK_EVERY_S`` seconds, on its fastest tier.
+    """Thread that submits a job to a model every ``ASK_EVERY_S`` seconds, on the model's fastest tier.
 
     Args:
-        batch_depth: how many batch jobs of a model are queued now.
+        batch_depth: returns the number of batch jobs of a model that are queued now.
         tell: called with each answer.
     """
 
@@ -115,12 +115,12 @@ class Asker(threading.Thread):
         self._abandoned = False
 
     def stop(self, abandon: bool = False) -> None:
-        """Ask no more, and end when all is answered, or at once."""
+        """Submit no more jobs, and end when all are answered, or at once if they are abandoned."""
         self._enough = True
         self._abandoned = abandon
 
     def run(self) -> None:
-        """Ask, and take the answers as they come."""
+        """Submit jobs and collect their results, until stopped; an error is kept in ``failure``."""
         try:
             with closing(self._client.collector()) as collector:
                 ask_at = time.monotonic()
@@ -151,7 +151,7 @@ class Asker(threading.Thread):
 
 
 def write_batches(folder: Path) -> dict[str, Path]:
-    """The batch files, by model: prompts to go on from, and sentences to embed."""
+    """Write the batch files and return them by model: prompts to complete, and sentences to embed."""
     prompts: list[dict[str, Any]] = [
         {"input": opening.format(subject), "parameters": {"max_new_tokens": BATCH_TOKENS}}
         for subject in _SUBJECTS
@@ -164,24 +164,28 @@ def write_batches(folder: Path) -> dict[str, Path]:
     files = {}
     for model, lines in batches.items():
         files[model] = folder / f"{model}.jsonl"
-        # A custom id is whatever the caller finds his answer by: here the input itself.
+        # The input serves as custom_id, by which read_batch assigns each answer to its input.
         files[model].write_text("".join(json.dumps({"custom_id": line["input"], **line}) + "\n" for line in lines))
     return files
 
 
 def answers_file(source: Path) -> Path:
-    """Where the answers of a batch file go."""
+    """The output file of a batch file."""
     return source.with_suffix(".answers.jsonl")
 
 
 def start_batch(model: str, source: Path, log: IO[bytes]) -> subprocess.Popen[bytes]:
-    """The real command, in a process of its own."""
+    """Start ``stoker batch`` in a separate process."""
     arguments = [str(source), "--model", model, "--out", str(answers_file(source))]
     return _start(["-P", "-m", "deploy.cli", "batch", *arguments], log, log, {})
 
 
 def read_batch(model: str, source: Path) -> list[CompletedJob]:
-    """The answers of a batch; KeyError when one is an error."""
+    """The answers of a batch.
+
+    Raises:
+        KeyError: a line of the batch has failed.
+    """
     found = []
     for raw in answers_file(source).read_text().splitlines():
         line = json.loads(raw)
@@ -191,13 +195,17 @@ def read_batch(model: str, source: Path) -> list[CompletedJob]:
 
 
 def start_stock(url: str, timeout_s: float, log: IO[bytes]) -> subprocess.Popen[bytes]:
-    """A stock Celery application: isolated from this folder, and importing nothing of ours."""
+    """Start a stock Celery application, isolated from the working directory so that it cannot import Stoker."""
     command = ["-I", "-c", STOCK_APPLICATION, str(timeout_s)]
     return _start(command, subprocess.PIPE, log, {"REDIS_URL": url})
 
 
 def read_stock(output: bytes) -> CompletedJob:
-    """What the stock application got; ValueError when it was not on its own."""
+    """The answer that the stock application printed.
+
+    Raises:
+        ValueError: the application imported a module of Stoker, or printed no JSON.
+    """
     printed = json.loads(output)
     if printed["ours"]:
         raise ValueError(f"the stock application has imported {printed['ours']}")
@@ -207,7 +215,7 @@ def read_stock(output: bytes) -> CompletedJob:
 def _start(
     arguments: list[str], stdout: IO[bytes] | int, stderr: IO[bytes], environment: dict[str, str]
 ) -> subprocess.Popen[bytes]:
-    # A session of its own: Ctrl-C is for the demo, which then stops all in their order.
+    # In a new session, so that Ctrl-C reaches only the demo, which stops its processes in order.
     return subprocess.Popen(
         [sys.executable, *arguments],
         env={**os.environ, **environment},

@@ -1,1 +1,1 @@
-"""The fleet of one machine: server, autoscaler, Flower, gateway, supervised."""
+"""The fleet of one machine: supervised processes of a server, an autoscaler, Flower and a gateway."""

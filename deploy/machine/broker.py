@@ -1,4 +1,4 @@
-"""The broker, looked at before anything is started on it: a wrong one is told apart here, with its cure."""
+"""Check of the broker before the fleet starts: an unusable one is refused with the cause and the cure."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ CONNECT_S = 3.0
 
 
 def check(settings: Settings) -> None:
-    """See that it answers, and that it is a kind that the fleet can use.
+    """Check that the broker answers and is of a supported kind: not a Redis Cluster.
 
     Raises:
-        BrokerUnavailable: naming the broker, the cause and the cure.
-        ConfigError: its address says too little.
+        BrokerUnavailable: it does not answer or is not supported; names the broker, the cause and the cure.
+        ConfigError: its URL is incomplete.
     """
     at = shown(settings.redis_url)
     try:
         client = connect(settings, socket_connect_timeout=CONNECT_S, socket_timeout=CONNECT_S)
-    except ValueError:  # its text may quote a part of the URL
+    except ValueError:  # its text may quote the password from the URL
         raise BrokerUnavailable(f"{at} is no address of a Redis; allowed: redis://, rediss://, sentinel://") from None
     try:
         cluster = client.info("cluster").get("cluster_enabled")
-    except NoPermissionError:  # it answers, and lets its users ask for little
+    except NoPermissionError:  # it answers, and its ACL denies INFO
         cluster = False
     except redis.RedisError as error:
         raise BrokerUnavailable(trouble(error, settings)) from None
@@ -37,5 +37,5 @@ def check(settings: Settings) -> None:
     if cluster:
         raise BrokerUnavailable(
             f"{at} is a Redis Cluster, which Celery cannot use as a broker: use a single Redis "
-            "or one with replicas, and to scale, one for each group of models"
+            "or one with replicas; to scale out, use one Redis for each group of models"
         )

@@ -1,7 +1,7 @@
-"""Flower, the monitor: on loopback, behind a password, and on the plain transport.
+"""Flower, the monitor: it listens on loopback, requires a password, and uses Kombu's Redis transport.
 
-Flower knows brokers by their transport's name, and answers 404 on its broker page for any that is not its
-own; so it connects with ``redis://`` like a producer, and never with the transport of the workers.
+Flower recognises brokers by the name of their transport, and its broker page answers 404 for an unknown one. It
+therefore connects with ``redis://`` like a producer, not with the transport of the workers.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ USER = "stoker"
 
 
 def password_file(settings: Settings) -> Path:
-    """Where the password is, readable by the owner alone."""
+    """The file that holds Flower's password, readable by its owner only."""
     return settings.state_dir / "flower-password"
 
 
 def port_file(settings: Settings) -> Path:
-    """Where its port is noted, so that its address stays the same from run to run."""
+    """The file that records Flower's port, so that its URL stays the same across runs."""
     return settings.state_dir / "flower.port"
 
 
 def url(settings: Settings) -> str | None:
-    """Its address, without the password; None when it never ran here."""
+    """Flower's URL, without the password; None when it has never run here."""
     return ports.address(port_file(settings))
 
 
 def authorization(settings: Settings) -> str:
-    """The value of the ``Authorization`` header that its API asks for."""
+    """The value of the ``Authorization`` header that Flower's API requires."""
     pair = f"{USER}:{private.kept_password(password_file(settings))}"
     return "Basic " + base64.b64encode(pair.encode()).decode()
 
 
 def spawn(settings: Settings, log: Path) -> subprocess.Popen[bytes]:
-    """Start it on the port it last had, if that is free. Returns at once."""
+    """Start Flower and return at once. It gets its previous port if that is free, else a new one."""
     environment = {**os.environ, "FLOWER_PORT": str(ports.kept_port(port_file(settings)))}
     with log.open("ab") as output:
         return subprocess.Popen(
@@ -60,23 +60,23 @@ def spawn(settings: Settings, log: Path) -> subprocess.Popen[bytes]:
 
 
 def answers(settings: Settings) -> bool:
-    """Whether its API answers to our password now."""
+    """Whether Flower's API answers a request with the password now."""
     return ports.answers(url(settings), "/api/workers", {"Authorization": authorization(settings)})
 
 
 def celery_app(settings: Settings) -> Celery:
-    """An application that can watch the fleet and look up its results, and run nothing."""
+    """A Celery application that reads events and results of the fleet, and has no tasks."""
     broker = broker_url(settings)
     app = Celery("stoker", broker=broker, backend=broker)
-    # Of sentinels, which group's master it is; Flower's own connection reads it from here, too.
+    # With Sentinel, the options name the group of the master; Flower's own connection reads them from here as well.
     app.conf.broker_transport_options = app.conf.result_backend_transport_options = transport_options(settings)
     if broker.startswith("rediss://"):
-        app.conf.broker_use_ssl = parse_url(broker)["ssl"]  # Flower's own connection does not read the URL for it
+        app.conf.broker_use_ssl = parse_url(broker)["ssl"]  # Flower's own connection ignores the TLS options of the URL
     queues = [keys.queue(name, tier) for name, model in settings.models.items() for tier in model.tiers]
     app.conf.update(
-        # Until a worker has come up, these are the queues that Flower shows.
+        # The queues that Flower shows until a worker is up.
         task_queues=[Queue(queue, Exchange(""), routing_key=queue) for queue in queues],
-        task_default_queue=queues[0] if queues else "celery",  # its length is asked for as well
+        task_default_queue=queues[0] if queues else "celery",  # Flower queries the length of this one as well
         accept_content=["json"],
         task_send_sent_event=True,
         broker_connection_retry_on_startup=True,
@@ -85,15 +85,15 @@ def celery_app(settings: Settings) -> Celery:
 
 
 def main() -> None:
-    """Run Flower until it is told to stop. ``FLOWER_*`` set its options, as always.
+    """Run Flower until a signal stops it. The environment variables ``FLOWER_*`` set its options.
 
-    The password goes from its file into this process's own environment, so that no command line shows it.
+    The password is read from its file into this process's environment, so that no command line shows it.
     """
     settings = Settings.load()
     os.environ.setdefault("FLOWER_ADDRESS", "127.0.0.1")
     if "FLOWER_BASIC_AUTH" not in os.environ:
         os.environ["FLOWER_BASIC_AUTH"] = f"{USER}:{private.kept_password(password_file(settings))}"
-    # Workers come and go here; Flower would go on listing those that went.
+    # The autoscaler starts and stops workers; by default Flower lists stopped ones for ever.
     os.environ.setdefault("FLOWER_PURGE_OFFLINE_WORKERS", "300")
     celery_app(settings).start(["flower"])
 

@@ -1,4 +1,4 @@
-"""The gateway of one machine, beside its fleet: on loopback, on a port that stays the same."""
+"""The gateway of a machine's fleet: it listens on loopback, on the same port across runs."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from . import ports
 
 
 def port_file(settings: Settings) -> Path:
-    """Where its port is noted, so that its address stays the same from run to run."""
+    """The file that records the gateway's port, so that its URL stays the same across runs."""
     return settings.state_dir / "gateway.port"
 
 
 def url(settings: Settings) -> str | None:
-    """Its address; None when it never ran here."""
+    """The gateway's URL; None when it has never run here."""
     return ports.address(port_file(settings))
 
 
 def spawn(settings: Settings, log: Path) -> subprocess.Popen[bytes]:
-    """Start it on the port it last had, if that is free. Returns at once."""
+    """Start the gateway and return at once. It gets its previous port if that is free, else a new one."""
     port = str(ports.kept_port(port_file(settings)))
     with log.open("ab") as output:
         return subprocess.Popen(
@@ -35,5 +35,5 @@ def spawn(settings: Settings, log: Path) -> subprocess.Popen[bytes]:
 
 
 def answers(settings: Settings) -> bool:
-    """Whether it can serve now."""
+    """Whether the gateway is ready to serve now."""
     return ports.answers(url(settings), "/readyz")

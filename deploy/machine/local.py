@@ -1,4 +1,7 @@
-"""The fleet of one machine: a server if there is none, the autoscaler, Flower and a gateway, kept running."""
+"""The supervisor of one machine's fleet: it keeps a server, the autoscaler, Flower and a gateway running.
+
+The server is started only when no Redis is configured.
+"""
 
 from __future__ import annotations
 
@@ -37,19 +40,19 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Besides:
-    """What runs beside the queues and the autoscaler."""
+    """The optional processes of the fleet: whether each of them runs."""
 
     flower: bool = True
     gateway: bool = True
 
     @property
     def options(self) -> list[str]:
-        """For the command line."""
+        """The options of ``stoker up`` that select the same processes."""
         return [f"--no-{name}" for name in ("flower", "gateway") if not getattr(self, name)]
 
     @property
     def roles(self) -> set[str]:
-        """As their processes are recorded."""
+        """The roles under which these processes are recorded."""
         return {name for name in ("flower", "gateway") if getattr(self, name)}
 
 
@@ -57,15 +60,15 @@ ALL = Besides()
 
 
 class AlreadyRunningError(StokerError):
-    """A supervisor of this fleet lives."""
+    """A supervisor of this fleet is running already."""
 
 
 @contextlib.contextmanager
 def _only_one(state_dir: Path) -> Iterator[None]:
-    """Hold the fleet's lock. The kernel lets go of it with the process, however that ends.
+    """Hold the fleet's lock. The kernel releases it when the process ends, even by SIGKILL.
 
     Raises:
-        AlreadyRunningError: when another supervisor holds it.
+        AlreadyRunningError: another supervisor holds the lock.
     """
     state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with (state_dir / "up.lock").open("w") as lock:
@@ -77,19 +80,19 @@ def _only_one(state_dir: Path) -> Iterator[None]:
 
 
 def embedded_server(settings: Settings) -> Server | None:
-    """The server to run here, on the port and with the password it last had; None when one is configured."""
+    """The server to run on this machine, with its previous port and password; None when a Redis is configured."""
     if settings.redis.url or os.environ.get("REDIS_URL"):
         return None
     home = settings.state_dir / "redis"
     if any(record.name == "server" for record in records.read_all(settings.state_dir / "run")):
-        port = int((home / "port").read_text())  # taken, and by our own
+        port = int((home / "port").read_text())  # in use by this fleet's own server
     else:
         port = kept_port(home / "port")
     return Server(home, port, requirepass=private.kept_password(home / "password"))
 
 
 def unready(settings: Settings, besides: Besides) -> str:
-    """What is still missing before the fleet can be used; empty when nothing is."""
+    """The reason why the fleet cannot be used yet; empty when it is ready."""
     try:
         client = connect(settings, socket_timeout=2, socket_connect_timeout=2)
         with contextlib.closing(client):
@@ -103,7 +106,7 @@ def unready(settings: Settings, besides: Besides) -> str:
 
 
 def where(settings: Settings, besides: Besides) -> list[str]:
-    """Where everything is, one line each, without a secret."""
+    """The addresses and paths of the fleet's parts, one line for each, without secrets."""
     own = settings.url_file.exists()
     full = f"; for a program: REDIS_URL=$(cat {_near(settings.url_file)})" if own else ""
     password = _near(flower.password_file(settings))
@@ -113,31 +116,31 @@ def where(settings: Settings, besides: Besides) -> list[str]:
         *([f"OpenAI   {gateway.url(settings)}/v1"] if besides.gateway else []),
         *([monitor] if besides.flower else []),
         f"Logs     {_near(settings.state_dir / 'logs')}",
-        "Look     stoker status",
+        "Status   stoker status",
         "Stop     stoker down",
     ]
 
 
 def _near(path: Path) -> str:
-    """The path as it is shortest to type from here."""
+    """The path relative to the working directory if it lies inside, else as it is."""
     here = Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 def up(settings: Settings, say: Say, besides: Besides = ALL) -> None:
-    """Run the fleet until SIGINT or SIGTERM, then stop all of it. A second signal waits for nothing.
+    """Run the fleet until SIGINT or SIGTERM, then stop all of it. A second signal kills what still runs.
 
     Raises:
-        AlreadyRunningError: when it runs already.
-        BrokerUnavailable: when the configured Redis cannot be used, or none can be started.
+        AlreadyRunningError: the fleet is running already.
+        BrokerUnavailable: the configured Redis cannot be used, or no server can be started.
     """
-    os.umask(0o077)  # what it and its children write may hold what users wrote
+    os.umask(0o077)  # files of this process and its children may hold users' inputs
     with _only_one(settings.state_dir):
         stop = threading.Event()
 
         def asked(_: int, __: FrameType | None) -> None:
             stop.set()
-            _on_signal(signal.default_int_handler)  # the next one interrupts the waiting
+            _on_signal(signal.default_int_handler)  # a second signal interrupts the wait
 
         _on_signal(asked)
         run_dir = settings.state_dir / "run"
@@ -196,12 +199,12 @@ def _run(settings: Settings, say: Say, stop: threading.Event, besides: Besides) 
 def _spawn(module: str, log: Path) -> subprocess.Popen[bytes]:
     with log.open("ab") as output:
         return subprocess.Popen(
-            # -P: a folder named like one of ours, where the user happens to be, must not be taken for it.
+            # -P: a folder of the same name in the working directory must not be imported instead.
             [sys.executable, "-P", "-m", module],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            start_new_session=True,  # Ctrl-C is for the supervisor, which then stops all in their order
+            start_new_session=True,  # Ctrl-C reaches only the supervisor, which stops the others in order
         )
 
 
@@ -209,7 +212,7 @@ def _stop(settings: Settings, say: Say) -> None:
     grace = teardown.graces(settings)
     others = teardown.ORDER[1:]
     if any(record.role == "worker" for record in records.read_all(settings.state_dir / "run")):
-        say(f"workers get {grace['worker']:g} s to finish what they run; Ctrl-C again to wait for nothing")
+        say(f"workers get {grace['worker']:g} s to finish their jobs; press Ctrl-C again to kill them now")
     try:
         teardown.stop_all(settings, say, grace, others)
     except KeyboardInterrupt:
@@ -220,11 +223,11 @@ def up_detached(settings: Settings, say: Say, besides: Besides = ALL) -> None:
     """Run ``up`` in the background, and return once the server, the autoscaler and Flower do their work.
 
     Raises:
-        AlreadyRunningError: when it runs already.
-        StokerError: with the end of the log, when it ends, or is not ready in time.
+        AlreadyRunningError: the fleet is running already.
+        StokerError: the supervisor ended, with what it logged; or the fleet is not ready in ``READY_TIMEOUT_S``.
     """
     with _only_one(settings.state_dir):
-        pass  # let go again for the supervisor; it looks once more, so a race costs a clearer message only
+        pass  # released for the supervisor, which checks again: a race costs only a less clear message
     log = settings.state_dir / "logs" / "up.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     begin = log.stat().st_size if log.exists() else 0
@@ -237,7 +240,7 @@ def up_detached(settings: Settings, say: Say, besides: Besides = ALL) -> None:
             start_new_session=True,
         )
     deadline = time.monotonic() + READY_TIMEOUT_S
-    missing = "it has not begun"
+    missing = "the supervisor has not started"
     while time.monotonic() < deadline:
         if (code := supervisor.poll()) is not None:
             said = log.read_bytes()[begin:].decode(errors="replace").strip()
@@ -247,15 +250,15 @@ def up_detached(settings: Settings, say: Say, besides: Besides = ALL) -> None:
             return
         time.sleep(TEND_S)
     raise StokerError(
-        f"the fleet is not ready after {READY_TIMEOUT_S:g} s: {missing}. Look into {log.parent}; 'stoker down' stops it"
+        f"the fleet is not ready after {READY_TIMEOUT_S:g} s: {missing}. Logs: {log.parent}; 'stoker down' stops it"
     )
 
 
 def _detached_unready(settings: Settings, pid: int, besides: Besides) -> str:
-    """As ``unready``, for this very supervisor: an earlier one's url file may still lie there."""
+    """As ``unready``, for the supervisor with this pid: an earlier one may have left its URL file."""
     roles = {record.role: record for record in records.read_all(settings.state_dir / "run")}
     if "supervisor" not in roles or roles["supervisor"].pid != pid:
-        return "the supervisor has not begun"
+        return "the supervisor has not started"
     if missing := {"autoscaler", *besides.roles} - roles.keys():
         return f"not started yet: {', '.join(sorted(missing))}"
     return unready(settings, besides)

@@ -1,4 +1,4 @@
-"""Ports on loopback: free ones, ones that are kept from run to run so that addresses stay good, and who answers."""
+"""Ports on loopback: free ports, ports kept across runs so that URLs stay valid, and a check for an answer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def free_port() -> int:
-    """A TCP port on loopback that nothing listens on at this moment."""
+    """A TCP port on loopback that is free at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -17,7 +17,7 @@ def free_port() -> int:
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen there now. Connections that linger from the last one are no hindrance."""
+    """Whether a server could listen on the port now, ignoring connections in TIME_WAIT."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -28,7 +28,7 @@ def is_free(port: int) -> bool:
 
 
 def address(file: Path) -> str | None:
-    """Where the part listens whose port is noted in ``file``; None when it never ran here."""
+    """The URL of the process whose port is recorded in ``file``; None when it has never run here."""
     try:
         return f"http://127.0.0.1:{int(file.read_text())}"
     except (FileNotFoundError, ValueError):
@@ -36,7 +36,7 @@ def address(file: Path) -> str | None:
 
 
 def answers(address: str | None, path: str, headers: Mapping[str, str] | None = None) -> bool:
-    """Whether a GET there is answered with 200 now."""
+    """Whether a GET of ``path`` is answered with status 200 within 2 s."""
     if address is None:
         return False
     connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=2)
@@ -50,7 +50,7 @@ def answers(address: str | None, path: str, headers: Mapping[str, str] | None = 
 
 
 def kept_port(file: Path) -> int:
-    """The port noted in ``file`` when it is still free, else a new one, which is noted there."""
+    """The port recorded in ``file`` if it is still free, else a new one, which is then recorded there."""
     try:
         port = int(file.read_text())
         if port > 0 and is_free(port):

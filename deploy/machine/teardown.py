@@ -1,9 +1,13 @@
-"""Stopping what runs here, from the process records alone: no parent, no Redis and no supervisor is needed.
+"""Stopping the fleet of this machine from its process records alone, without a parent, Redis or a supervisor.
 
-The order. The gateway goes first, while there is somebody to cancel what its clients wait for. The batch process goes
-while it can still write down what has come. Then the autoscaler, or it would start the workers again that are drained
-after it. Workers go while the server still serves, so that they can finish, store results and hand back what they
-hold. Flower watches until the workers are gone. The server goes last, with its append-only file written.
+The order, after the supervisor:
+
+1. The gateway, while workers can still cancel the jobs of its clients.
+2. The batch process, while it can still write the results that have arrived.
+3. The autoscaler, which would otherwise replace the drained workers.
+4. The workers, while the server still answers, so that they can store results and give back their jobs.
+5. Flower, which shows the workers until then.
+6. The server, which writes its append-only file.
 """
 
 from __future__ import annotations
@@ -20,11 +24,11 @@ from producer.contract.settings import Settings
 ORDER = ("supervisor", "gateway", "batches", "autoscaler", "worker", "flower", "server")
 POLL_S = 0.05
 KILLED_S = 10.0
-"""How long a process that got SIGKILL is waited for."""
+"""Longest wait for a process to end after SIGKILL, in seconds."""
 
 
 def graces(settings: Settings) -> dict[str, float]:
-    """Seconds that each role gets between SIGTERM and SIGKILL."""
+    """The grace of each role: seconds between SIGTERM and SIGKILL."""
     others = {
         "gateway": 15.0,
         "batches": 15.0,
@@ -33,7 +37,7 @@ def graces(settings: Settings) -> dict[str, float]:
         "flower": 5.0,
         "server": 15.0,
     }
-    # The supervisor stops all the others itself when it is told to, and so needs the time of all of them.
+    # On SIGTERM the supervisor stops all the others, so it needs the sum of their graces.
     return {"supervisor": sum(others.values()) + 5.0, **others}
 
 
@@ -43,10 +47,10 @@ def stop_all(
     grace: Mapping[str, float],
     roles: Sequence[str] = ORDER,
 ) -> int:
-    """Stop every recorded process of those roles, one role after the other, and forget them.
+    """Stop every recorded process of some roles, one role after the other, and remove their records.
 
     Returns:
-        How many processes were running.
+        The number of processes that were running.
     """
     run_dir = settings.state_dir / "run"
     stopped = 0
@@ -58,8 +62,8 @@ def stop_all(
 
 
 def clear(run_dir: Path) -> None:
-    """Remove the folder of the records when none is left."""
-    if not any(run_dir.glob("*.json")):  # what else is there was half written when its writer was killed
+    """Remove the folder of the records when it holds no record."""
+    if not any(run_dir.glob("*.json")):  # other files are incomplete records of killed writers
         shutil.rmtree(run_dir, ignore_errors=True)
 
 
@@ -83,7 +87,7 @@ def _stop_role(run_dir: Path, role: str, grace_s: float, say: Callable[[str], No
 
 
 def _wait(living: list[records.Record], patience_s: float) -> list[records.Record]:
-    """Those that still live after so long."""
+    """The processes still alive after ``patience_s`` seconds."""
     deadline = time.monotonic() + patience_s
     while (living := [one for one in living if records.alive(one)]) and time.monotonic() < deadline:
         time.sleep(POLL_S)

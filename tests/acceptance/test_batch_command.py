@@ -60,7 +60,7 @@ def test_lines_of_openais_form_are_answered_in_it_and_a_complete_output_is_known
     source.write_text("".join(json.dumps(line) + "\n" for line in lines))
     command = [sys.executable, "-m", "deploy.cli", "batch", str(source), "--out", str(out)]
     environment = {**os.environ, "STOKER_FLEET": str(fleet.file)}
-    for said in ("22 lines", "complete already: 22 lines, 1 error"):
+    for said in ("22 lines", "already complete: 22 lines, 1 error"):
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
         assert done.returncode == 1, done.stderr
         assert said in done.stderr

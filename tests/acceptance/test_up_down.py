@@ -137,7 +137,7 @@ def test_parts_that_are_killed_come_back_and_the_queue_with_them(home: Home) -> 
     home.serves()
     up_log = home.settings.state_dir / "logs" / "up.log"
     for name in before:
-        said = f"{name} ended unasked (signal 9); started again in"
+        said = f"{name} ended unexpectedly (signal 9); restart in"
         wait_for(lambda said=said: said in up_log.read_text(), said)
 
 

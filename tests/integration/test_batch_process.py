@@ -95,11 +95,11 @@ def test_interrupted_and_run_again(
     else:
         assert process.returncode == 130
         assert f"stopped with {FIRST} of {LINES} lines" in said
-        assert "The same command goes on" in said
+        assert "The same command resumes" in said
     consumer.limit = float("inf")
     code, said = folder.finish()
     assert code == 0, said
-    assert f"{FIRST} of them from an earlier start" in said
+    assert f"{FIRST} of them from an earlier run" in said
     assert sorted(folder.answered()) == list(range(1, LINES + 1))
     assert sorted(map(int, consumer.ran)) == list(range(1, LINES + 1))
 
@@ -113,7 +113,7 @@ def test_exit_codes_and_words(folder: Folder, consume: Callable[[Settings, float
     assert f"{LINES + 1} lines in {folder.out}, 1 error, " in said
     code, said = folder.finish()
     assert code == 1
-    assert "complete already" in said
+    assert "already complete" in said
     folder.source.write_text('{"input": "another"}\n')
     code, said = folder.finish()
     assert code == 2

@@ -135,7 +135,7 @@ def test_a_model_that_fits_nowhere_and_one_at_its_maximum_say_so(
     rounds: Controller, redis: redis_py.Redis, settings: Settings
 ) -> None:
     shown = screen(explain_fleet(redis, ["whale"]), settings)
-    assert "held back  fits on no device: 100 GB needed, the largest, cpu:0, has 4 GB" in shown
+    assert "blocker     fits on no device: 100 GB needed, the largest, cpu:0, has 4 GB" in shown
     assert "wanted already" in shown
     one = settings.models["parrot"].model_copy(update={"max_replicas": 1})
     most = settings.model_copy(update={"models": {**settings.models, "parrot": one}})

@@ -121,7 +121,7 @@ def test_a_fleet_whose_file_was_broken_meanwhile_can_be_stopped(tmp_path: Path, 
     done = subprocess.run(down, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "fleet.toml" in done.stdout  # what is wrong with it is told all the same
-    assert "nothing runs any more" in done.stdout
+    assert "everything is stopped" in done.stdout
     assert process.wait(5) == -signal.SIGTERM
 
 
@@ -175,8 +175,8 @@ def test_a_child_that_dies_is_started_again_later_each_time(settings: Settings, 
     assert len(pids) == 3
     assert [record.pid for record in records.read_all(settings.state_dir / "run")] == [pids[-1]]
     assert said == [
-        "part ended unasked (signal 9); started again in 0.5 s. Its log: part.log",
-        "part ended unasked (signal 9); started again in 1 s. Its log: part.log",
+        "part ended unexpectedly (signal 9); restart in 0.5 s. Its log: part.log",
+        "part ended unexpectedly (signal 9); restart in 1 s. Its log: part.log",
     ]
 
 
@@ -188,7 +188,7 @@ def test_a_child_that_ran_well_for_long_begins_anew(settings: Settings, spawn: S
         kill(pids[-1])
         part.tend(now)
         part.tend(now + 0.5)
-    assert [line.partition("again in ")[2][:5] for line in said] == ["0.5 s", "0.5 s"]
+    assert [line.partition("restart in ")[2][:5] for line in said] == ["0.5 s", "0.5 s"]
 
 
 def test_what_an_earlier_supervisor_left_running_is_taken_over_and_tended(settings: Settings, spawn: Spawn) -> None:
@@ -202,4 +202,4 @@ def test_what_an_earlier_supervisor_left_running_is_taken_over_and_tended(settin
     part.tend(now=1.0)
     part.tend(now=1.5)
     assert len(pids) == 1
-    assert said[1].startswith("part ended unasked; started again")
+    assert said[1].startswith("part ended unexpectedly; restart")

@@ -155,13 +155,13 @@ def test_jobs_beside_a_queue_because_of_a_priority_are_told(
 
 
 def test_a_container_is_well_when_it_does_its_work(redis: redis_py.Redis) -> None:
-    assert health.ailment(redis, "autoscaler", "here") == "no autoscaler leads"
+    assert health.problem(redis, "autoscaler", "here") == "no autoscaler leads"
     assert Leader(redis, ttl_s=10).confirm()
-    assert health.ailment(redis, "autoscaler", "here") == ""
+    assert health.problem(redis, "autoscaler", "here") == ""
     heartbeat.write(redis, beat(host="there"))
-    assert "no worker on here" in health.ailment(redis, "worker", "here")
+    assert "no worker on here" in health.problem(redis, "worker", "here")
     heartbeat.write(redis, beat(host="here", name="other"))
-    assert health.ailment(redis, "worker", "here") == ""
+    assert health.problem(redis, "worker", "here") == ""
 
 
 def stoker(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
