@@ -1,4 +1,4 @@
-"""The meter of a live worker: fed by the event loop, read by the thread that writes heartbeats."""
+"""LiveMeter: the throughput of a worker, fed by the event loop, read by the thread that writes heartbeats."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from scheduler import meter
 
 
-class Meter:
-    """``scheduler.meter.Meter`` by the monotonic clock. Thread-safe."""
+class LiveMeter:
+    """A thread-safe ``scheduler.meter.Meter`` that reads the monotonic clock."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._meter = meter.Meter()
 
     def begin(self) -> None:
-        """The engine has got work."""
+        """Count time as busy from now on: the engine has got work."""
         with self._lock:
             self._meter.begin(time.monotonic())
 

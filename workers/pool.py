@@ -36,7 +36,7 @@ from .assignment import Assignment
 from .device_thread import DeviceThread
 from .engines.protocol import Batch, Outcome, OutputPiece, Prefilled, Request
 from .holding import Holding
-from .meter import Meter
+from .meter import LiveMeter
 from .monitor import Monitor
 from .running import Running
 from .streaming import Streams
@@ -57,7 +57,7 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
         assignment: Assignment = app.assignment
         self.assignment, self.engine, self.ledger = assignment, assignment.engine, assignment.ledger
         self.device = DeviceThread(self.engine, self.assignment.model, self.assignment.device)
-        self.meter = Meter()
+        self.meter = LiveMeter()
         self.draining = False
         self._limits = self.assignment.settings.model(self.assignment.model).limits
         kind = self.assignment.device_type or self.assignment.device.partition(":")[0]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from producer.contract.errors import InvalidJob
-from workers.engines.generation.sampling import RowSampling, Sampler
+from workers.engines.generation.sampling import RowSampling, TokenSampler
 from workers.engines.parameters import GenerationParameters
 
 LOGITS = torch.tensor([0.0, 3.0, 2.0, -1.0, 1.0])
@@ -65,7 +65,7 @@ def test_a_wrong_parameter_is_named_with_what_is_allowed(fields: dict[str, Any],
 
 
 def draws(count: int = 400, **fields: Any) -> Counter[int]:
-    sampler = Sampler(GenerationParameters.parse({"seed": 1, "do_sample": True, **fields}), 0)
+    sampler = TokenSampler(GenerationParameters.parse({"seed": 1, "do_sample": True, **fields}), 0)
     return Counter(sampler.draw(LOGITS) for _ in range(count))
 
 
@@ -98,14 +98,14 @@ def test_a_seed_decides_and_inputs_of_one_job_differ() -> None:
     parameters = GenerationParameters.parse({"seed": 7, "temperature": 2.0})
 
     def tokens(index: int) -> list[int]:
-        sampler = Sampler(parameters, index)
+        sampler = TokenSampler(parameters, index)
         return [sampler.draw(LOGITS) for _ in range(50)]
 
     assert tokens(0) == tokens(0)
     assert tokens(0) != tokens(1)
 
 
-def states(*samplers: Sampler | None) -> list[Any]:
+def states(*samplers: TokenSampler | None) -> list[Any]:
     choices = [{} if sampler is None else {"sampler": sampler} for sampler in samplers]
     return [
         SimpleNamespace(state=SimpleNamespace(request_id=str(number), logit_processor_kwargs=choice))
@@ -114,7 +114,7 @@ def states(*samplers: Sampler | None) -> list[Any]:
 
 
 def test_rows_of_one_batch_keep_to_themselves() -> None:
-    sampler = Sampler(GenerationParameters.parse({"top_k": 1}), 0)
+    sampler = TokenSampler(GenerationParameters.parse({"top_k": 1}), 0)
     processor = RowSampling()
     arguments = processor.prepare_tensor_args(states(None, sampler, None))
     before = torch.stack([LOGITS, LOGITS.flip(0), -LOGITS])
@@ -127,7 +127,7 @@ def test_rows_of_one_batch_keep_to_themselves() -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_rows_that_are_not_finite_are_told_and_nothing_is_drawn_of_them(value: float) -> None:
-    sampler = Sampler(GenerationParameters.parse({"temperature": 1.0, "seed": 1}), 0)
+    sampler = TokenSampler(GenerationParameters.parse({"temperature": 1.0, "seed": 1}), 0)
     processor = RowSampling()
     arguments = processor.prepare_tensor_args(states(sampler, None, sampler, None, None))
     scores = torch.stack([LOGITS] * 5)

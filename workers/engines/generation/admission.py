@@ -1,4 +1,5 @@
-"""Which sequences run: in the order in which they came, while there is a place and room in the cache for each."""
+"""Admission of sequences to the running batch: in order of arrival, while there are a free slot and room in the
+cache."""
 
 from __future__ import annotations
 
@@ -10,30 +11,29 @@ from .running_batch import Generation, Sequence
 
 
 class Admission:
-    """Sequences waiting and running. One is admitted when its prompt and longest answer fit into the cache.
-
-    So none is ever put out again to make room.
+    """The waiting and the running sequences. A sequence is admitted when the cache has room for its prompt and its
+    longest output, so that no running sequence is ever evicted from the cache.
     """
 
     def __init__(self, places: int) -> None:
         self.waiting: deque[Sequence] = deque()
-        self.running: dict[str, Sequence] = {}  # by the id of their attempt
+        self.running: dict[str, Sequence] = {}  # by the id of the attempt
         self.blocks = 0
-        """Blocks of the cache that those that run may reserve together; none before there is a cache."""
+        """Cache blocks that running sequences may reserve in total; 0 until there is a cache."""
         self._places = places
         self._ids = itertools.count()
 
     def wait(self, sequences: Iterable[Sequence]) -> None:
-        """Let sequences wait for their turn."""
+        """Enqueue sequences at the end."""
         self.waiting.extend(sequences)
 
     def again(self, sequence: Sequence) -> None:
-        """Put one that did not come to its end in front, to run next."""
+        """Return an incomplete sequence to the front of the queue."""
         self.running.pop(sequence.id, None)
         self.waiting.appendleft(sequence)
 
     def admit(self) -> tuple[str, Sequence] | None:
-        """The next to run, with a new id for this attempt; None while there is no room for it."""
+        """Admit the next sequence, with a new id for the attempt; None without one, or without room for it."""
         if not self.waiting or not self._has_room_for(self.waiting[0]):
             return None
         sequence, sequence_id = self.waiting.popleft(), str(next(self._ids))
@@ -43,15 +43,15 @@ class Admission:
         return sequence_id, sequence
 
     def leave(self, sequence: Sequence) -> bool:
-        """Take one out that runs; False when it does not."""
+        """Remove a running sequence; False if it is not running."""
         return self.running.pop(sequence.id, None) is not None
 
     def drop(self, generation: Generation) -> None:
-        """Forget those of a request that still wait."""
+        """Remove the waiting sequences of a request."""
         self.waiting = deque(each for each in self.waiting if each.generation is not generation)
 
     def clear(self) -> None:
-        """Forget all."""
+        """Remove all sequences."""
         self.waiting.clear()
         self.running.clear()
 

@@ -1,4 +1,4 @@
-"""How much key-value cache a generation engine gets: pure arithmetic on memory and shapes."""
+"""The size of a generation engine's key-value cache, as a pure function of memory and shapes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from producer.contract.errors import ConfigError
 from producer.contract.fleet_schema import Model
 
 _SHARE = 0.5
-"""Of the memory that the weights leave: the rest is for activations, logits and the runtime itself."""
+"""The cache's share of the memory besides the weights; the rest is for activations, logits and the runtime."""
 _MARGIN = 0.15
-"""Of the blocks: the batcher admits nothing new while fewer are free, so reservations stop short of it."""
+"""The share of blocks that is never reserved: the batcher admits no sequence while fewer are free."""
 _PAGE_TOKENS = 256
 
 
@@ -25,24 +25,24 @@ class CacheSize:
 
     @property
     def usable(self) -> int:
-        """Blocks that requests may reserve, together."""
+        """The blocks that sequences may reserve in total."""
         return int(self.blocks * (1 - _MARGIN))
 
     @property
     def tokens(self) -> int:
-        """The longest sequence, prompt and answer, that fits."""
+        """The longest sequence (prompt and output) that fits, in tokens."""
         return self.usable * self.page_tokens
 
     def blocks_for(self, tokens: int) -> int:
-        """Blocks that a sequence of that many tokens takes."""
+        """The blocks that a sequence of ``tokens`` tokens takes."""
         return ceil(tokens / self.page_tokens)
 
     @classmethod
     def of(cls, model: Any, settings: Model, context: int) -> CacheSize:
-        """The cache for a model that is loaded, of ``context`` tokens at most.
+        """The cache of a loaded model, for sequences of at most ``context`` tokens.
 
         Raises:
-            ConfigError: when ``memory_gb`` does not hold the model.
+            ConfigError: when the model does not fit into ``memory_gb``.
         """
         config = model.config.get_text_config()
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
@@ -67,10 +67,10 @@ class CacheSize:
         sequences: int,
         context: int,
     ) -> CacheSize:
-        """The largest cache that the memory allows and that ``sequences`` of ``context`` tokens can use.
+        """The largest cache that fits into the memory, but no larger than ``sequences`` of ``context`` tokens need.
 
         Raises:
-            ConfigError: when the memory does not hold the weights and two blocks.
+            ConfigError: when the weights and two blocks do not fit into the memory.
         """
         allowed = int((memory_bytes - weight_bytes) * _SHARE / (token_bytes * page_tokens))
         useful = ceil(sequences * ceil(context / page_tokens) / (1 - _MARGIN))

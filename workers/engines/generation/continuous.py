@@ -1,7 +1,7 @@
-"""transformers' continuous batching, kept alive: everything that touches its internals is here.
+"""The continuous batching of transformers as a permanent batch; the only module that depends on its internals.
 
-Its background thread runs the device. What it reports goes straight into the engine's mailbox.
-``tests/acceptance/test_engine_generate.py`` covers each point that is touched.
+Its background thread runs the device and puts its outputs into the engine's mailbox.
+``tests/acceptance/test_engine_generate.py`` covers every internal that is used.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from producer.contract.errors import EngineError
 from ..mailbox import Mailbox
 from . import sequence_attention
 from .cache_size import CacheSize
-from .sampling import RowSampling, Sampler
+from .sampling import RowSampling, TokenSampler
 
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 30.0
@@ -30,7 +30,7 @@ NOT_FINITE = "logits that are NaN or infinite"
 
 
 class ContinuousBatch:
-    """One batch, running, that sequences join and leave at every decode step."""
+    """A running batch, which sequences join and leave at every decode step."""
 
     def __init__(
         self,
@@ -45,11 +45,11 @@ class ContinuousBatch:
         """Start the background thread and generate one token.
 
         Raises:
-            EngineError: when that does not work, with the reason in the log.
+            EngineError: when that fails; the log has the cause.
         """
         self._ids: set[str] = set()
         settings: Any = GenerationConfig
-        model.set_attn_implementation("sdpa")  # the batcher refuses to begin with one that is not its own
+        model.set_attn_implementation("sdpa")  # the batcher starts only with an attention that it knows
         manager: Any = model.init_continuous_batching(
             generation_config=settings(do_sample=False, eos_token_id=model.generation_config.eos_token_id),
             continuous_batching_config=configuration(size, max_sequences, max_batch_tokens),
@@ -58,8 +58,8 @@ class ContinuousBatch:
             model.set_attn_implementation(sequence_attention.NAME)
         self._sampling = RowSampling()
         manager.logit_processor = ContinuousBatchingLogitsProcessorList(LogitsProcessorList([self._sampling]))
-        manager.logit_processor.tensors_required = 1  # it counts only processors that it converted itself
-        # A thread is a daemon when its creator is: a worker that fails must not hang on this one.
+        manager.logit_processor.tensors_required = 1  # it counts only the processors that it has converted
+        # The batcher's thread inherits "daemon" from this one: it must not keep a failed worker from exiting.
         starter = threading.Thread(target=manager.start, daemon=True)
         starter.start()
         starter.join()
@@ -77,20 +77,20 @@ class ContinuousBatch:
                 f"for any text the model outputs {NOT_FINITE}: if options.dtype is float16, try bfloat16 or float32, "
                 "else copy its files again"
             )
-        # Its own queue can be waited at for one request only by taking out and putting back the others' outputs.
+        # The batcher's own queue has no wait for all requests: waiting for one moves the outputs of the others.
         manager.output_router.deliver = lambda output: mailbox.put([output])
-        manager.output_router.deliver_batch = mailbox.put  # one message for each step wakes the engine once
+        manager.output_router.deliver_batch = mailbox.put  # one message a step wakes the engine once
         self._manager = manager
 
     @property
     def alive(self) -> bool:
-        """Whether the background thread runs."""
+        """Whether the background thread is running."""
         return bool(self._manager.is_running())
 
-    def add(self, sequence_id: str, token_ids: list[int], max_new_tokens: int, sampler: Sampler | None) -> bool:
-        """Let a sequence join; False when the batch is dead and a new one is needed.
+    def add(self, sequence_id: str, token_ids: list[int], max_new_tokens: int, sampler: TokenSampler | None) -> bool:
+        """Add a sequence; False if the batch is dead, so that a new one is needed.
 
-        ``sequence_id`` was never used before: late reports of an earlier batch carry the ids of that.
+        ``sequence_id`` must be new: late outputs of an earlier batch have the ids of that batch.
         """
         choice = {} if sampler is None else {"sampler": sampler}
         if not self.alive or not self._manager.add_request(
@@ -101,37 +101,37 @@ class ContinuousBatch:
         return True
 
     def cancel(self, sequence_id: str) -> None:
-        """Take a sequence out at the next step. It reports nothing more, as a rule: a cancellation may
-        overtake its sequence and be lost, so cancel again what still reports."""
+        """Remove a sequence at the next step. A cancellation that overtakes its sequence is lost: if outputs of the
+        sequence still arrive, cancel it again."""
         self._manager.cancel_request(sequence_id)
 
     def is_finite(self, sequence_id: str) -> bool:
-        """Whether all logits of a sequence were, so that its tokens mean something."""
+        """Whether all logits of a sequence were finite; its tokens are meaningless otherwise."""
         return sequence_id not in self._sampling.not_finite
 
     def forget(self, sequence_id: str) -> None:
-        """A sequence has ended."""
+        """Drop the state of a sequence that has ended."""
         self._ids.discard(sequence_id)
         self._sampling.not_finite.discard(sequence_id)
 
     def stop(self) -> None:
-        """End the background thread, and free its cache."""
+        """Stop the background thread and free the cache."""
         for sequence_id in self._ids:
-            self._manager.cancel_request(sequence_id)  # it would finish them first
+            self._manager.cancel_request(sequence_id)  # the thread would complete them before it stops
         self._manager.stop(block=True, timeout=STOP_TIMEOUT_S)
 
 
 def configuration(size: CacheSize, max_sequences: int, max_batch_tokens: int) -> ContinuousBatchingConfig:
-    """The batcher's settings. Without limits of our own it would take nine tenths of the machine's memory."""
+    """The batcher's configuration, with explicit limits: by default its cache takes 90% of the machine's memory."""
     known = {field.name for field in fields(ContinuousBatchingConfig)}
     options: dict[str, Any] = {
         "page_size" if "page_size" in known else "block_size": size.page_tokens,  # renamed after 5.17
         "num_blocks": size.blocks,
         "max_batch_tokens": max(max_batch_tokens, max_sequences),
         "max_requests_per_batch": max_sequences,
-        "use_cuda_graph": False,  # a graph cannot hold the choice of tokens row by row
+        "use_cuda_graph": False,  # sampling row by row cannot be captured in a graph
         "use_async_batching": False,  # see RowSampling.prepare_tensor_args
     }
-    if "auto_switch_to_flash" in known:  # newer versions change the attention that the model was loaded with
+    if "auto_switch_to_flash" in known:  # newer versions replace the model's attention
         options["auto_switch_to_flash"] = False
     return ContinuousBatchingConfig(**options)

@@ -1,6 +1,6 @@
-"""From the tokens of one sequence to its text, as they come: incremental detokenisation, and stop strings.
+"""Incremental detokenisation of a sequence, with stop strings.
 
-A token may be half a character, and its text may depend on the token before. So the last tokens are decoded twice,
+A token may be part of a character, and its text may depend on the token before. So the last tokens are decoded twice,
 without and with the new ones, and the difference is the new text, as in Text Generation Inference and vLLM.
 """
 
@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 _HALF = "\ufffd"
-"""What decoders make of bytes that are no character, or not yet."""
+"""The replacement character, which decoders put for incomplete and invalid UTF-8."""
 
 
 class Detokenizer:
-    """The text of one sequence. ``text`` ends before the first of ``stops`` that has come, and is then ``stopped``."""
+    """The text of a sequence. It ends before the first occurrence of a stop string, which sets ``stopped``."""
 
     def __init__(self, tokenizer: Any, stops: Sequence[str] = ()) -> None:
         self.text = ""
@@ -23,13 +23,13 @@ class Detokenizer:
         self._stops = stops
         self._longest = max(map(len, stops), default=0)
         self._ids: list[int] = []
-        self._context = 0  # what is decoded again begins here,
-        self._read = 0  # and is text already up to here,
-        self._known = ""  # namely this text
+        self._context = 0  # index of the first token that is decoded again
+        self._read = 0  # index of the first token whose text is not in ``text``
+        self._known = ""  # the text of the tokens between the two
         self._final = False
 
     def add(self, ids: Sequence[int]) -> None:
-        """Take the next tokens. Half a character waits for its other half."""
+        """Add the next tokens. The text of an incomplete character waits for the rest of it."""
         self._ids += ids
         window = self._decode(self._context)
         if not window.endswith(_HALF):
@@ -38,19 +38,19 @@ class Detokenizer:
             self._known = self._decode(self._context)
 
     def finish(self) -> None:
-        """No more tokens: halves stay what they are, and no stop string can come any more."""
+        """End the sequence: add incomplete characters, and settle text that might have begun a stop string."""
         if not self.stopped:
             self._extend(self._decode(self._context))
         self._final = True
 
     @property
     def complete(self) -> bool:
-        """Whether no text follows."""
+        """Whether the text has ended."""
         return self.stopped or self._final
 
     @property
     def settled(self) -> str:
-        """The text that no later token can take back: without what may be the beginning of a stop string."""
+        """The text that is final: all but an ending that may begin a stop string."""
         if self.complete:
             return self.text
         for held in range(min(len(self.text), self._longest - 1), 0, -1):
@@ -63,7 +63,7 @@ class Detokenizer:
         text: str = self._tokenizer.decode(
             self._ids[start:],
             skip_special_tokens=True,
-            clean_up_tokenization_spaces=False,  # it takes back spaces that were told
+            clean_up_tokenization_spaces=False,  # it removes spaces that were already reported
         )
         return text
 

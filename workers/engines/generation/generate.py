@@ -35,18 +35,18 @@ from .running_batch import Generation, Sequence
 from .stalls import Stalls
 
 _AHEAD = 8
-"""For each so many places in the batch, one request is held ahead: late binding, but no place stays empty."""
+"""Slots for each request that is held ahead: few, so that jobs stay in the queue, but enough to refill a free slot."""
 
 _SLICE = 64
-"""Inputs encoded in one step: a job may bring thousands, and meanwhile the others want to hear of theirs."""
+"""Inputs encoded in one step: a job may have thousands, whose encoding must not delay the reports of others."""
 
 
 class GenerateEngine:
-    """``{"text", "finish_reason"}`` per input; usage counts ``input_tokens`` and ``output_tokens``.
+    """Returns ``{"text", "finish_reason"}`` for each input; usage counts ``input_tokens`` and ``output_tokens``.
 
-    An input is a text to go on from, or ``{"messages": [...]}``. ``parameters.Parameters`` says what
-    parameters there are. A sequence is admitted when its prompt and longest answer fit into the
-    cache, so that none is ever put out again to make room.
+    An input is a text to complete, or ``{"messages": [...]}``; ``parameters.GenerationParameters`` lists the
+    parameters. A sequence is admitted when the cache has room for its prompt and its longest output, so that no running
+    sequence is ever evicted.
     """
 
     def __init__(self, settings: Model, device: str) -> None:
@@ -65,9 +65,9 @@ class GenerateEngine:
 
     @property
     def capacity(self) -> int:
-        """A request for each place in the batch, and a few more: a place that is free is taken in the next step.
+        """A request for each slot, and a few ahead, so that a free slot is taken in the next step.
 
-        While the inputs of those it has are more than that, it has no use for others.
+        No further requests while the waiting inputs of those it holds fill all slots.
         """
         places = self._settings.max_concurrency
         if len(self._admission.waiting) + self._unread_inputs >= places:
@@ -76,20 +76,20 @@ class GenerateEngine:
 
     @property
     def slots(self) -> int:
-        """Places in the batch."""
+        """The most sequences in the running batch."""
         return self._settings.max_concurrency
 
     @property
     def progress(self) -> int:
-        """Tokens reported."""
+        """The number of outputs of the batch; a decode step has one for each sequence."""
         return self._progress
 
     def load(self) -> None:
         """Load tokenizer and model, size the cache, and generate one token.
 
         Raises:
-            ModelNotFound: when the source does not lead to a model that generates.
-            ConfigError: when ``memory_gb`` does not hold it.
+            ModelNotFound: when the source holds no model for text generation.
+            ConfigError: when the model does not fit into ``memory_gb``.
         """
         model_dir = sources.resolve(self._settings.source)
         model = load_model(
@@ -128,7 +128,7 @@ class GenerateEngine:
         self._mailbox.put(Withdrawal())
 
     def step(self, timeout: float) -> list[Report]:
-        """Take what one decode step brought. See ``protocol``."""
+        """Process the outputs of a decode step. See ``protocol``."""
         messages = self._mailbox.take(0.0 if self._unread else self._patience(timeout))
         for message in messages:
             if isinstance(message, Request):
@@ -148,13 +148,13 @@ class GenerateEngine:
         self._expire()
         self._encode()
         if not messages and self._admission.running and not self._batch.alive:
-            self._restart()  # it died without a word
+            self._restart()  # it died without an error
         self._admit()
         reports, self._reports = self._reports, []
         return reports
 
     def close(self) -> None:
-        """End the device thread and free the device."""
+        """Stop the device thread and free the device."""
         if hasattr(self, "_batch"):
             self._batch.stop()
             del self._batch, self._start
@@ -174,12 +174,13 @@ class GenerateEngine:
         self._unread.append(generation)
 
     def _encode(self) -> None:
-        """Encode a slice of what has come, in turns, so that a small job does not wait for a large one."""
+        """Encode a slice of the inputs, round-robin among requests, so that a small job does not wait for a large
+        one."""
         room = _SLICE
         while self._unread and room > 0:
             generation = self._unread.popleft()
             if self._generations.get(generation.request.id) is not generation:
-                continue  # it was given up meanwhile
+                continue  # it has ended meanwhile
             room -= generation.unread
             try:
                 generation.encode(_SLICE)
@@ -193,7 +194,7 @@ class GenerateEngine:
         self._unread_inputs = sum(generation.unread for generation in self._unread)
 
     def _patience(self, timeout: float) -> float:
-        """How long to wait: no longer than until the next deadline."""
+        """The time to wait for messages, in seconds: ``timeout``, or less if a deadline comes first."""
         deadlines = [each.request.deadline for each in self._generations.values() if each.request.deadline is not None]
         return min(timeout, max(0.0, min(deadlines) - time.monotonic())) if deadlines else timeout
 
@@ -210,7 +211,7 @@ class GenerateEngine:
             sampler = sequence.begin(sequence_id)
             most = sequence.generation.parameters.max_new_tokens
             if not self._batch.add(sequence_id, sequence.token_ids, most, sampler):
-                self._admission.again(sequence)  # it was not inside: no suspect
+                self._admission.again(sequence)  # it did not run, so it is not a suspect
                 self._restart()
             else:
                 alone = len(self._admission.running) == 1
@@ -221,14 +222,16 @@ class GenerateEngine:
         ended = output.is_finished()
         if sequence is None:
             if not ended and self._batch.alive:
-                self._batch.cancel(output.request_id)  # its cancellation came too early
+                self._batch.cancel(output.request_id)  # the cancellation had overtaken its sequence
             return
         if output.error is not None:
             self._retry(sequence, output.error)
             return
         if not self._batch.is_finite(sequence.id):
             self._batch.cancel(sequence.id)
-            sequence.suspect |= len(self._admission.running) == 1  # else it may be a neighbour's: 0 times NaN is NaN
+            sequence.suspect |= (
+                len(self._admission.running) == 1
+            )  # else the cause may be another sequence: 0 times NaN is NaN
             self._retry(sequence, f"the model outputs {NOT_FINITE}")
             return
         generation = sequence.generation
@@ -248,7 +251,7 @@ class GenerateEngine:
                 self._reports.append(generation.outcome())
 
     def _retry(self, sequence: Sequence, reason: str) -> None:
-        """Put a sequence that failed with its batch back in front, to run alone; if that fails it is to blame."""
+        """Return a sequence of a failed batch to the front, to run alone; if it was a suspect already, fail it."""
         self._batch.forget(sequence.id)
         self._stalls.leave(sequence.id)
         self._admission.again(sequence)
@@ -258,7 +261,7 @@ class GenerateEngine:
         sequence.suspect = True
 
     def _restart(self) -> None:
-        """Start the batch anew. An error here means that the device is lost, and the engine with it."""
+        """Replace the batch. An error here means that the device, and so the engine, is lost."""
         for sequence in list(self._admission.running.values()):
             self._retry(sequence, "the batch died")
         self._batch.stop()
@@ -272,7 +275,7 @@ class GenerateEngine:
             self._batch.forget(sequence.id)
 
     def _end(self, generation: Generation, error: StokerError) -> None:
-        """Forget a request and everything of it that still waits or runs; this is its one outcome."""
+        """End a request with ``error`` as its outcome, and remove its waiting and running sequences."""
         del self._generations[generation.request.id]
         for sequence in generation.sequences:
             self._leave(sequence, cancel=True)

@@ -1,4 +1,4 @@
-"""From an input to the token ids of its prompt, refusing what would harm the whole batch."""
+"""Encoding of inputs to prompts, which refuses inputs that would fail the whole batch."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from ..text import require_text
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """The tokenizer of a model, its vocabulary (the rows of its embedding) and its longest sequence."""
+    """Encodes prompts. ``vocabulary`` is the number of rows of the model's embedding, ``max_tokens`` its longest
+    sequence."""
 
     tokenizer: Any
     vocabulary: int
     max_tokens: int
 
     def encode(self, item: Item, index: int, max_new_tokens: int) -> list[int]:
-        """Token ids of input ``index``: a text to go on from, or ``{"messages": [...]}`` to answer.
+        """The token ids of input ``index``: a text to complete, or the ``{"messages": [...]}`` of a chat.
 
         Raises:
-            InvalidJob: naming the input, what is wrong with it and what is allowed.
+            InvalidJob: naming the input, the fault, and what is allowed.
         """
         if isinstance(item, dict):
             ids: list[int] = self.tokenizer(self._chat(item, index), add_special_tokens=False)["input_ids"]
@@ -38,7 +39,7 @@ class Prompts:
                 f"input {index} has {len(ids)} tokens and asks for max_new_tokens = {max_new_tokens}; "
                 f"allowed: {self.max_tokens} together"
             )
-        # One id outside of the embedding kills the batch that it is in, and everything that waits.
+        # An id outside of the embedding kills the batch, with all waiting sequences.
         if outside := [token for token in ids if not 0 <= token < self.vocabulary]:
             raise InvalidJob(f"input {index} holds token id {outside[0]}; this model knows 0 to {self.vocabulary - 1}")
         return ids
@@ -59,6 +60,6 @@ class Prompts:
             raise InvalidJob(f"input {index} is a chat, and this model has no chat template; send a text")
         try:
             text: str = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        except TemplateError as error:  # templates refuse roles and orders that the model does not know
+        except TemplateError as error:  # templates refuse unknown roles and orders of roles
             raise InvalidJob(f"input {index} does not suit the model's chat template: {error}") from None
         return text

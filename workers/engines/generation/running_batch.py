@@ -1,4 +1,4 @@
-"""A generation request on its way: its sequences, one for each input, and what becomes of them."""
+"""The state of a generation request and of its sequences, one for each input."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ..protocol import Outcome, OutputPiece, Request
 from .cache_size import CacheSize
 from .detokenize import Detokenizer
 from .prompt import Prompts
-from .sampling import Sampler
+from .sampling import TokenSampler
 
 
 @dataclass(slots=True, eq=False)
 class Generation:
-    """One request. ``sequences`` are those of its inputs that have not ended."""
+    """A request. ``sequences`` are its encoded inputs that have not ended."""
 
     request: Request
     parameters: GenerationParameters
@@ -34,15 +34,15 @@ class Generation:
 
     @classmethod
     def of(cls, request: Request, prompts: Prompts, size: CacheSize) -> Generation:
-        """A request whose inputs are still to be encoded.
+        """Create the state of a request, whose inputs are yet to be encoded.
 
         Raises:
-            InvalidJob: naming what is wrong with it.
+            InvalidJob: naming the parameter, or when there is no input.
         """
         parameters = GenerationParameters.parse(request.parameters)
         if not request.inputs:
             raise InvalidJob("input = []: give at least one")
-        if parameters.seed is None:  # whoever has to run again draws the same: some of it may have been told
+        if parameters.seed is None:  # fixed, so that a repeated sequence draws the tokens that were streamed before
             parameters = parameters.model_copy(update={"seed": random.getrandbits(62)})
         generation = cls(request, parameters, prompts, size, outputs=[None] * len(request.inputs))
         generation.usage = {"input_tokens": 0, "output_tokens": 0}
@@ -50,14 +50,14 @@ class Generation:
 
     @property
     def unread(self) -> int:
-        """How many of its inputs are still to be encoded. None of it runs before all are, and found to be right."""
+        """The number of inputs yet to be encoded. A request runs only once all its inputs are encoded and valid."""
         return len(self.outputs) - self.encoded
 
     def encode(self, count: int) -> None:
-        """Encode so many inputs more.
+        """Encode the next ``count`` inputs.
 
         Raises:
-            InvalidJob: naming the input, and what is wrong with it.
+            InvalidJob: naming the input and the fault.
         """
         asked = self.parameters.max_new_tokens
         for index, item in enumerate(self.request.inputs[self.encoded : self.encoded + count], self.encoded):
@@ -68,18 +68,19 @@ class Generation:
 
     @property
     def followed(self) -> bool:
-        """Whether its text matters token by token: somebody reads along, or a stop string may come."""
+        """Whether its tokens are decoded at every step: for streaming, or for stop strings."""
         return self.request.stream or bool(self.parameters.stop)
 
     def outcome(self) -> Outcome:
-        """The answer, once all its sequences have ended."""
+        """The outcome, once all sequences have ended."""
         ran_s = time.monotonic() - self.started_at
         return Outcome(self.request.id, self.outputs, usage=self.usage, ran_s=ran_s, batch_size=self.batch_size)
 
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """One input on its way. ``id`` is new for every attempt; ``blocks`` is what it may take of the cache."""
+    """An input that is being generated from. ``id`` is new in every attempt; ``blocks`` is its reservation in the
+    cache."""
 
     generation: Generation
     index: int
@@ -87,22 +88,22 @@ class Sequence:
     blocks: int
     id: str = ""
     suspect: bool = False
-    """The batch died with it inside: it runs alone the second time, and there is no third."""
+    """Whether a batch died while this sequence ran in it: it then runs alone, and fails if that batch dies, too."""
     _tokens: int = 0
     _told: str = ""
     _told_tokens: int = 0
     _detokenizer: Detokenizer = field(init=False)
 
-    def begin(self, sequence_id: str) -> Sampler | None:
-        """Begin an attempt, with the choice of its tokens, which is the same in each; None for the greedy one."""
+    def begin(self, sequence_id: str) -> TokenSampler | None:
+        """Begin an attempt. Returns its sampler, which draws the same in every attempt; None for greedy decoding."""
         generation = self.generation
         generation.started_at = generation.started_at or time.monotonic()
         self.id, self._tokens = sequence_id, 0
         self._detokenizer = Detokenizer(generation.prompts.tokenizer, generation.parameters.stop)
-        return Sampler(generation.parameters, self.index) if generation.parameters.do_sample else None
+        return TokenSampler(generation.parameters, self.index) if generation.parameters.do_sample else None
 
     def read(self, tokens: list[int], *, ended: bool) -> bool:
-        """Take all tokens that this attempt has made so far; True when its text is complete."""
+        """Read all tokens of the attempt so far; True if the text is complete."""
         if ended or self.generation.followed:
             self._detokenizer.add(tokens[self._tokens :])
             self._tokens = len(tokens)
@@ -111,10 +112,10 @@ class Sequence:
         return self._detokenizer.complete
 
     def tell(self) -> OutputPiece | None:
-        """The text that is certain and was not told yet, if there is any.
+        """The final text that has not been streamed yet; None without any.
 
         Raises:
-            EngineError: it is another text than was told, now that it had to run again.
+            EngineError: when a repeated attempt differs from the text that was streamed.
         """
         text = self._detokenizer.settled
         if not text.startswith(self._told) and (self._detokenizer.complete or not self._told.startswith(text)):
@@ -126,7 +127,8 @@ class Sequence:
         return OutputPiece(self.generation.request.id, self.index, news, tokens)
 
     def end(self, last_token: int, eos: Set[int]) -> None:
-        """Enter its output, and how it ended: at a stop string or one of the tokens ``eos``, or at its length."""
+        """Store the output. Its ``finish_reason`` is ``stop`` after a stop string or a token in ``eos``, else
+        ``length``."""
         generation = self.generation
         reason = "stop" if self._detokenizer.stopped or last_token in eos else "length"
         generation.outputs[self.index] = {"text": self._detokenizer.text, "finish_reason": reason}

@@ -1,8 +1,8 @@
-"""Attention for continuous batching on a CPU: each sequence attends to its own keys, in a call of its own.
+"""Attention for continuous batching on a CPU, computed for each sequence by a separate call.
 
-transformers' ``sdpa`` lays the keys of all sequences in a row, lets every query attend to every key and masks what is
-not its own: of 16 sequences of one length, 15 sixteenths for nothing. On a CPU that takes a fifth of a step. A GPU
-keeps ``sdpa``: there, 16 small calls may well take longer than a large one.
+The ``sdpa`` of transformers concatenates the keys of all sequences, computes all products of queries and keys, and
+masks those across sequences: with 16 sequences of equal length, 15 of 16. On a CPU that takes a fifth of a step. A GPU
+keeps ``sdpa``: there, 16 small calls may take longer than a large one.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ NAME = "stoker_sequences"
 
 
 def serves(model: Any) -> bool:
-    """Whether it can stand in for ``sdpa``: on a CPU, where all layers attend to all that came before.
+    """Whether this attention can replace ``sdpa``: on a CPU, if all layers have full causal attention.
 
-    Versions of transformers whose ``sdpa`` takes no ``cache`` hand it over in another way, and keep theirs too.
+    Versions of transformers whose ``sdpa`` takes no ``cache`` pass the cache in another way, and keep ``sdpa``.
     """
     config = model.config.get_text_config()
     windows = getattr(config, "sliding_window", None) is not None
@@ -35,17 +35,17 @@ def attend(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: torch.Tensor | None,  # noqa: ARG001  the batcher makes none for an attention that it does not know
+    attention_mask: torch.Tensor | None,  # noqa: ARG001  None: the batcher makes masks only for its own attentions
     *,
     cache: Any,
     cu_seq_lens_q: torch.Tensor,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention of packed sequences: a function for ``AttentionInterface``.
+    """Compute the attention of packed sequences: a function for ``AttentionInterface``.
 
-    ``query`` (1, heads, tokens, width), ``key`` and ``value`` (1, key heads, tokens, width) are the new tokens of all
-    sequences, ``cu_seq_lens_q`` (sequences + 1,) where each begins; ``cache``, a ``PagedAttentionCache``, adds the
-    tokens before. Returns (1, tokens, heads, width): for each sequence what ``generate`` computes when it is alone.
+    ``query`` (1, heads, tokens, width), ``key`` and ``value`` (1, key heads, tokens, width) hold the new tokens of all
+    sequences; ``cu_seq_lens_q`` (sequences + 1,) holds the offsets of sequences; ``cache``, a ``PagedAttentionCache``,
+    adds the earlier tokens. Returns (1, tokens, heads, width), equal to the attention of each sequence alone.
     """
     key, value = cache.update(key_states=key, value_states=value, layer_idx=module.layer_idx, kwargs=kwargs)
     new, all_tokens = cu_seq_lens_q.diff().tolist(), kwargs["cu_seq_lens_k"].diff().tolist()
@@ -62,14 +62,14 @@ def attend(
 
 
 def _token(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None) -> torch.Tensor:
-    """For one new token. Query heads that share a key head become queries of that head, so that no key is copied."""
+    """Attention of a single new token. Query heads that share a key head become queries of it, which copies no key."""
     _, heads, _, width = query.shape
     queries = query.reshape(1, key.shape[1], -1, width)
     return scaled_dot_product_attention(queries, key, value, scale=scaling).reshape(1, 1, heads, -1)
 
 
 def _mask(new: int, all_tokens: int) -> torch.Tensor | None:
-    """For a later piece of a prompt: each token sees those up to itself. A whole prompt is causal without a mask."""
+    """The causal mask of a later chunk of a prompt; None for a whole prompt, which is causal without one."""
     return None if new == all_tokens else torch.ones(new, all_tokens, dtype=torch.bool).tril(all_tokens - new)
 
 

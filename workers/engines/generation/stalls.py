@@ -1,7 +1,7 @@
-"""For how long a prompt that is read keeps the sequences that run waiting for their tokens.
+"""Measurement of generation stalls: the delay of running sequences by the prefill of others.
 
-Generation stalls, as Sarathi-Serve has them (Agrawal et al., OSDI 2024): a step that reads prompts as well takes longer
-than one that does not, and every sequence gets its next token that much later.
+A step with prefill takes longer than a decode step, which delays the next token of every running sequence (Agrawal et
+al., Sarathi-Serve, OSDI 2024).
 """
 
 from __future__ import annotations
@@ -12,43 +12,44 @@ from dataclasses import dataclass
 from ..protocol import Prefilled
 
 _LEARN = 0.1
-"""How much one more step counts in what a step takes usually."""
+"""Weight of the newest decode step in the moving average of their durations."""
 
 
 @dataclass(slots=True)
 class _Request:
-    """One that has prompts to be read."""
+    """A request with prompts in prefill."""
 
     joined: float
-    """What the clock showed when the first of them joined."""
+    """The total stall when the first prompt joined, in seconds."""
     stall_s: float = 0.0
-    """For how long those of its prompts that are read have kept others waiting."""
+    """The stall that the completed prefills of the request caused, in seconds."""
 
 
 class Stalls:
-    """A clock that runs while steps take longer than usual, and what it has shown for the prompts of each request.
+    """Attributes the stall of each step, its duration beyond the average decode step, to the prompts in prefill.
 
-    Prompts are read in the order in which they join, so that one has stalled the others since the one before it was
-    read; those that are read in one step, each for all of that step. Times are in seconds.
+    Prefills run in the order in which sequences join: each is charged with the stall since the end of the one before.
+    Prefills that end in the same step are each charged with all of it. Times are in seconds.
     """
 
     def __init__(self) -> None:
-        self._unread: dict[str, str] = {}  # sequence -> request
+        self._unread: dict[str, str] = {}  # request id by sequence id, of sequences in prefill
         self._requests: dict[str, _Request] = {}
         self._stalled_s = 0.0
-        self._read_at = 0.0  # what the clock showed when the last prompt was read
+        self._read_at = 0.0  # the total stall at the end of the last prefill
         self._usual_s = 0.0
         self._stepped_at = 0.0
 
     def join(self, sequence_id: str, request_id: str, now: float, *, alone: bool) -> None:
-        """A sequence joins the batch, in which nothing else runs when it is ``alone``."""
+        """Count a sequence that joins the batch; ``alone``: no other sequence runs."""
         if alone:
             self._stepped_at = now
         self._unread[sequence_id] = request_id
         self._requests.setdefault(request_id, _Request(self._stalled_s))
 
     def step(self, sequence_ids: Iterable[str], now: float) -> list[Prefilled]:
-        """A step has ended, with tokens for these. Returns the requests of which no prompt is left to be read."""
+        """Count a step that ended at ``now`` with tokens for ``sequence_ids``. Returns the requests without prompts
+        left in prefill."""
         took_s, self._stepped_at = now - self._stepped_at, now
         if not self._unread:
             self._usual_s += (_LEARN if self._usual_s else 1.0) * (took_s - self._usual_s)
@@ -66,7 +67,7 @@ class Stalls:
         return told
 
     def leave(self, sequence_id: str) -> None:
-        """A sequence has left; its prompt, if it was not read yet, will not be."""
+        """Count a sequence that leaves the batch, perhaps before the end of its prefill."""
         request_id = self._unread.pop(sequence_id, None)
         if request_id is not None and request_id not in self._unread.values():
             del self._requests[request_id]
