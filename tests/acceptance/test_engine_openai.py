@@ -162,7 +162,7 @@ def test_a_request_that_cannot_even_be_sent_has_an_outcome(
     monkeypatch.setattr(engine._client._http, "stream", fail)
     error = run(engine, Request("a", ["x", "y"]))["a"].error
     assert type(error) is EngineError
-    assert "could not be asked for: RuntimeError('a defect of the HTTP client')" in str(error)
+    assert "could not be sent to the server: RuntimeError('a defect of the HTTP client')" in str(error)
 
 
 def test_connections_are_used_again(engine: OpenAIEngine) -> None:
@@ -268,7 +268,7 @@ def test_what_goes_wrong_with_one_request_ends_that_one(
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_busy_server_is_asked_again(engine: OpenAIEngine, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
-    monkeypatch.setattr(client.backoff, "delays", lambda retries: [0.01] * retries)
+    monkeypatch.setattr(client.retry_backoff, "delays", lambda retries: [0.01] * retries)
     outcomes = run(engine, Request("busy", [f"!status {status} 4"]), Request("always", [f"!status {status} 999"]))
     assert outcomes["busy"].error is None
     assert type(outcomes["always"].error) is EngineError
@@ -284,18 +284,18 @@ def test_a_server_that_dies_is_the_end_of_the_engine(engine: OpenAIEngine, when:
     else:
         process_of(engine).kill()
     said = step_until_lost(engine)
-    assert "killed by SIGKILL" in said or "does not say at /health" in said
+    assert "killed by SIGKILL" in said or "its health check /health does not answer 200" in said
 
 
 def test_a_server_that_is_not_well_is_the_end_of_the_engine(engine: OpenAIEngine) -> None:
     engine.submit(Request("a", ["!sick"]))
-    assert "the engine is dead; and it does not say at /health that it is well" in step_until_lost(engine)
+    assert "the engine is dead; and its health check /health does not answer 200" in step_until_lost(engine)
 
 
 def test_the_last_words_of_a_dying_server_cost_no_job_a_retry(engine: OpenAIEngine) -> None:
     """vLLM tells all that ran of its end, each in its stream."""
     engine.submit(Request("a", ["!dying", "x"], {"max_new_tokens": 9}))
-    assert "the engine core has ended; and it does not say at /health that it is well" in step_until_lost(engine)
+    assert "the engine core has ended; and its health check /health does not answer 200" in step_until_lost(engine)
 
 
 def test_a_server_that_ends_while_it_loads_is_told_with_its_last_words() -> None:

@@ -1,1 +1,1 @@
-"""The ``openai`` engine: starts any OpenAI-compatible server on its device, and feeds it."""
+"""The ``openai`` engine, which runs an OpenAI-compatible server on its device and sends it the requests."""

@@ -1,4 +1,8 @@
-"""Asking the server. Every failure is one of three: the request's own, the server's for now, or the server is gone."""
+"""The HTTP client of a server.
+
+A request fails with ``InvalidJob`` if it is at fault itself, with ``EngineError`` if a healthy server failed it, and
+with ``ServerLost`` if the server is not healthy.
+"""
 
 from __future__ import annotations
 
@@ -17,20 +21,20 @@ from . import wire
 
 CONNECT_S = 10.0
 BUSY_RETRIES = 4
-"""How often a request is sent again to a server that says that it is busy: for 8 to 15 seconds in all."""
+"""Most retries of a request while the server is busy (status 408, 425, 429 or 503), over 8 to 15 seconds in all."""
 LONGEST_PAUSE_S = 60.0
 _LATER = (408, 425, 429, 503)
 
 
 class ServerLost(EngineError):
-    """The server has ended, or does not answer for itself any more: no request will succeed."""
+    """The server has ended or fails its health check, so that every request would fail."""
 
 
 class ServerClient:
-    """HTTP to one server. Belongs to one event loop.
+    """HTTP connections to one server, used from one event loop.
 
     Raises:
-        ConfigError: when the variable that should hold the key is not set.
+        ConfigError: when the environment variable for the API key is not set.
     """
 
     def __init__(self, url: str, options: OpenAIOptions) -> None:
@@ -43,20 +47,20 @@ class ServerClient:
         self._http = httpx2.AsyncClient(
             base_url=url,
             headers=headers,
-            # An answer may take minutes. A server that hangs is the watchdog's case, a job that does the pool's.
+            # No read timeout: an answer may take minutes. The watchdog detects a hung server, the pool a hung job.
             timeout=httpx2.Timeout(None, connect=CONNECT_S),
-            # The engine bounds what runs. A bound here could be used up by connections whose requests were cancelled.
-            # Kept for less than servers keep theirs (uvicorn: 5 s): none is used in the moment that they close it.
+            # No limit: the engine limits requests, and connections of cancelled ones could use up a limit here.
+            # Idle connections expire before the server's do (uvicorn: 5 s), so that none is used while it closes.
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=2.0),
-            trust_env=options.url is not None,  # no proxy stands between the worker and its own child
+            trust_env=options.url is not None,  # the worker's own child is reached without a proxy
         )
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close all connections."""
         await self._http.aclose()
 
     async def healthy(self) -> bool:
-        """Whether the server says that it is well."""
+        """Whether the health check answers 200."""
         try:
             return (await self._http.get(self._health, timeout=CONNECT_S)).is_success
         except httpx2.TransportError:
@@ -79,13 +83,14 @@ class ServerClient:
     async def generate(
         self, call: wire.Call, hear: Callable[[wire.Event], None]
     ) -> tuple[dict[str, str], dict[str, int]]:
-        """The output ``{"text", "finish_reason"}`` and the usage. Whoever cancels this closes the connection.
+        """Stream a generation; returns its output ``{"text", "finish_reason"}`` and usage. Cancellation closes the
+        connection.
 
         Args:
-            hear: is told of every event as it comes.
+            hear: called with every event as it arrives.
 
         Raises:
-            InvalidJob, EngineError, ServerLost: see the top of the file.
+            InvalidJob, EngineError, ServerLost: see the module.
         """
         text: list[str] = []
         usage: dict[str, int] = {}
@@ -97,11 +102,11 @@ class ServerClient:
             async for received in response.aiter_bytes():
                 for data in events.feed(received):
                     if data == b"[DONE]":
-                        continue  # to the very end, or the connection could not be used again
+                        continue  # read to the end, so that the connection can be reused
                     event = wire.read_event(data)
                     if isinstance(event.error, InvalidJob):
                         raise event.error
-                    if event.error is not None:  # the last thing that a dying server says, too
+                    if event.error is not None:  # may also be the last event of a dying server
                         await self._failed(str(event.error))
                     hear(event)
                     text.append(event.text)
@@ -116,7 +121,7 @@ class ServerClient:
         return {"text": "".join(text), "finish_reason": str(reason)}, usage
 
     async def embed(self, call: wire.Call, count: int) -> tuple[list[list[float]], dict[str, int]]:
-        """The embeddings of ``count`` inputs, and the usage. Raises as :meth:`generate` does."""
+        """Request the embeddings of ``count`` inputs; returns them and the usage. Raises as :meth:`generate` does."""
         body = b""
 
         async def read(response: httpx2.Response) -> None:
@@ -127,7 +132,7 @@ class ServerClient:
         return wire.read_embeddings(body, count)
 
     async def _send(self, call: wire.Call, read: Callable[[httpx2.Response], Awaitable[None]]) -> None:
-        """Send a request, again while the server is busy, and let ``read`` have the answer."""
+        """Send a request, with retries while the server is busy, and pass the response to ``read``."""
         pauses = iter(retry_backoff.delays(BUSY_RETRIES))
         while True:
             try:
@@ -150,11 +155,11 @@ class ServerClient:
             await asyncio.sleep(max(pause, wished))
 
     async def _failed(self, what: str) -> NoReturn:
-        """Raise for a request that failed through no fault of its own.
+        """Raise the error of a request that failed through no fault of its own.
 
-        A server that is well failed this one request; it is tried again, a limited number of times. One that is not
-        would fail all that the queue holds, and use up their retries.
+        If the server is healthy, only this request failed: it is tried again, a limited number of times. An unhealthy
+        server would fail every job in the queue and use up their retries, so the engine ends.
         """
         if await self.healthy():
             raise EngineError(what)
-        raise ServerLost(f"{what}; and it does not say at {self._health} that it is well")
+        raise ServerLost(f"{what}; and its health check {self._health} does not answer 200")

@@ -1,4 +1,4 @@
-"""What is started, and what it sees of the machine."""
+"""The command line and the environment of a server."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from producer.contract.errors import ConfigError
 
 
 def arguments(command: Sequence[str], **values: str) -> list[str]:
-    """The command with each ``{name}`` replaced. Other braces stay: arguments may be JSON."""
+    """The command with each ``{name}`` replaced by its value. Other braces stay, since arguments may be JSON."""
     filled = []
     for argument in command:
         for name, value in values.items():
@@ -18,10 +18,10 @@ def arguments(command: Sequence[str], **values: str) -> list[str]:
 
 
 def device_kind(device: str) -> str:
-    """``cpu`` or ``cuda``.
+    """The kind of a device: ``cpu`` or ``cuda``.
 
     Raises:
-        ConfigError: for anything but ``cpu:N`` and ``cuda:N``.
+        ConfigError: when the device is neither ``cpu:N`` nor ``cuda:N``.
     """
     kind, _, index = device.partition(":")
     if kind not in ("cpu", "cuda") or not index.isdigit():
@@ -30,20 +30,20 @@ def device_kind(device: str) -> str:
 
 
 def device_env(device: str, env: Mapping[str, str]) -> dict[str, str]:
-    """What keeps a server on the worker's device, given the worker's own environment.
+    """The environment variables that restrict a server to the worker's device.
 
-    A launcher gives each worker one GPU (or MIG slice), and that is left as it is; among several, ``cuda:N`` counts
-    those that the worker sees.
+    A GPU or MIG slice that a launcher has selected in the worker's own environment ``env`` stays selected; among
+    several, ``cuda:N`` counts those that are visible to the worker.
 
     Raises:
-        ConfigError: when the worker does not see that GPU.
+        ConfigError: when that GPU is not visible to the worker.
     """
     if device_kind(device) == "cpu":
         return {}
     index = int(device.removeprefix("cuda:"))
     seen = env.get("CUDA_VISIBLE_DEVICES")
     if seen is None:
-        # NVML, and so the fleet, counts in the order of the PCI bus, CUDA by default the fastest first.
+        # NVML, and so the fleet, numbers GPUs in the order of the PCI bus; CUDA puts the fastest first by default.
         return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": str(index)}
     gpus = [gpu.strip() for gpu in seen.split(",") if gpu.strip()]
     if len(gpus) == 1:

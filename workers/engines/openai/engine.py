@@ -1,7 +1,8 @@
-"""The engine that feeds a server: one HTTP request for each input, streamed, as many at a time as it may have.
+"""The engine that sends requests to a server, one for each input or batch of texts to embed, up to ``max_concurrency``
+at a time.
 
-The event loop of the connections runs inside ``step`` and nowhere else. So one thread does everything, and nothing
-needs a lock; between two steps the kernel keeps what the server sends.
+The event loop of the connections runs only inside ``step``, so that a single thread does all work and needs no locks;
+between steps, the kernel buffers the server's output.
 """
 
 from __future__ import annotations
@@ -39,14 +40,14 @@ logger = logging.getLogger(__name__)
 
 READY_POLL_S = 0.2
 HANG_UP_S = 1.0
-"""How long a step waits for the connections of cancelled requests to be closed."""
+"""Longest wait of a step for the connections of cancelled requests to close, in seconds."""
 
 
 class OpenAIEngine:
-    """``{"text", "finish_reason"}`` per input, or its embedding; usage as the server counts it.
+    """Returns ``{"text", "finish_reason"}`` or an embedding for each input; usage is the server's.
 
-    Inputs and parameters are those of the generate engine, except that what a chat's messages may hold is the
-    server's to say. A server that ends, or does not answer for itself, loses the engine.
+    Inputs and parameters are those of the ``generate`` engine, but the server validates the messages of a chat. The
+    engine is lost when the server ends or fails its health check.
     """
 
     def __init__(self, settings: Model, device: str) -> None:
@@ -71,27 +72,26 @@ class OpenAIEngine:
 
     @property
     def capacity(self) -> int:
-        """A job for each place at the server that nothing it holds will take: a job may bring many inputs, and a
-        place is free again as soon as one is answered."""
+        """Requests held, and one for each slot that their inputs leave free."""
         taken = len(self._waiting) + len(self._running)
         return len(self._jobs) + max(0, self._settings.max_concurrency - taken)
 
     @property
     def slots(self) -> int:
-        """Places at the server."""
+        """The most HTTP requests in flight."""
         return self._settings.max_concurrency
 
     @property
     def progress(self) -> int:
-        """Events of streams, and answers."""
+        """The number of events and answers from the server."""
         return self._progress
 
     def load(self) -> None:
-        """Start the server, unless it runs, and wait until it says that it is ready.
+        """Start the server, unless ``options.url`` names one, and wait until its health check succeeds.
 
         Raises:
             ConfigError: when the command cannot be run, or the server has no model.
-            EngineError: when it ends, or is not ready in time; with the end of its log.
+            EngineError: when the server ends or is not ready in time; with the end of its log.
         """
         self._loop = asyncio.new_event_loop()
         try:
@@ -105,7 +105,7 @@ class OpenAIEngine:
     def _start(self) -> str:
         port = free_port()
         source = self._settings.source
-        if source.startswith("package:"):  # which no server knows
+        if source.startswith("package:"):  # a scheme of ours, unknown to servers
             source = str(sources.resolve(source))
         device, port_text = command.device_kind(self._device), str(port)
         arguments = command.arguments(self._options.command, source=source, port=port_text, device=device)
@@ -143,14 +143,14 @@ class OpenAIEngine:
     def _put(self, message: Request | Cancellation | Withdrawal) -> None:
         self._mailbox.put(message)
         if (loop := self._loop) is not None:
-            with contextlib.suppress(RuntimeError):  # it was closed meanwhile
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
                 loop.call_soon_threadsafe(self._news.set)
 
     def step(self, timeout: float) -> Sequence[Report]:
-        """Let the connections run until there is news. See ``protocol``.
+        """Run the event loop until something happens. See ``protocol``.
 
         Raises:
-            ServerLost: with the cause, and the end of the server's log.
+            ServerLost: with the cause; if the server has ended, with the end of its log.
         """
         assert self._loop is not None
         self._loop.run_until_complete(self._turn(timeout))
@@ -171,7 +171,7 @@ class OpenAIEngine:
         self._read_mail()
         self._expire(time.monotonic())
         self._admit()
-        if self._hanging_up:  # so that what is given up is given up there too, before another takes its place
+        if self._hanging_up:  # so that the server has ended a cancelled request before the next takes its slot
             await asyncio.wait(self._hanging_up, timeout=HANG_UP_S)
             self._hanging_up = {task for task in self._hanging_up if not task.done()}
 
@@ -205,7 +205,7 @@ class OpenAIEngine:
             ask = self._waiting.popleft()
             if not ask.job.started_at:
                 ask.job.started_at = time.monotonic()
-                self._reports.append(Prefilled(ask.job.request.id, 0.0))  # servers read prompts beside others' tokens
+                self._reports.append(Prefilled(ask.job.request.id, 0.0))  # servers prefill beside decoding
             self._running.add(ask)
             ask.task = self._loop.create_task(self._run(ask))
             ask.task.add_done_callback(functools.partial(self._leave, ask))
@@ -213,21 +213,21 @@ class OpenAIEngine:
                 other.job.batch_size = max(other.job.batch_size, len(self._running))
 
     async def _run(self, ask: Ask) -> None:
-        """Ask, and write down the answer. Cancelled when the job has its outcome already."""
+        """Send an HTTP request and store its answer. The task is cancelled when its job gets an outcome earlier."""
         try:
             outputs, usage = await self._answer(ask)
         except ServerLost as error:
-            self._lost = self._lost or error  # its job has no outcome: whether it is the cause, nobody knows
+            self._lost = self._lost or error  # no outcome for its job, which may or may not be the cause
         except StokerError as error:
             self._fail(ask.job, error)
         except Exception as error:
-            logger.exception("input %d of job %s could not be asked for", ask.index, ask.job.request.id)
-            self._fail(ask.job, EngineError(f"input {ask.index} could not be asked for: {error!r}"))
+            logger.exception("input %d of job %s could not be sent to the server", ask.index, ask.job.request.id)
+            self._fail(ask.job, EngineError(f"input {ask.index} could not be sent to the server: {error!r}"))
         else:
             self._take(ask, outputs, usage)
 
     def _leave(self, ask: Ask, _: asyncio.Task[None]) -> None:
-        """Not at the end of ``_run``: a task that is cancelled before its first step never gets there."""
+        """Free the slot of a task. A callback, because a task that is cancelled before its first step does not run."""
         self._running.discard(ask)
         self._news.set()
 
@@ -239,7 +239,7 @@ class OpenAIEngine:
         def hear(event: wire.Event) -> None:
             self._progress += 1
             if ask.job.request.stream and event.text:
-                # Servers count when they are done; until then an event is taken for a token.
+                # Servers report usage at the end; until then, each event counts as a token.
                 self._reports.append(OutputPiece(ask.job.request.id, ask.index, event.text, tokens=1))
                 self._news.set()
 
@@ -262,7 +262,7 @@ class OpenAIEngine:
         self._end(job, Outcome(job.request.id, error=error, ran_s=ran_s, batch_size=job.batch_size))
 
     def _end(self, job: OpenRequest, outcome: Outcome) -> None:
-        """Forget a job and hang up on whatever of it still runs; this is its one outcome."""
+        """End a job with its outcome, and cancel its HTTP requests in flight."""
         del self._jobs[job.request.id]
         if job.asks:
             self._waiting = deque(ask for ask in self._waiting if ask.job is not job)
@@ -273,7 +273,7 @@ class OpenAIEngine:
         self._reports.append(outcome)
 
     def close(self) -> None:
-        """Hang up, and end the server if this engine has started it."""
+        """Close all connections, and stop the server if this engine started it."""
         loop, self._loop = self._loop, None
         if loop is None:
             return
@@ -285,7 +285,7 @@ class OpenAIEngine:
 
     async def _hang_up(self) -> None:
         tasks = {ask.task for ask in self._running if ask.task is not None} | self._hanging_up
-        for task in tasks - self._hanging_up:  # a second cancellation would keep a connection from being closed
+        for task in tasks - self._hanging_up:  # a second cancellation would interrupt the closing
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=HANG_UP_S)

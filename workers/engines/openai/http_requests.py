@@ -1,4 +1,4 @@
-"""A job as the HTTP requests that answer it."""
+"""The HTTP requests of a job."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from ..protocol import Request
 from . import wire
 
 EMBEDDED_TOGETHER = 64
-"""Inputs of one job in one request for embeddings. Together they fail, but so does their job."""
+"""Most inputs of a job in one HTTP request for embeddings. If one fails, so do all, as does their job anyway."""
 
 
 @dataclass(slots=True, eq=False)
 class OpenRequest:
-    """A request to the engine, on its way."""
+    """A request to the engine that has no outcome yet."""
 
     request: Request
     outputs: list[Any]
     asks: list[Ask] = field(default_factory=list)
-    """Those not answered yet."""
+    """The HTTP requests without an answer yet."""
     usage: dict[str, int] = field(default_factory=dict)
     started_at: float = 0.0
     batch_size: int = 1
@@ -31,7 +31,7 @@ class OpenRequest:
 
 @dataclass(slots=True, eq=False)
 class Ask:
-    """One HTTP request, for ``count`` inputs of its job from ``index`` on. Without a task it waits."""
+    """An HTTP request for ``count`` inputs of a job, beginning with input ``index``. Without a task, it is waiting."""
 
     job: OpenRequest
     index: int
@@ -41,10 +41,10 @@ class Ask:
 
 
 def job_of(request: Request, model: str, task: Literal["generate", "embeddings"]) -> OpenRequest:
-    """Everything that is to be asked for a request.
+    """Create the HTTP requests for a request to the engine.
 
     Raises:
-        InvalidJob: naming the input or parameter, what is wrong with it and what is allowed.
+        InvalidJob: naming the input or parameter, the fault, and what is allowed.
     """
     if not request.inputs:
         raise InvalidJob("input = []: give at least one")

@@ -1,11 +1,11 @@
 """``lifeline.py STOP_S COMMAND...``: runs a command for as long as its own standard input stays open.
 
 The worker holds the other end of that pipe. The kernel closes it however the worker ends, SIGKILL included; then the
-command and all that it has started get SIGTERM, and ``STOP_S`` seconds later SIGKILL. Linux offers
-``PR_SET_PDEATHSIG`` for this, but that reaches only the direct child, not the processes in which servers keep the
-model, and fires when the *thread* ends that started it.
+process group of the command gets SIGTERM, and ``STOP_S`` seconds later SIGKILL. Linux's ``PR_SET_PDEATHSIG`` is no
+substitute: it reaches only the direct child, not the processes in which servers hold the model, and is sent when the
+*thread* ends that started the child.
 
-Run by its path in a bare interpreter: the standard library only. Exits as the command does.
+Run by its path in a bare interpreter, so it imports only the standard library. Exits as the command does.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ POLL_S = 0.05
 
 
 def main(stop_s: float, command: list[str]) -> int:
-    """Run the command to its end; returns its exit code, or 128 and the signal that ended it."""
+    """Run the command to its end. Returns its exit code, or 128 plus the number of the signal that killed it."""
     for told_to_all in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        # The worker's to answer, not ours. Not SIG_IGN, which the command would inherit.
+        # The worker handles these signals. Not SIG_IGN, which the command would inherit.
         signal.signal(told_to_all, lambda *_: None)
     server = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0)
     threading.Thread(target=_end_with_worker, args=(server.pid, stop_s), daemon=True).start()
     code = server.wait()
-    _end_group(server.pid, stop_s)  # those it has left behind
+    _end_group(server.pid, stop_s)  # processes that the command has left behind
     return code if code >= 0 else 128 - code
 
 
@@ -40,7 +40,7 @@ def _end_with_worker(group: int, stop_s: float) -> None:
 
 
 def _end_group(group: int, stop_s: float) -> None:
-    with contextlib.suppress(ProcessLookupError):  # nobody is left
+    with contextlib.suppress(ProcessLookupError):  # no process is left
         os.killpg(group, signal.SIGTERM)
         deadline = time.monotonic() + stop_s
         while time.monotonic() < deadline:

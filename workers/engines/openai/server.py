@@ -1,4 +1,4 @@
-"""The server as a child of the worker: it lives no longer than the worker, and writes into the worker's log."""
+"""The server as a child process, which ends with the worker at the latest and writes to the worker's log."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LAST_LINES = 20
 
 
 def free_port() -> int:
-    """A port of loopback that nobody holds now."""
+    """A port of the loopback interface that is free at present."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -31,15 +31,15 @@ def free_port() -> int:
 
 
 class EngineServer:
-    """A command that was started, in a process group of its own.
+    """A server, started on creation in a process group of its own.
 
     Args:
         command: program and arguments.
-        env: on top of this process's own environment.
+        env: variables in addition to this process's environment.
         stop_s: time between SIGTERM and SIGKILL, in seconds.
 
     Raises:
-        ConfigError: when there is no such program.
+        ConfigError: when the program does not exist.
     """
 
     def __init__(self, command: Sequence[str], env: Mapping[str, str], stop_s: float) -> None:
@@ -63,20 +63,20 @@ class EngineServer:
 
     @property
     def ended(self) -> str | None:
-        """How it ended, with the last lines of its log; None while it runs."""
+        """How the server ended, with the last lines of its log; None while it runs."""
         code = self._process.poll()
         if code is None:
             return None
-        self._log.join(1)  # what it said last may be on its way
+        self._log.join(1)  # its last lines may not have been read yet
         return f"{_cause(code)}; {self.last_lines}"
 
     @property
     def last_lines(self) -> str:
-        """The end of its log."""
+        """The last lines of the server's log."""
         return "the end of its log:\n" + "\n".join(self._last_lines) if self._last_lines else "it wrote nothing"
 
     def stop(self) -> None:
-        """End it and all that it has started."""
+        """Stop the server and all processes that it has started."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:

@@ -1,7 +1,7 @@
-"""What goes over the wire: requests and answers of the OpenAI API, as far as servers agree on it.
+"""The wire format: requests and responses of the OpenAI API, as far as servers agree on it.
 
-Source: https://platform.openai.com/docs/api-reference (completions, chat, embeddings), and of ``top_k`` the servers'
-own documentation: vLLM, SGLang, TensorRT-LLM and llama.cpp all take it.
+Source: https://platform.openai.com/docs/api-reference (completions, chat, embeddings). ``top_k`` is an extension that
+vLLM, SGLang, TensorRT-LLM and llama.cpp document.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _USAGE = {"prompt_tokens": "input_tokens", "completion_tokens": "output_tokens"}
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One HTTP request: a path, and a body of JSON."""
+    """The path and the JSON body of an HTTP request."""
 
     path: str
     content: bytes
@@ -30,7 +30,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What one event of a stream says: more text, how it ended, what it took; or what went wrong."""
+    """An event of a stream: its text, finish reason and usage, as far as it has them, or an error."""
 
     text: str = ""
     finish_reason: str | None = None
@@ -39,10 +39,10 @@ class Event:
 
 
 def generation(model: str, item: Item, index: int, parameters: GenerationParameters) -> Call:
-    """Ask for the answer to input ``index``: a text to go on from, or ``{"messages": [...]}``.
+    """The request that generates from input ``index``: a text to complete, or ``{"messages": [...]}``.
 
     Raises:
-        InvalidJob: when it is neither. What else may be wrong with it is the server's to say.
+        InvalidJob: when it is neither. All other validation is the server's.
     """
     if isinstance(item, dict):
         messages = item.get("messages")
@@ -76,10 +76,10 @@ def _sampling(parameters: GenerationParameters, index: int) -> dict[str, Any]:
 
 
 def embedding(model: str, items: list[Item], first: int) -> Call:
-    """Ask for the embeddings of some inputs of a job, of which ``first`` is the number of the first one.
+    """The request for the embeddings of consecutive inputs of a job, beginning with input ``first``.
 
     Raises:
-        InvalidJob: when one of them is not a text.
+        InvalidJob: when an input is not a text.
     """
     texts = [require_text(item, first + number) for number, item in enumerate(items)]
     return _call("/v1/embeddings", model, {"input": texts, "encoding_format": "float"}, first)
@@ -93,23 +93,23 @@ def _call(path: str, model: str, fields: dict[str, Any], index: int) -> Call:
 
 
 class EventDecoder:
-    """Cuts a stream of server-sent events into what each carries.
+    """Splits a stream of server-sent events into their data.
 
-    An event of this API is one ``data:`` line. Lines end at line feeds alone: text in them may hold other characters
-    that ``str.splitlines`` takes for ends of lines, such as U+2028.
+    An event of this API is a single ``data:`` line. Only line feeds end lines: text may contain other characters at
+    which ``str.splitlines`` would split, such as U+2028.
     """
 
     def __init__(self) -> None:
         self._rest = b""
 
     def feed(self, received: bytes) -> list[bytes]:
-        """The events that are whole now, as JSON; ``[DONE]`` closes the stream."""
+        """Add received bytes. Returns the data of each event that is complete now: JSON, or the final ``[DONE]``."""
         *lines, self._rest = (self._rest + received).split(b"\n")
         return [line[5:].strip() for line in lines if line.startswith(b"data:")]
 
 
 def read_event(data: bytes) -> Event:
-    """Read one event of a completion or a chat. What is no event of this API is an error, too."""
+    """Parse an event of a completion or a chat. Data that is not an event of this API is an error event."""
     try:
         fields = json.loads(data)
         if error := fields.get("error"):
@@ -132,10 +132,10 @@ def _broken_off(error: Any, data: bytes) -> Event:
 
 
 def read_embeddings(data: bytes, count: int) -> tuple[list[list[float]], dict[str, int]]:
-    """The ``count`` embeddings, in the order of the inputs, and the usage.
+    """Parse ``count`` embeddings, in the order of the inputs, and the usage.
 
     Raises:
-        EngineError: when the answer is not that.
+        EngineError: when the response is malformed or has another number of embeddings.
     """
     try:
         fields = json.loads(data)
@@ -147,24 +147,24 @@ def read_embeddings(data: bytes, count: int) -> tuple[list[list[float]], dict[st
         raise EngineError(f"the server sent no embeddings of the OpenAI API: {_shown(data)}") from None
     if len(rows) != count:
         raise EngineError(f"the server sent {len(rows)} embeddings for {count} inputs")
-    usage.pop("output_tokens", None)  # servers say 0, or nothing
+    usage.pop("output_tokens", None)  # 0 or missing in servers' responses
     return rows, usage
 
 
 def read_usage(usage: dict[str, Any] | None) -> dict[str, int]:
-    """Token counts under our names; empty when the server did not say."""
+    """Token counts as ``input_tokens`` and ``output_tokens``; empty if the server reports none."""
     usage = usage or {}
     return {ours: int(usage[theirs]) for theirs, ours in _USAGE.items() if usage.get(theirs) is not None}
 
 
 def is_fault_of_request(status: int) -> bool:
-    """Whether an HTTP status blames the request. Not those that blame how the server is set up (401, 403, 404, 405),
-    nor those that say later (408, 425, 429): nothing is wrong with the job then."""
+    """Whether an HTTP status means that the request is invalid: not those of a wrong configuration (401, 403, 404,
+    405), nor those of a busy server (408, 425, 429)."""
     return 400 <= status < 500 and status not in (401, 403, 404, 405, 408, 425, 429)
 
 
 def said(data: bytes) -> str:
-    """The message in the body of an error, wherever this server puts it."""
+    """The message in the body of an error response, in any of the forms that servers use."""
     try:
         fields = json.loads(data)
     except ValueError:
