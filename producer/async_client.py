@@ -1,4 +1,8 @@
-"""The client for asyncio: the same calls as :class:`producer.client.Client`, awaited."""
+"""The client for asyncio: every call of :class:`producer.client.Client`, with the same parameters and errors.
+
+All are awaited, or read with ``async for``, except ``job``, which sends nothing. ``close`` is named ``aclose``, and
+``follow`` is additional.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,6 @@ import asyncio
 import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,20 +18,22 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from . import calls
 from .announcements import Announcements
 from .client import build, outcome, revoke
-from .contract import celery_message, heartbeat, keys
+from .contract import keys
 from .contract.connection import close_async, connect_async
+from .contract.dialogue import hold_async
 from .contract.errors import ResultTimeout, StokerError
 from .contract.job import Item, Job, Result, Status
 from .contract.redis_errors import broker_errors
 from .contract.settings import Settings
-from .estimates.admission import Admission, admit, concerns
-from .estimates.on_arrival import Arrival
+from .estimates.admission import Admission
+from .estimates.queued_job import Waiting
 from .multiplex import Multiplex
 from .outage import Outage
 from .stream import AT_ONCE, Piece, Reading, entries
-from .submission import CANCEL_LUA, SUBMIT_LUA, Deadline, arguments, confirm, plan
+from .submission import SUBMIT_LUA, Deadline, arguments, confirm, plan
 
 
 class AsyncClient:
@@ -46,7 +51,6 @@ class AsyncClient:
         # No silent repeats, as in the sync client.
         self.redis: Redis = connect_async(self.settings, retry=Retry(NoBackoff(), 0))
         self._submit = self.redis.register_script(SUBMIT_LUA)
-        self._cancel = self.redis.register_script(CANCEL_LUA)
         self._announcements = Announcements(self.redis, self.settings)
         self._streams = Multiplex(self.redis, self.settings)
 
@@ -65,27 +69,34 @@ class AsyncClient:
         admission: Admission = "accept",
     ) -> str:
         """Queue one job and return its id; see :meth:`producer.client.Client.submit`."""
-        fields = {
-            "parameters": parameters,
-            "tenant": tenant,
-            "stream": stream,
-            "idempotency_key": idempotency_key,
-            "metadata": metadata,
-        }
-        job = build(self.settings, model, input, tier, deadline, fields)
+        job = self.job(
+            model,
+            input,
+            tier=tier,
+            parameters=parameters,
+            tenant=tenant,
+            deadline=deadline,
+            stream=stream,
+            idempotency_key=idempotency_key,
+            metadata=metadata,
+        )
         return (await self.submit_many([await self.admit(job, admission)]))[0]
 
     async def admit(self, job: Job, admission: Admission, tiers: Sequence[str] | None = None) -> Job:
         """The job as :meth:`submit` would queue it now; see :meth:`producer.client.Client.admit`."""
-        if not concerns(job, admission):
-            return job
-        celery_message.check(job, self.settings)
-        arrival = Arrival(job, self.settings, datetime.now(UTC))
-        with broker_errors(self.settings, "asking for an estimate"):
-            async with self.redis.pipeline(transaction=False) as pipe:
-                arrival.ask(pipe)
-                told = arrival.read(await pipe.execute(raise_on_error=False), await self._beats())
-        return admit(job, told, admission, arrival.now, self.settings, tiers)
+        return await hold_async(self.redis, calls.admit(self.settings, job, admission, tiers))
+
+    def job(
+        self,
+        model: str,
+        input: Item | list[Item],
+        *,
+        tier: str | None = None,
+        deadline: Deadline | None = None,
+        **fields: Any,
+    ) -> Job:
+        """Build a job for :meth:`submit_many`, with ``submit``'s defaults; not awaited, as nothing is sent."""
+        return build(self.settings, model, input, tier, deadline, fields)
 
     async def submit_many(self, jobs: Iterable[Job]) -> list[str]:
         """Queue many jobs, one write for each 1,000 of a queue; see :meth:`producer.client.Client.submit_many`."""
@@ -183,29 +194,31 @@ class AsyncClient:
 
     async def status(self, job_id: str) -> Status:
         """Where the job is now; see :meth:`producer.client.Client.status`."""
-        with broker_errors(self.settings, "asking for a status"):
-            stored = await self.redis.get(keys.result(job_id))
-            if stored is not None and celery_message.is_final(stored):
-                return celery_message.status(stored)
-            running = any(heartbeat.mark(job_id) in beat.running for beat in await self._beats())
-        return Status.RUNNING if running else Status.QUEUED
+        return await hold_async(self.redis, calls.status(self.settings, job_id))
 
-    async def _beats(self) -> list[heartbeat.Heartbeat]:
-        """As :func:`producer.contract.heartbeat.read_all`, which both clients must agree with."""
-        found = await self.redis.zrange(keys.workers(), 0, -1)
-        names = sorted(heartbeat.text(name) for name in found)
-        return heartbeat.parse(await self.redis.mget([keys.worker(name) for name in names]), names) if names else []
+    async def waiting(self, job_id: str, model: str | None = None, tier: str | None = None) -> Waiting:
+        """Where the job is, and until when it waits; see :meth:`producer.client.Client.waiting`."""
+        return await hold_async(self.redis, calls.waiting(self.settings, job_id, model, tier))
+
+    async def obstacle(self, model: str) -> str:
+        """What keeps jobs of the model from being answered; see :meth:`producer.client.Client.obstacle`."""
+        return await hold_async(self.redis, calls.obstacle(self.settings, model))
 
     async def cancel(self, job_id: str) -> bool:
         """Cancel a job, queued or running; see :meth:`producer.client.Client.cancel`."""
-        with broker_errors(self.settings, "cancelling"):
-            cancelled = await self._cancel(
-                [keys.result(job_id), keys.cancelled()],
-                [job_id, celery_message.cancelled_meta(job_id), int(self.settings.redis.result_ttl_s * 1000)],
-            )
-            if cancelled:
-                await asyncio.to_thread(revoke, self.settings, job_id)
-        return bool(cancelled)
+        cancelled = await hold_async(self.redis, calls.cancel(self.settings, job_id))
+        if cancelled:
+            await asyncio.to_thread(revoke, self.settings, job_id)
+        return cancelled
+
+    async def cancel_many(self, job_ids: Sequence[str]) -> None:
+        """Cancel many jobs in one pipelined write; see :meth:`producer.client.Client.cancel_many`."""
+        if cancelled := await hold_async(self.redis, calls.cancel_many(self.settings, job_ids)):
+            await asyncio.to_thread(revoke, self.settings, cancelled)
+
+    async def forget(self, job_ids: Iterable[str]) -> None:
+        """Delete the results of jobs that have ended; see :meth:`producer.client.Client.forget`."""
+        await hold_async(self.redis, calls.forget(self.settings, job_ids))
 
     async def aclose(self) -> None:
         """Give up the connections."""

@@ -5,29 +5,28 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoPermissionError, RedisError
+from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from . import calls
 from .collect import RECHECK_S, Collector
-from .contract import celery_message, heartbeat, keys
+from .contract import celery_message, keys
 from .contract.connection import block_ms, broker_url, close, connect, transport_options
-from .contract.errors import BrokerUnavailable, ResultTimeout, StokerError
+from .contract.dialogue import hold
+from .contract.errors import ResultTimeout, StokerError
 from .contract.job import Item, Job, Result, Status
 from .contract.redis_errors import broker_errors
 from .contract.settings import Settings
-from .estimates.admission import Admission, admit, concerns
-from .estimates.on_arrival import Arrival
-from .estimates.queued_job import Waiting, look
-from .estimates.readiness import obstacle
+from .estimates.admission import Admission
+from .estimates.queued_job import Waiting
 from .outage import Outage
 from .stream import AT_ONCE, Piece, Reading, entries
-from .submission import CANCEL_LUA, SUBMIT_LUA, Deadline, arguments, confirm, instant, plan
+from .submission import SUBMIT_LUA, Deadline, arguments, confirm, instant, plan
 
 
 class Client:
@@ -42,9 +41,8 @@ class Client:
         self.settings = settings or Settings.load()
         # A submission that failed half-way must not be repeated behind the caller's back: it could
         # queue the job twice. Reading is retried below, where it is safe.
-        self._redis = connect(self.settings, retry=Retry(NoBackoff(), 0))
-        self._submit = self._redis.register_script(SUBMIT_LUA)
-        self._cancel = self._redis.register_script(CANCEL_LUA)
+        self.redis = connect(self.settings, retry=Retry(NoBackoff(), 0))
+        self._submit = self.redis.register_script(SUBMIT_LUA)
         self._idle: list[Collector] = []
 
     def submit(
@@ -102,14 +100,7 @@ class Client:
             DeadlineUnreachable: it is to be refused; says when it could be done at the earliest.
             BrokerUnavailable: when Redis is away.
         """
-        if not concerns(job, admission):
-            return job
-        celery_message.check(job, self.settings)
-        arrival = Arrival(job, self.settings, datetime.now(UTC))
-        with broker_errors(self.settings, "asking for an estimate"), self._redis.pipeline(transaction=False) as pipe:
-            arrival.ask(pipe)
-            told = arrival.read(pipe.execute(raise_on_error=False), heartbeat.read_all(self._redis))
-        return admit(job, told, admission, arrival.now, self.settings, tiers)
+        return hold(self.redis, calls.admit(self.settings, job, admission, tiers))
 
     def job(
         self,
@@ -140,7 +131,7 @@ class Client:
             if len(pushes) == 1:  # one round trip instead of a pipeline's two
                 answers = [self._submit(*arguments(pushes[0], self.settings))]
             else:
-                with self._redis.pipeline(transaction=False) as pipe:
+                with self.redis.pipeline(transaction=False) as pipe:
                     for push in pushes:
                         self._submit(*arguments(push, self.settings), client=pipe)
                     answers = pipe.execute()
@@ -204,8 +195,8 @@ class Client:
         ended: Result | StokerError | None = None
         while True:
             try:
-                with self._redis.pipeline(transaction=False) as pipe:
-                    wait_ms = None if ended else block_ms(self._redis, reading.wait_s)
+                with self.redis.pipeline(transaction=False) as pipe:
+                    wait_ms = None if ended else block_ms(self.redis, reading.wait_s)
                     pipe.xread({keys.stream(job_id): reading.last}, AT_ONCE, wait_ms)
                     pipe.get(keys.result(job_id))
                     found, stored = pipe.execute()
@@ -230,7 +221,7 @@ class Client:
         try:
             collector = self._idle.pop()
         except IndexError:
-            collector = self.collector()
+            collector = Collector(self.redis)
         try:
             yield collector
         finally:
@@ -239,22 +230,13 @@ class Client:
             else:
                 self._idle.append(collector)
 
-    def collector(self) -> Collector:
-        """For who submits for a long time and collects meanwhile; rides out no outage by itself."""
-        return Collector(self._redis)
-
     def status(self, job_id: str) -> Status:
         """Where the job is now. ``RUNNING`` is known from heartbeats, so up to a second late.
 
         Raises:
             BrokerUnavailable: when Redis is away.
         """
-        with broker_errors(self.settings, "asking for a status"):
-            stored = self._redis.get(keys.result(job_id))
-            if stored is not None and celery_message.is_final(stored):
-                return celery_message.status(stored)
-            running = any(heartbeat.mark(job_id) in beat.running for beat in heartbeat.read_all(self._redis))
-        return Status.RUNNING if running else Status.QUEUED
+        return hold(self.redis, calls.status(self.settings, job_id))
 
     def waiting(self, job_id: str, model: str | None = None, tier: str | None = None) -> Waiting:
         """Where the job is, and while it is queued: how many are before it, why it waits, and when it will probably
@@ -269,12 +251,7 @@ class Client:
             UnknownModel, UnknownTier: naming what there is.
             BrokerUnavailable: when Redis is away, or does not let us look.
         """
-        try:
-            with broker_errors(self.settings, "asking for an estimate"):
-                return look(self._redis, self.settings, job_id, model, tier)
-        except NoPermissionError as error:
-            cure = "give model and tier to hear of the end of the queue, or ask as a user without limits"
-            raise BrokerUnavailable(f"this Redis user may not look into queues: {cure} ({error})") from error
+        return hold(self.redis, calls.waiting(self.settings, job_id, model, tier))
 
     def obstacle(self, model: str) -> str:
         """What keeps jobs of the model from being answered, and the cure; empty when a worker of it is ready.
@@ -282,9 +259,7 @@ class Client:
         Raises:
             BrokerUnavailable: when Redis is away.
         """
-        with broker_errors(self.settings, "asking for workers"):
-            beats = heartbeat.read_all(self._redis)
-            return obstacle(model, beats, bool(self._redis.exists(keys.leader())))
+        return hold(self.redis, calls.obstacle(self.settings, model))
 
     def cancel(self, job_id: str) -> bool:
         """Cancel a job, queued or running. False when it had already ended.
@@ -292,14 +267,10 @@ class Client:
         Raises:
             BrokerUnavailable: when Redis is away.
         """
-        with broker_errors(self.settings, "cancelling"):
-            cancelled = self._cancel(
-                [keys.result(job_id), keys.cancelled()],
-                [job_id, celery_message.cancelled_meta(job_id), int(self.settings.redis.result_ttl_s * 1000)],
-            )
-            if cancelled:
-                revoke(self.settings, job_id)
-        return bool(cancelled)
+        cancelled = hold(self.redis, calls.cancel(self.settings, job_id))
+        if cancelled:
+            revoke(self.settings, job_id)
+        return cancelled
 
     def cancel_many(self, job_ids: Sequence[str]) -> None:
         """Cancel many jobs in one pipelined write; those that had ended stay as they are.
@@ -307,15 +278,8 @@ class Client:
         Raises:
             BrokerUnavailable: when Redis is away.
         """
-        ttl_ms = int(self.settings.redis.result_ttl_s * 1000)
-        with broker_errors(self.settings, "cancelling"):
-            with self._redis.pipeline(transaction=False) as pipe:
-                for job_id in job_ids:
-                    names = [keys.result(job_id), keys.cancelled()]
-                    self._cancel(names, [job_id, celery_message.cancelled_meta(job_id), ttl_ms], client=pipe)
-                pipe.execute()
-            if job_ids:
-                revoke(self.settings, list(job_ids))
+        if cancelled := hold(self.redis, calls.cancel_many(self.settings, job_ids)):
+            revoke(self.settings, cancelled)
 
     def forget(self, job_ids: Iterable[str]) -> None:
         """Delete the results of jobs that have ended, and with them what their idempotency keys stand for.
@@ -323,16 +287,13 @@ class Client:
         Raises:
             BrokerUnavailable: when Redis is away.
         """
-        names = [name for job_id in job_ids for name in (keys.result(job_id), keys.submission(job_id))]
-        with broker_errors(self.settings, "forgetting results"):
-            if names:
-                self._redis.delete(*names)
+        hold(self.redis, calls.forget(self.settings, job_ids))
 
     def close(self) -> None:
         """Give up the connections."""
         while self._idle:
             self._idle.pop().close()
-        close(self._redis)
+        close(self.redis)
 
     def __enter__(self) -> Self:
         return self
@@ -365,16 +326,21 @@ def build(
 
 
 def revoke(settings: Settings, job_id: str | list[str]) -> None:
-    """Tell running workers through Celery's own remote control, as ``celery control revoke`` does."""
+    """Tell running workers through Celery's own remote control, as ``celery control revoke`` does.
+
+    Raises:
+        BrokerUnavailable: when Redis is away.
+    """
     from celery import Celery  # only who cancels pays for it
     from kombu.exceptions import OperationalError
 
-    try:
-        with Celery(broker=broker_url(settings), set_as_current=False) as app:
-            app.conf.broker_transport_options = transport_options(settings)
-            app.control.revoke(job_id, terminate=True)
-    except OperationalError as error:  # as which Kombu raises errors of the connection
-        raise RedisConnectionError(str(error)) from error
+    with broker_errors(settings, "cancelling"):
+        try:
+            with Celery(broker=broker_url(settings), set_as_current=False) as app:
+                app.conf.broker_transport_options = transport_options(settings)
+                app.control.revoke(job_id, terminate=True)
+        except OperationalError as error:  # as which Kombu raises errors of the connection
+            raise RedisConnectionError(str(error)) from error
 
 
 def outcome(stored: bytes) -> Result | StokerError:

@@ -212,9 +212,6 @@ class _FakeClient(Client):
             raise end
         yield from reading.finish(end.output)
 
-    def collector(self) -> Any:
-        raise NotImplementedError("a fake fleet has no connection to collect on: use results()")
-
     def status(self, job_id: str) -> Status:
         return status_of(self._fleet.end(job_id))
 
@@ -289,8 +286,20 @@ class _FakeAsyncClient(AsyncClient):
     async def status(self, job_id: str) -> Status:
         return self._sync.status(job_id)
 
+    async def waiting(self, job_id: str, model: str | None = None, tier: str | None = None) -> Waiting:
+        return self._sync.waiting(job_id, model, tier)
+
+    async def obstacle(self, model: str) -> str:
+        return self._sync.obstacle(model)
+
     async def cancel(self, job_id: str) -> bool:
-        return self._fleet.cancel(job_id)
+        return self._sync.cancel(job_id)
+
+    async def cancel_many(self, job_ids: Sequence[str]) -> None:
+        self._sync.cancel_many(job_ids)
+
+    async def forget(self, job_ids: Iterable[str]) -> None:
+        self._sync.forget(job_ids)
 
     async def aclose(self) -> None:
         """Nothing is open."""

@@ -27,6 +27,7 @@ from benchmarks.chaos.arena import wait_for
 from deploy.demo.work import PROMPTS
 from deploy.machine.server import Server
 from producer import Client, Result
+from producer.collect import Collector
 from producer.contract import heartbeat
 from producer.contract.connection import close, connect
 from producer.contract.heartbeat import WorkerState
@@ -155,7 +156,7 @@ def _serve(client: Client, asks: Sequence[Ask]) -> list[Served]:
     open_: dict[str, float] = {}
     served: list[Served] = []
     coming, began = list(reversed(asks)), time.monotonic()
-    collector = client.collector()
+    collector = Collector(client.redis)
     try:
         while coming or open_:
             now = time.monotonic() - began

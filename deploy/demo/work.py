@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from producer import Client, Result, StokerError
 from producer.client import outcome
+from producer.collect import Collector
 
 FIRST_PROMPT = "The capital of France is"
 PROMPTS = (
@@ -122,7 +123,7 @@ class Asker(threading.Thread):
     def run(self) -> None:
         """Submit jobs and collect their results, until stopped; an error is kept in ``failure``."""
         try:
-            with closing(self._client.collector()) as collector:
+            with closing(Collector(self._client.redis)) as collector:
                 ask_at = time.monotonic()
                 while (not self._enough or self._open) and not self._abandoned:
                     if not self._enough and time.monotonic() >= ask_at:

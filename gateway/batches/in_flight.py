@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Protocol
 
 from producer.client import Client, outcome
+from producer.collect import Collector
 from producer.contract.errors import InvalidJob, QueueFull, StokerError
 from producer.contract.job import Result
 from producer.contract.settings import Settings
@@ -67,7 +68,7 @@ class Flight:
         self._terms = terms
         self._tell = tell
         self._sink = sink
-        self._collector = client.collector()
+        self._collector = Collector(client.redis)
         self._unanswered: dict[str, LineRequest] = {}  # by job id
         self._unsent: deque[str] = deque()
         self._retry_at = 0.0

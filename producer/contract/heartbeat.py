@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from . import keys
+from .dialogue import Dialogue, hold
 from .redis_errors import optional_write
 
 if TYPE_CHECKING:
@@ -92,18 +93,23 @@ def remove(redis: Redis, name: str) -> None:
 
 
 def read_all(redis: Redis) -> list[Heartbeat]:
-    """The last heartbeat of every live worker, by name.
+    """The last heartbeat of every live worker, by name."""
+    return hold(redis, reading())
+
+
+def reading() -> Dialogue[list[Heartbeat]]:
+    """:func:`read_all` for either kind of client.
 
     Who lives is told by the keys, which expire by the server's clock; the reader's own is not asked.
     """
-    names: list[bytes] = sorted(redis.zrange(keys.workers(), 0, -1), key=text)  # type: ignore[arg-type]  # typed for scores too
+    names = sorted((yield lambda redis: redis.zrange(keys.workers(), 0, -1)), key=text)
     if not names:
         return []
-    found = redis.mget([keys.worker(text(name)) for name in names])
+    found = yield lambda redis: redis.mget([keys.worker(text(name)) for name in names])
     if expired := [name for name, value in zip(names, found, strict=True) if value is None]:
         # A worker that speaks again at this very moment is back in the index with its next beat.
         with optional_write():
-            redis.zrem(keys.workers(), *expired)
+            yield lambda redis: redis.zrem(keys.workers(), *expired)
     return parse(found, map(text, names))
 
 

@@ -1,15 +1,18 @@
-"""Where a job waits, and until when, as far as Redis tells."""
+"""Where a job waits, and until when, as far as Redis tells either kind of client."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from redis.exceptions import NoPermissionError, ResponseError
 
 from ..contract import celery_message, heartbeat, keys
+from ..contract.dialogue import Dialogue, pipelined
 from ..contract.errors import UnknownTier
+from ..contract.heartbeat import Heartbeat
 from ..contract.job import Status
 from ..contract.lua import script
 from .snapshot import Place, ask_lengths, lengths, read_snapshot
@@ -38,7 +41,7 @@ class Waiting:
     estimate: Estimate | None = None
 
 
-def look(redis: Redis, settings: Settings, job_id: str, model: str | None = None, tier: str | None = None) -> Waiting:
+def look(settings: Settings, job_id: str, model: str | None = None, tier: str | None = None) -> Dialogue[Waiting]:
     """Where a job is, and when it will probably start and end.
 
     Args:
@@ -49,29 +52,35 @@ def look(redis: Redis, settings: Settings, job_id: str, model: str | None = None
         UnknownModel, UnknownTier: naming what there is.
         redis.RedisError: Redis is away.
     """
-    stored = redis.get(keys.result(job_id))
+    stored = yield lambda redis: redis.get(keys.result(job_id))
     if isinstance(stored, bytes) and celery_message.is_final(stored):
         return Waiting(celery_message.status(stored))
-    beats = heartbeat.read_all(redis)
+    beats = yield from heartbeat.reading()
     for beat in beats:
         if heartbeat.mark(job_id) in beat.running:
             return Waiting(Status.RUNNING, beat.model)
     for name in [model] if model else settings.models:
-        if found := _located(redis, settings, job_id, name, tier):
-            sizes = redis.get(keys.sizes())
-            of = read_snapshot(time.time(), sizes, settings, name, found, beats)
-            told = estimate(of, recall(redis, name).quantiles())
+        if found := (yield from _located(settings, job_id, name, tier)):
+            told = yield from _estimated(settings, name, found, beats)
             return Waiting(Status.QUEUED, name, found.tier, found.ahead, found.exact, told)
     return Waiting(Status.QUEUED, exact=False)
 
 
-def _located(redis: Redis, settings: Settings, job_id: str, model: str, tier: str | None) -> Place | None:
+def _estimated(settings: Settings, model: str, place: Place, beats: Sequence[Heartbeat]) -> Dialogue[Estimate]:
+    sizes = yield lambda redis: redis.get(keys.sizes())
+    of = read_snapshot(time.time(), sizes, settings, model, place, beats)
+    errors = yield lambda redis: redis.get(keys.estimates(model))
+    return estimate(of, Errors.loads(errors).quantiles())
+
+
+def _located(settings: Settings, job_id: str, model: str, tier: str | None) -> Dialogue[Place | None]:
     tiers = settings.model(model).tiers
     if tier is not None and tier not in tiers:
         raise UnknownTier(f"model {model!r} has no tier {tier!r}; allowed: {', '.join(tiers)}")
+    queues = [keys.queue(model, each) for each in tiers]
     try:
-        locate = redis.register_script(LOCATE_LUA)
-        place, ahead, over_share, *found = locate([keys.queue(model, each) for each in tiers], [job_id, LOOK_AT])
+        told = yield lambda redis: redis.register_script(LOCATE_LUA)(queues, [job_id, LOOK_AT])
+        place, ahead, over_share, *found = told
         if place:
             return Place(tiers[place - 1], ahead, found, bool(over_share))
         if max(found) <= 2 * LOOK_AT:
@@ -82,15 +91,9 @@ def _located(redis: Redis, settings: Settings, job_id: str, model: str, tier: st
             raise
         if tier is None:
             raise NoPermissionError(str(error)) from error
-        found, of = _lengths(redis, settings, model), tier
+        replies = yield pipelined(lambda pipe: ask_lengths(pipe, settings, model), raise_on_error=False)
+        found, of = lengths(replies), tier
     return Place(of, max(0, found[tiers.index(of)] - 1), found, exact=False)
-
-
-def _lengths(redis: Redis, settings: Settings, model: str) -> list[int]:
-    """Jobs waiting in each queue, those in tenants' lanes too."""
-    with redis.pipeline(transaction=False) as pipe:
-        ask_lengths(pipe, settings, model)
-        return lengths(pipe.execute(raise_on_error=False))
 
 
 def recall(redis: Redis, model: str) -> Errors:

@@ -16,7 +16,7 @@ import os, sys
 from producer import Client
 
 def subscribers(client):
-    found = client._redis.client_list()
+    found = client.redis.client_list()
     return sum(each["name"] == "forks" and each["cmd"] in ("subscribe", "unsubscribe") for each in found)
 
 with Client() as client:

@@ -7,11 +7,13 @@ import inspect
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis as redis_py
 
 from deploy.machine.server import Server
 from documented import examples
@@ -27,6 +29,7 @@ from producer import (
     Result,
     ResultTimeout,
     StokerError,
+    UnknownTier,
 )
 from producer.testing import FakeFleet
 
@@ -63,8 +66,44 @@ def scenario(client: Client) -> list[Any]:
         told(lambda: client.result(client.submit("echo", "x", deadline=-1.0, idempotency_key="late"), 60)),
         told(lambda: client.waiting(one).status),
         told(lambda: client.obstacle("echo")),
+        told(lambda: client.cancel_many([one])),
+        told(lambda: client.status(one)),
         told(lambda: client.forget([one])),
     ]
+
+
+class Awaited:
+    """An :class:`AsyncClient` whose calls are awaited at once, so that a scenario for a :class:`Client` runs on it."""
+
+    def __init__(self, runner: asyncio.Runner, client: AsyncClient) -> None:
+        self._runner, self._client = runner, client
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            found = getattr(self._client, name)(*arguments, **named)
+            if inspect.isasyncgen(found):
+                return self._runner.run(_all(found))
+            return self._runner.run(found) if inspect.iscoroutine(found) else found
+
+        return call
+
+
+@contextmanager
+def awaited(make: Callable[[], AsyncClient]) -> Iterator[Any]:
+    with asyncio.Runner() as runner:
+        made = runner.run(_made(make))
+        try:
+            yield Awaited(runner, made)
+        finally:
+            runner.run(made.aclose())
+
+
+async def _made(make: Callable[[], AsyncClient]) -> AsyncClient:
+    return make()
+
+
+async def _all(found: AsyncIterator[Any]) -> list[Any]:
+    return [each async for each in found]
 
 
 def test_the_same_conversation_on_the_fake_and_on_a_real_fleet(
@@ -74,7 +113,61 @@ def test_the_same_conversation_on_the_fake_and_on_a_real_fleet(
     real.worker("echo", "w")
     fake = FakeFleet({"echo": lambda item: item}, real.settings)
     with fake.client() as client:
-        assert scenario(client) == scenario(real.client)
+        told = scenario(client)
+    assert told == scenario(real.client)
+    with awaited(fake.async_client) as client:
+        assert told == scenario(client)
+    with awaited(lambda: AsyncClient(real.settings)) as client:
+        assert told == scenario(client)
+
+
+def queued(client: Client) -> list[Any]:
+    """What is told of jobs that no worker takes; ids are fixed by idempotency keys."""
+    jobs = client.submit_many([client.job("echo", f"{n}", tier="batch", idempotency_key=f"{n}") for n in range(3)])
+    located = [client.waiting(job) for job in jobs]
+    named = client.waiting(jobs[1], "echo", "batch")
+    return [
+        [(each.status, each.model, each.tier, each.ahead, each.exact) for each in [*located, named]],
+        told(lambda: client.cancel_many(jobs[:2])),
+        sorted((job_id, type(found).__name__) for job_id, found in client.results(jobs[:2], 60)),
+        [client.status(job) for job in jobs],
+        told(lambda: client.cancel_many([])),
+        told(lambda: client.forget([])),
+        told(lambda: client.forget(jobs[:1])),
+        client.status(jobs[0]),
+        told(lambda: client.cancel(jobs[2])),
+        told(lambda: client.forget(jobs)),
+    ]
+
+
+def test_either_client_locates_cancels_and_forgets_queued_jobs(
+    make_fleet: Callable[[str, str], Fleet], server: Server, redis: redis_py.Redis
+) -> None:
+    real = make_fleet(server.url, TABLES)
+    found = queued(real.client)
+    assert [each[3] for each in found[0]] == [0, 1, 2, 1]
+    assert [kind for _, kind in found[2]] == ["JobCancelled"] * 2
+    assert "no worker of echo and no autoscaler leads" in real.client.obstacle("echo")
+    redis.flushdb()
+    with awaited(lambda: AsyncClient(real.settings)) as client:
+        assert queued(client) == found
+        assert client.obstacle("echo") == real.client.obstacle("echo")
+        with pytest.raises(UnknownTier, match="has no tier 'nosuch'"):
+            client.waiting("unknown", "echo", "nosuch")
+        job = client.submit("echo", "estimated")
+        assert client.waiting(job).estimate.why == real.client.waiting(job).estimate.why  # type: ignore[union-attr]
+
+
+def test_the_awaited_calls_tell_an_outage(make_fleet: Callable[[str, str], Fleet], own_server: Server) -> None:
+    real = make_fleet(own_server.url, TABLES)
+    calls: list[tuple[str, tuple[Any, ...]]] = [
+        ("waiting", ("x",)), ("obstacle", ("echo",)), ("cancel_many", (["x"],)), ("forget", (["x"],)),
+    ]  # fmt: skip
+    own_server.stop()
+    with awaited(lambda: AsyncClient(real.settings)) as client:
+        for name, arguments in calls:
+            with pytest.raises(BrokerUnavailable):
+                getattr(client, name)(*arguments)
 
 
 def test_held_jobs_are_queued_and_can_be_cancelled() -> None:
@@ -156,8 +249,8 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "close": (),
     "aclose": (),
 }
-NOT_FAKED = {"collector", "admit"}
-"""``collector`` says what to use instead; ``admit`` is called by ``submit``, and asks only of jobs with a deadline."""
+NOT_FAKED = {"admit"}
+"""``submit`` calls it, and it asks only of jobs with a deadline."""
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])

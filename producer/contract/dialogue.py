@@ -1,0 +1,65 @@
+"""What is asked of Redis step by step, by either kind of client: each command is yielded, and its reply sent back.
+
+A dialogue is a generator, so that a call which needs several round trips is written once for both kinds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from redis import Redis
+    from redis.asyncio import Redis as AsyncRedis
+
+T = TypeVar("T")
+Command = Callable[[Any], Any]
+"""Sends something through a client; returns the reply, or what can be awaited for it."""
+Dialogue = Generator[Command, Any, T]
+
+
+def pipelined(ask: Callable[[Any], None], raise_on_error: bool = True) -> Command:
+    """The command that sends in one write what ``ask`` puts into a pipeline; its reply is the list of theirs.
+
+    Args:
+        raise_on_error: whether an error is raised, or is the reply in its place.
+    """
+
+    def command(redis: Any) -> Any:
+        pipe = redis.pipeline(transaction=False)
+        ask(pipe)
+        return pipe.execute(raise_on_error=raise_on_error)
+
+    return command
+
+
+def hold(redis: Redis, dialogue: Dialogue[T]) -> T:
+    """Hold the dialogue, and return what comes of it. Errors are raised where the command was yielded."""
+    try:
+        command = next(dialogue)
+        while True:
+            try:
+                reply = command(redis)
+            except Exception as error:
+                command = dialogue.throw(error)
+            else:
+                command = dialogue.send(reply)
+    except StopIteration as ended:
+        found: T = ended.value
+        return found
+
+
+async def hold_async(redis: AsyncRedis, dialogue: Dialogue[T]) -> T:
+    """As :func:`hold`, awaited."""
+    try:
+        command = next(dialogue)
+        while True:
+            try:
+                reply = await command(redis)
+            except Exception as error:
+                command = dialogue.throw(error)
+            else:
+                command = dialogue.send(reply)
+    except StopIteration as ended:
+        found: T = ended.value
+        return found
