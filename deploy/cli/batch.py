@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 from collections.abc import Iterator
@@ -61,19 +62,26 @@ def batch(
         work = batches.FileBatch(
             client, source, out, model, tier, tenant=tenant, in_flight=in_flight, overwrite=overwrite
         )
-
-        def interrupted(*_: object) -> None:
-            work.stop()
-            signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C ends the command at once
-
-        before = signal.signal(signal.SIGINT, interrupted)
-        signal.signal(signal.SIGTERM, interrupted)
-        try:
+        with _stopped_by_signals(work):
             last = (_bar if console.is_terminal else _log)(work.run())
-        finally:
-            signal.signal(signal.SIGINT, before)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _conclude(last, out, time.monotonic() - began)
+
+
+@contextlib.contextmanager
+def _stopped_by_signals(work: batches.FileBatch) -> Iterator[None]:
+    """Stop the batch in order on the first SIGINT or SIGTERM; a second Ctrl-C ends the command at once."""
+
+    def interrupted(*_: object) -> None:
+        work.stop()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = signal.signal(signal.SIGINT, interrupted)
+    signal.signal(signal.SIGTERM, interrupted)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _bar(run: Iterator[batches.Progress]) -> batches.Progress:
