@@ -1,4 +1,4 @@
-"""``stoker simulate``: recorded or made-up requests through the fleet's own decisions, in seconds instead of hours."""
+"""``stoker simulate``: runs the fleet's own decisions on recorded or synthetic requests, on a virtual clock."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 SYNTHETIC = "synthetic"
 LASTS_S = 3600.0
-"""Of synthetic load, unless something else is said."""
+"""Default duration of synthetic load, in seconds."""
 SAMPLES = 1000
 ASSIGNED = ("models", "tiers", "tenants")
 EXIT_INTERRUPTED = 130
@@ -48,65 +48,66 @@ def simulate(
     ] = None,
     policy: Annotated[
         str | None,
-        typer.Option("--policy", "-p", help="Of those above. [dim]Default: the fleet file's, fair-share, pull[/dim]"),
+        typer.Option("--policy", "-p", help="As above. [dim]Default: the fleet file's, fair-share, pull[/dim]"),
     ] = None,
-    compare: Annotated[str, typer.Option(help="Several, side by side: a,b+c,d.")] = "",
+    compare: Annotated[str, typer.Option(help="Policies to compare: a,b+c,d.")] = "",
     assigned: Annotated[
         list[str] | None,
         typer.Option("--assign", help="Shares: models=a:3,b:1 or tiers=... or tenants=...; repeatable."),
     ] = None,
     lasts_s: Annotated[
         float | None,
-        typer.Option("--for", min=1, help="Seconds of it. [dim]Default: all; of synthetic load 3600[/dim]"),
+        typer.Option("--for", min=1, help="Seconds to simulate. [dim]Default: all; 3600 of synthetic load[/dim]"),
     ] = None,
-    times: Annotated[float, typer.Option("--times", min=1e-3, help="So many times the arrival rate.")] = 1.0,
+    times: Annotated[float, typer.Option("--times", min=1e-3, help="Factor on the arrival rate.")] = 1.0,
     busy: Annotated[
         float, typer.Option(min=1e-3, max=2, help="Synthetic load: share of the devices' capacity.")
     ] = synthetic.BUSY,
-    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
-    plot: Annotated[Path | None, typer.Option(help="A picture of queues, workers and devices over time.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of all random draws.")] = 0,
+    plot: Annotated[Path | None, typer.Option(help="Save a plot of queues, workers and devices over time.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object for each policy, for programs.")] = False,
 ) -> None:
     """Try a fleet, or a policy, on recorded requests: the live decisions run on a virtual clock.
 
-    [bold]Traces[/bold] are told by their names: [bold].csv[/bold] (Azure's LLM inference traces),
-    [bold].jsonl[/bold] (Mooncake), both also with .gz; a folder or [bold].tgz[/bold] of ServeGen's clients, from which
-    requests are drawn; or [bold]synthetic[/bold]: as bursty, and in the proportions, as production clusters were found.
+    [bold]Traces[/bold] are recognised by name: [bold].csv[/bold] (Azure's LLM inference traces), [bold].jsonl[/bold]
+    (Mooncake), both also with .gz; a folder or [bold].tgz[/bold] of ServeGen's clients, from which requests are drawn;
+    or [bold]synthetic[/bold]: with the burstiness and the proportions measured in production clusters.
 
-    [bold]The fleet file[/bold] says in its table [bold]simulation[/bold] what devices there are (types, counts,
-    speeds, prices, failures) and how fast each model is. [bold]synthetic[/bold] is 86 models on 64 devices.
+    [bold]The fleet file[/bold] describes in its table [bold]simulation[/bold] the devices (types, counts, speeds,
+    prices, failures) and the speed of each model. [bold]synthetic[/bold] is 86 models on 64 devices.
 
-    [bold]Assigned[/bold]: no public trace has models or tiers, and most have no tenants. Each request gets them by
-    lot, independently, by --seed, in the shares of --assign: models=smollm2:3,minilm:1, tiers=interactive:2,batch, or
-    tenants=8 for eight alike. By default all models and all tiers that every model serves are alike (of synthetic load
-    the first model takes 31% and the first five 70%), and ServeGen's clients are the tenants.
+    [bold]Assigned[/bold]: no public trace has models or tiers, and most have no tenants. They are drawn at random for
+    each request, independently, by --seed, in the shares of --assign: models=smollm2:3,minilm:1,
+    tiers=interactive:2,batch, or tenants=8 for eight equal ones. By default all models and all tiers that every model
+    serves have equal shares (in synthetic load the first model has 31% and the first five 70%), and ServeGen's clients
+    are the tenants.
 
     [bold]Policies[/bold]: one, or one of each kind, as in threshold+fifo+round-robin.
-    What is not named is as live: the fleet file's policy, fair-share, pull.
+    The default of each kind is that of the live fleet: the fleet file's policy, fair-share, pull.
 
     How many replicas:
-    [bold]slack[/bold]: for what is forecast while another loads, and for what waits
-    [bold]backlog[/bold]: for what waits and arrives, at each tier's target
-    [bold]forecast[/bold]: for the rate that is forecast, at 80% of the capacity
+    [bold]slack[/bold]: for the queue, and the arrivals forecast while a replica loads
+    [bold]backlog[/bold]: for the queue and the arrivals, within each tier's target wait
+    [bold]forecast[/bold]: for the forecast arrival rate, at 80% of the capacity
     [bold]target-tracking[/bold]: replicas x utilisation / target
-    [bold]threshold[/bold]: one more above 80% busy, one fewer below 30%
+    [bold]threshold[/bold]: adds a replica above 80% busy, removes one below 30%
 
     Which request is next:
-    [bold]fair-share[/bold]: of the tier that is due first, of the tenant served least
-    [bold]ageing[/bold]: of the tier that is due first, the oldest of any tenant
+    [bold]fair-share[/bold]: of the most urgent tier, of the tenant served least
+    [bold]ageing[/bold]: of the most urgent tier, the oldest of any tenant
     [bold]fifo[/bold]: first in, first out, over all tiers
-    [bold]strict[/bold]: of the tier that weighs most, always
-    [bold]edf[/bold]: earliest deadline first, a tier's target after the arrival
+    [bold]strict[/bold]: of the tier with the largest weight, always
+    [bold]edf[/bold]: earliest deadline first; the deadline is arrival plus the tier's target
 
     Which worker gets it:
-    [bold]pull[/bold]: whoever has room takes it, from one queue
-    [bold]round-robin[/bold]: each in its turn, as it comes, and it waits there
-    [bold]least-connections[/bold]: who has the fewest, as it comes
-    [bold]affinity[/bold]: as it comes, a tenant's always the same; by lot without tenants
+    [bold]pull[/bold]: the first worker with room claims it from one shared queue
+    [bold]round-robin[/bold]: the next worker in turn, on arrival; it waits in that worker's queue
+    [bold]least-connections[/bold]: the worker with the fewest requests, on arrival
+    [bold]affinity[/bold]: on arrival, the same worker for each tenant; a random one without tenants
 
-    [bold]Attained[/bold] is the share of all requests that a worker took within its tier's target.
-    With --compare, each policy stands beside the [bold]clairvoyant bound[/bold]: the least device hours with which any
-    schedule could attain the same.
+    [bold]Attained[/bold] is the share of all requests that started within their tier's target.
+    With --compare, each policy is compared with the [bold]clairvoyant bound[/bold]: the least device hours of any
+    schedule with the same attainment.
 
     [bold]Examples[/bold]
 
@@ -180,7 +181,11 @@ def _requests(
 
 
 def _shares(text: str) -> tuple[str, Mapping[str, float]]:
-    """``models=a:3,b`` as ("models", {"a": 3, "b": 1}); ``tenants=2`` has two alike."""
+    """Parse a value of --assign: ``models=a:3,b`` is ("models", {"a": 3, "b": 1}); ``tenants=2`` has two equal shares.
+
+    Raises:
+        ConfigError: the text is of no allowed form; names the forms.
+    """
     what, _, rest = text.partition("=")
     try:
         if what == "tenants" and rest.isdecimal() and int(rest):
@@ -230,7 +235,7 @@ def _summary(found: Report) -> str:
 
 
 def _compared(reports: Sequence[Report], bounds: Sequence[float]) -> Table:
-    """A column for each policy."""
+    """The reports as a table with one column per policy."""
     table = Table("", *(found.policy for found in reports))
     for n, tier in enumerate(reports[0].tiers):
         own = [found.tiers[n] for found in reports]
