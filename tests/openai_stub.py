@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, NoReturn
 
 MODEL = "stub"
 CONTEXT = 4096
@@ -221,20 +221,34 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
 
+def linger() -> NoReturn:
+    """Be what a server started and does not end."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    print(f"child {os.getpid()}", flush=True)
+    while True:
+        signal.pause()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--token-s", type=float, default=0.005, help="time for each token")
     parser.add_argument("--fail", type=int, help="say so, and exit with this code")
     parser.add_argument("--child", action="store_true", help="start a process that ignores SIGTERM, as a model's may")
+    parser.add_argument("--daemon", action="store_true", help="likewise, in a session of its own and without a parent")
     options = parser.parse_args()
     if options.fail is not None:
         print("loading ...", "no such weights", sep="\n", file=sys.stderr)
         sys.exit(options.fail)
     if options.child and os.fork() == 0:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        print(f"child {os.getpid()}", flush=True)
-        threading.Event().wait()
+        linger()
+    if options.daemon and (child := os.fork()):
+        os.waitpid(child, 0)
+    elif options.daemon:
+        os.setsid()
+        if os.fork() == 0:
+            linger()
+        os._exit(0)
     print(f"serving as {os.getpid()} on {os.environ.get('CUDA_VISIBLE_DEVICES', 'no GPU')}", flush=True)
     Stub(options.port, options.token_s).serve_forever()
 

@@ -17,6 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
+
 from producer.contract.heartbeat import WorkerState
 from producer.contract.process_identity import since_boot_s, this_machine
 
@@ -33,6 +35,8 @@ WORKER = (sys.executable, "-P", "-m", "workers")
 LOGS_KEPT = 50
 WORKER_LOG = re.compile(r"-[0-9a-f]{6}[.]log$")
 """The end of a worker's name. Other processes log beside them."""
+LINGER_S = 30.0
+"""How long what a worker has started may outlive it: a server is told to end, and killed by the worker's own rules."""
 LAST_WORDS_FROM = 16_384
 LAST_WORDS_LINES = 2
 LAST_WORDS_CHARS = 400
@@ -59,6 +63,7 @@ class LocalLauncher:
         self._id = f"local:{hashlib.sha256(place.encode()).hexdigest()[:16]}"
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._ended: list[Ended] = []
+        self._lingering_since: dict[str, float] = {}
 
     @property
     def id(self) -> str:
@@ -99,7 +104,7 @@ class LocalLauncher:
         with self._log(name).open("ab") as log:
             return subprocess.Popen(
                 [*self.command, *arguments],
-                env={**os.environ, **self.env, **device_env(placement)},
+                env={**os.environ, **self.env, **device_env(placement), records.MARK: records.mark(self.run_dir, name)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -155,14 +160,30 @@ class LocalLauncher:
             records.send(record, signal.SIGTERM if grace_s > 0 else signal.SIGKILL)
 
     def list(self) -> Sequence[Launched]:
-        """The workers whose processes live, whoever was autoscaler when they were started."""
+        """The workers whose processes live, whoever was autoscaler when they were started.
+
+        One of whose processes some live has not ended: they may hold its device.
+        """
         living = []
         for record in self._workers():
-            if records.alive(record):
+            if records.alive(record) or self._lingers(record):
                 living.append(launched(record))
             else:
                 self._bury(record)
         return living
+
+    def _lingers(self, record: records.Record) -> bool:
+        """Whether a worker that has ended left processes behind. They get ``LINGER_S`` to end by themselves."""
+        left = records.left_behind(self.run_dir, record.name)
+        if not left:
+            self._lingering_since.pop(record.name, None)
+            return False
+        if time.monotonic() - self._lingering_since.setdefault(record.name, time.monotonic()) > LINGER_S:
+            log.warning("%s left %d processes behind, which do not end: killed", record.name, len(left))
+            for process in left:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+        return True
 
     def ended(self) -> Sequence[Ended]:
         """The workers that ended, each told once."""

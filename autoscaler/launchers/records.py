@@ -6,6 +6,7 @@ and a time of creation moves with the clock.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -17,6 +18,10 @@ import psutil
 
 from producer.contract import process_identity
 from producer.contract.process_identity import ProcessIdentity
+
+MARK = "STOKER_PROCESS"
+"""In the environment of a recorded process and so of all that it starts, in whatever session and under whatever parent:
+where its record is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,23 @@ def remove(run_dir: Path, name: str) -> None:
 def alive(record: Record) -> bool:
     """Whether this very process still runs. A zombie does not."""
     return record.identity.lives
+
+
+def mark(run_dir: Path, name: str) -> str:
+    """The value of ``MARK`` for a process of that name."""
+    return str((run_dir / name).absolute())
+
+
+def left_behind(run_dir: Path, name: str = "") -> list[psutil.Process]:
+    """The processes that the one of that name has started and that live, itself included; by default those of all."""
+    own = mark(run_dir, name) if name else f"{run_dir.absolute()}{os.sep}"
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):  # it ended meanwhile, or is another user's
+            told = process.environ().get(MARK, "")
+            if (told == own or (not name and told.startswith(own))) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
 
 
 def started_as(record: Record, *arguments: str) -> bool:

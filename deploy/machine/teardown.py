@@ -12,13 +12,17 @@ The order, after the supervisor:
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import psutil
+
 from autoscaler.launchers import records
+from autoscaler.launchers.local import LINGER_S
 from producer.contract.settings import Settings
 
 ORDER = ("supervisor", "gateway", "batches", "autoscaler", "worker", "flower", "server")
@@ -56,6 +60,8 @@ def stop_all(
     stopped = 0
     for role in roles:
         stopped += _stop_role(run_dir, role, grace[role], say)
+        if role == "worker":
+            _end_left_behind(run_dir, min(grace[role], LINGER_S), say)
     settings.url_file.unlink(missing_ok=True)
     clear(run_dir)
     return stopped
@@ -84,6 +90,18 @@ def _stop_role(run_dir: Path, role: str, grace_s: float, say: Callable[[str], No
     for record in every:
         records.remove(run_dir, record.name)
     return len(living)
+
+
+def _end_left_behind(run_dir: Path, grace_s: float, say: Callable[[str], None]) -> None:
+    """End what workers have started, wherever it has gone; a server gets its worker's grace before."""
+    deadline = time.monotonic() + grace_s
+    while (left := records.left_behind(run_dir)) and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+    for process in left:
+        with contextlib.suppress(psutil.Error):
+            say(f"a worker left {process.name()} (pid {process.pid}) behind: killed")
+            process.kill()
+    psutil.wait_procs(left, timeout=KILLED_S)
 
 
 def _wait(living: list[records.Record], patience_s: float) -> list[records.Record]:

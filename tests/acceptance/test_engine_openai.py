@@ -1,5 +1,6 @@
 """The openai engine with a server that does not always behave: ``tests/openai_stub.py``, over real HTTP."""
 
+import contextlib
 import json
 import os
 import signal
@@ -390,31 +391,42 @@ def test_a_key_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> No
         engine.load()
 
 
-def test_what_a_server_has_started_ends_with_it_even_if_it_ignores_sigterm() -> None:
-    engine = OpenAIEngine(settings("--child", stop_s=0.3), "cpu:0")
+def family(mark: str) -> list[psutil.Process]:
+    """The processes that live with this in their environment: a server, what it started, and its lifeline."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("STUB_FAMILY") == mark and running(process):
+                found.append(process)
+    return found
+
+
+@pytest.mark.parametrize("started", ["--child", "--daemon"])
+def test_what_a_server_has_started_ends_with_it_even_if_it_ignores_sigterm(started: str, tmp_path: Path) -> None:
+    engine = OpenAIEngine(settings(started, stop_s=0.3, env={"STUB_FAMILY": str(tmp_path)}), "cpu:0")
     engine.load()
-    server = process_of(engine)
-    children = wait_for(server.children, "the server's child")
-    engine.close()
-    assert not server.is_running()
-    wait_for(lambda: not any(running(child) for child in children), "the child to end")
+    try:
+        assert len(family(str(tmp_path))) == 3  # the lifeline, the server, and its child
+    finally:
+        engine.close()
+    assert family(str(tmp_path)) == []
 
 
-def test_the_server_does_not_outlive_a_worker_that_is_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("started", ["--child", "--daemon"])
+def test_the_server_does_not_outlive_a_worker_that_is_killed(started: str, tmp_path: Path) -> None:
+    options = settings(started, stop_s=0.3, env={"STUB_FAMILY": str(tmp_path)}).options.model_dump()
     program = (
         "import sys, threading; from producer.contract.fleet_schema import Model; "
         "from workers.engines.openai.engine import *; "
-        f"options = {settings('--child', stop_s=0.3).options.model_dump()!r}; "
-        "engine = OpenAIEngine(Model(engine='openai', options=options), 'cpu:0'); "
+        f"engine = OpenAIEngine(Model(engine='openai', options={options!r}), 'cpu:0'); "
         "engine.load(); print('ready', flush=True); threading.Event().wait()"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as worker:
         assert worker.stdout is not None
         assert worker.stdout.readline() == b"ready\n"
-        family = psutil.Process(worker.pid).children(recursive=True)
-        assert len(family) == 3  # the lifeline, the server, and its child
+        assert len(family(str(tmp_path))) == 3
         os.kill(worker.pid, signal.SIGKILL)
-    wait_for(lambda: not any(running(process) for process in family), "the server to end")
+    wait_for(lambda: not family(str(tmp_path)), "the server to end")
 
 
 def running(process: psutil.Process) -> bool:

@@ -17,7 +17,7 @@ import redis as redis_py
 
 from autoscaler.controller import Controller
 from autoscaler.devices.device import DeclaredProbe
-from autoscaler.launchers import records
+from autoscaler.launchers import local, records
 from autoscaler.launchers.local import LocalLauncher, last_words
 from autoscaler.launchers.protocol import LaunchError, Placement
 from producer.contract import keys
@@ -167,6 +167,29 @@ def test_what_a_worker_started_is_killed_with_it(ground: Ground) -> None:
     assert not grandchild.is_running() or grandchild.status() == psutil.STATUS_ZOMBIE
 
 
+DAEMON = (
+    "import os, signal, sys\n"
+    "if os.fork() == 0:\n"
+    "    os.setsid()\n"
+    "    if os.fork(): os._exit(0)\n"
+    "    signal.signal(15, signal.SIG_IGN); print('up', flush=True); signal.pause()\n"
+    "os.wait(); signal.pause()"
+)
+
+
+def test_a_worker_has_ended_when_nothing_of_it_lives(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    launcher, name = ground.start(DAEMON)
+    (daemon,) = [one for one in records.left_behind(launcher.run_dir, name) if one.pid != ground.record(name).pid]
+    launcher.drain(name, 0)
+    until(lambda: not records.alive(ground.record(name)), "the worker's own end")
+    assert [one.name for one in ground.launcher().list()] == [name]
+    assert launcher.ended() == []
+    monkeypatch.setattr(local, "LINGER_S", 0.0)
+    until(lambda: not launcher.list(), "the end of what it had started")
+    assert not daemon.is_running() or daemon.status() == psutil.STATUS_ZOMBIE
+    assert [one.name for one in launcher.ended()] == [name]
+
+
 def test_a_crash_is_told_with_its_last_words(ground: Ground) -> None:
     launcher = ground.launcher(CRASH)
     name = launcher.start(PLACE)
@@ -209,7 +232,9 @@ def test_a_pid_used_again_is_neither_taken_for_a_worker_nor_signalled(ground: Gr
     launcher = ground.launcher()  # of an autoscaler that came later
     somebody = subprocess.Popen([sys.executable, "-c", SLEEP], stdout=subprocess.DEVNULL)
     try:
-        record = replace(ground.record(name), pid=somebody.pid)
+        ended = ground.record(name)
+        assert records.send(ended, signal.SIGKILL)
+        record = replace(ended, pid=somebody.pid)
         record = replace(record, started_ticks=of_process(somebody.pid).started_ticks - 1)
         records.write(ground.state_dir / "run", record)
         for signum in (signal.SIGTERM, signal.SIGKILL):

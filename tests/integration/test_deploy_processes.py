@@ -78,6 +78,41 @@ def test_workers_are_told_together_and_not_one_after_the_other(settings: Setting
     assert together < 3 * 1.0  # one after the other would take at least three graces
 
 
+DAEMON = """
+import os, signal, sys
+if os.fork():
+    print(os.wait()[0], flush=True)
+    signal.pause()
+os.setsid()
+if os.fork():
+    os._exit(0)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+os.close(1)
+signal.pause()
+"""
+"""Starts a process that nothing ties to it: a session of its own, no parent, and deaf to SIGTERM."""
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_a_worker_has_started_ends_with_the_fleet_wherever_it_has_gone(
+    settings: Settings, spawn: Spawn, monkeypatch: pytest.MonkeyPatch, killed: bool
+) -> None:
+    run_dir = settings.state_dir / "run"
+    monkeypatch.setenv(records.MARK, records.mark(run_dir, "worker-1"))
+    worker = spawn(DAEMON)
+    monkeypatch.delenv(records.MARK)
+    record(settings, worker, "worker", "worker-1")
+    (daemon,) = [each for each in records.left_behind(run_dir, "worker-1") if each.pid != worker.pid]
+    other = spawn()
+    if killed:
+        kill(worker.pid)
+    said: list[str] = []
+    stop_all(settings, said.append, {**GRACE, "worker": 0.5})
+    assert records.left_behind(run_dir) == []
+    assert any(f"(pid {daemon.pid}) behind: killed" in line for line in said)
+    assert other.poll() is None
+
+
 def test_what_does_not_end_in_time_is_killed_and_said(settings: Settings, spawn: Spawn) -> None:
     process = spawn(STUBBORN)
     record(settings, process, "flower")
