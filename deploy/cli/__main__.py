@@ -1,5 +1,5 @@
 """``python -m deploy.cli``: the same as ``stoker``, for where no script is on PATH."""
 
-from . import main
+from deploy.command_line import main
 
 main()

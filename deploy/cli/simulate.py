@@ -17,7 +17,6 @@ from producer.contract.errors import ConfigError
 from producer.contract.settings import Settings
 from simulator import hardware as hardwares
 from simulator import policy_spec as schemes
-from simulator.results.clairvoyant import clairvoyant
 from simulator.results.report import Report, report
 from simulator.run import Simulation
 from simulator.traces import readers, synthetic
@@ -117,6 +116,8 @@ def simulate(
 
       stoker simulate --trace clients.tgz --for 7200 --compare slack,threshold,strict+round-robin
     """
+    if compare:
+        from simulator.results.clairvoyant import clairvoyant  # only this needs a linear program, and its solver
     settings, hardware = _fleet(fleet)
     fleets_own = settings.scaling.policy
     chosen = [schemes.named(name, fleets_own) for name in (compare.split(",") if compare else [policy or fleets_own])]
