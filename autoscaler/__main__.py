@@ -19,8 +19,9 @@ from producer.contract.errors import ConfigError
 from .clock_steps import ClockSteps
 from .controller import Controller
 from .devices.nvml import LocalProbe, choose_probe
-from .dry_run import DryRunJournal, DryRunLauncher, NoLease
+from .dry_run import ConsoleSink, DryRunLauncher, DryRunLease
 from .fleet_file import FleetFile
+from .journal import Journal
 from .launchers.local import LocalLauncher
 from .sweep import Sweep
 
@@ -29,7 +30,7 @@ def main() -> int:
     """Run until told to stop."""
     parser = argparse.ArgumentParser(prog="python -m autoscaler", description=__doc__)
     parser.add_argument("--fleet", default=os.environ.get("STOKER_FLEET", "fleet.toml"), help="the fleet file")
-    parser.add_argument("--dry-run", action="store_true", help="tell what would be done, and do and write nothing")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be done; do and write nothing")
     os.umask(0o077)  # logs and records, its own and its workers'
     options = parser.parse_args()
     path = Path(options.fleet).absolute()
@@ -58,14 +59,13 @@ def _controller(fleet: FleetFile, path: Path, *, dry: bool) -> Controller:
     # A server that stops answering must not stop the rounds for longer than the lease can bear.
     redis = connect(settings, socket_timeout=5, socket_connect_timeout=2)
     if not dry:
-        launcher = LocalLauncher(settings.state_dir, env)
-        sweep, steps = Sweep(redis), ClockSteps()
-        return Controller(settings, redis, probe, launcher, sweep, reread=fleet.again, stepped_s=steps, expect=expect)
+        local, sweep, steps = LocalLauncher(settings.state_dir, env), Sweep(redis), ClockSteps()
+        return Controller(settings, redis, probe, local, sweep, reread=fleet.again, stepped_s=steps, expect=expect)
     print("A dry run: nothing is started, drained or written. Ctrl-C ends it.", flush=True)
-    told = DryRunJournal(redis, partial(print, flush=True))
-    onlooker, lease = DryRunLauncher(settings.state_dir, env), NoLease(redis, 0)
+    journal = Journal(redis, sink=ConsoleSink(partial(print, flush=True)))
+    launcher, lease = DryRunLauncher(settings.state_dir), DryRunLease()
     return Controller(
-        settings, redis, probe, onlooker, reread=fleet.again, leader=lease, journal=told, expect=expect, learns=False
+        settings, redis, probe, launcher, reread=fleet.again, leader=lease, journal=journal, expect=expect, learns=False
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from producer.contract import keys
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 RENEW = """
 -- KEYS[1] the lease. ARGV[1] the holder's name, ARGV[2] milliseconds to hold it from now.
--- Returns 1 when the lease is the holder's and was renewed, 0 when it is somebody else's or nobody's.
+-- Returns 1 when the lease is the holder's and was renewed, 0 when it is free or another contender's.
 if redis.call('GET', KEYS[1]) == ARGV[1] then
     return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 end
@@ -31,10 +31,29 @@ return 0
 """
 
 
-class Leader:
-    """One contender for the lease, which holds for ``ttl_s`` seconds after each time it was confirmed.
+class Lease(Protocol):
+    """The right to act on a fleet, for ``ttl_s`` seconds after each :meth:`confirm` or :meth:`renew`."""
 
-    ``name`` must be unique among the contenders, and is by default.
+    ttl_s: float
+
+    def confirm(self) -> bool:
+        """Renew the lease, or take it when it is free. True when it is held."""
+
+    def renew(self) -> bool:
+        """Renew the lease if it is held. False when it expired."""
+
+    def holder(self) -> str:
+        """The name of the contender that holds the lease; empty when it is free."""
+
+    def release(self) -> None:
+        """Give the lease up if it is held."""
+
+
+class Leader:
+    """A contender for the leader lease, which lasts ``ttl_s`` seconds after each confirmation.
+
+    Args:
+        name: unique among the contenders; made from host, pid and a random number by default.
     """
 
     def __init__(self, redis: Redis, ttl_s: float, name: str | None = None) -> None:
@@ -45,20 +64,20 @@ class Leader:
         self._release = redis.register_script(RELEASE)
 
     def renew(self) -> bool:
-        """Renew the lease that is held. False when it ran out, whether or not another contender has it now."""
+        """Renew the lease if it is held. False when it expired, whether or not another contender has it now."""
         return bool(self._renew(keys=[keys.leader()], args=[self.name, int(self.ttl_s * 1000)]))
 
     def confirm(self) -> bool:
-        """Renew the lease, or take it when it is free. True while this contender leads."""
+        """Renew the lease, or take it when it is free. True when this contender leads."""
         if self.renew():
             return True
         return bool(self.redis.set(keys.leader(), self.name, nx=True, px=int(self.ttl_s * 1000)))
 
     def holder(self) -> str:
-        """Who leads now; empty when nobody does."""
+        """The name of the leader; empty when there is none."""
         found = self.redis.get(keys.leader())
         return found.decode() if isinstance(found, bytes) else str(found or "")
 
     def release(self) -> None:
-        """Give the lease up, so that a waiting contender need not wait for it to run out."""
+        """Give the lease up, so that a waiting contender need not wait until it expires."""
         self._release(keys=[keys.leader()], args=[self.name])

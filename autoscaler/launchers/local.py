@@ -58,16 +58,14 @@ class LocalLauncher:
         self.log_dir = state_dir / "logs"
         self.env = dict(env)
         self.command = tuple(command)
-        # Two fleets on one machine must not take each other's workers for their own. A host's name may change.
-        place = f"{this_machine()}:{state_dir.absolute()}"
-        self._id = f"local:{hashlib.sha256(place.encode()).hexdigest()[:16]}"
+        self._id = launcher_id(state_dir)
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._ended: list[Ended] = []
         self._lingering_since: dict[str, float] = {}
 
     @property
     def id(self) -> str:
-        """This machine and this fleet's state directory."""
+        """See :func:`launcher_id`."""
         return self._id
 
     def start(self, placement: Placement) -> str:
@@ -215,8 +213,15 @@ class LocalLauncher:
         return self.log_dir / f"{name}.log"
 
 
+def launcher_id(state_dir: Path) -> str:
+    """The id of the local launcher with this state directory on this machine: a hash of both."""
+    # The directory tells apart two fleets on one machine. The host name may change, so the machine's id is used.
+    place = f"{this_machine()}:{state_dir.absolute()}"
+    return f"local:{hashlib.sha256(place.encode()).hexdigest()[:16]}"
+
+
 def launched(record: records.Record) -> Launched:
-    """What a record says, in Unix seconds of this moment."""
+    """The worker of a process record. Its times are Unix seconds by the wall clock as it is set now."""
     now = time.time()
     drains = None if record.draining_since is None else now - (since_boot_s() - record.draining_since)
     started_at = now - record.identity.age_s

@@ -33,7 +33,7 @@ def test_a_leader_that_falls_silent_is_followed_and_harms_its_successor_no_more(
 ) -> None:
     first, second = contenders(redis, ttl_s=0.05)
     assert first.confirm()
-    second.ttl_ms = 30_000
+    second.ttl_s = 30
     deadline = time.monotonic() + 10
     while not second.confirm():
         assert time.monotonic() < deadline
