@@ -20,7 +20,7 @@ from scheduler.queue_lengths import observe
 from . import roster
 from .actions.decision import Decision, Drain, Hold, Start
 from .devices.placement import occupants
-from .error_isolation import FailedRounds, Troubles
+from .error_isolation import FailedRounds, IsolatedErrors
 from .estimate_follower import EstimateFollower
 from .journal import Journal
 from .launchers.protocol import Launcher, LaunchError, Placement
@@ -29,7 +29,7 @@ from .observation import Observation
 from .published_view import sizes_view
 from .reconciler import Reconciler
 from .sizing.demand import Demand
-from .sizing.policy import named
+from .sizing.policy_registry import named
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from .devices.device import Probe
     from .devices.quarantine import Health
     from .roster import Worker
-    from .sizing.policy import Policy
+    from .sizing.policy_registry import Policy
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ class Controller:
         self.estimates = EstimateFollower(redis)
         self._leads: bool | None = None  # not known before the first round
         self._reachable = True
-        self._troubles = Troubles(log)
+        self._errors = IsolatedErrors(log)
         self._failed_rounds = FailedRounds(log)
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -145,7 +145,7 @@ class Controller:
     def _note_failed(self, error: Exception) -> None:
         told = self._failed_rounds.failed(error, self.settings.scaling.interval_s)
         if told and self._leads is not False:
-            with self._troubles.of("the failed rounds", "'stoker status' is not told"), suppress(RedisError):
+            with self._errors.isolated("the failed rounds", "'stoker status' is not told"), suppress(RedisError):
                 self.journal.failing(self.clock(), told, self.patience_s)
 
     def round(self) -> None:
@@ -158,7 +158,7 @@ class Controller:
             return
         if self.sweep is not None:
             # First, and by itself: whatever else goes wrong, lost jobs are taken back.
-            with self._troubles.of("the sweep", "jobs of lost workers are not taken back"):
+            with self._errors.isolated("the sweep", "jobs of lost workers are not taken back"):
                 self.sweep(self.settings)
         if step_s := self.stepped_s():
             log.warning("the clock was set by %+.0f s: what was measured by it is forgotten", step_s)
@@ -172,7 +172,7 @@ class Controller:
         if not self._carry_out(now, decisions):
             return
         self.journal.held(now, decisions)
-        with self._troubles.of("what is wanted", "'stoker explain' is not told"):
+        with self._errors.isolated("what is wanted", "'stoker explain' is not told"):
             mind = self.reconciler
             view = sizes_view(mind.policy, seen, mind.before, mind.memory, decisions)
             self.journal.wanted(view, self.patience_s)
@@ -182,7 +182,7 @@ class Controller:
     def _learn(self, now: float, view: PublishedSizes, beats: Sequence[Heartbeat]) -> None:
         """Learn how far estimates are off, from what readers make them from."""
         for name, wanted in view.models.items():
-            with self._troubles.of(f"{name}'s estimates", "what becomes of them is not learned"):
+            with self._errors.isolated(f"{name}'s estimates", "what becomes of them is not learned"):
                 self.estimates.look(now, self.settings, wanted, beats)
 
     def _confirm(self) -> bool:
@@ -198,21 +198,21 @@ class Controller:
         return leads
 
     def _recalled(self) -> dict[str, Health]:
-        with self._troubles.of("the quarantine", "devices that were out for a fault may be used at once"):
+        with self._errors.isolated("the quarantine", "devices that were out for a fault may be used at once"):
             return self.journal.recall()
         return {}
 
     def _observe(self, now: float, beats: Sequence[Heartbeat]) -> Observation:
-        with self._troubles.of("forgotten workers", "they are not taken back"):
+        with self._errors.isolated("forgotten workers", "they are not taken back"):
             self.launcher.adopt(beats)
-        workers = roster.call(beats, self.launcher.list(), self.host)
-        with self._troubles.of("released devices", "they stay in quarantine"):
+        workers = roster.list_workers(beats, self.launcher.list(), self.host)
+        with self._errors.isolated("released devices", "they stay in quarantine"):
             self.reconciler.pardon(self.journal.pardons())
         self.expect({one.device_uuid: one.device for one in workers if one.managed and one.device_uuid})
         probed = self.probe.devices()
         workers = roster.located(workers, probed)
         devices = self.reconciler.devices(now, self.settings, probed, workers)
-        with self._troubles.of("the quarantine", "a successor will not know of it"):
+        with self._errors.isolated("the quarantine", "a successor will not know of it"):
             self.journal.health(now, devices, self.reconciler.health)
         held = occupants(workers, devices, self.settings.models)
         self.journal.ignored(probed, self.settings.quarantine)
@@ -223,18 +223,18 @@ class Controller:
         """The demand of every model, but of those that cannot be told: these keep what they have."""
         demands = {}
         for name, found in self._queues().items():
-            with self._troubles.of(f"{name}'s demand", "it cannot be told: its replicas stay as they are"):
+            with self._errors.isolated(f"{name}'s demand", "it cannot be told: its replicas stay as they are"):
                 demands[name] = self.reconciler.demand(now, self.settings, found, workers, self._measured(name))
         return demands
 
     def _queues(self) -> dict[str, ModelQueues]:
         """The queues of every model that can be read: all in one round trip, or one by one when that fails."""
         found: dict[str, ModelQueues] = {}
-        with self._troubles.of("all models' queues", "read one by one"):
+        with self._errors.isolated("all models' queues", "read one by one"):
             return observe(self.redis, self.settings)
         for name, model in self.settings.models.items():
             alone = self.settings.model_copy(update={"models": {name: model}})
-            with self._troubles.of(f"{name}'s queues", "they cannot be read: its replicas stay as they are"):
+            with self._errors.isolated(f"{name}'s queues", "they cannot be read: its replicas stay as they are"):
                 found |= observe(self.redis, alone)
         return found
 
@@ -270,7 +270,7 @@ class Controller:
                     "the lease ran out during this round (it lasts %g s): its decisions are dropped", self.leader.ttl_s
                 )
                 return False
-            with self._troubles.of(decision.model, "a decision could not be carried out"):
+            with self._errors.isolated(decision.model, "a decision could not be carried out"):
                 self._act(now, decision)
         return True
 

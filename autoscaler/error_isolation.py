@@ -1,4 +1,4 @@
-"""Trouble with one model, or one step of a round, that must not be the others'."""
+"""Error isolation: an error of one model, or of one step of a round, does not stop the others."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ if TYPE_CHECKING:
     import logging
 
 
-class Troubles:
-    """Logs each trouble when it begins, not every second while it lasts."""
+class IsolatedErrors:
+    """Logs errors in place of raising them: each when it begins, not every second while it lasts."""
 
     def __init__(self, log: logging.Logger) -> None:
         self.log = log
         self._known: dict[str, str] = {}
 
     @contextlib.contextmanager
-    def of(self, whom: str, consequence: str) -> Iterator[None]:
-        """Keep whatever is raised inside, but that Redis cannot serve now, from ending the round.
+    def isolated(self, subject: str, consequence: str) -> Iterator[None]:
+        """A context that logs an exception and ends normally.
 
         Args:
-            whom: a model, or what else is to be told from the others.
-            consequence: what does not happen because of it.
+            subject: names the part of the round; repetitions are recognised by it.
+            consequence: what does not happen because of the error, for the log.
+
+        Raises:
+            redis.RedisError: Redis cannot serve now (:func:`~producer.contract.redis_errors.cannot_serve`).
         """
         try:
             yield
@@ -33,19 +36,19 @@ class Troubles:
             if cannot_serve(error):
                 raise
             said = f"{type(error).__name__}: {error}"
-            if self._known.get(whom) != said:
-                self.log.exception("%s: %s", whom, consequence)
-            self._known[whom] = said
+            if self._known.get(subject) != said:
+                self.log.exception("%s: %s", subject, consequence)
+            self._known[subject] = said
         else:
-            self._known.pop(whom, None)
+            self._known.pop(subject, None)
 
 
 FAILED_ROUNDS = 3
-"""Failed rounds in a row that are told in ``stoker status`` and to ``deploy.health``: one may be a slip."""
+"""Failed rounds in a row from which on ``stoker status`` and ``deploy.health`` show them: one failure may pass."""
 
 
 class FailedRounds:
-    """Rounds that fail in a row. Each cause is logged when it begins, not every second while it lasts."""
+    """Counts rounds that fail in a row, and logs each cause when it begins, not every second while it lasts."""
 
     def __init__(self, log: logging.Logger) -> None:
         self.log = log
@@ -53,7 +56,7 @@ class FailedRounds:
         self._cause = ""
 
     def failed(self, error: Exception, interval_s: float) -> str:
-        """Note one more failure. Returns what is to be told to others; empty while it may be a slip."""
+        """Count a failure. Returns what is published about it; empty for fewer than :data:`FAILED_ROUNDS` in a row."""
         cause = f"{type(error).__name__}: {error}"
         if cause != self._cause:
             self.log.error("this round failed; the next one is in %g s", interval_s, exc_info=error)
@@ -65,7 +68,7 @@ class FailedRounds:
         return f"{self._count} rounds of the autoscaler in a row failed, nothing is started or drained: {cause}"
 
     def succeeded(self) -> None:
-        """A round did not fail."""
+        """Count a round without failure."""
         if self._count:
             self.log.info("rounds succeed again, after %d that failed", self._count)
         self._count, self._cause = 0, ""

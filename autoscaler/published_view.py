@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .devices.placement import Occupant
     from .observation import Memory, Observation
     from .sizing.demand import Demand
-    from .sizing.policy import Policy
+    from .sizing.policy_registry import Policy
 
 
 def sizes_view(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .actions.decision import Decision
     from .devices.device import Device
     from .roster import Worker
-    from .sizing.policy import Policy
+    from .sizing.policy_registry import Policy
 
 
 class Reconciler:

@@ -72,7 +72,7 @@ def by_model(workers: Iterable[Worker]) -> Mapping[str, Sequence[Worker]]:
     return found
 
 
-def call(beats: Iterable[Heartbeat], launched: Iterable[Launched], host: str) -> list[Worker]:
+def list_workers(beats: Iterable[Heartbeat], launched: Iterable[Launched], host: str) -> list[Worker]:
     """Every worker, by name.
 
     Args:

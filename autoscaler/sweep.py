@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from scheduler.lease.queue import Queue
 
-from .error_isolation import Troubles
+from .error_isolation import IsolatedErrors
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -25,7 +25,7 @@ class Sweep:
         self.redis = redis
         self._settings: Settings | None = None
         self._queues: dict[str, Queue] = {}
-        self._troubles = Troubles(log)
+        self._errors = IsolatedErrors(log)
 
     def __call__(self, settings: Settings) -> None:
         """Reap every queue; the trouble of one is logged once, and is not the others'.
@@ -38,5 +38,5 @@ class Sweep:
             self._queues |= {name: Queue(self.redis, settings, name) for name in settings.models}
             self._settings = settings
         for name, queue in self._queues.items():
-            with self._troubles.of(name, "its lost jobs are not taken back"):
+            with self._errors.isolated(name, "its lost jobs are not taken back"):
                 queue.reap()

@@ -6,14 +6,14 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from autoscaler.sizing.policy import POLICIES
+from autoscaler.sizing.policy_registry import POLICIES
 from producer.contract.errors import ConfigError
 
 from .queueing.queue_policy import LIVE, ORDERS, QueuePolicy
 from .queueing.routing import PULL, ROUTINGS, Routing
 
 if TYPE_CHECKING:
-    from autoscaler.sizing.policy import Policy
+    from autoscaler.sizing.policy_registry import Policy
 
 
 @dataclass(frozen=True, slots=True)

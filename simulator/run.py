@@ -17,7 +17,7 @@ from .rounds import Rounds
 from .state import RunState
 
 if TYPE_CHECKING:
-    from autoscaler.sizing.policy import Policy
+    from autoscaler.sizing.policy_registry import Policy
     from producer.contract.settings import Settings
 
     from .hardware import Hardware

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..roster import Phase, Worker
-from ..sizing.policy import BACKLOG, Policy
+from ..sizing.policy_registry import BACKLOG, Policy
 from .grow import grow
 from .inputs import inputs
 from .removal import remove

@@ -13,7 +13,7 @@ from .grow import home, start_blocker
 
 if TYPE_CHECKING:
     from ..observation import Memory, Observation
-    from ..sizing.policy import Policy
+    from ..sizing.policy_registry import Policy
 
 MOST_JOBS = 1_000_000
 """Largest queue length that is tried."""

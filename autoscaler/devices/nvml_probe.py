@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 
 from .device import Device
-from .sampler import WAIT_S, NoAnswer, Sampler
+from .sampler import WAIT_S, NoAnswer, NvmlSampler
 from .xid import XidEvents
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class Gpu:
     """A GPU that was seen, under the name that it was given then."""
 
     id: str
-    sampler: Sampler[Device]
+    sampler: NvmlSampler[Device]
     handle: Any = None
     known: Device | None = None
     """As it was read last."""
@@ -71,7 +71,7 @@ class NvmlProbe:
         self._visible = visible
         self._ours: frozenset[str] | None = None  # UUIDs that the indices in ``visible`` stood for at first
         self._open = False
-        self._session: Sampler[list[Slot]] = Sampler("NVML", self._enumerate, clock)
+        self._session: NvmlSampler[list[Slot]] = NvmlSampler("NVML", self._enumerate, clock)
         self._events = XidEvents(nvml)
         self._xids: deque[tuple[str, int]] = deque()
         self._gpus: dict[str, Gpu] = {}
@@ -186,7 +186,7 @@ class NvmlProbe:
                 name = uuid
         elif holder is not None:
             self._gpus[holder].id = holder  # gone: another is in its place, and is called by that
-        gpu = self._gpus[uuid] = Gpu(name, Sampler(name, lambda: self._read(gpu), self._clock))
+        gpu = self._gpus[uuid] = Gpu(name, NvmlSampler(name, lambda: self._read(gpu), self._clock))
 
     def _is_ours(self, uuid: str) -> bool:
         return self._visible is None or uuid in (self._ours or ()) or self._names(uuid)

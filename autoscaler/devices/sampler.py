@@ -1,4 +1,4 @@
-"""Sampler: a question to the driver on a thread of its own, so that one that is never answered holds nobody up."""
+"""NvmlSampler: a question to the driver on a thread of its own, so that one that is never answered holds nobody up."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class NotYet(NoAnswer):
     """The first sample is in progress."""
 
 
-class Sampler(Generic[T]):
+class NvmlSampler(Generic[T]):
     """Takes one sample at a time, each on a thread of its own that is left behind if it never ends.
 
     Args:

@@ -26,7 +26,7 @@ from simulator.traces import readers
 from simulator.traces.trace import assign
 
 if TYPE_CHECKING:
-    from autoscaler.sizing.policy import Policy
+    from autoscaler.sizing.policy_registry import Policy
     from simulator.results.outcome import RunOutcome
     from simulator.traces.trace import Trace
 

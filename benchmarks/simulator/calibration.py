@@ -21,7 +21,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from autoscaler.sizing.policy import named
+from autoscaler.sizing.policy_registry import named
 from benchmarks.bars import Bar, percentile
 from benchmarks.chaos.arena import wait_for
 from deploy.demo.work import PROMPTS

@@ -12,7 +12,7 @@ import math
 from collections import Counter
 from pathlib import Path
 
-from autoscaler.sizing.policy import named
+from autoscaler.sizing.policy_registry import named
 from benchmarks.bars import Bar
 from producer.contract.fleet_schema import Model, Scaling
 from producer.contract.settings import Settings

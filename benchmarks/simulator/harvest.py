@@ -12,7 +12,7 @@ import argparse
 import random
 from dataclasses import replace
 
-from autoscaler.sizing.policy import named
+from autoscaler.sizing.policy_registry import named
 from benchmarks.bars import Bar
 from simulator.queueing.queue_policy import FIFO, LIVE, QueuePolicy
 from simulator.results.outcome import Fate

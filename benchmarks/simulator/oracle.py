@@ -13,7 +13,7 @@ import itertools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from autoscaler.sizing.policy import POLICIES, SLACK, named
+from autoscaler.sizing.policy_registry import POLICIES, SLACK, named
 from benchmarks.bars import Bar
 from simulator.results.clairvoyant import clairvoyant
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from autoscaler.sizing.policy import BACKLOG
+from autoscaler.sizing.policy_registry import BACKLOG
 from simulator.hardware import Hardware
 from simulator.queueing.routing import PULL, ROUTINGS, Routing
 from simulator.results.report import Report, report

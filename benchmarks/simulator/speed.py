@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import time
 
-from autoscaler.sizing.policy import SLACK
+from autoscaler.sizing.policy_registry import SLACK
 from benchmarks.bars import Bar
 from simulator.results.outcome import Fate
 from simulator.results.report import report

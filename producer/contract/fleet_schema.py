@@ -26,7 +26,7 @@ Gigabytes = Annotated[float, Field(ge=0)]
 
 
 PolicyName = Literal["slack", "backlog", "forecast", "target-tracking", "threshold"]
-"""The scaling policies (``autoscaler/sizing/policy.py``)."""
+"""The scaling policies (``autoscaler/sizing/policy_registry.py``)."""
 
 
 class _Table(BaseModel):

@@ -14,7 +14,7 @@ from autoscaler.controller import Controller
 from autoscaler.devices.device import Device
 from autoscaler.launchers.protocol import Ended, Launched, Placement
 from autoscaler.reconciler import Reconciler
-from autoscaler.sizing import policy as policies
+from autoscaler.sizing import policy_registry as policies
 from deploy.machine.server import Server
 from producer.contract import keys
 from producer.contract.fleet_schema import Model, Scaling

@@ -177,7 +177,7 @@ def test_the_autoscaler_learns_of_the_estimates_that_are_read_and_corrects_these
         nonlocal traffic
         queues, beats = observe(redis, settings)["m"], heartbeat.read_all(redis)
         traffic = watch(traffic, now, queues)
-        demand = assess(now, settings, queues, traffic, roster.call(beats, [], "here"), {"jobs_per_s": 1.0})
+        demand = assess(now, settings, queues, traffic, roster.list_workers(beats, [], "here"), {"jobs_per_s": 1.0})
         follower.look(now, settings, publish(redis, demand_view(demand)), beats)
 
     queue = keys.queue("m", "batch")

@@ -17,7 +17,7 @@ from autoscaler.sizing.policies.forecast import forecast_size
 from autoscaler.sizing.policies.slack import slack_size
 from autoscaler.sizing.policies.target_tracking import tracking_size
 from autoscaler.sizing.policies.threshold import threshold_size
-from autoscaler.sizing.policy import POLICIES, named
+from autoscaler.sizing.policy_registry import POLICIES, named
 from producer.contract.errors import ConfigError
 from producer.contract.fleet_schema import Model, PolicyName, Scaling, ThresholdSettings
 from producer.contract.settings import Settings

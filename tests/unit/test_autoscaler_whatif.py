@@ -10,7 +10,7 @@ from autoscaler.observation import Memory, Observation
 from autoscaler.published_view import sizes_view
 from autoscaler.roster import Phase, Worker
 from autoscaler.sizing.demand import Demand, TierDemand
-from autoscaler.sizing.policy import POLICIES, Policy
+from autoscaler.sizing.policy_registry import POLICIES, Policy
 from producer.contract.fleet_schema import Model, Scaling
 from producer.contract.published import PublishedSizes
 from producer.contract.settings import Settings

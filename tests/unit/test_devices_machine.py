@@ -15,7 +15,7 @@ from autoscaler.devices.quarantine import FORGET_S, LONGEST_HOLD_S
 from autoscaler.observation import Observation
 from autoscaler.reconciler import Reconciler
 from autoscaler.roster import Phase, Worker
-from autoscaler.sizing.policy import BACKLOG
+from autoscaler.sizing.policy_registry import BACKLOG
 from producer.contract.fleet_schema import Model, Scaling
 from producer.contract.settings import Settings
 from scheduler.queue_lengths import ModelQueues, QueueState

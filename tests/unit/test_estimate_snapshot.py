@@ -11,7 +11,7 @@ from autoscaler import estimate_calibration
 from autoscaler.estimate_calibration import PATIENCE, EstimateCalibration
 from autoscaler.published_view import demand_view
 from autoscaler.sizing.demand import Demand, TierDemand
-from autoscaler.sizing.policy import BACKLOG
+from autoscaler.sizing.policy_registry import BACKLOG
 from producer.contract.fleet_schema import Model, Scaling
 from producer.contract.heartbeat import Heartbeat, WorkerState
 from producer.contract.published import PublishedSize, PublishedSizes, ScaleUpConditions

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from autoscaler.sizing.policy import BACKLOG
+from autoscaler.sizing.policy_registry import BACKLOG
 from producer.contract.fleet_schema import Model, Scaling, Tier
 from producer.contract.settings import Settings
 from simulator.hardware import DeviceType, Hardware

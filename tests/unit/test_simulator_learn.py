@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from autoscaler.sizing.policy import BACKLOG
+from autoscaler.sizing.policy_registry import BACKLOG
 from benchmarks.simulator.learn import Served, service
 from producer.contract.fleet_schema import Model, Tier
 from producer.contract.settings import Settings

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoscaler.sizing.policy import BACKLOG, POLICIES
+from autoscaler.sizing.policy_registry import BACKLOG, POLICIES
 from deploy.cli.simulate import simulate as command
 from producer.contract.errors import ConfigError
 from producer.contract.fleet_schema import Limits, Model, Scaling, Tier

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoscaler.sizing.policy import BACKLOG
+from autoscaler.sizing.policy_registry import BACKLOG
 from producer.contract.fleet_schema import Limits, Model, Redis, Scaling, Tier
 from producer.contract.settings import Settings
 from scheduler.order.preemption import PACE

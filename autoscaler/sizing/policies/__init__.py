@@ -1,1 +1,1 @@
-"""One scaling policy a file. ``autoscaler/sizing/policy.py`` knows them by name."""
+"""One scaling policy a file. ``autoscaler/sizing/policy_registry.py`` knows them by name."""

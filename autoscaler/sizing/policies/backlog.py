@@ -19,6 +19,6 @@ class BacklogPolicy:
     name = "backlog"
 
     def sizes(self, seen: Observation, memory: Memory) -> tuple[Mapping[str, Size], Memory]:
-        """See :class:`~autoscaler.sizing.policy.Policy`."""
+        """See :class:`~autoscaler.sizing.policy_registry.Policy`."""
         idle_s = seen.settings.scaling.idle_s
         return {name: size(seen.settings.models[name], one, idle_s) for name, one in seen.demands.items()}, memory

@@ -26,7 +26,7 @@ class ForecastPolicy:
     name = "forecast"
 
     def sizes(self, seen: Observation, memory: Memory) -> tuple[Mapping[str, Size], Memory]:
-        """See :class:`~autoscaler.sizing.policy.Policy`."""
+        """See :class:`~autoscaler.sizing.policy_registry.Policy`."""
         models, histories = seen.settings.models, remember_all(seen, memory)
         idle_s = seen.settings.scaling.idle_s
         sizes = {

@@ -38,7 +38,7 @@ class SlackPolicy:
     name = "slack"
 
     def sizes(self, seen: Observation, memory: Memory) -> tuple[Mapping[str, Size], Memory]:
-        """See :class:`~autoscaler.sizing.policy.Policy`."""
+        """See :class:`~autoscaler.sizing.policy_registry.Policy`."""
         models, histories = seen.settings.models, remember_all(seen, memory)
         sizes = {
             name: slack_size(models[name], demand, histories[name], seen.settings.scaling)

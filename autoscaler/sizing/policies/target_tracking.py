@@ -28,7 +28,7 @@ class TargetTrackingPolicy:
     name = "target-tracking"
 
     def sizes(self, seen: Observation, memory: Memory) -> tuple[Mapping[str, Size], Memory]:
-        """See :class:`~autoscaler.sizing.policy.Policy`. The surplus kept by ``actions/shrink.py`` is its only
+        """See :class:`~autoscaler.sizing.policy_registry.Policy`. The surplus kept by ``actions/shrink.py`` is its only
         state."""
         models, scaling = seen.settings.models, seen.settings.scaling
         return {name: tracking_size(models[name], one, scaling) for name, one in seen.demands.items()}, memory

@@ -24,7 +24,7 @@ class ThresholdPolicy:
     name = "threshold"
 
     def sizes(self, seen: Observation, memory: Memory) -> tuple[Mapping[str, Size], Memory]:
-        """See :class:`~autoscaler.sizing.policy.Policy`."""
+        """See :class:`~autoscaler.sizing.policy_registry.Policy`."""
         sizes: dict[str, Size] = {}
         resized = dict(memory.resized_at)
         for name, demand in seen.demands.items():
