@@ -109,12 +109,12 @@ def _lanes(fleet: GrantScope) -> list[Grant]:
     """
     models = fleet.models
     return [
-        Grant(["lpush", "llen", "lindex"], [f"stoker:lane:*:{model}" for model in models]),
-        Grant(["zadd", "zcard", "zcount"], [f"stoker:dated:*:{model}" for model in models]),
-        Grant(["zadd"], [f"stoker:due:*:{model}" for model in models]),
+        Grant(["lpush", "llen", "lindex"], [keys.any_lane(model) for model in models]),
+        Grant(["zadd", "zcard", "zcount"], [keys.any_dated(model) for model in models]),
+        Grant(["zadd"], [keys.due(model, "*") for model in models]),
         Grant(
             ["zadd", "zscore", "zrange", "zrem", "zcard", "zremrangebyscore"],
-            [f"stoker:{kind}:*:{model}" for kind in ("counters", "departed") for model in models],
+            [name(model, "*") for name in (keys.counters, keys.departed) for model in models],
         ),
         Grant(["hget", "hmget", "hincrby"], [keys.lanes(model) for model in models]),
         Grant(["exists", "lpush"], [keys.wake(model, "*") for model in models]),

@@ -43,7 +43,7 @@ class GrantScope:
     @property
     def state(self) -> list[str]:
         """Patterns of every key of the models except their queues."""
-        return [f"stoker:*:{model}" for model in self.models]
+        return [keys.any_of_model(model) for model in self.models]
 
     @property
     def waiting(self) -> list[str]:

@@ -6,6 +6,29 @@ Queue names are shared with stock Celery and carry no prefix. Everything else is
 
 from . import tenants
 
+# Formats of printf, which Python and Lua (lanes.lua) share.
+OF_MODEL = "stoker:%s:%s"
+"""Kind and model."""
+OF_TIER = "stoker:%s:%s:%s"
+"""Kind, tier and model."""
+OF_TENANT = "stoker:%s:%s:%s:%s"
+"""Kind, tier, quoted tenant and model."""
+
+
+def any_of_model(model: str) -> str:
+    """Pattern of all that is kept of a model, apart from its queues."""
+    return OF_MODEL % ("*", model)
+
+
+def any_lane(model: str) -> str:
+    """Pattern of the lanes of all tenants and tiers of a model."""
+    return OF_TIER % ("lane", "*", model)
+
+
+def any_dated(model: str) -> str:
+    """Pattern of the jobs with a deadline of their own, of all tenants and tiers of a model."""
+    return OF_TIER % ("dated", "*", model)
+
 
 def queue(model: str, tier: str) -> str:
     """List. Jobs of one model and tier, newest on the left; no expiry. Any Celery producer may push."""
@@ -15,105 +38,105 @@ def queue(model: str, tier: str) -> str:
 def lane(model: str, tier: str, tenant: str) -> str:
     """List. ``due|message`` of a named tenant's jobs, newest on the left; no expiry. ``due`` is the server's time in
     seconds at which the job came, plus the tier's target. The lane of ``default`` is the queue itself."""
-    return f"stoker:lane:{tier}:{tenants.quoted(tenant)}:{model}"
+    return OF_TENANT % ("lane", tier, tenants.quoted(tenant), model)
 
 
 def dated(model: str, tier: str, tenant: str) -> str:
     """Sorted set. ``due!message`` of a tenant's jobs with a deadline of their own -> the same ``due``; no expiry."""
-    return f"stoker:dated:{tier}:{tenants.quoted(tenant)}:{model}"
+    return OF_TENANT % ("dated", tier, tenants.quoted(tenant), model)
 
 
 def due(model: str, tier: str) -> str:
     """Sorted set. Tenant that has such jobs -> its earliest deadline in Unix seconds; no expiry."""
-    return f"stoker:due:{tier}:{model}"
+    return OF_TIER % ("due", tier, model)
 
 
 def counters(model: str, tier: str) -> str:
     """Sorted set. Tenant with jobs waiting -> the tokens it was served, over its weight; no expiry."""
-    return f"stoker:counters:{tier}:{model}"
+    return OF_TIER % ("counters", tier, model)
 
 
 def departed(model: str, tier: str) -> str:
     """Sorted set. The same of tenants that have none waiting, as long as it matters; no expiry."""
-    return f"stoker:departed:{tier}:{model}"
+    return OF_TIER % ("departed", tier, model)
 
 
 def lanes(model: str) -> str:
     """Hash. ``jobs:QUEUE``: jobs in its lanes; ``dated:QUEUE``: of these, those with a deadline of their own;
     ``left:QUEUE``: counter of the tenant that left it last; ``output``: tokens that a job makes on average; no expiry.
     A queue of which it says nothing never had a lane."""
-    return f"stoker:lanes:{model}"
+    return OF_MODEL % ("lanes", model)
 
 
 def wake(model: str, tier: str) -> str:
     """List of one element, there while a worker would find a job in a lane; what workers block on; no expiry."""
-    return f"stoker:wake:{tier}:{model}"
+    return OF_TIER % ("wake", tier, model)
 
 
 def held(model: str) -> str:
     """Hash. Tenant with a quota for it -> jobs in flight; no expiry."""
-    return f"stoker:held:{model}"
+    return OF_MODEL % ("held", model)
 
 
 def spent(model: str) -> str:
     """Hash. Tenant with a quota for it -> ``tokens@instant``: a leaky bucket, as it was then; no expiry."""
-    return f"stoker:spent:{model}"
+    return OF_MODEL % ("spent", model)
 
 
 def inflight(model: str) -> str:
     """Hash. Lease -> the message as it was taken; no expiry. A field exists exactly while leased."""
-    return f"stoker:inflight:{model}"
+    return OF_MODEL % ("inflight", model)
 
 
 def leases(model: str) -> str:
     """Sorted set. Lease -> the server time in seconds at which it runs out; no expiry."""
-    return f"stoker:leases:{model}"
+    return OF_MODEL % ("leases", model)
 
 
 def losses(model: str) -> str:
     """Hash. SHA1 of a message -> how many of its workers were lost; a field goes when its job ends."""
-    return f"stoker:losses:{model}"
+    return OF_MODEL % ("losses", model)
 
 
 def history(model: str) -> str:
     """Hash. SHA1 of a message -> a line for each worker lost over it; a field goes when its job ends."""
-    return f"stoker:history:{model}"
+    return OF_MODEL % ("history", model)
 
 
 def suspects(model: str) -> str:
     """List. ``queue|message`` of jobs that may have killed their workers, each to be run alone; no expiry."""
-    return f"stoker:suspects:{model}"
+    return OF_MODEL % ("suspects", model)
 
 
 def deferred(model: str) -> str:
     """Sorted set. ``queue|message`` of jobs to be tried again -> server time in seconds at which; no expiry."""
-    return f"stoker:deferred:{model}"
+    return OF_MODEL % ("deferred", model)
 
 
 def retries(model: str) -> str:
     """Hash. SHA1 of a message -> how often it was tried again; a field goes when its job ends."""
-    return f"stoker:retries:{model}"
+    return OF_MODEL % ("retries", model)
 
 
 def served(model: str) -> str:
     """Hash. Queue -> server time in seconds since when its head has waited to be taken; no expiry."""
-    return f"stoker:served:{model}"
+    return OF_MODEL % ("served", model)
 
 
 def waiting(model: str) -> str:
     """Hash. Queue -> server time in seconds since when it has not been empty; no expiry."""
-    return f"stoker:waiting:{model}"
+    return OF_MODEL % ("waiting", model)
 
 
 def taken(model: str) -> str:
     """Hash. Queue -> how many jobs were ever taken from it for good; no expiry. With the queue's length
     this counts arrivals, whoever pushed them."""
-    return f"stoker:taken:{model}"
+    return OF_MODEL % ("taken", model)
 
 
 def dead(model: str) -> str:
     """Stream. Dead letters: queue, reason, losses, message; no expiry, purged by an operator."""
-    return f"stoker:dead:{model}"
+    return OF_MODEL % ("dead", model)
 
 
 def cancelled() -> str:
@@ -216,13 +239,13 @@ def workers() -> str:
 def throughput(model: str) -> str:
     """Hash. ``jobs_per_s``, ``run_s`` and ``load_s`` last measured by any worker of the model, and ``jobs_per_s:TYPE``
     by one on a device of that type; no expiry."""
-    return f"stoker:throughput:{model}"
+    return OF_MODEL % ("throughput", model)
 
 
 def costs(model: str) -> str:
     """Hash. Kind of device -> what a batch of the model costs there as JSON, as its workers have learned it;
     no expiry."""
-    return f"stoker:costs:{model}"
+    return OF_MODEL % ("costs", model)
 
 
 def leader() -> str:
@@ -243,7 +266,7 @@ def devices() -> str:
 
 def estimates(model: str) -> str:
     """String. How far the autoscaler's latest estimates for the model's jobs were off, as JSON; no expiry."""
-    return f"stoker:estimates:{model}"
+    return OF_MODEL % ("estimates", model)
 
 
 def sizes() -> str:

@@ -7,15 +7,18 @@
 -- constant DEFAULT from tenants.py
 -- constant DUE from lanes.py
 -- constant REMEMBERED from lanes.py
+-- constant OF_MODEL from keys.py
+-- constant OF_TIER from keys.py
+-- constant OF_TENANT from keys.py
 
 local function tier_key(kind, queue, tenant)
   local model, tier = string.match(queue, '^(.*)%.([^.]+)$')
-  if tenant then tier = tier .. ':' .. tenant end
-  return 'stoker:' .. kind .. ':' .. tier .. ':' .. model
+  if tenant then return string.format(OF_TENANT, kind, tier, tenant, model) end
+  return string.format(OF_TIER, kind, tier, model)
 end
 
 local function model_key(kind, queue)
-  return 'stoker:' .. kind .. ':' .. string.match(queue, '^(.*)%.[^.]+$')
+  return string.format(OF_MODEL, kind, (string.match(queue, '^(.*)%.[^.]+$')))
 end
 
 -- The tenant has jobs waiting: fairness.py, Counters.enter.
