@@ -1,4 +1,4 @@
-"""Results as they are announced: one connection hears of the jobs that any number of tasks wait for."""
+"""Announced results: one connection receives the results that any number of tasks wait for."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 class Announcements:
     """Lets tasks of one event loop wait for stored results, over one connection for all of them.
 
-    As :class:`producer.collect.Collector` does, it looks a result up once its subscription is confirmed, so that none
-    slips between, and looks again from time to time. A connection that breaks is made again; nobody notices before
-    Redis has been away for ``outage.OUTAGE_S``.
+    As :class:`producer.collect.Collector` does, it reads a result once its subscription is confirmed, so that none is
+    missed, and reads again from time to time. A broken connection is made again; waiting tasks fail only after Redis
+    has been away for ``outage.OUTAGE_S``.
     """
 
     def __init__(self, redis: Redis, settings: Settings) -> None:
@@ -36,7 +36,7 @@ class Announcements:
         self._task: Task[None] | None = None
 
     def wait(self, job_id: str) -> Future[bytes]:
-        """The stored result of a job, once it has ended. Cancel it to wait no longer.
+        """A future of the stored result of a job. Cancel it to stop waiting.
 
         It fails with ``BrokerUnavailable`` when Redis stays away.
         """
@@ -52,7 +52,7 @@ class Announcements:
         return future
 
     async def aclose(self) -> None:
-        """Wait for nothing any more."""
+        """Stop waiting and close the connection."""
         if self._task is not None:
             await end([self._task])
             self._task = None

@@ -1,7 +1,7 @@
-"""Many streams over one connection: for who serves hundreds of readers from one event loop.
+"""Many streams over one connection, for hundreds of readers in one event loop.
 
-A blocking XREAD for each of them would take a connection each. Here one XREAD waits for all streams that somebody wants
-more of. A reader that comes while it waits rings a bell: a stream of this reader's own, which it waits for as well.
+A blocking XREAD for each of them would take a connection each. Here one XREAD waits for all streams with a pending
+read. A read that is added while it waits wakes it through a stream of its own, which the XREAD includes.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ _BELL_MS = 60_000
 
 @dataclass(slots=True, eq=False)
 class _Want:
-    """Somebody wants to read on behind an entry."""
+    """A pending read offset of a stream."""
 
     after: tuple[int, int]
     entries: Future[list[Entry]] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
 class Multiplex:
-    """Reads streams for any number of tasks of one event loop, no further than they ask."""
+    """Reads streams for any number of tasks of one event loop, no further than their pending reads."""
 
     def __init__(self, redis: Redis, settings: Settings) -> None:
         self._redis = redis
@@ -60,7 +60,7 @@ class Multiplex:
         self._task: Task[None] | None = None
 
     async def entries(self, job_id: str, after: str) -> list[Entry]:
-        """The next entries of a job's stream behind ``after``, as soon as there are any: some, not all.
+        """The next entries of a job's stream after the id ``after``, as soon as there are any; not necessarily all.
 
         Raises:
             BrokerUnavailable: Redis stayed away for ``outage.OUTAGE_S`` seconds.
@@ -82,7 +82,7 @@ class Multiplex:
                 self._wants.pop(stream, None)
 
     async def aclose(self) -> None:
-        """Read no more."""
+        """Stop reading and close the connection."""
         await end(task for task in (self._task, self._ringing) if task is not None)
         self._task = self._ringing = None
 
@@ -125,7 +125,7 @@ class Multiplex:
                 self._wants.setdefault(stream, []).append(want)
 
     async def _ring(self) -> None:
-        """Wake the XREAD, so that it waits for the new stream, too."""
+        """Wake the XREAD, so that it includes the new stream."""
         try:
             async with self._redis.pipeline(transaction=False) as pipe:
                 pipe.xadd(self._bell, {"ring": 1}, maxlen=1, approximate=False)

@@ -1,4 +1,4 @@
-"""A job as a Celery message, and a Celery result as ours.
+"""A job as a Celery message, and a Celery result as a ``Result``.
 
 The message is what ``celery.send_task(TASK, kwargs=...)`` would push (task protocol 2,
 https://docs.celeryq.dev/en/stable/internals/protocol.html), written without Celery's publishing
@@ -46,7 +46,7 @@ def encode(job: Job, job_id: str) -> bytes:
             "root_id": job_id,
             "parent_id": None,
             "argsrepr": "()",
-            # Not the input: what users write does not belong on a monitor's screen.
+            # Not the input: what users write must not appear on a monitor's screen.
             "kwargsrepr": f"{{'model': {job.model!r}, 'tier': {job.tier!r}, 'inputs': {len(job.items)}}}",
             "origin": _origin(),
             "ignore_result": False,
@@ -80,7 +80,7 @@ def _origin() -> str:
 
 
 def check(job: Job, settings: Settings) -> None:
-    """Refuse at the edge what no worker could serve.
+    """Refuse, before it is queued, a job that no worker could serve.
 
     Raises:
         UnknownModel, UnknownTier, InvalidJob: with what was found and what is allowed.
@@ -139,12 +139,12 @@ _STATUS = {
 
 
 def status(stored: bytes | str) -> Status:
-    """Where a job is, from its stored result."""
+    """The status of a job, from its stored result."""
     return _STATUS.get(str(json.loads(stored)["status"]), Status.QUEUED)
 
 
 def is_final(stored: bytes | str | None) -> TypeGuard[bytes]:
-    """Whether a stored result is the last word."""
+    """Whether a stored result is final."""
     return stored is not None and status(stored) in (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED)
 
 
@@ -152,7 +152,7 @@ def decode(stored: bytes | str) -> Result:
     """The result of a job that ended.
 
     Raises:
-        JobFailed, or what is closer: InvalidJob, JobCancelled, JobExpired.
+        JobFailed, or more specifically InvalidJob, JobCancelled, JobExpired.
     """
     meta = json.loads(stored)
     job_id, value = meta["task_id"], meta["result"]

@@ -1,4 +1,4 @@
-"""Every error that Stoker raises. The message says what is wrong and what to do about it."""
+"""Every error that Stoker raises. The message names the cause and the cure."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -9,7 +9,7 @@ up by it, so it stays when this file moves; ``producer/errors.py`` is what they 
 
 
 class StokerError(Exception):
-    """Base of everything raised on purpose."""
+    """Base of all errors that Stoker raises."""
 
 
 class ConfigError(StokerError):
@@ -21,7 +21,7 @@ class BrokerUnavailable(StokerError):
 
 
 class InvalidJob(StokerError, ValueError):
-    """The job itself is wrong: running it again cannot help."""
+    """The job itself is invalid: running it again cannot help."""
 
 
 class UnknownModel(InvalidJob):
@@ -33,10 +33,10 @@ class UnknownTier(InvalidJob):
 
 
 class QueueFull(StokerError):
-    """A queue holds as many jobs as it may.
+    """A queue is at its limit.
 
-    ``retry_after_s`` is when to come back, in seconds. Of a submission of many, ``queued`` are the ids of the jobs
-    that are queued all the same, and ``refused`` those of the others: only they are to be submitted again.
+    ``retry_after_s`` is the time after which to retry, in seconds. After a submission of many jobs, ``queued`` are the
+    ids of the jobs that were queued, ``refused`` those of the others: only these are to be submitted again.
     """
 
     def __init__(
@@ -49,14 +49,14 @@ class QueueFull(StokerError):
 
 
 class QuotaExceeded(QueueFull):
-    """A tenant has as many jobs waiting as it may (``tenants.NAME.max_queued``); others' are still taken."""
+    """A tenant is at its quota of queued jobs (``tenants.NAME.max_queued``); other tenants' jobs are accepted."""
 
 
 class DeadlineUnreachable(StokerError):
-    """The job would miss its deadline, and was to be refused then; nothing was queued.
+    """The job would miss its deadline and was submitted with ``admission="refuse"``; nothing was queued.
 
-    ``earliest`` is the deadline that could be met now. In ``retry_after_s`` seconds, if no other jobs come meanwhile, a
-    deadline as far off as this one was can be met.
+    ``earliest`` is the earliest deadline that could be met now. After ``retry_after_s`` seconds without other jobs, a
+    deadline as far off as this one could be met.
     """
 
     def __init__(self, message: str, earliest: datetime, retry_after_s: float) -> None:

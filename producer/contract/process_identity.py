@@ -1,4 +1,4 @@
-"""Which process is meant: told by what no step of the clock, no host name and no reuse of its pid changes."""
+"""Process identity: independent of the wall clock, of the host name and of the reuse of pids."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ STATE, START_TIME = 0, 19
 
 @dataclass(frozen=True, slots=True)
 class ProcessIdentity:
-    """A process, also after its end.
+    """The identity of a process, valid also after its end.
 
-    ``machine`` says where its pid means anything (:func:`this_machine`). ``started_ticks`` are clock ticks, 100 a
-    second, from the boot to its start; without a /proc, from 1970.
+    ``machine`` is the boot and pid namespace that its pid belongs to (:func:`this_machine`). ``started_ticks`` are
+    clock ticks, 100 a second, from the boot to its start; without a /proc, from 1970.
     """
 
     pid: int
@@ -57,7 +57,7 @@ def of_process(pid: int) -> ProcessIdentity:
 
 @lru_cache(maxsize=1)
 def this_machine() -> str:
-    """Where pids mean what they mean to this process: the boot of the kernel, and the namespace of pids."""
+    """The boot of the kernel and the pid namespace of this process."""
     try:
         return f"{BOOT_ID.read_text().strip()}/{(PROC / 'self/ns/pid').readlink().name}"
     except OSError:  # not Linux; what is left outlives a boot, but no pid of before it has the same start

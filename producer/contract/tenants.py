@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 DEFAULT = "default"
 """The tenant of jobs that name none."""
 OTHERS = "*"
-"""The table of tenants that have none."""
+"""The table that holds for tenants without one of their own."""
 
 
 class Tenant(BaseModel):
@@ -40,19 +40,19 @@ class Tenant(BaseModel):
 
 
 def tenant(tenants: Mapping[str, Tenant], name: str) -> Tenant:
-    """What holds for the tenant of that name."""
+    """The share and quotas of the tenant of that name."""
     if found := tenants.get(name):
         return found
     return Tenant() if name == DEFAULT else tenants.get(OTHERS, Tenant())
 
 
 def quoted(name: str) -> str:
-    """A tenant's name as it is in keys and leases: without separators."""
+    """A tenant's name as it appears in keys and leases: without separators."""
     return quote(name, safe="")
 
 
 def check(tenants: Mapping[str, Tenant]) -> None:
-    """Refuse quotas that nobody could keep.
+    """Refuse quotas that cannot be enforced.
 
     Raises:
         ValueError: for quotas of ``default``.

@@ -1,7 +1,7 @@
-"""Whether a job is queued whose deadline may be out of reach, and as what.
+"""Admission: whether a job whose deadline may be out of reach is queued, and on which tier.
 
-A deadline counts as out of reach when the estimate's interval lies behind it as a whole: a job that is refused in error
-is lost, one that is accepted in error only expires. Until a model was measured nothing is out of reach.
+A deadline counts as out of reach when the whole interval of the estimate lies behind it: a job refused in error is
+lost, one accepted in error only expires. Until a model was measured no deadline is out of reach.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from .wait_time import Estimate
 Admission = Literal["accept", "refuse", "degrade"]
 """What becomes of a job whose deadline is out of reach.
 
-``accept``: it is queued all the same, and expires if it is late; nothing is asked. ``refuse``: it is not queued, and
-the error says when it could have been done. ``degrade``: rather late than never. It goes to the next lower tier,
-without a deadline, and so keeps none back that is still in time; on its model's lowest tier it only loses its deadline.
+``accept``: it is queued anyway, and expires if it is late; no estimate is made. ``refuse``: it is not queued, and the
+error gives the earliest possible time. ``degrade``: it goes to the next lower tier without a deadline, where it delays
+no job that is still in time; on its model's lowest tier it only loses its deadline.
 """
 FARTHEST_S = 365 * 86400.0
-"""What is farther off is told as this."""
+"""Largest time that errors name, in seconds."""
 RETRY_S = 1.0
-"""When to come back, in seconds, at least."""
+"""Least value of ``retry_after_s``, in seconds."""
 
 
 def concerns(job: Job, admission: Admission) -> bool:
     """Whether an estimate is needed to admit the job.
 
     Raises:
-        InvalidJob: no such admission; naming those there are.
+        InvalidJob: no such admission; with those that exist.
     """
     if admission not in get_args(Admission):
         raise InvalidJob(f"admission = {admission!r}; allowed: {', '.join(get_args(Admission))}")
@@ -50,8 +50,8 @@ def admit(
     """The job as it is to be queued.
 
     Args:
-        told: when it would end, if it were queued as it is at ``now``; None when nobody can say.
-        tiers: that it may be degraded to; by default all of its model.
+        told: the estimate for the job if it is queued as it is at ``now``; None when there is none.
+        tiers: tiers that it may be degraded to; by default all of its model.
 
     Raises:
         DeadlineUnreachable: as asked with ``refuse``.
@@ -78,7 +78,7 @@ def admit(
 
 
 def _lower(tier: str, tiers: Sequence[str], settings: Settings) -> str:
-    """The next of the tiers that may wait for longer; the same one, if there is none."""
+    """The next tier with a longer target; the same tier if there is none."""
     target_s = {each: settings.tiers[each].target_wait_s for each in (*tiers, tier)}
     return min((each for each in target_s if target_s[each] > target_s[tier]), key=target_s.__getitem__, default=tier)
 

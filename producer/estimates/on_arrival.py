@@ -1,6 +1,6 @@
-"""When a job would end that was queued now: what is asked of Redis for that, and read, by either kind of client.
+"""The estimate for a job that would be queued now: the commands it needs, and their replies, for either kind of client.
 
-It counts in the job's favour what cannot be known without looking into queues: see :func:`_place`.
+What cannot be known without reading the queues counts in the job's favour: see :func:`_place`.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from .wait_time import Errors, Estimate, estimate
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A job that is about to be queued at ``now``."""
+    """A job that may be queued at ``now``."""
 
     job: Job
     settings: Settings
     now: datetime
 
     def ask(self, pipe: Any) -> None:
-        """Ask for what :meth:`read` reads, in a pipeline of either kind of client; errors are to be its replies."""
+        """Add the commands whose replies :meth:`read` takes to a pipeline; errors must come as replies."""
         job = self.job
         pipe.get(keys.submission(job.id))
         pipe.get(keys.sizes())
@@ -50,10 +50,10 @@ class Arrival:
         return estimate(found, Errors.loads(errors).quantiles())
 
     def _place(self, own: Sequence[int], tenants: int, waiting: Sequence[int]) -> Place:
-        """Where it would wait.
+        """The place it would have.
 
-        A job that is due before its tier's target is up goes before its tenant's others, and before other tiers that
-        are due later. Of other tenants about as many jobs go before it as of its own.
+        A job with a deadline earlier than its tier's target goes before its tenant's others, and before other tiers
+        that are due later. About as many jobs of other tenants go before it as of its own.
         """
         job = self.job
         undated, dated, due_before = own
@@ -66,7 +66,7 @@ class Arrival:
 
     @property
     def _undated(self) -> str:
-        """Where its tenant's jobs without a deadline wait."""
+        """The key of the list of its tenant's jobs without a deadline."""
         job = self.job
         if job.tenant == DEFAULT:
             return keys.queue(job.model, job.tier)

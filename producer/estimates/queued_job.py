@@ -1,4 +1,4 @@
-"""Where a job waits, and until when, as far as Redis tells either kind of client."""
+"""The position of a queued job, and its estimate, read from Redis by either kind of client."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 LOCATE_LUA = script(__package__, "locate.lua")
 LOOK_AT = 5000
-"""Most messages that are looked at from either end of a queue."""
+"""Most messages that are read from either end of a queue."""
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Where a job is. While it is queued, ``ahead`` jobs of its queue are before it, or at most so many when it could
-    not be found (``exact`` is false): when it is deeper in a long queue than anybody looks, or we may not look."""
+    """The state of a job. While it is queued, ``ahead`` jobs of its queue are before it. ``exact`` is false when
+    ``ahead`` is an upper bound: the job is too deep in a long queue, or the Redis user may not read queues."""
 
     status: Status
     model: str = ""
@@ -42,14 +42,14 @@ class Waiting:
 
 
 def look(settings: Settings, job_id: str, model: str | None = None, tier: str | None = None) -> Dialogue[Waiting]:
-    """Where a job is, and when it will probably start and end.
+    """The state of a job, and the estimate of its start and end.
 
     Args:
-        model: where to look; by default at every model of the fleet.
-        tier: where it was queued, for who may not look into queues.
+        model: of the job; by default all models are searched.
+        tier: of the job; needed by Redis users that may not read queues.
 
     Raises:
-        UnknownModel, UnknownTier: naming what there is.
+        UnknownModel, UnknownTier: with those that exist.
         redis.RedisError: Redis is away.
     """
     stored = yield lambda redis: redis.get(keys.result(job_id))
@@ -97,5 +97,5 @@ def _located(settings: Settings, job_id: str, model: str, tier: str | None) -> D
 
 
 def recall(redis: Redis, model: str) -> Errors:
-    """What the autoscaler has learned of how far the model's estimates are off."""
+    """The errors of the model's estimates, as the autoscaler has learned them."""
     return Errors.loads(redis.get(keys.estimates(model)))

@@ -1,4 +1,4 @@
-"""Why nothing is answered: what a model lacks to be served, told from heartbeats and the autoscaler's lease."""
+"""Readiness of a model: what it lacks to be served, by heartbeats and the autoscaler's lease."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def obstacle(model: str, beats: Iterable[Heartbeat], led: bool) -> str:
 
     Args:
         beats: the last heartbeats of all live workers.
-        led: whether an autoscaler leads.
+        led: whether an autoscaler holds the leader lease.
     """
     states = {beat.state for beat in beats if beat.model == model}
     if WorkerState.READY in states:

@@ -1,11 +1,10 @@
-"""When a queued job will probably start and end, each with an interval, and why it waits.
+"""The estimate: when a queued job will start and end, each with an interval, and why it waits.
 
-The queue is taken for a fluid: so many jobs are before this one, those that arrive meanwhile in more urgent tiers go
-before it, too, and each replica takes one as often as it ends one. A replica that becomes ready takes as many at once
-as it has places. What this leaves out (lengths that differ, replicas that come or go) is learned: from what became of
-earlier estimates, for each reason and tier apart, follow the quantiles of the ratio of the time that it took to the
-time that was foretold, and with them the interval. That is conformal prediction (Vovk et al., Algorithmic Learning in a
-Random World, 2005) by category, over the latest errors and not over all.
+The queue is modelled as a fluid: the jobs before this one, and those that arrive meanwhile in more urgent tiers, are
+served at the replicas' rate. A replica that becomes ready takes as many jobs at once as it has places. What the model
+leaves out (different lengths, replicas that come or go) is learned: for each calibration bucket, the quantiles of the
+ratio of actual to expected time give the interval. That is conformal prediction (Vovk et al., Algorithmic Learning in a
+Random World, 2005) by category, over the latest errors.
 """
 
 from __future__ import annotations
@@ -19,22 +18,22 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 COVERED = 0.9
-"""Share of jobs that shall start, and end, within their intervals."""
+"""Target share of jobs that start, and end, within their intervals."""
 LATEST = 200
-"""Errors that are remembered of each kind."""
+"""Errors that are kept for each bucket."""
 ENOUGH = 20
-"""Errors from which on they count."""
+"""Errors from which a bucket's quantiles are used."""
 SPACING_S = 5.0
-"""One estimate in this time is learned from: jobs that wait at the same time are wrong together."""
+"""Seconds between two estimates that are learned from: jobs that wait at the same time have the same error."""
 UNTAUGHT = (0.2, 5.0)
-"""The ratios before that."""
+"""The ratios of a bucket with fewer errors."""
 BLUR_S = 0.05
-"""Added to both sides of a ratio: of a wait of milliseconds nobody wants to know the ratio."""
+"""Added to both sides of a ratio, in seconds, so that waits of milliseconds have no extreme ratios."""
 LEFT_OVER = 0.1
-"""Share of the replicas' rate that a tier gets at least: if more urgent ones took all, new replicas would come."""
+"""Least share of the replicas' rate for a tier: if more urgent tiers took all of it, replicas would be added."""
 
 Ratios = tuple[float, float]
-"""Between which what it takes lies, in terms of what was foretold."""
+"""The lower and upper quantile of actual over expected time."""
 
 
 class Why(StrEnum):
@@ -51,8 +50,8 @@ class Why(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """A tier: how many of its jobs go before this one (of its own tier: those before it in the queue), and how many
-    more come per second."""
+    """A tier: how many of its jobs go before this one (of its own tier: those before it in the queue), and its arrivals
+    per second."""
 
     tier: str
     target_wait_s: float
@@ -87,8 +86,8 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Seconds from now: expected, and between which the truth lies with a probability of ``COVERED``. Infinite where
-    nothing is known."""
+    """Seconds from now: the expected value, and the bounds that hold with probability ``COVERED``. Infinite where
+    unknown."""
 
     expected: float
     low: float
@@ -97,7 +96,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """When a job starts and ends, why it waits, and that in words."""
+    """When a job starts and ends, why it waits, and the reason in words."""
 
     tier: str
     starts: Interval
@@ -113,14 +112,14 @@ class Estimate:
 
 @dataclass(slots=True)
 class Errors:
-    """What became of earlier estimates: by their kind, and apart for starts and ends, the latest ratios of what it took
-    to what was foretold."""
+    """The errors of earlier estimates: the latest ratios of actual to expected time, by bucket, for starts and ends
+    apart."""
 
     ratios: dict[str, deque[float]] = field(default_factory=dict)
     _told_at: dict[str, float] = field(default_factory=dict)
 
     def wants(self, told: Estimate, now: float) -> bool:
-        """Whether what becomes of an estimate that is made now, in seconds by any clock, shall be learned."""
+        """Whether the outcome of an estimate made at ``now`` (seconds by any clock) is to be learned."""
         before = self._told_at.get(told.kind, -math.inf)
         due = now - before >= SPACING_S or now < before  # another clock, as after a restart
         if due:
@@ -128,15 +127,15 @@ class Errors:
         return due
 
     def started(self, told: Estimate, took_s: float) -> None:
-        """A job was taken so many seconds after its estimate."""
+        """Learn that a job started ``took_s`` seconds after its estimate."""
         self._learn(told.kind, told.starts.expected, took_s)
 
     def ended(self, told: Estimate, took_s: float) -> None:
-        """A job was done so many seconds after its estimate."""
+        """Learn that a job ended ``took_s`` seconds after its estimate."""
         self._learn(_end(told.kind), told.ends.expected, took_s)
 
     def merge(self, told: Mapping[str, Sequence[float]]) -> None:
-        """Go on from what an earlier one had learned: its ``ratios``. What is no ratio is passed over."""
+        """Add the ``ratios`` that an earlier instance has learned. Values that are no ratios are ignored."""
         for kind, found in told.items():
             sound = (ratio for ratio in found if 0 < ratio < math.inf)
             self.ratios.setdefault(kind, deque(maxlen=LATEST)).extend(sound)
@@ -155,7 +154,7 @@ class Errors:
         return errors
 
     def quantiles(self) -> dict[str, Ratios]:
-        """Of each kind that has been seen often enough."""
+        """The quantiles of each bucket with enough errors."""
         return {kind: _quantiles(found) for kind, found in self.ratios.items() if len(found) >= ENOUGH}
 
     def _learn(self, kind: str, foretold_s: float, took_s: float) -> None:
@@ -173,7 +172,7 @@ def estimate(of: Snapshot, learned: Mapping[str, Ratios] | None = None) -> Estim
     learned = learned or {}
     why, reason = _why(of)
     starts_s = _starts_s(of)
-    # With no rate known, it is not before a replica is ready, and nobody knows by when.
+    # Without a known rate it starts no sooner than a replica is ready, and the upper bound is unknown.
     soonest_s = starts_s if math.isfinite(starts_s) else min(of.ready_in_s, default=of.load_s)
     kind = _kind(why, of.tier)
     starts = _interval(starts_s, soonest_s, learned.get(kind, UNTAUGHT))
@@ -199,7 +198,7 @@ def _interval(expected: float, soonest: float, ratios: Ratios) -> Interval:
 
 
 def _starts_s(of: Snapshot) -> float:
-    """Seconds until as many places came free as there are jobs before this one, and one more."""
+    """Seconds until enough places have come free for the jobs before this one and itself."""
     urgent = _urgent(of)
     free = max(0, of.free - of.left)
     left = 1.0 + sum(tier.jobs for tier in urgent) - free
@@ -224,7 +223,7 @@ def _starts_s(of: Snapshot) -> float:
 
 
 def _urgent(of: Snapshot) -> list[Ahead]:
-    """The tiers whose jobs go first: its own, and those that may wait for less."""
+    """The tiers whose jobs go first: its own, and those with shorter targets."""
     target_s = next(tier.target_wait_s for tier in of.tiers if tier.tier == of.tier)
     return [tier for tier in of.tiers if tier.tier == of.tier or tier.target_wait_s < target_s]
 
@@ -252,7 +251,7 @@ def _why(of: Snapshot) -> tuple[Why, str]:
 
 
 def _quantiles(ratios: Iterable[float]) -> Ratios:
-    """As of n errors, n + 1 places that the next may take, each as likely as the others."""
+    """The quantiles of n errors: the next error falls into each of the n + 1 gaps with equal probability."""
     found = sorted(ratios)
     outside = round((1 - COVERED) / 2 * (len(found) + 1))
     return found[max(0, outside - 1)], found[min(len(found) - 1, len(found) - outside)]

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -314,6 +315,29 @@ def test_a_server_that_is_not_ready_in_time_is_told_and_ended() -> None:
     ) as told:
         engine.load()
     assert not psutil.pid_exists(int(str(told.value).split("serving as ")[1].split()[0]))
+
+
+def test_a_stranger_on_the_port_is_not_taken_for_the_server(
+    running_server: tuple[str, subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The port was taken between choosing and binding; the server here does not even end for it."""
+    url, stranger = running_server
+    port = int(url.removesuffix("/v1").rpartition(":")[2])
+    wait_for(lambda: listens(port), "the stranger")
+    monkeypatch.setattr("workers.engines.openai.engine.free_port", lambda: port)
+    waits = [sys.executable, "-c", "import threading; threading.Event().wait()", "{port}"]
+    engine = OpenAIEngine(
+        Model.model_validate({"engine": "openai", "options": {"command": waits, "start_s": 1}}), "cpu:0"
+    )
+    with pytest.raises(EngineError, match=f"process {stranger.pid}, which this worker did not start, listens on port"):
+        engine.load()
+    assert httpx2.get(f"http://127.0.0.1:{port}/seen").json()["requests"] == []
+
+
+def listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
 
 
 def test_a_program_that_is_not_there_is_named() -> None:

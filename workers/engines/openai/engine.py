@@ -67,6 +67,7 @@ class OpenAIEngine:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._news = asyncio.Event()
         self._server: EngineServer | None = None
+        self._port = 0
         self._client: ServerClient | None = None
         self._model = self._options.model or ""
 
@@ -103,7 +104,7 @@ class OpenAIEngine:
             raise
 
     def _start(self) -> str:
-        port = free_port()
+        self._port = port = free_port()
         source = self._settings.source
         if source.startswith("package:"):  # a scheme of ours, unknown to servers
             source = str(sources.resolve(source))
@@ -116,17 +117,26 @@ class OpenAIEngine:
 
     async def _until_ready(self, client: ServerClient) -> None:
         deadline = time.monotonic() + self._options.start_s
-        while not await client.healthy():
+        while (obstacle := await self._obstacle(client)) is not None:
             if self._server is not None and (ended := self._server.ended):
                 raise EngineError(f"the server ended before it was ready: {ended}")
             if time.monotonic() > deadline:
                 log = f"; {self._server.last_lines}" if self._server is not None else ""
                 raise EngineError(
-                    f"the server was not ready after options.start_s = {self._options.start_s:g} s: "
-                    f"{self._options.health} did not answer 200{log}"
+                    f"the server was not ready after options.start_s = {self._options.start_s:g} s: {obstacle}{log}"
                 )
             await asyncio.sleep(READY_POLL_S)
         self._model = self._options.model or await client.first_model()
+
+    async def _obstacle(self, client: ServerClient) -> str | None:
+        """Why the server is not ready; None when it is, and is the one that was started here."""
+        if not await client.healthy():
+            return f"{self._options.health} did not answer 200"
+        if self._server is None:
+            return None
+        if (stranger := self._server.stranger_on(self._port)) is None:
+            return None
+        return f"{stranger}, which this worker did not start, listens on port {self._port} in its place"
 
     def submit(self, request: Request) -> None:
         """See ``protocol``."""

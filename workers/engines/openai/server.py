@@ -13,6 +13,8 @@ import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 
+import psutil
+
 from producer.contract.errors import ConfigError
 
 from . import lifeline
@@ -20,6 +22,7 @@ from . import lifeline
 logger = logging.getLogger(__name__)
 
 LAST_LINES = 20
+_REACHED_BY_LOOPBACK = ("127.0.0.1", "0.0.0.0", "::", "::ffff:127.0.0.1")  # noqa: S104  addresses that are looked for
 
 
 def free_port() -> int:
@@ -74,6 +77,29 @@ class EngineServer:
     def last_lines(self) -> str:
         """The last lines of the server's log."""
         return "the end of its log:\n" + "\n".join(self._last_lines) if self._last_lines else "it wrote nothing"
+
+    def stranger_on(self, port: int) -> str | None:
+        """Who else listens on ``port`` of loopback, in words; None when the server does, and nobody else.
+
+        A port may be taken between the moment in which it is chosen and the one in which the server binds it.
+        """
+        try:
+            family = psutil.Process(self._process.pid)
+            own = {family.pid, *(child.pid for child in family.children(recursive=True))}
+        except psutil.NoSuchProcess:
+            return "the server has ended"
+        listening = [
+            connection.pid
+            for connection in psutil.net_connections("tcp")
+            if connection.status == psutil.CONN_LISTEN
+            and connection.laddr
+            and connection.laddr.port == port
+            and connection.laddr.ip in _REACHED_BY_LOOPBACK
+        ]
+        for pid in listening:
+            if pid not in own:
+                return "a process of another user" if pid is None else f"process {pid}"
+        return None if listening else "no process that can be seen"
 
     def stop(self) -> None:
         """Stop the server and all processes that it has started."""
