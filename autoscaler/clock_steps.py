@@ -1,4 +1,4 @@
-"""Steps of the wall clock, by which the autoscaler reckons and which anybody may set."""
+"""Steps of the wall clock: the autoscaler measures times by it, and it may be set at any moment."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import time
 from collections.abc import Callable
 
 SLACK_S = 1.0
-"""A clock that is slewed is not set, and moves by less between two rounds."""
+"""Seconds up to which a difference is no step: a clock that is slewed moves by less between two rounds."""
 
 
 class ClockSteps:
-    """By how much the wall clock was set between two looks, in seconds; 0 when it only went on.
+    """By how many seconds the wall clock was set between two calls; 0 when it was not set.
 
     Args:
-        steady: seconds of a clock that nobody sets.
+        wall: Unix seconds.
+        steady: seconds of a clock that cannot be set.
     """
 
     def __init__(self, wall: Callable[[], float] = time.time, steady: Callable[[], float] = time.monotonic) -> None:
@@ -21,7 +22,7 @@ class ClockSteps:
         self._offset = wall() - steady()
 
     def __call__(self) -> float:
-        """Look."""
+        """The step since the last call, or since construction, in seconds."""
         before, self._offset = self._offset, self._wall() - self._steady()
         step = self._offset - before
         return step if abs(step) > SLACK_S else 0.0

@@ -50,19 +50,19 @@ log = logging.getLogger(__name__)
 class Controller:
     """Keeps the fleet at the size that its queues ask for.
 
-    It holds nothing that Redis, NVML and the launcher do not hold too: it may die at any moment, and
-    stopping it leaves every worker serving.
+    All its state can be restored from Redis, NVML and the launcher: it may be killed at any moment. When it stops,
+    the workers go on serving.
 
     Args:
-        sweep: called first in every round of the leader, to hand back the jobs of lost workers.
+        sweep: called first in every round of the leader, to return the jobs of lost workers to their queues.
         clock: Unix seconds.
-        reread: the settings now; another object than before when they changed.
-        policy: how many replicas every model should have; by default the one that the settings name.
-        leader: the lease; by default the fleet's.
-        journal: what is told, and to whom; by default to Redis.
-        stepped_s: by how many seconds ``clock`` was set since this was last asked.
-        learns: whether it learns how far estimates are off, which it writes to Redis.
-        expect: told before each look which devices our workers hold, as UUID and name.
+        reread: returns the current settings, as a new object when they changed.
+        policy: the scaling policy; by default the one that the settings name.
+        leader: the lease; by default the fleet's leader lease.
+        journal: records decisions and publishes the view of the fleet; by default in Redis.
+        stepped_s: returns by how many seconds ``clock`` was set since the last call.
+        expect: called before each probe with the devices that managed workers hold, as UUID and name.
+        learns: whether to measure the errors of estimates and write them to Redis.
     """
 
     def __init__(
@@ -107,16 +107,17 @@ class Controller:
 
     @property
     def patience_s(self) -> float:
-        """How long it may be silent: a few missed rounds, but short enough that a successor is soon at work."""
+        """Seconds after which the lease and what is published expire: long enough to miss a few rounds, short enough
+        for a successor to take over soon."""
         return max(5.0, 5 * self.settings.scaling.interval_s)
 
     def start(self) -> None:
-        """Begin, in a thread of its own."""
+        """Run in a new thread."""
         self._thread = threading.Thread(target=self.run, name="autoscaler")
         self._thread.start()
 
     def stop(self) -> None:
-        """End after the present round and give up the lease. Workers are left alone."""
+        """End after the current round and give up the lease. Workers keep running."""
         self._stopping.set()
         if self._thread is not None:
             self._thread.join()
@@ -126,13 +127,13 @@ class Controller:
         self._stopping.set()
 
     def run(self) -> None:
-        """Work until stopped. Survives a Redis that cannot serve: says so once, and tries again every interval."""
+        """Do rounds until stopped. While Redis cannot serve, logs it once and tries again every interval."""
         while not self._stopping.is_set():
             began = time.monotonic()
             try:
                 self.round()
             except Exception as error:
-                # One bad round, whatever its cause, must not leave the fleet without an autoscaler.
+                # A failed round, whatever its cause, must not leave the fleet without an autoscaler.
                 if cannot_serve(error):
                     self._lost_redis(error)
                 else:
@@ -149,7 +150,7 @@ class Controller:
                 self.journal.failing(self.clock(), told, self.patience_s)
 
     def round(self) -> None:
-        """One round: nothing when another autoscaler leads, else sweep, observe, decide and act."""
+        """Sweep, observe, decide and act; nothing when another autoscaler leads."""
         if self.reread is not None:
             self.settings = self.reread()
             self.leader.ttl_s = self.patience_s
@@ -157,7 +158,7 @@ class Controller:
         if not self._confirm():
             return
         if self.sweep is not None:
-            # First, and by itself: whatever else goes wrong, lost jobs are taken back.
+            # First and isolated, so that no other error keeps lost jobs from being returned to their queues.
             with self._errors.isolated("the sweep", "jobs of lost workers are not taken back"):
                 self.sweep(self.settings)
         if step_s := self.stepped_s():
@@ -180,7 +181,7 @@ class Controller:
                 self._learn(now, view, beats)
 
     def _learn(self, now: float, view: PublishedSizes, beats: Sequence[Heartbeat]) -> None:
-        """Learn how far estimates are off, from what readers make them from."""
+        """Measure the errors of estimates, made from the same published values as readers' estimates."""
         for name, wanted in view.models.items():
             with self._errors.isolated(f"{name}'s estimates", "what becomes of them is not learned"):
                 self.estimates.look(now, self.settings, wanted, beats)
@@ -220,7 +221,7 @@ class Controller:
         return Observation(now, self.settings, self._demands(now, workers), devices, workers)
 
     def _demands(self, now: float, workers: Sequence[Worker]) -> dict[str, Demand]:
-        """The demand of every model, but of those that cannot be told: these keep what they have."""
+        """The demand of each model. A model whose demand cannot be assessed is left out and keeps its replicas."""
         demands = {}
         for name, found in self._queues().items():
             with self._errors.isolated(f"{name}'s demand", "it cannot be told: its replicas stay as they are"):
@@ -228,7 +229,7 @@ class Controller:
         return demands
 
     def _queues(self) -> dict[str, ModelQueues]:
-        """The queues of every model that can be read: all in one round trip, or one by one when that fails."""
+        """The queues of each model that can be read: all in one round trip, or model by model when that fails."""
         found: dict[str, ModelQueues] = {}
         with self._errors.isolated("all models' queues", "read one by one"):
             return observe(self.redis, self.settings)
@@ -247,20 +248,20 @@ class Controller:
         for ended in self.launcher.ended():
             last = heartbeat.parse([self.redis.get(keys.worker(ended.name))])
             served = any(beat.ready_at is not None for beat in last)
-            # Its process is gone, so it cannot speak again: do not wait until its last word expires.
+            # Its process has ended and sends no heartbeat: do not wait until the last one expires.
             heartbeat.remove(self.redis, ended.name)
             if not ended.asked:
                 self.reconciler.failed(now, ended.model, ended.lived_s, ended.cause, served)
                 self.journal.lost(now, ended)
 
     def _carry_out(self, now: float, decisions: Sequence[Decision]) -> bool:
-        """Act on the decisions, each only while the lease holds that they were made under.
+        """Act on the decisions, each only while the lease is held.
 
         Observing may take longer than the lease lasts; another autoscaler may then have acted already. Each check
-        renews the lease, so that it does not run out during the act itself.
+        renews the lease, so that it does not expire during the act.
 
         Returns:
-            False when the lease was lost: what was left of the decisions is dropped.
+            False when the lease was lost: the remaining decisions are dropped.
         """
         for decision in decisions:
             if isinstance(decision, Hold):

@@ -1,4 +1,4 @@
-"""How far estimates are off: the autoscaler estimates for the last job of each queue and sees what becomes of it.
+"""Calibration of estimates: the autoscaler estimates for the last job of each queue and measures the error.
 
 When that job started is told by counters: a queue counts as first in, first out, so the n-th job that ever arrived has
 started once n jobs were taken. When it ended is told by its own result, for jobs end in another order than they start:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 MOST_OPEN = 1000
-"""Estimates of one model that are open at the same time; while there are as many, none is added."""
+"""Upper limit of the open estimates of a model; at the limit none is added."""
 PATIENCE = 2
 """For how many times the model's time limit a job's end is waited for after its start: jobs are tried again, and the
 result of one whose producer wants none never comes."""
@@ -44,21 +44,21 @@ class OpenEstimate:
 
 @dataclass(slots=True)
 class EstimateCalibration:
-    """One model's estimates, of which some are remembered until they come true. No clock, no I/O."""
+    """The errors of one model's estimates, and the estimates whose error is not known yet. No clock, no I/O."""
 
     errors: Errors = field(default_factory=Errors)
     _open: list[OpenEstimate] = field(default_factory=list)
 
     @property
     def followed(self) -> set[str]:
-        """Jobs whose end is waited for."""
+        """Ids of the jobs whose end is not known yet."""
         return {one.job_id for one in self._open if one.job_id}
 
     def learn(self, now: float, demand: PublishedDemand, ended: Mapping[str, bool], time_limit_s: float) -> bool:
-        """Learn from estimates that came true. Whether there were any.
+        """Learn from the estimates whose jobs started or ended. True when there were any.
 
         Args:
-            ended: jobs that have ended, and whether a worker ran them to their end; others are no error.
+            ended: jobs that have ended, and whether a worker ran them to their end; only those count.
             time_limit_s: how long a job of the model may run.
         """
         arrived = {tier.tier: tier.arrived for tier in demand.tiers}
@@ -85,7 +85,7 @@ class EstimateCalibration:
     def make(
         self, now: float, settings: Settings, wanted: PublishedSize, beats: Sequence[Heartbeat]
     ) -> Sequence[OpenEstimate]:
-        """Estimate for the last job of each queue. Those to be learned from, whose jobs are not known yet.
+        """Estimate for the last job of each queue. Returns the estimates to learn from, whose job ids are to be set.
 
         Args:
             wanted: what is published of the model in this round, and so what readers make their estimates from.

@@ -1,4 +1,4 @@
-"""Follows jobs whose estimates are open, in Redis, and stores there how far estimates were off."""
+"""Follows in Redis the jobs whose estimates are open, and stores the errors of estimates there."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 
 LAST_QUEUED_LUA = script(__package__, "last_queued.lua")
 MOST_TENANTS = 1000
-"""Tenants that are looked at for the job that is the last of a queue."""
+"""Upper limit of the lanes that are searched for the last job of a queue."""
 STATUS = re.compile(rb'\{"status": ?"([A-Z]+)"')
 """The beginning of a stored result: its status comes first (``scheduler/results.py``)."""
 RAN = {b"SUCCESS": True, b"FAILURE": True, b"REVOKED": False}
 """Final statuses, and whether a worker ran the job to its end."""
 STATUS_BYTES = 32
-"""Enough for it: the rest of a result may be megabytes."""
+"""Bytes of a stored result that are read for its status: a whole result may have megabytes."""
 
 
 class EstimateFollower:
-    """A calibration for each model, which goes on from what was learned before."""
+    """A calibration for each model, which continues from the errors stored in Redis."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
@@ -42,7 +42,7 @@ class EstimateFollower:
         self._own: dict[str, EstimateCalibration] = {}
 
     def forget(self) -> None:
-        """Begin anew, from what is in Redis: another autoscaler has led meanwhile."""
+        """Read the errors from Redis again, as after another autoscaler led."""
         self._own.clear()
 
     def look(self, now: float, settings: Settings, wanted: PublishedSize, beats: Sequence[Heartbeat]) -> None:
@@ -77,7 +77,7 @@ class EstimateFollower:
         for job_id, stored in zip(jobs, replies, strict=True):
             if isinstance(stored, NoPermissionError):
                 raise stored
-            # Anything may be stored under the key of a result: it is then no result.
+            # A value of another type under the key of a result is not a result.
             if isinstance(stored, bytes) and (status := STATUS.match(stored)) and status[1] in RAN:
                 ended[job_id] = RAN[status[1]]
         return ended

@@ -1,4 +1,4 @@
-"""The fleet file, read again when it changed: three lines more are one model more, without a restart."""
+"""The fleet file, read again when it changes: a model is added without a restart."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from producer.contract.settings import Settings
 log = logging.getLogger(__name__)
 
 FIXED = ("redis", "devices", "use_gpus", "state_dir")
-"""Tables that are in use from the start to the end of the process."""
+"""Tables that take effect only at the start of the process."""
 
 
 class FleetFile:
     """A fleet file, and the settings that were last read from it.
 
     Raises:
-        ConfigError: at the first reading.
+        ConfigError: the file is invalid when it is first read.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._read = self._before = self._mark()  # before it is read: what changes meanwhile is seen later
+        self._read = self._before = self._mark()  # taken before the reading, so that a change meanwhile is noticed
         self.settings = Settings.load(path)
 
     def again(self) -> Settings:
-        """The settings now: new ones when the file changed and is valid, else those of before, the same object.
+        """The current settings: a new object when the file changed and is valid, else the same object as before.
 
-        A change is taken when it was there at the last look too: a file that is just being written may be valid
-        and yet lack half of its models, whose workers would be drained.
+        A change takes effect when the file is the same in two calls: a file that is being written may be valid and yet
+        lack models, whose workers would be drained.
         """
         mark, before = self._mark(), self._before
         self._before = mark
@@ -64,7 +64,7 @@ class FleetFile:
         log.info("the fleet file changed and is in effect; %s", "; ".join(parts) or "no model changed")
 
     def _mark(self) -> tuple[int, int, int] | None:
-        """What changes with the file; None when there is none."""
+        """Modification time in ns, size in bytes and inode of the file; None when there is no file."""
         try:
             found = self.path.stat()
         except OSError:

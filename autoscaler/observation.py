@@ -1,4 +1,4 @@
-"""Observation: everything that one round decides on, and what it remembers of the rounds before."""
+"""Observation: the input of a round's decisions, and the memory of the rounds before."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """The fleet at ``now`` (Unix seconds). ``demands`` holds every model of the settings whose demand could be told."""
+    """The fleet at ``now`` (Unix seconds). ``demands`` holds each model of the settings whose demand is known."""
 
     now: float
     settings: Settings
@@ -32,7 +32,7 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Surplus:
-    """Since when a model has had more replicas than it needs, and the most that it needed since."""
+    """Since when a model has had a surplus (Unix seconds), and the most replicas that it needed since."""
 
     since: float
     needed: int
@@ -40,10 +40,9 @@ class Surplus:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What one round leaves to the next. An empty one is safe: it makes the autoscaler wait, never hurry.
+    """What one round passes to the next. An empty memory is safe: it delays decisions and never hastens them.
 
-    ``started_at``, ``surplus`` and ``failures`` are by model, ``silent_since`` by worker. Times are Unix
-    seconds.
+    ``started_at``, ``surplus`` and ``failures`` are by model, ``silent_since`` by worker. Times are Unix seconds.
     """
 
     started_at: Mapping[str, float] = field(default_factory=dict)
@@ -51,13 +50,13 @@ class Memory:
     failures: Mapping[str, Backoff] = field(default_factory=dict)
     silent_since: Mapping[str, float] = field(default_factory=dict)
     sizes: Mapping[str, Size] = field(default_factory=dict)
-    """What the last round wanted of each model."""
+    """By model, what the last round decided."""
     histories: Mapping[str, History] = field(default_factory=dict)
-    """By model, for a policy that looks ahead."""
+    """By model, for policies that forecast."""
     resized_at: Mapping[str, float] = field(default_factory=dict)
-    """By model, when a policy with cooldowns last changed its size."""
+    """By model, when a policy with cooldowns last changed the size."""
 
     def failed(self, now: float, model: str, lived_s: float, cause: str, served: bool = False) -> Memory:
-        """With one more worker of ``model`` that ended unasked, or never served."""
+        """The memory after a further worker of ``model`` ended unasked or could not be started."""
         failure = backoff.after(self.failures.get(model), now, lived_s, cause, served)
         return replace(self, failures={**self.failures, model: failure})

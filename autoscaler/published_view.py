@@ -1,4 +1,4 @@
-"""What the autoscaler publishes (``producer/contract/published.py``), made from what it decides by."""
+"""Published view: what the autoscaler publishes of a round, by the schema of ``producer/contract/published.py``."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 def sizes_view(
     policy: Policy, seen: Observation, before: Memory, memory: Memory, decisions: Sequence[Decision]
 ) -> PublishedSizes:
-    """What a round leaves to be read.
+    """The sizes that a round decided, with their reasons.
 
     Args:
-        before: the memory that the round began with; ``memory`` is what it left.
+        before: the memory at the beginning of the round; ``memory`` is that at its end.
     """
     holds = {one.model: one.reason for one in decisions if isinstance(one, Hold)}
     found = {}
@@ -49,16 +49,16 @@ def sizes_view(
 
 
 def demand_view(demand: Demand) -> PublishedDemand:
-    """The demand for a model."""
+    """The published form of a demand."""
     return PublishedDemand.model_validate(demand)
 
 
 def node_view(host: str, now: float, source: str, devices: Sequence[Device], held: Sequence[Occupant]) -> PublishedNode:
-    """A machine and its devices with their measures, states and occupants.
+    """A machine and its devices with their measurements, states and occupants.
 
     Args:
         now: Unix seconds.
-        source: where the devices come from (:attr:`Probe.source`).
+        source: the probe's :attr:`~autoscaler.devices.device.Probe.source`.
     """
     here = by_device(held)
     found = []

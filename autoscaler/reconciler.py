@@ -1,6 +1,6 @@
-"""The reconciler: what one autoscaler thinks, from what it saw to what it does. No clock, no I/O.
+"""The reconciler: the decisions of an autoscaler and its memory, from observation to action. No clock, no I/O.
 
-The live controller and the simulator both hold one and feed it; whatever is decided, is decided here.
+The live controller and the simulator both use it, so that they decide alike.
 """
 
 from __future__ import annotations
@@ -25,45 +25,45 @@ if TYPE_CHECKING:
 
 
 class Reconciler:
-    """Remembers the rounds before, and decides the next. Everything it remembers can be lost: it then waits."""
+    """Decides each round with its memory of the rounds before. Losing the memory is safe: it delays decisions."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self._memory = Memory()
         self._traffic: dict[str, Traffic] = {}
         self.before = self._memory
-        """What the last round began with."""
+        """The memory at the beginning of the last round."""
         self.health: Mapping[str, Health] = {}
-        """Of the devices that have, or had, a fault."""
+        """The health of the devices that have, or had, a fault, by key."""
 
     @property
     def memory(self) -> Memory:
-        """What the last round left."""
+        """The memory at the end of the last round."""
         return self._memory
 
     def forget(self, health: Mapping[str, Health]) -> None:
-        """Begin anew, as after a reign of somebody else: what was remembered says nothing about now.
+        """Start with an empty memory, as after another autoscaler led: the old one is out of date.
 
         Args:
-            health: of the devices, as that reign left it.
+            health: the devices' health as the other autoscaler left it.
         """
         self._memory, self._traffic, self.health = Memory(), {}, health
 
     def clock_set(self, step_s: float) -> None:
-        """The clock that ``now`` is read from was set: forget what was measured by it, keep what is out of use, and how
-        long still."""
+        """Adapt to a step of the clock that ``now`` is read from: forget what was measured by it; keep back-offs and
+        quarantines with the time they have left."""
         failures = {name: one.moved(step_s) for name, one in self._memory.failures.items()}
         self._memory, self._traffic = Memory(failures=failures), {}
         self.health = {name: one.moved(step_s) for name, one in self.health.items()}
 
     def pardon(self, health: Mapping[str, Health]) -> None:
-        """Take somebody's word that these devices are well."""
+        """Replace the health of devices that an operator released from quarantine."""
         self.health = {**self.health, **health}
 
     def devices(
         self, now: float, settings: Settings, probed: Sequence[Device], workers: Sequence[Worker]
     ) -> list[Device]:
-        """The devices with what they are used for, and those in quarantine with their fault."""
+        """The devices with their states, and those in quarantine with their fault."""
         devices, self.health = quarantine(now, settings.quarantine, probed, self.health)
         return with_states(devices, workers)
 
@@ -75,18 +75,18 @@ class Reconciler:
         workers: Sequence[Worker],
         measured: Mapping[str, float],
     ) -> Demand:
-        """A model's demand, after another look at its queues. Arguments as of
+        """A model's demand from a new reading of its queues. For the arguments see
         :func:`~autoscaler.sizing.demand.assess`."""
         traffic = watch(self._traffic.get(queues.model), now, queues)
         self._traffic[queues.model] = traffic
         return assess(now, settings, queues, traffic, workers, measured)
 
     def decide(self, seen: Observation) -> list[Decision]:
-        """What to do in this round."""
+        """The decisions of this round."""
         self.before = self._memory
         decisions, self._memory = decide(seen, self._memory, self.policy)
         return decisions
 
     def failed(self, now: float, model: str, lived_s: float, cause: str, served: bool = False) -> None:
-        """A worker of ``model`` ended unasked, or could not be started."""
+        """Note that a worker of ``model`` ended unasked or could not be started."""
         self._memory = self._memory.failed(now, model, lived_s, cause, served)

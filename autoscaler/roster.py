@@ -1,4 +1,4 @@
-"""Which workers there are: what they say about themselves, joined with what our launcher started."""
+"""The roster: every worker, from its heartbeat joined with the launcher's record of it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Phase(StrEnum):
-    """Where a worker is in its life. ``STARTING`` has sent no heartbeat, or none for too long."""
+    """The phase of a worker's life. A worker without a current heartbeat is ``STARTING``."""
 
     STARTING = "starting"
     LOADING = "loading"
@@ -30,9 +30,9 @@ class Phase(StrEnum):
 class Worker:
     """One worker at one moment. Times are Unix seconds.
 
-    ``managed`` is True only for one that our launcher started and can stop. ``device`` is empty when the
-    worker holds none of this machine's. ``running`` is how many jobs it holds, ``free_slots`` how many more
-    it could take.
+    ``managed`` is True only for a worker that this autoscaler's launcher started and can stop. ``device`` is empty when
+    the worker holds no device of this machine. ``running`` counts the jobs it holds, ``free_slots`` the jobs it can
+    take besides.
     """
 
     name: str
@@ -48,24 +48,24 @@ class Worker:
     jobs_per_s: float = 0.0
     load_s: float = 0.0
     batch_size: float = 0.0
-    """How many jobs shared the device, on average, while it was as fast as that."""
+    """Mean number of jobs in a batch while ``jobs_per_s`` was measured."""
     device_type: str = ""
     device_uuid: str = ""
-    """What its device is known by, whatever that is called; empty of a worker of an older version."""
+    """The UUID of its device; empty for a worker of an older version."""
 
     @property
     def was_ready(self) -> bool:
-        """Whether its model was ever loaded, also when it drains now."""
+        """Whether its model was loaded, even if it drains now."""
         return self.load_s > 0
 
     @property
     def serves(self) -> bool:
-        """Whether it is, or will be, there for new jobs."""
+        """Whether it takes new jobs, now or once it is loaded."""
         return self.phase is not Phase.DRAINING
 
 
 def by_model(workers: Iterable[Worker]) -> Mapping[str, Sequence[Worker]]:
-    """The workers of each model; of one that has none, none."""
+    """The workers of each model; empty for a model without workers."""
     found: defaultdict[str, list[Worker]] = defaultdict(list)
     for worker in workers:
         found[worker.model].append(worker)
@@ -76,7 +76,7 @@ def list_workers(beats: Iterable[Heartbeat], launched: Iterable[Launched], host:
     """Every worker, by name.
 
     Args:
-        host: this machine, as heartbeats name it. Devices of another machine are not ours to count.
+        host: the name of this machine in heartbeats. A device of another machine is left empty.
     """
     ours = {one.name: one for one in launched}
     said = {beat.name: beat for beat in beats}
@@ -87,10 +87,10 @@ def list_workers(beats: Iterable[Heartbeat], launched: Iterable[Launched], host:
 
 
 def located(workers: Iterable[Worker], devices: Iterable[Device]) -> list[Worker]:
-    """The workers, each on the device that it holds now, by the name that this goes by now.
+    """The workers with the current names of their devices, which are matched by UUID.
 
-    A name may have passed to another device since a worker was started: its UUID decides. A worker whose device is
-    known and not here holds none of these, even where one has the same name.
+    A name may have passed to another device since a worker was started. A worker whose device has a UUID that is not
+    among ``devices`` holds none of them, even if one has the same name.
     """
     names = {device.uuid: device.id for device in devices if device.uuid}
     return [
@@ -111,9 +111,9 @@ def _managed(one: Launched, beat: Heartbeat | None) -> Worker:
 
 
 def _stranger(beat: Heartbeat, host: str) -> Worker:
-    """One that we did not start, or whose record was lost: it holds its device, and is left alone.
+    """A worker that another launcher started, or whose record was lost: it holds its device and is never stopped.
 
-    Its device is one of ours by its UUID (:func:`located`), or else by the name of its host.
+    Its device belongs to this machine if its UUID does (:func:`located`), or, without a UUID, if its host does.
     """
     return _from(beat, beat.device if beat.host == host else "", managed=False, draining_since=None)
 

@@ -1,4 +1,4 @@
-"""The sweep: in every round of the leader, the jobs of lost workers are taken back, model by model."""
+"""The sweep: in every round of the leader, the jobs of lost workers return to their queues, model by model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class Sweep:
-    """Reaps the queues of every model that is, or was, in the fleet file."""
+    """Reaps the queues of each model that is, or was, in the fleet file."""
 
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
@@ -28,13 +28,13 @@ class Sweep:
         self._errors = IsolatedErrors(log)
 
     def __call__(self, settings: Settings) -> None:
-        """Reap every queue; the trouble of one is logged once, and is not the others'.
+        """Reap every queue. An error of one is logged once and does not stop the others.
 
         Raises:
-            redis.ConnectionError, redis.TimeoutError: Redis is away.
+            redis.RedisError: Redis cannot serve now.
         """
         if settings is not self._settings:
-            # One that left the file is swept on: its draining workers may be lost yet.
+            # A model that left the file stays: its draining workers may still be lost.
             self._queues |= {name: Queue(self.redis, settings, name) for name in settings.models}
             self._settings = settings
         for name, queue in self._queues.items():

@@ -1,4 +1,4 @@
-"""Devices: what a worker may hold, as the hardware or ``fleet.toml`` reports it."""
+"""Devices: what workers run on, as the hardware or ``fleet.toml`` reports it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 class DeviceState(StrEnum):
-    """What a device is to the autoscaler."""
+    """The state of a device."""
 
     IDLE = "idle"
     RESERVED = "reserved"
-    """A worker was started here and does not serve yet."""
+    """A worker was started on it and does not serve yet."""
     ALLOCATED = "allocated"
     FAULTY = "faulty"
 
@@ -27,10 +27,10 @@ class DeviceState(StrEnum):
 class Device:
     """One device at one moment. Memory in GB (10^9 bytes), temperature in degrees Celsius; None where it is unknown.
 
-    ``id`` is what people call it, such as ``cuda:2``; ``uuid`` is what it is known by across looks, restarts and
-    machines, whatever its place in an enumeration. ``name`` is its type, as the driver calls it. ``used_gb`` is what
-    every process there uses together, ``used_by`` each one's share by pid where the driver tells. ``fault`` says why
-    the device must not be used; empty when it may.
+    ``id`` is its display name, such as ``cuda:2``; ``uuid`` identifies it across readings, restarts and machines,
+    whatever its place in an enumeration. ``name`` is its type in the driver's words. ``used_gb`` is the memory that all
+    processes on it use together, ``used_by`` the share of each by pid, if the driver reports it. ``fault`` says why the
+    device must not be used; empty when it may.
     """
 
     id: str
@@ -41,31 +41,30 @@ class Device:
     used_by: dict[int, float] = field(default_factory=dict)
     temperature_c: float | None = None
     utilisation: float | None = None
-    """Share of the last second in which the device ran something, 0 to 1."""
+    """Share of time, 0 to 1, in which a kernel ran in NVML's last sample period (at most a second)."""
     fault: str = ""
     state: DeviceState = DeviceState.IDLE
     uuid: str = ""
     ecc_errors: int | None = None
-    """Memory errors that could not be corrected since the device was last reset; None where there is no such count."""
+    """Uncorrectable memory errors since the driver was loaded or the GPU reset; None without ECC."""
     xids: tuple[int, ...] = ()
-    """Errors of the GPU that the driver has told since the last look, by NVIDIA's numbers."""
+    """Numbers of the XID errors that the driver reported since the last reading."""
     lost: bool = False
-    """Whether it is gone, and with it everything that ran there."""
+    """Whether it is gone, and with it all that ran on it."""
     suspect: bool = False
-    """Whether its ``fault`` may be a slip, seen for the first time: nothing new goes there, who is there stays."""
+    """Whether its ``fault`` is not confirmed yet and may pass: no worker is placed on it, and none is drained."""
     untold: dict[str, str] = field(default_factory=dict)
-    """What it was asked and failed to tell, such as its utilisation, with the error; the rest is as ever."""
+    """Quantities that could not be read, such as its utilisation, each with the error. The others are valid."""
 
     @property
     def key(self) -> str:
-        """What it is known by across looks: its UUID, or its name where none is told."""
+        """Its identity across readings: its UUID, or its name if it reports none."""
         return self.uuid or self.id
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The devices of a node by state, and their memory in GB as far as it is known. ``free_gb`` is what a new worker
-    could have."""
+    """The number of a node's devices by state, and their known memory in GB. ``free_gb`` is free for new workers."""
 
     total: int
     idle: int
@@ -78,18 +77,18 @@ class Summary:
 
 
 class Probe(Protocol):
-    """Where devices come from."""
+    """A source of devices."""
 
     @property
     def source(self) -> str:
-        """Names the source, for the log and for people."""
+        """The name of the source, for display."""
 
     def devices(self) -> list[Device]:
-        """Every device now. One that cannot be read is returned with its ``fault``, never left out."""
+        """Every device now. A device that cannot be read is returned with its ``fault``, not left out."""
 
 
 class DeclaredProbe:
-    """The devices of ``fleet.toml``, as they are declared."""
+    """The devices that ``fleet.toml`` declares."""
 
     source = "fleet.toml"
 
@@ -97,20 +96,20 @@ class DeclaredProbe:
         self._devices = [Device(one.name, "cpu", one.name, one.memory_gb, uuid=slot_uuid(one.name)) for one in declared]
 
     def devices(self) -> list[Device]:
-        """The same devices every time: nothing measures them."""
+        """The same devices in every call; none is measured."""
         return list(self._devices)
 
 
 def type_of(device: Device) -> str:
-    """What devices of the same speed have in common: ``cpu``, or a GPU's product name."""
+    """The type by which speeds are measured: ``cpu``, or a GPU's product name."""
     return device.name if device.kind == "cuda" else device.kind
 
 
 def summarise(devices: Sequence[Device], free_gb: float) -> Summary:
-    """The devices of a node.
+    """The summary of a node's devices.
 
     Args:
-        free_gb: as :func:`~autoscaler.devices.placement.free_gb` tells of those that may be used, together.
+        free_gb: the sum of :func:`~autoscaler.devices.placement.free_gb` over the devices without a fault.
     """
     states = [device.state for device in devices]
     return Summary(

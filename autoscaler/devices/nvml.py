@@ -1,4 +1,4 @@
-"""Which devices this machine has: the GPUs that NVML shows, or the CPU slots that ``fleet.toml`` declares."""
+"""The devices of this machine: the GPUs that NVML shows, or the CPU slots that ``fleet.toml`` declares."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ log = logging.getLogger(__name__)
 
 LIBRARY = "libnvidia-ml.so.1"
 DRIVER_NOT_LOADED, LIBRARY_NOT_FOUND = 9, 12
-"""NVML errors."""
+"""NVML error numbers."""
 NO_GPUS = frozenset({"", "-1", "NoDevFiles", "none", "void"})
-"""Values of ``CUDA_VISIBLE_DEVICES`` that give no GPU on purpose."""
+"""Values of ``CUDA_VISIBLE_DEVICES`` that hide all GPUs."""
 INSTALL = "pip install 'stoker[autoscaler]'"
 NEEDED = (
     "nvmlInit", "nvmlShutdown", "nvmlDeviceGetCount", "nvmlDeviceGetHandleByIndex", "nvmlDeviceGetUUID",
@@ -37,15 +37,15 @@ NEEDED = (
     "NVML_TEMPERATURE_GPU", "NVML_MEMORY_ERROR_TYPE_UNCORRECTED", "NVML_VOLATILE_ECC", "NVML_ERROR_NOT_SUPPORTED",
     "NVMLError", "NVMLError_Timeout",
 )  # fmt: skip
-"""What is used of the module. Several packages have one of this name."""
+"""The names used from the module ``pynvml``; several packages contain a module of this name."""
 FIRST_LOOK_S = 10.0
-"""How long the first look may take, in seconds, before the autoscaler starts without it."""
+"""Seconds after which the autoscaler starts without the first reading."""
 
 
 class LocalProbe:
     """The GPUs of this machine; the CPU slots of ``fleet.toml`` only while there is no NVIDIA driver at all.
 
-    A driver that is loaded later is found. GPUs that cannot be asked are shown as one device with that fault.
+    A driver that is loaded later is found. While NVML fails, a single device with that fault stands for all GPUs.
     """
 
     def __init__(self, gpus: NvmlProbe, declared: DeclaredProbe) -> None:
@@ -55,12 +55,12 @@ class LocalProbe:
         self._said = ""
         self.source = gpus.source
         self.answered = False
-        """Whether the last look was answered, or given up."""
+        """Whether NVML answered or failed in the last reading, rather than being still in progress."""
         self.no_driver = ""
-        """By what the last look told that there is no driver."""
+        """The error by which NVML last reported that there is no driver; empty if it never did."""
 
     def expect(self, held: Mapping[str, str]) -> None:
-        """Say which devices workers hold, as UUID and name."""
+        """Set the devices that workers hold, as UUID and name."""
         self._held = held
         self._gpus.expect(held)
 
@@ -90,7 +90,8 @@ class LocalProbe:
         return [Device("cuda:?", "cuda", "GPU", None, used_gb=None, fault=fault)]
 
     def _with_held(self, source: str, devices: list[Device], why: str) -> list[Device]:
-        """With the CPU slots that workers hold and that are none of these: whoever is there is drained."""
+        """The devices, and faulty ones for CPU slots that workers hold but that are no longer in use, so that these
+        workers are drained."""
         self.source = source
         known = {device.uuid for device in devices}
         left = {uuid: name for uuid, name in self._held.items() if uuid not in known}
@@ -110,7 +111,7 @@ def choose_probe(settings: Settings) -> Probe:
     """The GPUs of this machine, or the devices that ``fleet.toml`` declares where there is no NVIDIA driver.
 
     Raises:
-        ConfigError: when there is neither, or the NVML package is none that could be used.
+        ConfigError: there is neither, or the NVML package cannot be used.
     """
     declared = DeclaredProbe(settings.devices)
     if not settings.use_gpus:
@@ -131,7 +132,7 @@ def load() -> Any:
     """The module ``pynvml`` of nvidia-ml-py.
 
     Raises:
-        ConfigError: it is not installed, or is another package's.
+        ConfigError: it is not installed, or belongs to another package.
     """
     try:
         nvml = importlib.import_module("pynvml")
@@ -148,7 +149,7 @@ def load() -> Any:
 
 
 def driver_present(root: Path = Path("/")) -> bool:
-    """Whether there is any sign of an NVIDIA driver in reach."""
+    """Whether an NVIDIA driver's device file or library is found."""
     if (root / "dev/nvidiactl").exists():
         return True
     try:
@@ -159,9 +160,9 @@ def driver_present(root: Path = Path("/")) -> bool:
 
 
 def no_driver(error: int, root: Path = Path("/")) -> bool:
-    """Whether an NVML error says that there is no NVIDIA driver at all, and nothing for which one is missing.
+    """Whether an NVML error means that there is no NVIDIA driver, and no GPU that lacks one.
 
-    The library alone is no driver: without a GPU on the bus nothing will ever load one.
+    The library alone is no driver; without a GPU on the bus none will be loaded.
     """
     if error not in (LIBRARY_NOT_FOUND, DRIVER_NOT_LOADED) or (root / "dev/nvidiactl").exists():
         return False
@@ -169,7 +170,7 @@ def no_driver(error: int, root: Path = Path("/")) -> bool:
 
 
 def _gpu_on_bus(root: Path) -> bool:
-    """Whether a display controller (PCI class 03) of NVIDIA (vendor 10de) is there, with a driver or without."""
+    """Whether the PCI bus has a display controller (class 03) of NVIDIA (vendor 10de), with or without a driver."""
     for device in (root / "sys/bus/pci/devices").glob("*"):
         try:
             vendor, kind = (device / "vendor").read_text().strip(), (device / "class").read_text().strip()

@@ -20,18 +20,18 @@ log = logging.getLogger(__name__)
 BYTES_PER_GB = 1e9
 LOST_ERRORS = frozenset({6, 15, 16, 28})
 """NVML_ERROR_NOT_FOUND, _GPU_IS_LOST ("has fallen off the bus or has otherwise become inaccessible"), _RESET_REQUIRED
-and _GPU_NOT_FOUND of ``nvml.h``: nothing runs there any more. Any other error may pass."""
+and _GPU_NOT_FOUND of ``nvml.h``: the GPU runs nothing any more. Any other error may pass."""
 NOT_TOLD = frozenset({3, 4, 13})
-"""NVML_ERROR_NOT_SUPPORTED, _NO_PERMISSION and _FUNCTION_NOT_FOUND: the driver or the device tells less than others."""
+"""NVML_ERROR_NOT_SUPPORTED, _NO_PERMISSION and _FUNCTION_NOT_FOUND: the driver or device does not report a quantity."""
 GPU_UUIDS = ("GPU-", "MIG-")
-"""How the UUIDs of GPUs and of their slices begin."""
+"""Prefixes of the UUIDs of GPUs and of their slices (MIG)."""
 ANEW_AFTER_LOOKS = 30
-"""Looks with an unreadable GPU after which NVML is opened anew."""
+"""Readings in a row with an unreadable GPU after which a new NVML session is opened."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A place in NVML's enumeration: the GPU there, or why it cannot be had. ``uuid`` is empty when it is not told."""
+    """A place in NVML's enumeration: its GPU, or the error. ``uuid`` is empty when NVML does not report it."""
 
     index: int
     uuid: str = ""
@@ -41,22 +41,22 @@ class Slot:
 
 @dataclass(slots=True)
 class Gpu:
-    """A GPU that was seen, under the name that it was given then."""
+    """A GPU that was seen, with the name that it was given then."""
 
     id: str
     sampler: NvmlSampler[Device]
     handle: Any = None
     known: Device | None = None
-    """As it was read last."""
+    """Its last successful reading."""
     untold: Mapping[str, str] = field(default_factory=dict)
-    """Questions that failed at the last look, and how: each is logged when it begins."""
+    """Quantities that could not be read last time, with the errors: each is logged when it begins."""
 
 
 class NvmlProbe:
-    """Every GPU that NVML and ``CUDA_VISIBLE_DEVICES`` let us see, known by its UUID.
+    """The GPUs that NVML and ``CUDA_VISIBLE_DEVICES`` show, identified by UUID.
 
-    It is called ``cuda:N`` by the order of the PCI bus when it is first seen, and keeps that name: an order that
-    changes, or a GPU that leaves it, renames no other.
+    A GPU is named ``cuda:N`` by its place on the PCI bus when it is first seen, and keeps that name: neither a change
+    of the order nor the loss of a GPU renames another.
 
     Args:
         nvml: the module ``pynvml``.
@@ -79,17 +79,18 @@ class NvmlProbe:
         self._unreadable_looks = 0
         self._held: Mapping[str, str] = {}
         self.errors: type[Any] = nvml.NVMLError
-        """What :meth:`devices` raises, with NVML's number as ``value``."""
+        """The exception type that :meth:`devices` raises, with NVML's number as ``value``."""
 
     def expect(self, held: Mapping[str, str]) -> None:
-        """Say which GPUs workers hold, as UUID and name: they go by that name, and one that is not there is lost."""
+        """Set the GPUs that workers hold, as UUID and name. They keep that name; one that NVML does not show is
+        lost."""
         self._held = held
 
     def devices(self) -> list[Device]:
-        """Every GPU now; one that is lost, unreadable or does not answer with its fault, and what is known of it.
+        """Every GPU now. One that is lost, unreadable or does not answer has its fault and its last known type.
 
         Raises:
-            NoAnswer, pynvml.NVMLError: NVML itself fails, and no GPU was ever seen.
+            NoAnswer, pynvml.NVMLError: NVML itself fails, and no GPU was seen before.
         """
         until = self._clock() + WAIT_S
         self._session.begin()
@@ -110,7 +111,7 @@ class NvmlProbe:
     # -- the session ------------------------------------------------------------------------------
 
     def _enumerate(self) -> list[Slot]:
-        """What NVML shows, in its order. On the session's thread; keeps the XID errors for :meth:`devices`."""
+        """NVML's enumeration. Runs on the session's thread; collects XID errors for :meth:`devices`."""
         ask = self._session.call
         if self._open:
             self._hear()
@@ -134,10 +135,10 @@ class NvmlProbe:
         self._xids.extend(self._events.read(self._session.call))
 
     def _close(self) -> None:
-        """Let the next look open another NVML session: the present one may never see a GPU again that was lost and is
-        back, nor any after the driver was loaded anew."""
+        """End the NVML session, so that the next reading opens a new one: a session may never find a GPU again that was
+        lost and returned, nor any GPU after the driver was reloaded."""
         self._unreadable_looks = 0
-        self._hear()  # with the event set goes what it has not told
+        self._hear()  # closing an event set discards the errors not yet read
         self._events.close()
         self._open = False
         try:
@@ -157,10 +158,10 @@ class NvmlProbe:
             lost = error if error.value in LOST_ERRORS else None
             return Slot(index, "", None if lost else handle, lost)
 
-    # -- who is who -------------------------------------------------------------------------------
+    # -- identities -------------------------------------------------------------------------------
 
     def _meet(self, slots: Iterable[Slot]) -> None:
-        """Give a name to each GPU that is seen, or missed, for the first time."""
+        """Name each GPU that is seen, or that a worker holds and NVML does not show, for the first time."""
         present = {slot.uuid: slot for slot in slots if slot.uuid}
         if self._ours is None:
             self._ours = self._named(present.values())
@@ -170,7 +171,7 @@ class NvmlProbe:
                 if uuid not in self._gpus:
                     self._add(uuid, self._held.get(uuid, f"cuda:{slot.index}"), present)
                 self._gpus[uuid].handle = slot.handle
-        if len(present) == len(list(slots)):  # or one that does not say which it is may be it
+        if len(present) == len(list(slots)):  # else a slot without UUID may be the missing GPU
             for uuid, name in self._held.items():
                 if uuid.startswith(GPU_UUIDS) and uuid not in present and uuid not in self._gpus:
                     self._add(uuid, name, present)
@@ -192,7 +193,7 @@ class NvmlProbe:
         return self._visible is None or uuid in (self._ours or ()) or self._names(uuid)
 
     def _named(self, slots: Iterable[Slot]) -> frozenset[str]:
-        """The UUIDs behind the indices of ``CUDA_VISIBLE_DEVICES``, which mean what they did when we were started."""
+        """The UUIDs behind the indices of ``CUDA_VISIBLE_DEVICES`` in the first enumeration of this process."""
         wanted = {entry.strip() for entry in (self._visible or "").split(",")}
         return frozenset(slot.uuid for slot in slots if str(slot.index) in wanted)
 
@@ -200,12 +201,12 @@ class NvmlProbe:
         entries = [entry.strip() for entry in (self._visible or "").split(",")]
         return any(entry.startswith(GPU_UUIDS) and uuid.startswith(entry) for entry in entries)
 
-    # -- looking at each --------------------------------------------------------------------------
+    # -- readings ---------------------------------------------------------------------------------
 
     def _look(self, slots: Iterable[Slot], until: float) -> list[Device]:
         slots = list(slots)
         present = {slot.uuid for slot in slots}
-        # A GPU that does not say which it is, is that which was there before, unless that one is elsewhere.
+        # A slot without UUID counts as the GPU that had its index before, unless that GPU has another index now.
         mute = [slot for slot in slots if not slot.uuid]
         before = {slot.index: self._at.get(slot.index, "") for slot in mute}
         guessed = {uuid: slot for slot in mute if (uuid := before[slot.index]) and uuid not in present}
@@ -271,12 +272,12 @@ class NvmlProbe:
 
     @staticmethod
     def _unknown(slot: Slot) -> Device:
-        """One that never said which it is: it is shown, and cannot be used."""
+        """A GPU that never reported its UUID: it is shown and cannot be used."""
         fault = f"NVML: {slot.error}" if slot.error else "NVML does not tell its UUID"
         return Device(f"cuda:{slot.index}", "cuda", "GPU", None, used_gb=None, fault=fault)
 
     def _read(self, gpu: Gpu) -> Device:
-        """Ask one GPU everything. On its sampler's thread. A question that fails leaves its own value unknown.
+        """Read all quantities of a GPU. Runs on its sampler's thread. One that cannot be read is unknown.
 
         Raises:
             pynvml.NVMLError: the GPU is lost.
@@ -313,8 +314,8 @@ class NvmlProbe:
     def _memory(self, gpu: Gpu, untold: dict[str, str]) -> tuple[float | None, float | None]:
         """Total and used memory in GB; None is unknown.
 
-        A GPU that does not support the question has no memory of its own and shares the machine's. One that refuses it,
-        as a slice does in a container, may have much less than its machine.
+        A GPU that does not support the query has no memory of its own and shares the machine's. For one that refuses
+        it, as a slice does in a container, the machine's memory would be wrong.
         """
         try:
             info = gpu.sampler.call(self._nvml.nvmlDeviceGetMemoryInfo, gpu.handle)

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Occupant:
-    """Somebody who holds (a part of) a device: a worker, or a replica placed a moment ago.
+    """A holder of a device or a part of one: a worker, or a replica placed a moment ago.
 
-    ``memory_gb`` is what it may take, ``measured_gb`` what it takes now.
+    ``memory_gb`` is the memory it may use, ``measured_gb`` what it uses now.
     """
 
     name: str
@@ -36,7 +36,7 @@ ByDevice = Mapping[str, Sequence[Occupant]]
 def occupants(
     workers: Iterable[Worker], devices: Iterable[Device], models: Mapping[str, Model]
 ) -> tuple[Occupant, ...]:
-    """The occupants of this machine's devices. One that drains keeps its device until it is gone."""
+    """The occupants of ``devices``. A draining worker occupies its device until it has ended."""
     by_id = {device.id: device for device in devices}
     found = []
     for worker in workers:
@@ -45,8 +45,8 @@ def occupants(
         model = models.get(worker.model)
         declared = model.memory_gb if model else 0.0
         measured = device.used_by.get(worker.pid) if worker.pid is not None else None
-        if measured is None:  # the driver does not tell, or numbers processes otherwise, as in a container
-            # One that is told to go while it loads has not taken it all: what is used may still be others'.
+        if measured is None:  # the driver does not report it, or its pids differ, as in a container
+            # A worker that drains before it was ready may not have allocated it: the used memory may be others'.
             measured = declared if worker.phase is Phase.READY or worker.was_ready else 0.0
         found.append(
             Occupant(worker.name, worker.model, device.id, max(declared, measured), measured, serves=worker.serves)
@@ -65,18 +65,18 @@ def place(
     others_gb: Sequence[float] = (),
     speeds: Mapping[str, float] | None = None,
 ) -> Device | None:
-    """The device for a replica of ``model`` that needs ``memory_gb``, or None when it fits on none that is left.
+    """The device for a replica of ``model`` that needs ``memory_gb``; None when it fits on none.
 
-    Of those it fits on, the one where it makes least memory useless to the fleet's models; of those, the one with the
-    fewest workers, which would share its speed; then the fastest for the model; then the one with least left over.
-    So small models share a GPU where whole ones are to be kept for large ones, and else have one each.
+    Of the devices it fits on, the first by: least memory made useless to the fleet's models (:func:`fragmentation`);
+    fewest workers, which share its speed; highest speed for the model; least memory left over. So small models share a
+    GPU when whole GPUs are to be kept for large models, and have one each otherwise.
 
     Args:
-        here: who holds the devices.
-        per_gpu: replicas of the model that may share a GPU.
-        headroom: idle devices that must be left idle.
-        others_gb: what replicas of the fleet's models need.
-        speeds: jobs per second of a replica, by type of device. One that was never tried goes first.
+        here: the occupants of the devices.
+        per_gpu: how many replicas of the model may share a GPU.
+        headroom: how many idle devices must stay idle.
+        others_gb: memory in GB that a replica of each of the fleet's models needs.
+        speeds: jobs per second of a replica, by type of device. A type without a measurement counts as fastest.
     """
     open_ = [device for device in devices if device.kind != "cpu" or device.id not in here]
     fitting = [one for one in open_ if not blocker(model, memory_gb, one, here.get(one.id, ()), per_gpu)]
@@ -96,12 +96,12 @@ def place(
 
 
 def idle(devices: Iterable[Device], here: ByDevice) -> list[Device]:
-    """The devices that nobody holds and that may be used."""
+    """The devices without a fault or an occupant."""
     return [device for device in devices if not device.fault and not here.get(device.id)]
 
 
 def fragmentation(free_gb: float, others_gb: Iterable[float]) -> float:
-    """Memory of a device, in GB, that is of no use to those that need more; summed over them.
+    """Memory of a device, in GB, that is useless to models that need more, summed over these models.
 
     As in Weng et al., "Beware of Fragmentation: Scheduling GPU-Sharing Workloads with Fragmentation Gradient Descent",
     USENIX ATC 2023, with the fleet's models as the expected workload, each as likely as the others.
@@ -110,7 +110,7 @@ def fragmentation(free_gb: float, others_gb: Iterable[float]) -> float:
 
 
 def by_device(held: Iterable[Occupant]) -> dict[str, tuple[Occupant, ...]]:
-    """The occupants of each device that has any: with a thousand devices, nobody can look through all for each."""
+    """The occupants of each device that has any, so that a look-up does not search the occupants of all devices."""
     found: dict[str, tuple[Occupant, ...]] = {}
     for tenant in held:
         found[tenant.device] = (*found.get(tenant.device, ()), tenant)
@@ -118,7 +118,7 @@ def by_device(held: Iterable[Occupant]) -> dict[str, tuple[Occupant, ...]]:
 
 
 def blocker(model: str, memory_gb: float, device: Device, held: Sequence[Occupant], per_gpu: int = 1) -> str:
-    """Why a replica cannot go to a device, of which the model may have so many on a GPU; empty when it can."""
+    """Why a replica cannot be placed on a device; empty when it can. ``per_gpu`` of its model may share a GPU."""
     if device.fault:
         return f"{device.id} is faulty ({device.fault})"
     if device.memory_gb is None or device.used_gb is None:
@@ -127,7 +127,7 @@ def blocker(model: str, memory_gb: float, device: Device, held: Sequence[Occupan
         return f"{device.id} has {device.memory_gb:g} GB in all of {memory_gb:g} GB needed"
     here = [tenant for tenant in held if tenant.device == device.id]
     if device.kind == "cpu" and here:
-        # It stands for cores, of which nobody says how they would be shared.
+        # A CPU slot stands for cores, and is held by a single worker.
         return f"{device.id} is held by {here[0].name}"
     present = sum(tenant.model == model and tenant.serves for tenant in here)
     if present >= per_gpu:
@@ -138,7 +138,7 @@ def blocker(model: str, memory_gb: float, device: Device, held: Sequence[Occupan
 
 
 def free_gb(device: Device, held: Iterable[Occupant]) -> float:
-    """Memory that nobody uses and no tenant was promised, in GB; none of a device that does not tell."""
+    """Memory in GB that is neither used nor reserved for an occupant; 0 when the device's memory is unknown."""
     if device.memory_gb is None or device.used_gb is None:
         return 0.0
     here = [tenant for tenant in held if tenant.device == device.id]
@@ -147,7 +147,7 @@ def free_gb(device: Device, held: Iterable[Occupant]) -> float:
 
 
 def with_states(devices: Iterable[Device], workers: Sequence[Worker]) -> list[Device]:
-    """The devices with what they are used for."""
+    """The devices with their states, from the phases of the workers on them."""
     phases: dict[str, set[Phase]] = {}
     for worker in workers:
         phases.setdefault(worker.device, set()).add(worker.phase)
@@ -159,7 +159,7 @@ def with_states(devices: Iterable[Device], workers: Sequence[Worker]) -> list[De
 
 
 def summary(devices: Sequence[Device], held: Iterable[Occupant]) -> Summary:
-    """The node's devices by state, and the memory that is left on those that may be used."""
+    """The node's devices by state, with the free memory of those without a fault."""
     here = by_device(held)
     free = sum(max(0.0, free_gb(device, here.get(device.id, ()))) for device in devices if not device.fault)
     return summarise(devices, free)

@@ -1,8 +1,8 @@
-"""Quarantine: which devices are out of use for a fault, and when they are taken back. No clock, no I/O.
+"""Quarantine: which devices are out of use because of a fault, and when they are released. No clock, no I/O.
 
-A fault puts a device out at once; only a failure to read it must be seen twice, because a driver that is busy may
-fail once. It comes back when it has been well for ``STABLE_LOOKS`` looks in a row *and* its hold is over. The hold
-doubles with each repetition, so that a device on the edge does not come and go.
+A fault puts a device into quarantine at once; only a failure to read it must be seen twice, because a busy driver may
+fail once. The device is released when it has been well for ``STABLE_LOOKS`` readings in a row *and* its hold is over.
+The hold doubles with each repetition, so that a device with a recurring fault is not used and drained in turn.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ if TYPE_CHECKING:
     from .device import Device
 
 HYSTERESIS_C = 10.0
-"""So much below the limit a hot GPU is cool again. The gap keeps one near the limit from coming and going."""
+"""Degrees Celsius below the limit at which a hot GPU counts as cool again. Without the gap, a GPU near the limit would
+enter and leave quarantine in turn."""
 STABLE_LOOKS = 10
 FAILED_LOOKS = 2
-"""Looks in a row at which a device that cannot be read counts as faulty."""
+"""Readings that must fail in a row before a device counts as faulty."""
 LONGEST_HOLD_S = 4 * 3600.0
 FORGET_S = 3600.0
-"""A device that was well for so long after its last fault begins anew."""
+"""Seconds after its last quarantine at which a device's earlier faults are forgotten."""
 
 
 class Fault(StrEnum):
-    """What is wrong with a device. Of two at once, the later in this list counts."""
+    """The kind of a device's fault. Of several at once, the last in this list counts."""
 
     HOT = "hot"
     UNREADABLE = "unreadable"
@@ -41,17 +42,17 @@ class Fault(StrEnum):
 
 WORSE = {fault: place for place, fault in enumerate(Fault)}
 SEVERE = frozenset({Fault.ECC, Fault.XID})
-"""What a GPU does not recover from by being left alone."""
+"""Faults that a GPU does not recover from by idling."""
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What is remembered of a device. Times are Unix seconds.
+    """The health of a device. Times are Unix seconds.
 
-    ``fault`` is None while it is in use. It is out since ``since``, and not taken back before ``until``.
-    ``strikes`` counts its faults that were not forgotten, ``ecc_errors`` the memory errors that it was already
-    out for. ``failed`` and ``well`` are looks in a row. ``device`` and ``host`` are what people called it and its
-    machine when it was put out; it is known by its UUID.
+    ``fault`` is None while the device is in use. In quarantine, it is so since ``since`` and not released before
+    ``until``. ``strikes`` counts its faults that are not forgotten, ``ecc_errors`` the memory errors that already led
+    to a quarantine. ``failed`` and ``well`` count readings in a row. ``device`` and ``host`` are the names of the
+    device and its machine when it entered quarantine, for display; its identity is its UUID.
     """
 
     fault: Fault | None = None
@@ -68,17 +69,17 @@ class Health:
 
     @property
     def lasting(self) -> Health:
-        """Without what changes from look to look: what is to be written down."""
+        """The part that is stored: without the counts that change with every reading."""
         return replace(self, failed=0, well=0)
 
     @property
     def pardoned(self) -> Health:
-        """As of a device that somebody says is well, who has repaired it perhaps: only what is counted already stays
-        so. If it is not well, the next look finds out."""
+        """The health after an operator released the device: only its count of memory errors is kept. If the fault is
+        still there, the next reading finds it."""
         return Health(ecc_errors=self.ecc_errors)
 
     def moved(self, step_s: float) -> Health:
-        """The same after a step of the clock that its times were read from."""
+        """The health after a step of the clock that its times were read from."""
         times = {name: getattr(self, name) for name in ("since", "until", "released_at")}
         return replace(self, **{name: at + step_s for name, at in times.items() if at})
 
@@ -89,13 +90,13 @@ WELL = Health()
 def quarantine(
     now: float, limits: Quarantine, devices: Sequence[Device], known: Mapping[str, Health]
 ) -> tuple[list[Device], dict[str, Health]]:
-    """Take out what is faulty and take back what has recovered.
+    """Put faulty devices into quarantine and release those that have recovered.
 
     Args:
-        known: what is remembered of devices, by :attr:`Device.key`. One that is not in it has no history.
+        known: the health of devices before, by :attr:`Device.key`. A device that is not in it has no history.
 
     Returns:
-        The devices, those that are out with their ``fault``; and what to remember.
+        The devices, those in quarantine with their ``fault``; and the health for the next call.
     """
     seen, health = [], dict(known)
     unseen = blind(devices, known)
@@ -114,11 +115,11 @@ def quarantine(
 
 
 def blind(devices: Sequence[Device], known: Mapping[str, Health]) -> frozenset[str]:
-    """The keys of the GPUs that say nothing about themselves because no GPU can be read; empty when some can.
+    """The keys of the GPUs whose failure is the driver's, because no GPU can be read; empty when some can.
 
-    When all fail at once, as while the driver is loaded anew or when a container has lost its devices, it is the
-    question that fails and not the GPUs: what runs there goes on, and nothing new is placed. A GPU that is alone and
-    lost is lost; one that was out already says nothing about the others.
+    When all fail at once, as while the driver is reloaded or when a container has lost its devices, the driver fails
+    and not the GPUs: workers on them keep running, and none is placed. A single GPU that is lost counts as lost. GPUs
+    already in quarantine are left out of account.
     """
     asked = [one for one in devices if one.kind == "cuda" and known.get(one.key, WELL).fault is None]
     if not asked or not all(one.fault for one in asked) or any(one.xids for one in asked):
@@ -129,7 +130,7 @@ def blind(devices: Sequence[Device], known: Mapping[str, Health]) -> frozenset[s
 
 
 def doubted(devices: Sequence[Device]) -> str:
-    """What is wrong with the devices that may be well and are not used, as long as that is not known; else empty."""
+    """The unconfirmed faults of devices, for display; empty when there are none."""
     faults: dict[str, list[str]] = {}
     for device in devices:
         if device.suspect:
@@ -139,7 +140,7 @@ def doubted(devices: Sequence[Device]) -> str:
 
 
 def examine(now: float, limits: Quarantine, device: Device, before: Health) -> Health:
-    """A device's health after one more look at it."""
+    """A device's health after a reading."""
     fault, reason = _symptom(limits, device, before)
     if before.fault is None:
         return _in_use(now, limits, device, before, fault, reason)
@@ -158,14 +159,14 @@ def examine(now: float, limits: Quarantine, device: Device, before: Health) -> H
 
 
 def hold_s(limits: Quarantine, fault: Fault, strikes: int) -> float:
-    """Seconds that a device stays out at least, at its so many-th fault."""
+    """The least time in quarantine in seconds, by the number of faults in a row."""
     first = limits.severe_hold_s if fault in SEVERE else limits.hold_s
     return max(first, min(LONGEST_HOLD_S, first * 2.0 ** min(strikes - 1, 20)))
 
 
 def _in_use(now: float, limits: Quarantine, device: Device, before: Health, fault: Fault | None, reason: str) -> Health:
     if fault is None:
-        # A reset sets the count back: what comes after it is new.
+        # A reset sets the count back: later errors are new.
         known = before.ecc_errors if device.ecc_errors is None else min(before.ecc_errors, device.ecc_errors)
         if before.strikes and now - before.released_at < FORGET_S:
             return replace(before, failed=0, ecc_errors=known)
@@ -180,7 +181,7 @@ def _in_use(now: float, limits: Quarantine, device: Device, before: Health, faul
 
 
 def _recovering(now: float, device: Device, before: Health) -> Health:
-    # Counted since the driver was loaded or the GPU reset: that it went back tells that one of them happened.
+    # The count starts when the driver is loaded or the GPU reset: a lower count shows that one of them happened.
     reset = device.ecc_errors is not None and device.ecc_errors < before.ecc_errors
     after = replace(before, well=before.well + 1, until=now if reset else before.until)
     if reset:
@@ -191,7 +192,7 @@ def _recovering(now: float, device: Device, before: Health) -> Health:
 
 
 def _symptom(limits: Quarantine, device: Device, before: Health) -> tuple[Fault | None, str]:
-    """What is wrong with a device at this look, the worst of it."""
+    """The worst fault that a reading of a device shows, with its reason; None and empty without a fault."""
     if errors := of_the_gpu(device.xids, limits):
         return Fault.XID, names_of(errors)
     if device.ecc_errors is not None and device.ecc_errors > before.ecc_errors:

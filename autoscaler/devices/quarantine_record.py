@@ -1,4 +1,4 @@
-"""The medical record: what is known of faulty devices, kept in Redis for the autoscaler's successor and for people."""
+"""The quarantine record: the health of faulty devices, kept in Redis for the autoscaler's successor and operators."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ HEALTH = TypeAdapter(Health)
 
 
 class NotInQuarantine(StokerError):
-    """There is nothing to release a device from."""
+    """The device to release is not in quarantine, or its name is ambiguous."""
 
 
 def read(redis: Redis) -> dict[str, Health]:
-    """What is remembered of devices, by :attr:`Device.key`. An entry that cannot be read is passed over."""
+    """The recorded health of devices, by :attr:`Device.key`. An invalid entry is logged and skipped."""
     known = {}
     for found, told in redis.hgetall(keys.quarantine()).items():
         key = text(found)
         try:
             known[key] = HEALTH.validate_json(told)
         except ValidationError:
-            log.warning("what is remembered of %s is passed over: it is none of this version", key)
+            log.warning("the quarantine record of %s is ignored: it is not of this version", key)
     return known
 
 
 def write(redis: Redis, key: str, health: Health) -> None:
-    """Remember, or forget when there is nothing to remember."""
+    """Write a device's health; delete its entry when it is well and has no history."""
     if health == WELL:
         redis.hdel(keys.quarantine(), key)
     else:
@@ -46,17 +46,17 @@ def write(redis: Redis, key: str, health: Health) -> None:
 
 
 def release(redis: Redis, host: str, device: str) -> Health:
-    """Say that a device is well. The autoscaler takes it back at its next look, unless it sees that it is not.
+    """Release a device from quarantine. The autoscaler uses it from its next reading on, unless that finds a fault.
 
     Args:
-        host: the machine by which a name is understood; empty: any that has such a device in quarantine.
+        host: the device's machine; empty for any machine.
         device: its UUID, or its name, such as ``cuda:1``.
 
     Returns:
-        What it was out for.
+        Its health in quarantine, with the reason.
 
     Raises:
-        NotInQuarantine: naming the devices that are.
+        NotInQuarantine: no device matches, or several; the message lists those in quarantine.
     """
     known = {key: one for key, one in read(redis).items() if one.fault is not None}
     found = [key for key, one in known.items() if device in (key, one.device) and (not host or one.host in (host, ""))]
@@ -64,6 +64,6 @@ def release(redis: Redis, host: str, device: str) -> Health:
         out = ", ".join(sorted(f"{one.device or key} of {one.host} ({key})" for key, one in known.items())) or "none"
         what = "names several devices" if found else "is not in quarantine"
         raise NotInQuarantine(f"{device} of {host or 'any machine'} {what}; those that are: {out}")
-    # Also when nothing is left to remember: the autoscaler must see that somebody wrote.
+    # Written even when it equals WELL: the autoscaler recognises the release by the entry.
     redis.hset(keys.quarantine(), found[0], HEALTH.dump_json(known[found[0]].pardoned).decode())
     return known[found[0]]

@@ -1,4 +1,4 @@
-"""NvmlSampler: a question to the driver on a thread of its own, so that one that is never answered holds nobody up."""
+"""NvmlSampler: calls to the driver on a thread of their own, so that a call that never returns blocks no round."""
 
 from __future__ import annotations
 
@@ -10,26 +10,28 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 
 WAIT_S = 1.0
-"""How long a reader waits for a sample that was begun for it, in seconds. A driver that is well takes some 0.05 s."""
+"""Seconds that a reader waits for a sample that was begun for it. A healthy driver takes about 0.05 s."""
 HUNG_S = 4.0
-"""A single call that has not returned for so long counts as hanging, in seconds: four times the slowest seen."""
+"""Seconds after which a single call counts as hanging: four times the slowest that was measured."""
 OLD_S = 30.0
-"""Samples of a driver that is slow but answers are used up to this age, in seconds."""
+"""Seconds up to which a sample is used when a driver is slow but answers."""
 
 
 class NoAnswer(Exception):
-    """There is no sample that could be used: the call in progress hangs, or the last sample is too old."""
+    """No usable sample: the call in progress hangs, or the last sample is too old."""
 
 
 class NotYet(NoAnswer):
-    """The first sample is in progress."""
+    """No sample yet: the first one is in progress."""
 
 
 class NvmlSampler(Generic[T]):
-    """Takes one sample at a time, each on a thread of its own that is left behind if it never ends.
+    """Takes one sample at a time, each on a daemon thread, which is abandoned if it never ends.
 
     Args:
-        take: takes a sample; makes its calls through :meth:`call`. What it raises is raised to the reader.
+        name: the name of the threads.
+        take: takes a sample, with calls made through :meth:`call`. Its exception is raised by :meth:`read`.
+        clock: monotonic seconds.
     """
 
     def __init__(self, name: str, take: Callable[[], T], clock: Callable[[], float] = time.monotonic) -> None:
@@ -44,7 +46,7 @@ class NvmlSampler(Generic[T]):
         self._fresh = False
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Make a call within a sample, so that it can be named when it does not return."""
+        """Make a call within a sample; its name is reported if it hangs."""
         self._calling = getattr(function, "__name__", "a call"), self._clock()
         try:
             return function(*arguments)
@@ -59,13 +61,15 @@ class NvmlSampler(Generic[T]):
                 self._thread.start()
 
     def read(self, until: float) -> tuple[T, bool]:
-        """The last sample, and whether it was never read before. Waits up to ``until`` for one in progress.
+        """The last sample, and whether this is its first reading. Waits for a sample in progress, unless it hangs.
 
         Args:
-            until: by the sampler's clock. It is not waited for a call that hangs.
+            until: when to stop waiting, by the sampler's clock.
 
         Raises:
-            NoAnswer: naming the call that hangs.
+            NoAnswer: a call hangs (the message names it), or the last sample is older than :data:`OLD_S`.
+            NotYet: the first sample is in progress.
+            Exception: what taking the sample raised.
         """
         thread = self._thread
         if thread is not None and not self._hanging():
@@ -111,6 +115,6 @@ def _giving(sample: T) -> Callable[[], T]:
 
 def _raising(error: Exception) -> Callable[[], Any]:
     def give() -> Any:
-        raise error.with_traceback(None)  # it may be read more than once
+        raise error.with_traceback(None)  # it may be raised more than once
 
     return give

@@ -1,4 +1,4 @@
-"""XID errors: what the NVIDIA driver tells of a GPU, by number, and which of them are the GPU's fault."""
+"""XID errors: the numbered errors that the NVIDIA driver reports, and which of them count as a fault of the GPU."""
 
 from __future__ import annotations
 
@@ -39,32 +39,32 @@ NAMES = {
     120: "firmware (GSP) error",
     140: "unrecovered memory error",
 }
-"""The commoner ones in words."""
+"""Short descriptions of the common ones."""
 
 
 def of_the_gpu(xids: Iterable[int], limits: Quarantine) -> list[int]:
-    """Those that say that the GPU itself is at fault. One that is in no list does."""
+    """The XID errors that count as a fault of the GPU: all but those listed as ignored."""
     ignored = (APPLICATION | INFORMATIVE | {*limits.ignored_xids}) - {*limits.counted_xids}
     return [xid for xid in xids if xid not in ignored]
 
 
 def why_ignored(xid: int) -> str:
-    """Why an XID error that does not count does not."""
+    """The reason why an XID error is ignored."""
     if xid in APPLICATION:
         return "it is the program's own fault"
     return "it is informative" if xid in INFORMATIVE else "quarantine.ignored_xids names it"
 
 
 def names_of(xids: Iterable[int]) -> str:
-    """For people."""
+    """The numbers with their descriptions, for display."""
     return ", ".join(f"XID {xid} ({NAMES[xid]})" if xid in NAMES else f"XID {xid}" for xid in sorted(set(xids)))
 
 
 class XidEvents:
-    """The XID errors of GPUs as they come, through an NVML event set for each GPU. Never waits.
+    """Reads the XID errors of GPUs through an NVML event set for each GPU, without waiting.
 
-    A set for each, because a GPU that is lost makes its set unreadable. The driver tells each listener what happens
-    while it listens; what happened before is told by nobody.
+    Each GPU has a set of its own because a GPU that is lost makes its set unreadable. The driver reports only errors
+    that occur after the registration.
 
     Args:
         nvml: the module ``pynvml``, initialised.
@@ -77,7 +77,7 @@ class XidEvents:
         self._unread: dict[str, str] = {}
 
     def listen(self, uuid: str, handle: Any, ask: Ask) -> None:
-        """Hear of this GPU from now on. A driver or GPU that cannot tell is not asked again."""
+        """Register for this GPU's errors. A GPU that does not support it is not asked again."""
         if uuid in self._sets and uuid not in self._again:
             return
         self._again.discard(uuid)
@@ -90,14 +90,14 @@ class XidEvents:
         except nvml.NVMLError as error:
             self._free(events)
             self._sets[uuid] = None
-            log.warning("%s tells no XID errors (NVML: %s): it is judged by its other signs alone", uuid, error)
+            log.warning("%s reports no XID errors (NVML: %s): its health is judged without them", uuid, error)
 
     def forget(self, uuid: str) -> None:
-        """A GPU was lost: listen anew when it is back."""
+        """Note that a GPU was lost, so that the next :meth:`listen` registers it again."""
         self._again.add(uuid)
 
     def read(self, ask: Ask) -> list[tuple[str, int]]:
-        """The errors since the last call, each with the GPU's UUID."""
+        """The errors since the last call, as (UUID of the GPU, XID number)."""
         found = []
         for uuid, events in list(self._sets.items()):
             while events is not None:
@@ -106,7 +106,7 @@ class XidEvents:
                 except self._nvml.NVMLError_Timeout:
                     self._unread.pop(uuid, None)
                     break
-                except self._nvml.NVMLError as error:  # as when the GPU is lost; that is found out by reading it
+                except self._nvml.NVMLError as error:  # for example a lost GPU, which the next reading of it finds
                     if self._unread.get(uuid) != str(error):
                         log.warning("XID errors of %s cannot be read now (NVML: %s)", uuid, error)
                     self._unread[uuid] = str(error)
@@ -114,7 +114,7 @@ class XidEvents:
         return found
 
     def close(self) -> None:
-        """Hear no more. Whatever was not read is lost: read first."""
+        """Free all event sets. Errors not yet read are lost."""
         for events in self._sets.values():
             self._free(events)
         self._sets.clear()
@@ -125,4 +125,4 @@ class XidEvents:
         try:
             self._nvml.nvmlEventSetFree(events)
         except self._nvml.NVMLError:
-            log.debug("the event set went with its session")
+            log.debug("the event set was freed with its NVML session")

@@ -30,18 +30,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Without -P, a folder named workers where the autoscaler was started would be run instead of ours.
+# Without -P, a folder named workers in the current directory would be run instead of the package.
 WORKER = (sys.executable, "-P", "-m", "workers")
 LOGS_KEPT = 50
 WORKER_LOG = re.compile(r"-[0-9a-f]{6}[.]log$")
-"""The end of a worker's name. Other processes log beside them."""
+"""The end of a worker's log file name. The directory also holds logs of other processes."""
 LINGER_S = 30.0
 """How long what a worker has started may outlive it: a server is told to end, and killed by the worker's own rules."""
 LAST_WORDS_FROM = 16_384
 LAST_WORDS_LINES = 2
 LAST_WORDS_CHARS = 400
 KILLED = "from outside, or by the kernel when memory ran out"
-"""What is said of a worker that was killed with SIGKILL."""
+"""The cause for a worker that ended by SIGKILL."""
 
 
 class LocalLauncher:
@@ -49,7 +49,7 @@ class LocalLauncher:
 
     Args:
         state_dir: holds ``logs/NAME.log`` and ``run/NAME.json``.
-        env: what workers get on top of this process's own environment.
+        env: environment variables for workers, added to those of this process.
         command: the program; ``--model``, ``--device``, ``--device-type``, ``--name`` and ``--launched-by`` follow.
     """
 
@@ -88,7 +88,7 @@ class LocalLauncher:
         try:
             records.write(self.run_dir, record)
         except OSError as error:
-            child.kill()  # nobody would ever find it again
+            child.kill()  # without a record it could not be found again
             child.wait()
             raise LaunchError(f"no record of {name} could be written: {error}") from error
         self._children[name] = child
@@ -110,23 +110,23 @@ class LocalLauncher:
             )
 
     def _marks(self, name: str) -> tuple[str, ...]:
-        """What in a command line says that a process is our worker of that name."""
+        """The command-line arguments that identify the worker ``name`` of this launcher."""
         return "--name", name, "--launched-by", self.id
 
     def _clear_logs(self) -> None:
-        """Remove the oldest logs of workers that are gone."""
+        """Remove the oldest logs of workers that have ended."""
         known = {record.name for record in records.read(self.run_dir)}
         logs = [log for log in self.log_dir.glob("*.log") if WORKER_LOG.search(log.name)]
         newest_first = sorted(logs, key=lambda log: log.stat().st_mtime, reverse=True)
-        for old in newest_first[LOGS_KEPT - 1 :]:  # one more is about to be written
+        for old in newest_first[LOGS_KEPT - 1 :]:  # the log of the worker being started is added
             if old.stem not in known:
                 old.unlink(missing_ok=True)
 
     def adopt(self, beats: Iterable[Heartbeat]) -> None:
-        """Write the records of our workers here that have none; see :class:`Launcher`.
+        """Write the missing records of this launcher's workers; see :class:`Launcher`.
 
-        A heartbeat is somebody's word, and what has a record may be killed: the process itself must say that it
-        is our worker of that name.
+        A process with a record may be killed, and a heartbeat may be forged: the process's own command line must
+        identify it as a worker of this launcher with that name.
         """
         ours = [beat for beat in beats if beat.launched_by == self.id]
         known = {record.name for record in records.read(self.run_dir)} if ours else set()
@@ -184,7 +184,7 @@ class LocalLauncher:
         return True
 
     def ended(self) -> Sequence[Ended]:
-        """The workers that ended, each told once."""
+        """The workers that ended since the last call."""
         self.list()
         ended, self._ended = self._ended, []
         return ended
@@ -198,7 +198,7 @@ class LocalLauncher:
         code = child.wait() if child is not None else None  # dead as its record is, so this only collects it
         how = "ended unseen" if code is None else f"exit {code}" if code >= 0 else signal.Signals(-code).name
         killed = code == -signal.SIGKILL
-        words = KILLED if killed else last_words(self._log(record.name))  # who is killed has nothing to say of it
+        words = KILLED if killed else last_words(self._log(record.name))  # a killed worker logs no cause
         self._ended.append(
             Ended(
                 record.name,
@@ -229,7 +229,7 @@ def launched(record: records.Record) -> Launched:
 
 
 def device_env(placement: Placement) -> dict[str, str]:
-    """The environment that keeps a worker on its device."""
+    """The environment that restricts a worker to its device."""
     if placement.kind == "cuda":
         # A UUID means the same GPU in every order. Where there is none: NVML counts in the order of the PCI bus, CUDA
         # by default the fastest first.
@@ -239,7 +239,7 @@ def device_env(placement: Placement) -> dict[str, str]:
 
 
 def last_words(log: Path) -> str:
-    """What a worker's log says about its end, on one line: its last error, else its last lines."""
+    """The end of a worker's log on one line: its last error, else its last lines; empty without a log."""
     try:
         with log.open("rb") as file:
             file.seek(0, os.SEEK_END)
@@ -248,7 +248,7 @@ def last_words(log: Path) -> str:
     except FileNotFoundError:
         return ""
     lines = [line.rstrip() for line in lines if line.strip()]
-    # An error may be followed by what other threads still had to say.
+    # Lines of other threads may follow the error.
     errors = [line for before, line in zip(["", *lines], lines, strict=False) if _is_error(before, line)]
     telling = errors[-1:] or [line.strip() for line in lines[-LAST_WORDS_LINES:]]
     return " | ".join(telling)[:LAST_WORDS_CHARS]

@@ -1,4 +1,4 @@
-"""The launcher protocol: how a decision becomes a worker, on this machine or on a cluster."""
+"""The launcher protocol: starting and stopping workers, on this machine or on a cluster."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 class LaunchError(StokerError):
-    """A worker could not be started at all."""
+    """A worker could not be started."""
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A worker to be: a replica of ``model`` on ``device`` (``kind`` is ``cpu`` or ``cuda``), which is of ``type``.
+    """Where to start a worker of ``model``: on ``device``, which is of ``kind`` ``cpu`` or ``cuda`` and of ``type``.
 
-    ``uuid`` is what it is bound to; ``device`` is only what people call that.
+    The worker is bound to the device by ``uuid``; ``device`` is its display name.
     """
 
     model: str
@@ -45,9 +45,9 @@ class Launched:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A worker that ended. ``asked`` tells whether it had been told to drain; one killed at once was not.
+    """A worker that ended. ``asked`` is True if it was draining, not if it was killed without grace.
 
-    ``cause`` is for people: how it ended, and the last lines that it wrote.
+    ``cause`` is for display: how it ended, and the last lines of its log.
     """
 
     name: str
@@ -58,31 +58,31 @@ class Ended:
 
 
 class Launcher(Protocol):
-    """Starts and stops workers. Everything it must remember outlives its process."""
+    """Starts and stops workers. Its state outlives its process."""
 
     @property
     def id(self) -> str:
-        """Marks its workers (``Heartbeat.launched_by``). A restart keeps it; no other launcher has it."""
+        """The mark of its workers (``Heartbeat.launched_by``), unique to this launcher and the same after a restart."""
 
     def start(self, placement: Placement) -> str:
-        """Start a worker, without waiting until it serves. Returns its name.
+        """Start a worker and return its name, without waiting until it serves.
 
         Raises:
-            LaunchError: naming the cause.
+            LaunchError: it could not be started; the message names the cause.
         """
 
     def drain(self, name: str, grace_s: float) -> None:
-        """Tell a worker to finish what it runs and end; ``grace_s`` 0 ends it at once.
+        """Ask a worker to finish its jobs and end; with ``grace_s`` 0, kill it.
 
-        Nobody kills it when ``grace_s`` seconds have passed: call again with 0. A worker that is
-        gone, or not of this launcher, is left alone.
+        The worker is not killed after ``grace_s`` seconds: the caller does so by another call with 0. Nothing happens
+        when the worker has ended or is not of this launcher.
         """
 
     def adopt(self, beats: Iterable[Heartbeat]) -> None:
-        """Take back the workers of its own among these that it has forgotten, as one killed in mid-start does."""
+        """Record its own workers among these that it has no record of, as after it was killed during a start."""
 
     def list(self) -> Sequence[Launched]:
         """Its workers that have not ended."""
 
     def ended(self) -> Sequence[Ended]:
-        """Its workers that ended since this was last asked."""
+        """Its workers that ended since the last call."""
