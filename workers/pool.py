@@ -26,7 +26,7 @@ from producer.contract.celery_message import check, check_size
 from producer.contract.errors import EngineError, InvalidJob, JobCancelled, JobExpired, Preempted
 from producer.contract.job import Job
 from scheduler import results
-from scheduler.lease.ledger import Nobody
+from scheduler.lease.ledger import NoTaker
 from scheduler.lease.queue import Claim, Claimed
 from scheduler.message import Message, NotAJob, read
 from scheduler.order import preemption
@@ -346,7 +346,7 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
             # Abandoned rather than given back: one of them may be the cause, so the loss is counted.
             self.ledger.abandon(left)
         self.ledger.release(self.ledger.held)
-        self.ledger.taker = Nobody()
+        self.ledger.taker = NoTaker()
         with contextlib.suppress(redis.RedisError):  # the leases then expire
             self.ledger.flush(urgent=True)  # released leases are no longer renewed
         self._monitor.flush()

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from producer.contract import heartbeat
-from scheduler.lease.ledger import Nobody
+from scheduler.lease.ledger import NoTaker
 
 from .app import WorkerApp
 
@@ -48,7 +48,7 @@ class Watchdog:
                 now - self._since,
                 len(pool.running_jobs),
             )
-            assignment.ledger.taker = Nobody()  # otherwise the event loop, which still runs, would claim them again
+            assignment.ledger.taker = NoTaker()  # otherwise the event loop, which still runs, would claim them again
             heartbeat.remove(assignment.ledger.queue.redis, assignment.name)  # it would say "running" until it expires
             assignment.ledger.queue.expire(list(assignment.ledger.held))
             self._die(EXIT_HUNG)

@@ -1,17 +1,19 @@
-"""What one worker holds: leases, and what has ended but is not yet committed.
+"""The leases that one worker holds, and the ends of its jobs that are not yet committed.
 
-Results and leases meet here, so that a whole batch of them is one round trip: a job that ended is noted with its
-result, and everything noted is written before the worker sleeps or asks for more (``Poller.on_poll_start``).
+The pool records here how each job ends. ``flush`` commits all ends at once, in one round trip for a batch of results,
+before the event loop sleeps or claims more jobs (``Poller.on_poll_start``).
 """
 
 from __future__ import annotations
 
+import enum
 import logging
 import math
 import threading
 import time
 import uuid
 from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import count
 from typing import Any, Protocol
 
@@ -27,105 +29,128 @@ from .queue import NO_HOLD, Claim, Claimed, Queue
 logger = logging.getLogger(__name__)
 
 REFUSED_S = 0.5
-"""How long to leave a Redis alone that refused to serve, in seconds."""
+"""Pause before the next command to a Redis that refused to serve, in seconds."""
 
 FINISH_AT_ONCE = 500
 """Most jobs ended in one step, so that Redis is never blocked for long."""
 
 
 class Taker(Protocol):
-    """Whoever runs the jobs that are claimed."""
+    """The runner of the claimed jobs."""
 
     @property
     def capacity(self) -> int:
-        """How many jobs it may hold now; 0 before it is ready, and when it drains."""
+        """Most jobs that it can hold now; 0 until it is ready, and while it drains."""
 
     @property
     def slots(self) -> int:
         """See ``scheduler.order.preemption.room``."""
 
     def hold(self) -> HoldLimits:
-        """How long jobs may now wait for a fuller batch."""
+        """How long jobs may now be held for a fuller batch."""
 
     def take(self, claim: Claim) -> None:
-        """Take what was claimed, if anything. Each job is in the ledger, and has to be ended there.
+        """Run the claimed jobs, if any. They are in the ledger already, and each must be ended there.
 
         Raises:
-            RedisError: then it has ended all of them.
+            RedisError: after all of them have been ended.
         """
 
 
-class Nobody:
-    """Takes nothing: there is no engine yet."""
+class NoTaker:
+    """The taker of a worker without an engine: it has no room."""
 
     capacity = slots = 0
 
     def hold(self) -> HoldLimits:
-        """Nothing is held back."""
+        """No job is held for a fuller batch."""
         return NO_HOLD
 
     def take(self, claim: Claim) -> None:
-        """Never called: there is no room."""
+        """Never called, because there is no room."""
         raise AssertionError(claim)
 
 
+class State(enum.IntEnum):
+    """How a held job shares the worker. An ``IntEnum``, because an ``Enum`` is hashed in Python code."""
+
+    ALONE = enum.auto()
+    """A suspect, beside which the worker takes no other job."""
+    ORDINARY = enum.auto()
+    """Of a tier that is not preemptible, or held for an engine without slots."""
+    PREEMPTIBLE = enum.auto()
+    PROTECTED = enum.auto()
+    """Of a preemptible tier, but not preempted: it was claimed overdue or has a deadline of its own."""
+
+
+ALONE, ORDINARY, PREEMPTIBLE, PROTECTED = State  # Python 3.11 looks members up in Python code
+
+
+@dataclass(slots=True)
+class HeldJob:
+    """A held job. Its lease is its key in the ledger."""
+
+    state: State
+    id: str = ""
+    """Empty until its message is read."""
+
+
 class Ledger:
-    """The book of one worker. Renewed from another thread; everything else is the event loop's."""
+    """The ledger of one worker. ``held`` and ``renew`` are thread-safe; all else belongs to the event loop."""
 
     def __init__(self, queue: Queue, worker: str = "worker") -> None:
         self.queue = queue
-        self.taker: Taker = Nobody()
-        self._owner = f"{worker}.{uuid.uuid4().hex[:8]}"  # new for every process, whatever its name
+        self.taker: Taker = NoTaker()
+        self._owner = f"{worker}.{uuid.uuid4().hex[:8]}"  # differs between processes of the same name
         self._claims = count()
-        self._lock = threading.Lock()
-        self._held: dict[str, str] = {}  # lease -> job id
-        self._alone = ""  # lease of a suspect, which shares the worker with nobody
-        self._waiters: set[str] = set()  # leases of jobs of preemptible tiers, where there are slots
-        self._preemptible: dict[str, None] = {}  # of these, those that may be preempted, oldest first
-        self._others_at = -math.inf  # when a job of a tier that is not preemptible was taken, on the monotonic clock
-        self._unread: set[str] = set()  # leases of jobs of preemptible tiers whose prompts are still to be read
+        self._lock = threading.Lock()  # for _held
+        self._held: dict[str, HeldJob] = {}  # by lease, the oldest first
+        self._number = dict.fromkeys(State, 0)  # of held jobs
+        self._unread: set[str] = set()  # leases of jobs of preemptible tiers whose prefill has not ended
         self._prefill = Prefill()
-        self._refused_until = -math.inf  # by a Redis that cannot serve; infinitely long ago, since it has served again
-        # Ended, not yet written:
-        self._done: list[tuple[str, str, bytes]] = []
+        self._others_at = -math.inf  # monotonic time of the last job taken of a tier that is not preemptible
+        self._refused_until = -math.inf  # monotonic time until which Redis is left alone; -inf while it serves
+        # Ended and not yet committed, by the command that commits them:
+        self._done: list[tuple[str, str, bytes]] = []  # lease, job id, result
         self._released: list[str] = []
         self._abandoned: list[str] = []
-        self._buried: list[tuple[str, str]] = []
+        self._buried: list[tuple[str, str]] = []  # lease, reason
 
     def __json__(self) -> str:
-        """What 'inspect stats' says of it, which shows everybody the transport's options."""
+        """The text in ``inspect stats``, which publishes the transport's options."""
         return f"ledger of {self._owner}"
 
     @property
     def held(self) -> dict[str, str]:
-        """Job ids by lease, of the jobs that are not ended."""
+        """Ids of the held jobs, by lease."""
         with self._lock:
-            return dict(self._held)
+            return {lease: job.id for lease, job in self._held.items()}
 
     @property
     def count(self) -> int:
-        """How many jobs are held."""
+        """Number of held jobs."""
         return len(self._held)
 
     @property
     def room(self) -> Room:
         """How many more jobs the worker may take."""
-        if self._alone:
+        alone, ordinary, preemptible, _ = self._number.values()  # in the order of State
+        if alone:
             return Room.of(0)
-        now, beside_others = time.monotonic(), self.count > len(self._waiters)
+        now = time.monotonic()
         prefill = Prefill(math.inf) if self._unread else self._prefill
         return preemption.room(
             self.taker.capacity,
             self.taker.slots,
             self.count,
-            len(self._preemptible),
-            others_s=0.0 if beside_others else now - self._others_at,
-            pause_s=prefill.next_at(beside_others) - now,
+            preemptible,
+            others_s=0.0 if ordinary else now - self._others_at,
+            pause_s=prefill.next_at(beside_others=ordinary > 0) - now,
         )
 
     @property
     def open_queues(self) -> list[str]:
-        """The queues of which it may take jobs now."""
+        """The queues that there is room for."""
         room = self.room
         if room.of_tier(preemptible=True) > 0 and room.of_tier(preemptible=False) > 0:
             return self.queue.queues
@@ -134,31 +159,40 @@ class Ledger:
     @property
     def preemptible(self) -> list[str]:
         """Leases of the jobs that may be preempted, the oldest first."""
-        return list(self._preemptible)
+        return [lease for lease, job in self._held.items() if job.state is PREEMPTIBLE]
 
     def claim_command(self) -> list[Any]:
-        """The command that fills the room there is."""
+        """The command that claims jobs for all the room."""
         owner = f"{self._owner}.{next(self._claims)}"
         return self.queue.claim_command(self.room, owner, idle=not self._held, hold=self.taker.hold())
 
     def take(self, claimed: Iterable[Claimed], overdue: bool = False) -> None:
-        """Enter what was claimed; the ids of the jobs are not known yet. ``overdue`` is the claim's."""
-        for job in claimed:
-            with self._lock:
-                self._held[job.lease] = ""
-            if job.losses >= self.queue.suspect_at:
-                self._alone = job.lease
-            if job.queue not in self.queue.preemptible:
-                self._others_at = time.monotonic()
-            elif self.taker.slots:
-                self._waiters.add(job.lease)
-                self._unread.add(job.lease)
-                if not (overdue or job.dated or job.lease == self._alone):
-                    self._preemptible[job.lease] = None
+        """Record the jobs of a claim, whose ids are not known yet; ``overdue`` as in the claim."""
+        with self._lock:
+            for job in claimed:
+                state = self._state(job, overdue)
+                self._held[job.lease] = HeldJob(state)
+                self._number[state] += 1
+
+    def _state(self, job: Claimed, overdue: bool) -> State:
+        can_wait = job.queue in self.queue.preemptible
+        preemptible = can_wait and self.taker.slots > 0
+        if preemptible:
+            self._unread.add(job.lease)
+        elif not can_wait:
+            self._others_at = time.monotonic()
+        if job.losses >= self.queue.suspect_at:
+            return ALONE
+        if not preemptible:
+            return ORDINARY
+        return PROTECTED if overdue or job.dated else PREEMPTIBLE
 
     def prefilled(self, lease: str, stall_s: float) -> float:
-        """Note that a job's prompt has been read, for which others had to wait for ``stall_s`` seconds. Returns in how
-        many seconds another of a preemptible tier may join them; 0 if the job is of no such tier."""
+        """Record the end of a job's prefill, which stalled the running sequences for ``stall_s`` seconds.
+
+        Returns:
+            Seconds until another job of a preemptible tier may join; 0 if this job is not of such a tier.
+        """
         if lease not in self._unread:
             return 0.0
         self._unread.discard(lease)
@@ -167,71 +201,67 @@ class Ledger:
         return self._prefill.next_at(beside_others=True) - now
 
     def name(self, lease: str, job_id: str) -> None:
-        """Note the id of a job that is held, under which its result is stored."""
-        with self._lock:
-            self._held[lease] = job_id
+        """Set the id of a held job, under which its result is stored."""
+        self._held[lease].id = job_id
 
     def done(self, lease: str, result: bytes = b"") -> None:
-        """End a job, with its result if it has one."""
-        job_id = self._drop(lease)
-        if job_id is not None:
-            self._done.append((lease, job_id, result))
+        """End a job, with its result if one is stored."""
+        if job := self._drop(lease):
+            self._done.append((lease, job.id, result))
 
     def release(self, leases: Iterable[str]) -> None:
-        """Give jobs back unharmed, to the head of their queues."""
-        for lease in leases:
-            if self._drop(lease) is not None:
-                self._released.append(lease)
+        """Give jobs back to the head of their queues, without a loss."""
+        self._released += [lease for lease in leases if self._drop(lease)]
 
     def abandon(self, leases: Iterable[str]) -> None:
-        """Let the leases of jobs run out now, as if their worker had died: each counts a loss."""
-        for lease in leases:
-            if self._drop(lease) is not None:
-                self._abandoned.append(lease)
+        """Expire the leases of jobs, as if the worker had died: each job counts a loss."""
+        self._abandoned += [lease for lease in leases if self._drop(lease)]
 
     def bury(self, lease: str, reason: str) -> None:
-        """Send a job to the dead letters."""
+        """Move a job to the dead letters."""
         logger.error("dead letter %s: %s", lease, reason)
         self._drop(lease)
         self._buried.append((lease, reason))
 
     def defer(self, lease: str) -> bool:
-        """Put a job aside to be tried again; False when it was tried often enough. Written at once."""
+        """Defer a job to be tried again, at once rather than by ``flush``; False when its retries are used up."""
         retry = self.queue.defer(lease)
         if retry:
             self._drop(lease)
-            logger.warning("job %s is put aside; retry %d follows", lease, retry)
+            logger.warning("job %s is deferred; retry %d follows", lease, retry)
         return retry != 0
 
-    def _drop(self, lease: str) -> str | None:
-        if lease == self._alone:
-            self._alone = ""
-        self._preemptible.pop(lease, None)
-        self._waiters.discard(lease)
-        self._unread.discard(lease)
+    def _drop(self, lease: str) -> HeldJob | None:
         with self._lock:
-            return self._held.pop(lease, None)
+            job = self._held.pop(lease, None)
+        if job is not None:
+            self._number[job.state] -= 1
+            self._unread.discard(lease)
+        return job
 
     def flush(self, urgent: bool = False) -> None:
-        """Write all that was ended. What a broken connection leaves, or a Redis that cannot serve now does not take, is
-        kept, and written by a later call.
+        """Commit the ends of jobs. A later call commits those that a broken connection, or a Redis that refuses to
+        serve, leaves over.
 
         Args:
-            urgent: to be tried even if Redis has just refused.
+            urgent: whether to try even if Redis has just refused.
+
+        Raises:
+            RedisError: the connection broke, or Redis answered with an error that is not a refusal to serve.
         """
         if time.monotonic() < self._refused_until and not urgent:
             return
         try:
-            self._write()
+            self._commit()
             self._refused_until = -math.inf
         except ResponseError as error:
             if not refusal(error):
                 raise
             if self._refused_until == -math.inf:
-                logger.warning("what has ended is not written now: %s", error)
+                logger.warning("the ends of jobs cannot be committed now: %s", error)
             self._refused_until = time.monotonic() + REFUSED_S
 
-    def _write(self) -> None:
+    def _commit(self) -> None:
         while self._done:
             batch = self._done[:FINISH_AT_ONCE]
             lost = self.queue.finish(batch)
@@ -249,7 +279,7 @@ class Ledger:
             del self._buried[0]
 
     def renew(self) -> list[str]:
-        """Prolong every lease held; returns those that were lost: their jobs are another worker's now."""
+        """Renew all held leases; returns those that were lost, whose jobs are other workers' now."""
         lost = self.queue.renew(list(self.held))
         for lease in lost:
             logger.warning("lease %s was lost while its job was held", lease)

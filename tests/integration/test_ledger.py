@@ -5,7 +5,7 @@ from deploy.machine.server import Server
 from producer import Client, Settings
 from producer.contract import keys
 from scheduler.lease import ledger as ledger_module
-from scheduler.lease.ledger import Ledger, Nobody
+from scheduler.lease.ledger import Ledger, NoTaker
 from scheduler.lease.queue import Queue
 from scheduler.order.preemption import LATELY_S, PACE
 
@@ -23,7 +23,7 @@ def ledger(redis: redis_py.Redis) -> Ledger:
     return ledger
 
 
-class Slots(Nobody):
+class Slots(NoTaker):
     """Has a batch that jobs join and leave."""
 
     capacity = slots = 4
