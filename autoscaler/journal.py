@@ -139,7 +139,7 @@ class Journal:
     def _add_quarantine(self, now: float, device: Device, was: Health, is_now: Health) -> None:
         numbers = {"temperature_c": device.temperature_c, "ecc_errors": device.ecc_errors, "xids": device.xids}
         if is_now.fault is None:
-            why = "well again" if is_now.released_at else "taken back, as somebody asked for"
+            why = "well again" if is_now.released_at else "released by an operator"
             reason = f"{why}; was out for {now - was.since:.0f} s: {was.reason}"
             self.sink.append(JournalEntry(now, "", "release", reason, device=device.id, inputs=numbers))
         else:

@@ -136,7 +136,7 @@ def doubted(devices: Sequence[Device]) -> str:
         if device.suspect:
             faults.setdefault(device.fault, []).append(device.id)
     told = "; ".join(f"{', '.join(names)}: {fault}" for fault, names in faults.items())
-    return f"{told}. Nothing new is placed there, and who runs there stays" if told else ""
+    return f"{told}. Nothing new is placed there; workers there keep running" if told else ""
 
 
 def examine(now: float, limits: Quarantine, device: Device, before: Health) -> Health:

@@ -73,12 +73,12 @@ class LocalLauncher:
         name = f"{placement.model}-{secrets.token_hex(3)}"
         try:
             self.log_dir.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(FileNotFoundError):  # somebody else tidies too
+            with contextlib.suppress(FileNotFoundError):  # another launcher removed it
                 self._clear_logs()
             child = self._spawn(name, placement)
         except OSError as error:
             raise LaunchError(f"no worker of {placement.model} could be started: {error}") from error
-        # Nothing comes between: who is killed here leaves a worker that only its heartbeat tells of (see adopt).
+        # The record follows at once: if this process is killed in between, only the heartbeat shows the worker (adopt).
         record = replace(
             records.of_process(child.pid, "worker", name),
             model=placement.model,
@@ -158,7 +158,7 @@ class LocalLauncher:
             records.send(record, signal.SIGTERM if grace_s > 0 else signal.SIGKILL)
 
     def list(self) -> Sequence[Launched]:
-        """The workers whose processes live, whoever was autoscaler when they were started.
+        """The workers whose processes are alive, including those that an earlier autoscaler started.
 
         One of whose processes some live has not ended: they may hold its device.
         """

@@ -1,4 +1,4 @@
-"""Process records: one JSON file per process, so that it can be found and stopped without Redis or a parent.
+"""Process records: one JSON file per process, by which it is found and stopped without Redis or its parent.
 
 A process is known by its pid, the boot and the ticks since then: a pid alone may have been given to another process,
 and a time of creation moves with the clock.
@@ -44,12 +44,12 @@ class Record:
 
     @property
     def identity(self) -> ProcessIdentity:
-        """Which process is meant."""
+        """The identity of the process."""
         return ProcessIdentity(self.pid, self.machine, self.started_ticks)
 
 
 def of_process(pid: int, role: str, name: str) -> Record:
-    """The record of a process; of our own child also after its end, until it is waited for.
+    """The record of a process. A child of this process may have ended, if it was not waited for yet.
 
     Raises:
         ProcessLookupError: when there is no such process any more.
@@ -59,7 +59,7 @@ def of_process(pid: int, role: str, name: str) -> Record:
 
 
 def write(run_dir: Path, record: Record) -> None:
-    """Write a record whole or not at all, replacing an older one of the same name."""
+    """Write a record atomically, replacing an older one of the same name."""
     run_dir.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=run_dir, prefix=f".{record.name}.")
     with os.fdopen(descriptor, "w") as file:
@@ -68,28 +68,28 @@ def write(run_dir: Path, record: Record) -> None:
 
 
 def read(run_dir: Path) -> list[Record]:
-    """Every record, by name, whether its process lives or not. A file that is no record is passed over."""
+    """Every record, sorted by name, also of processes that have ended. A file that is no record is skipped."""
     found = []
     for file in sorted(run_dir.glob("*.json")):
         try:
             found.append(Record(**json.loads(file.read_text())))
-        except (OSError, ValueError, TypeError):  # removed meanwhile, or written by somebody else
+        except (OSError, ValueError, TypeError):  # removed meanwhile, or not written by :func:`write`
             continue
     return found
 
 
 def read_all(run_dir: Path) -> list[Record]:
-    """The records of the processes that live, by name."""
+    """The records of the processes that are alive, sorted by name."""
     return [record for record in read(run_dir) if alive(record)]
 
 
 def remove(run_dir: Path, name: str) -> None:
-    """Forget a process. Nothing happens when it was forgotten already."""
+    """Delete a process's record, if there is one."""
     (run_dir / f"{name}.json").unlink(missing_ok=True)
 
 
 def alive(record: Record) -> bool:
-    """Whether this very process still runs. A zombie does not."""
+    """Whether the recorded process still runs. A zombie does not."""
     return record.identity.lives
 
 
@@ -111,7 +111,7 @@ def left_behind(run_dir: Path, name: str = "") -> list[psutil.Process]:
 
 
 def started_as(record: Record, *arguments: str) -> bool:
-    """Whether the process lives, is our user's, and was started with these arguments, one after the other."""
+    """Whether the process is alive, belongs to this user, and has these consecutive command-line arguments."""
     process = _process(record)
     try:
         if process is None or process.uids().real != os.getuid():
@@ -123,9 +123,9 @@ def started_as(record: Record, *arguments: str) -> bool:
 
 
 def send(record: Record, signum: signal.Signals) -> bool:
-    """Signal the process, and only it; for SIGKILL, also whatever else it started in its process group.
+    """Signal the process; SIGKILL goes to its process group if it leads one.
 
-    Returns False, and signals nobody, when the process is gone, its pid reused or not.
+    Returns False, without a signal, when the process has ended, even if its pid is in use again.
     """
     process = _process(record)
     if process is None:

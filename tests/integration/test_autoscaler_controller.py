@@ -20,7 +20,7 @@ from autoscaler.sweep import Sweep
 from deploy import health
 from deploy.cli.status import screen_of
 from deploy.machine.server import Server
-from deploy.status import read as status
+from deploy.status import read_status as status
 from producer.contract import heartbeat, keys
 from producer.contract.fleet_schema import Model, Redis, Scaling
 from producer.contract.heartbeat import Heartbeat, WorkerState
@@ -277,7 +277,7 @@ def test_a_released_device_is_taken_back_at_once_unless_it_is_still_not_well(rig
     rig.controller.round()
     assert [device["state"] for device in rig.devices()] == ["idle", "faulty"]
     assert rig.actions() == ["quarantine", "quarantine", "release"]
-    assert "taken back, as somebody asked for; was out for 1 s: XID 79" in rig.decisions()[-1]["reason"]
+    assert "released by an operator; was out for 1 s: XID 79" in rig.decisions()[-1]["reason"]
     rig.controller.round()
     assert [device["state"] for device in rig.devices()] == ["idle", "faulty"]  # its old memory errors are known
     with pytest.raises(quarantine_record.NotInQuarantine, match=r"cuda:0 of .* those that are: cuda:1"):

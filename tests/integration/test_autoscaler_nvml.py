@@ -284,7 +284,7 @@ def test_without_a_driver_cpu_slots_are_used_until_it_is_loaded(gpus: FakeGpus) 
         found = probe.look(**{slot["uuid"]: slot["id"]})
     assert (slot["id"], slot["uuid"][:4], slot["fault"]) == ("cpu:0", "CPU-", "")
     assert [one["id"] for one in found] == ["cuda:0", "cuda:1", "cuda:2", "cpu:0"]
-    assert found[-1]["fault"] == "CPU slots are not used beside GPUs"  # whoever is there is drained
+    assert found[-1]["fault"] == "CPU slots are not used beside GPUs"  # its workers are drained
 
 
 def test_another_package_of_the_name_pynvml_is_refused_at_the_start(gpus: FakeGpus, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 import redis as redis_py
 
 from deploy.machine.server import Server
-from deploy.status import read
+from deploy.status import read_status
 from gateway.batches.records import BatchRecord
 from gatewayed import Gatewayed
 from processes import DEADLINE_S, wait_for
@@ -235,7 +235,7 @@ def test_status_shows_what_can_be_read(fleet: Gatewayed, server: Server, code: s
     fleet.redis.lpush("asleep.interactive", "pushed by a stock producer")
     fleet.redis.zadd(keys.workers(), {"gone": 1.0})
     with REFUSALS[code](server):
-        snapshot = read(fleet.redis, fleet.settings)
+        snapshot = read_status(fleet.redis, fleet.settings)
         found = heartbeat.read_all(fleet.redis)
     assert {queues.model: queues.queued for queues in snapshot.queues}["asleep"] == 1
     assert "gone" not in {beat.name for beat in found}
