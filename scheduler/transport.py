@@ -1,18 +1,19 @@
-"""The Kombu transport of our workers: stock Redis, except for how messages are taken, kept and acknowledged.
+"""The Kombu transport of our workers: stock Redis, except for how messages are claimed, held and acknowledged.
 
-Stock Kombu pops a message and records it afterwards; a worker killed in between loses it. Here one Lua script
-takes a batch and leases it (``claim.lua``), and nothing is written again until the batch ends (``ledger``). What was
-claimed goes whole to whoever runs it (``ledger.Taker``), past Kombu's and Celery's handling of single messages, which
-took three quarters of a worker's time. Fan-out, and with it remote control, events and Flower, is Kombu's own.
-Selected by ``broker_transport`` on workers only: producers and Flower stay on ``redis://``.
+Stock Kombu pops a message and records it afterwards; a worker killed in between loses it. Here one Lua script takes
+jobs and leases them (``claim.lua``), and no message is acknowledged singly: ends are committed together (``ledger``).
+A claim goes whole to its taker (``ledger.Taker``), past Kombu's and Celery's handling of single messages, which took
+three quarters of a worker's time. Fan-out, and with it remote control, events and Flower, is Kombu's own. Workers alone
+select this transport, by ``broker_transport``: producers and Flower stay on ``redis://``.
 
-Private parts of Kombu 5.7 that this touches: ``MultiChannelPoller._register``, ``_fd_to_chan``, ``_chan_to_sock``,
+Private parts of Kombu 5.7 in use: ``MultiChannelPoller._register``, ``_fd_to_chan``, ``_chan_to_sock``,
 ``Channel.handlers``, ``Channel.pool``, ``Channel._queue_bind``. ``tests/integration/test_celery_contract.py`` covers
 them.
 """
 
 from __future__ import annotations
 
+import enum
 import logging
 import math
 import time
@@ -32,42 +33,43 @@ from .lease.ledger import REFUSED_S, Ledger
 logger = logging.getLogger(__name__)
 
 PEEK_S = 5
-"""How long one blocking peek lasts, in seconds. A peek that is overdue by as much again means a dead connection."""
+"""Timeout of a blocking peek, in seconds. No answer after twice this time means a dead connection."""
 
 EMPTYING_S = 1.0
-"""How often a worker that holds jobs looks whether a suspect still waits, in seconds: another may have taken it."""
+"""Interval in seconds at which a worker that holds jobs claims again while a suspect is queued: another worker may have
+taken it."""
 
 REPLICA = ("READONLY", "UNBLOCKED", "MASTERDOWN")
-"""Refusals of a server that is no master any more: to connect anew may lead to the new one."""
+"""Refusals of a server that is no longer the master: a new connection may lead to the new master."""
 
 
 class QoS(virtual.QoS):
-    """Kombu's bookkeeping of messages, of which there is none: the leases remember what is in flight."""
+    """Kombu's record of unacknowledged messages, which stays empty: the leases record what is in flight."""
 
-    # A connection that breaks must not give back what the engine is running.
+    # A broken connection must not give back the jobs that the engine is running.
     restore_at_shutdown = False
 
     def can_consume(self) -> bool:
-        """Whether the engine has room, whatever the prefetch count says."""
+        """Whether the worker has room; the prefetch count does not matter."""
         ledger: Ledger = self.channel.ledger
         return bool(ledger.open_queues)
 
     def restore_visible(self, *args: Any, **kwargs: Any) -> None:
-        """Leave Kombu's own sweep out: ``reap.lua`` does it by the leases."""
+        """Do nothing: ``reap.lua`` returns the jobs of expired leases."""
 
 
 class _Peek:
-    """A blocking look at a list: ``BLMOVE k k RIGHT RIGHT`` leaves it as it is, and answers once it holds something.
+    """A blocking peek at a list: ``BLMOVE k k RIGHT RIGHT`` answers once the list has an element, unchanged.
 
     Args:
-        name: of the list.
-        queue: of whose jobs it tells; empty if of any.
+        name: the key of the list.
+        queue: the queue whose jobs the list announces; empty if those of any queue.
     """
 
     def __init__(self, name: str, queue: str) -> None:
         self.name = name
         self.queue = queue
-        self.connection: Any = None  # the name that Kombu's poller looks for
+        self.connection: Any = None  # Kombu's poller requires this name
         self.sent_at: float | None = None
         self.refused_until = 0.0
 
@@ -80,23 +82,32 @@ class _Peek:
         return self.sent_at is not None and time.monotonic() - self.sent_at > 2 * PEEK_S
 
 
-class Channel(stock.Channel):
-    """Takes jobs while the engine has room; peeks while there are none.
+class _State(enum.Enum):
+    """The state of a channel."""
 
-    It is in one of four states: *idle*, *claiming* (a claim is on its way), *peeking* (the queues that there is room
-    for were empty, and a blocking peek is out on each, and on what says that there are jobs in its lanes), or
-    *waiting* (there are jobs, but not for us now: a fuller batch is worth some time, another worker may have a slot for
-    them, or a suspect goes first, to a worker that holds nothing).
-    """
+    IDLE = enum.auto()
+    """The next step is a claim."""
+    CLAIMING = enum.auto()
+    """A claim has been sent and not been answered."""
+    PEEKING = enum.auto()
+    """The last claim emptied the queues that there is room for, or found the rest blocked by quotas. A blocking peek
+    waits for jobs on each queue, on the list that announces jobs in its lanes, and on the list of suspects."""
+    WAITING = enum.auto()
+    """No claim until a set time or until the number of held jobs changes: jobs are held for a fuller batch or left to
+    workers with a free slot, a suspect goes first (to a worker that holds nothing), or Redis refused to serve."""
+
+
+class Channel(stock.Channel):
+    """Claims jobs while the worker has room, and waits for jobs by blocking peeks while the queues are empty."""
 
     QoS = QoS  # type: ignore[assignment]  # the stock one is the sweep that leases replace
-    from_transport_options = (*stock.Channel.from_transport_options, "ledger")  # type: ignore[assignment]  # one more
+    from_transport_options = (*stock.Channel.from_transport_options, "ledger")  # type: ignore[assignment]  # longer
     ledger: Ledger
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._state = "idle"
-        self._refused = ""  # with which code Redis refused the last claim
+        self._state = _State.IDLE
+        self._refused = ""  # the error code with which Redis refused the last claim
         self._look_again_at = math.inf
         self._held_then = 0
         self._open_then: frozenset[str] = frozenset()
@@ -104,37 +115,37 @@ class Channel(stock.Channel):
         self.handlers["CLAIM"] = self._on_claimed
 
     def poll_start(self, poller: Poller) -> None:
-        """Take the next step: called before every sleep of the event loop."""
+        """Take the next step. The poller calls this before every sleep of the event loop."""
         for peek in self._peeks.values():
             if peek.overdue:
                 raise redis.ConnectionError("a blocking peek got no answer: the connection is dead")
-        if self._state == "claiming" or not (open_queues := self.ledger.open_queues):
+        if self._state is _State.CLAIMING or not (open_queues := self.ledger.open_queues):
             return
-        if self._state == "waiting" and (
+        if self._state is _State.WAITING and (
             self.ledger.count != self._held_then or time.monotonic() >= self._look_again_at
         ):
-            self._state = "idle"
-        if self._state == "peeking" and (
+            self._state = _State.IDLE
+        if self._state is _State.PEEKING and (
             time.monotonic() >= self._look_again_at or not self._open_then.issuperset(open_queues)
         ):
-            self._state = "idle"
-        if self._state == "idle":
+            self._state = _State.IDLE
+        if self._state is _State.IDLE:
             self._open_then = frozenset(open_queues)
             self._claim(poller)
-        elif self._state == "peeking":
+        elif self._state is _State.PEEKING:
             self._peek(poller, open_queues)
 
     def _claim(self, poller: Poller) -> None:
         self._look_again_at = math.inf
         poller.ensure_registered(self, self.client, "CLAIM")
         self.client.connection.send_command(*self.ledger.claim_command())
-        self._state = "claiming"
+        self._state = _State.CLAIMING
 
     def _on_claimed(self) -> None:
-        self._state = "idle"
+        self._state = _State.IDLE
         try:
             answer = self.client.parse_response(self.client.connection, "EVALSHA")
-        except redis.exceptions.NoScriptError:  # a new server, or one that restarted
+        except redis.exceptions.NoScriptError:  # a new or restarted server
             self.ledger.queue.load()
             return
         except redis.ResponseError as error:
@@ -149,15 +160,15 @@ class Channel(stock.Channel):
         elif claim.suspects and not claim.jobs:
             self._wait(EMPTYING_S)
         else:
-            self._state = "peeking"  # of what it left, a peek tells at once
-            if claim.blocked_s is not None:  # but not when a tenant may go on again
+            self._state = _State.PEEKING  # a peek answers at once if the claim left jobs
+            if claim.blocked_s is not None:  # no peek answers when a quota allows jobs again
                 self._look_again(claim.blocked_s)
 
     def _wait_out(self, error: redis.ResponseError) -> None:
-        """Leave a Redis that cannot serve now alone for a while, or raise any other error."""
+        """Pause claims if Redis refused to serve; raise any other error."""
         code = refusal(error)
         if code in REPLICA:
-            time.sleep(REFUSED_S)  # or the same server would be connected to many times a second
+            time.sleep(REFUSED_S)  # otherwise it would reconnect to the same server many times a second
         if not code or code in REPLICA:
             raise error
         if code != self._refused:
@@ -166,7 +177,7 @@ class Channel(stock.Channel):
         self._wait(REFUSED_S)
 
     def _wait(self, seconds: float) -> None:
-        self._state = "waiting"
+        self._state = _State.WAITING
         self._held_then = self.ledger.count
         self._look_again(seconds)
 
@@ -190,39 +201,39 @@ class Channel(stock.Channel):
         peek.sent_at = None
         try:
             found = peek.connection.read_response()
-        except redis.ResponseError as error:  # a peek counts as a write; then claim now and then
+        except redis.ResponseError as error:  # BLMOVE is refused as a write; claims then replace the peek
             if not refusal(error):
                 raise
             found, peek.refused_until = True, time.monotonic() + REFUSED_S
-        if found is not None and self._state == "peeking" and peek.queue in ("", *self.ledger.open_queues):
-            self._state = "idle"
+        if found is not None and self._state is _State.PEEKING and peek.queue in ("", *self.ledger.open_queues):
+            self._state = _State.IDLE
 
     def _basic_cancel(self, consumer_tag: str) -> None:
-        """Stop consuming. A claim that is still on its way is awaited, and what it took is given back."""
+        """Stop consuming. The jobs of a claim that is still unanswered are given back once it is answered."""
         super()._basic_cancel(consumer_tag)
-        if self._state == "claiming" and not self.active_queues:
-            self._state = "idle"
+        if self._state is _State.CLAIMING and not self.active_queues:
+            self._state = _State.IDLE
             try:
                 answer = self.client.parse_response(self.client.connection, "EVALSHA")
             except redis.ResponseError as error:
                 if not refusal(error):
                     raise
-                return  # it took nothing
+                return  # the claim took no jobs
             jobs = self.ledger.queue.read_claim(answer).jobs
             self.ledger.take(jobs)
             self.ledger.release([job.lease for job in jobs])
 
     def _queue_bind(self, *args: Any) -> None:
-        """Write down that a queue is there, which Celery begins every connection with."""
+        """Register a queue, which is the first command of Celery on every connection."""
         try:
             super()._queue_bind(*args)
         except redis.ResponseError as error:
             if refusal(error):
-                time.sleep(REFUSED_S)  # Celery connects anew at once
+                time.sleep(REFUSED_S)  # Celery reconnects at once
             raise
 
     def close(self) -> None:
-        """Close the peeks' connections with the channel."""
+        """Close the channel and the connections of its peeks."""
         for peek in self._peeks.values():
             if peek.connection is not None:
                 peek.connection.disconnect()
@@ -231,41 +242,38 @@ class Channel(stock.Channel):
 
 
 class SentinelChannel(Channel, stock.SentinelChannel):
-    """The same on the master of a group that sentinels watch."""
+    """A channel to the master that Redis Sentinel names."""
 
-    from_transport_options = (  # type: ignore[assignment]  # one more
-        *stock.SentinelChannel.from_transport_options,
-        "ledger",
-    )
+    from_transport_options = (*stock.SentinelChannel.from_transport_options, "ledger")  # type: ignore[assignment]  # longer
 
 
 class Poller(stock.MultiChannelPoller):
-    """Drives the channels, and commits what has ended before every sleep."""
+    """Drives the channels, and commits the ends of jobs before every sleep."""
 
     loop: Any = None
     """Celery's event loop."""
 
     def wake_in(self, seconds: float) -> None:
-        """End the sleep of the event loop in time for the channels' next step."""
+        """Wake the event loop in ``seconds``, for the next step of the channels."""
         if self.loop is not None:
             self.loop.call_later(seconds, _nothing)
 
     def on_poll_start(self) -> None:
-        """Flush, then let every channel take its next step."""
+        """Flush the ledger, then let every channel take its next step."""
         for channel in self._channels:
-            channel.ledger.flush()  # also when nothing is consumed any more: a draining worker still ends jobs
+            channel.ledger.flush()  # also without consumers: a draining worker still ends jobs
             if channel.active_queues:
                 channel.poll_start(self)
             if channel.active_fanout_queues:
                 self._register_LISTEN(channel)
 
     def ensure_registered(self, channel: Channel, client: Any, kind: str) -> None:
-        """Connect a client and watch its socket."""
+        """Connect a client and watch its socket, unless that has been done."""
         if not self._client_registered(channel, client, kind):
             self._register(channel, client, kind)
 
     def on_readable(self, fileno: int) -> None:
-        """Hand an answer to the channel that waits for it."""
+        """Pass an answer to the handler of the channel that waits for it."""
         if found := self._fd_to_chan.get(fileno):
             channel, kind = found
             handler: Callable[[], Any] = channel.handlers[kind]
@@ -273,11 +281,11 @@ class Poller(stock.MultiChannelPoller):
 
 
 def _nothing() -> None:
-    """That the loop has woken is all that was wanted."""
+    """Do nothing: the timer only wakes the event loop."""
 
 
 class Transport(stock.Transport):
-    """Celery's ``broker_transport`` for workers; wants ``broker_transport_options={"ledger": Ledger(...)}``."""
+    """Celery's ``broker_transport`` for workers; requires ``broker_transport_options={"ledger": Ledger(...)}``."""
 
     Channel = Channel
 
@@ -286,13 +294,13 @@ class Transport(stock.Transport):
         self.cycle: Poller = Poller()  # type: ignore[assignment]  # as in the stock transport
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
-        """Celery gives us its loop."""
+        """Keep the event loop that Celery passes."""
         self.cycle.loop = loop
         super().register_with_event_loop(connection, loop)
 
 
 class SentinelTransport(Transport):
-    """The same by way of Sentinel; wants ``master_name`` as well."""
+    """The transport by way of Redis Sentinel; requires the option ``master_name`` as well."""
 
     default_port = stock.SentinelTransport.default_port  # type: ignore[assignment]  # as in the stock transport
     Channel = SentinelChannel
