@@ -478,13 +478,13 @@ def test_rounds_that_fail_in_a_row_are_logged_once_and_told_in_status_and_to_the
 
     rig.probe.devices = fail  # type: ignore[method-assign]  # of this one only
     rig.controller.start()
-    until(lambda: health.ailment(rig.redis, "autoscaler", "here"), "word of it")
-    told = health.ailment(rig.redis, "autoscaler", "here")
+    until(lambda: health.problem(rig.redis, "autoscaler", "here"), "word of it")
+    told = health.problem(rig.redis, "autoscaler", "here")
     assert "rounds of the autoscaler in a row failed, nothing is started or drained: AttributeError" in told
     assert "in a row failed" in shown(rig.redis)
     until(lambda: len(calls) >= 8, "more of them")
     rig.probe.devices = look  # type: ignore[method-assign]
-    until(lambda: not health.ailment(rig.redis, "autoscaler", "here"), "the end of it")
+    until(lambda: not health.problem(rig.redis, "autoscaler", "here"), "the end of it")
     rig.controller.stop()
     assert caplog.text.count("this round failed") == 1
     assert caplog.text.count("3 rounds in a row failed") == 1
