@@ -11,11 +11,11 @@ from producer.contract.errors import EngineError, InvalidJob, JobCancelled, JobE
 from producer.contract.fleet_schema import Model
 
 from .echo_output import Speech
-from .mailbox import Cancellation, Mailbox, Withdrawal
+from .mailbox import MailboxEngine, Withdrawal
 from .protocol import Outcome, Report, Request
 
 
-class EchoEngine:
+class EchoEngine(MailboxEngine[Request]):
     """Returns the inputs of each request as its outputs, in batches of up to ``max_concurrency`` requests.
 
     With the option ``task`` it answers in the format of another engine instead (``echo_output``). For tests, parameters
@@ -24,18 +24,17 @@ class EchoEngine:
     """
 
     def __init__(self, settings: Model) -> None:
+        super().__init__()
         self._batch_limit = settings.max_concurrency
         options = settings.options
         assert isinstance(options, EchoOptions)
         self._delay_s = options.delay_s
         self._journal = options.journal
         self._task = options.task
-        self._mailbox: Mailbox[Request] = Mailbox()
         self._waiting: dict[str, Request] = {}
         self._speeches: dict[str, Speech] = {}
         self._running: set[str] = set()
         self._given_up: list[Outcome] = []
-        self._progress = 0
 
     @property
     def capacity(self) -> int:
@@ -47,25 +46,8 @@ class EchoEngine:
         """0: batches begin and end as a whole."""
         return 0
 
-    @property
-    def progress(self) -> int:
-        """The number of batches run."""
-        return self._progress
-
     def load(self) -> None:
         """Do nothing: there is no model."""
-
-    def submit(self, request: Request) -> None:
-        """See ``protocol``."""
-        self._mailbox.put(request)
-
-    def cancel(self, request_id: str) -> None:
-        """See ``protocol``."""
-        self._mailbox.put(Cancellation(request_id))
-
-    def withdraw(self) -> None:
-        """See ``protocol``."""
-        self._mailbox.put(Withdrawal())
 
     def step(self, timeout: float) -> list[Report]:
         """See ``protocol``."""

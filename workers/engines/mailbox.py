@@ -45,3 +45,31 @@ class Mailbox(Generic[Report]):
                 messages.append(self._queue.get_nowait())
         except queue.Empty:
             return messages
+
+
+class MailboxEngine(Generic[Report]):
+    """The part of an engine that only passes messages on: see ``protocol.Engine``."""
+
+    def __init__(self) -> None:
+        self._mailbox: Mailbox[Report] = Mailbox()
+        self._progress = 0
+
+    @property
+    def progress(self) -> int:
+        """See ``protocol``."""
+        return self._progress
+
+    def submit(self, request: Request) -> None:
+        """See ``protocol``."""
+        self._put(request)
+
+    def cancel(self, request_id: str) -> None:
+        """See ``protocol``."""
+        self._put(Cancellation(request_id))
+
+    def withdraw(self) -> None:
+        """See ``protocol``."""
+        self._put(Withdrawal())
+
+    def _put(self, message: Request | Cancellation | Withdrawal) -> None:
+        self._mailbox.put(message)

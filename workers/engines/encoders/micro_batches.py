@@ -16,7 +16,7 @@ from producer.contract.errors import EngineError, InvalidJob, JobCancelled, JobE
 from producer.contract.fleet_schema import Model
 from scheduler.window.batch_cost import LearnedCost
 
-from ..mailbox import Cancellation, Mailbox, Withdrawal
+from ..mailbox import MailboxEngine, Withdrawal
 from ..protocol import Batch, Outcome, Report, Request
 from .backlog import Features, PendingRequest, Row, RowBacklog, Text, Unreadable
 from .packing import Packing
@@ -63,21 +63,20 @@ class Encoder(Protocol):
         """Free the device."""
 
 
-class MicroBatchEngine:
+class MicroBatchEngine(MailboxEngine[Request]):
     """An engine that runs an encoder in micro-batches of at most ``max_concurrency`` rows.
 
     Usage counts ``input_tokens`` after truncation.
     """
 
     def __init__(self, settings: Model, encoder: Encoder) -> None:
+        super().__init__()
         self._encoder = encoder
         self._packing = Packing(settings.max_concurrency, encoder.max_batch_tokens)
-        self._mailbox: Mailbox[Request] = Mailbox()
         self._jobs: dict[str, PendingRequest] = {}
         self._backlog = RowBacklog(lambda texts: encoder.encode(list(texts)))
         self._reports: list[Report] = []
         self._token_cost = LearnedCost()  # seconds of a batch by its tokens: the cost of a row depends on its length
-        self._progress = 0
 
     @property
     def capacity(self) -> int:
@@ -94,11 +93,6 @@ class MicroBatchEngine:
         """0: batches begin and end as a whole."""
         return 0
 
-    @property
-    def progress(self) -> int:
-        """The number of batches run."""
-        return self._progress
-
     def load(self) -> None:
         """Load the model and run a warm-up batch. See ``protocol``.
 
@@ -108,18 +102,6 @@ class MicroBatchEngine:
         self._encoder.load()
         if self._warm_up() is None:
             raise EngineError(f"for any text the model outputs {_NOT_FINITE}, or its files are damaged")
-
-    def submit(self, request: Request) -> None:
-        """See ``protocol``."""
-        self._mailbox.put(request)
-
-    def cancel(self, request_id: str) -> None:
-        """See ``protocol``."""
-        self._mailbox.put(Cancellation(request_id))
-
-    def withdraw(self) -> None:
-        """See ``protocol``."""
-        self._mailbox.put(Withdrawal())
 
     def step(self, timeout: float) -> list[Report]:
         """Run one batch. See ``protocol``."""

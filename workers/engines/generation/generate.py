@@ -24,7 +24,7 @@ from producer.contract.fleet_schema import Model
 
 from .. import sources
 from ..checkpoint import load_model, load_tokenizer
-from ..mailbox import Cancellation, Mailbox, Withdrawal
+from ..mailbox import Cancellation, MailboxEngine, Withdrawal
 from ..protocol import Outcome, Report, Request
 from ..torch_device import torch_device
 from .admission import Admission
@@ -41,7 +41,7 @@ _SLICE = 64
 """Inputs encoded in one step: a job may have thousands, whose encoding must not delay the reports of others."""
 
 
-class GenerateEngine:
+class GenerateEngine(MailboxEngine[list[GenerationOutput]]):
     """Returns ``{"text", "finish_reason"}`` for each input; usage counts ``input_tokens`` and ``output_tokens``.
 
     An input is a text to complete, or ``{"messages": [...]}``; ``parameters.GenerationParameters`` lists the
@@ -50,18 +50,17 @@ class GenerateEngine:
     """
 
     def __init__(self, settings: Model, device: str) -> None:
+        super().__init__()
         assert isinstance(settings.options, GenerateOptions)
         self._options = settings.options
         self._settings = settings
         self._device = torch_device(device)
-        self._mailbox: Mailbox[list[GenerationOutput]] = Mailbox()
         self._generations: dict[str, Generation] = {}
         self._admission = Admission(settings.max_concurrency)
         self._unread: deque[Generation] = deque()
         self._unread_inputs = 0
         self._reports: list[Report] = []
         self._stalls = Stalls()
-        self._progress = 0
 
     @property
     def capacity(self) -> int:
@@ -78,11 +77,6 @@ class GenerateEngine:
     def slots(self) -> int:
         """The most sequences in the running batch."""
         return self._settings.max_concurrency
-
-    @property
-    def progress(self) -> int:
-        """The number of outputs of the batch; a decode step has one for each sequence."""
-        return self._progress
 
     def load(self) -> None:
         """Load tokenizer and model, size the cache, and generate one token.
@@ -114,18 +108,6 @@ class GenerateEngine:
             warm_up_ids=self._prompts.encode("warm up", 0, 1),
         )
         self._batch = self._start()
-
-    def submit(self, request: Request) -> None:
-        """See ``protocol``."""
-        self._mailbox.put(request)
-
-    def cancel(self, request_id: str) -> None:
-        """See ``protocol``."""
-        self._mailbox.put(Cancellation(request_id))
-
-    def withdraw(self) -> None:
-        """See ``protocol``."""
-        self._mailbox.put(Withdrawal())
 
     def step(self, timeout: float) -> list[Report]:
         """Process the outputs of a decode step. See ``protocol``."""

@@ -29,7 +29,7 @@ from producer.contract.errors import (
 from producer.contract.fleet_schema import Model
 
 from .. import sources
-from ..mailbox import Cancellation, Mailbox, Withdrawal
+from ..mailbox import Cancellation, MailboxEngine, Withdrawal
 from ..protocol import Outcome, OutputPiece, Prefilled, Report, Request
 from . import command, http_requests, wire
 from .client import ServerClient, ServerLost
@@ -43,7 +43,7 @@ HANG_UP_S = 1.0
 """Longest wait of a step for the connections of cancelled requests to close, in seconds."""
 
 
-class OpenAIEngine:
+class OpenAIEngine(MailboxEngine[Request]):
     """Returns ``{"text", "finish_reason"}`` or an embedding for each input; usage is the server's.
 
     Inputs and parameters are those of the ``generate`` engine, but the server validates the messages of a chat. The
@@ -51,19 +51,18 @@ class OpenAIEngine:
     """
 
     def __init__(self, settings: Model, device: str) -> None:
+        super().__init__()
         assert isinstance(settings.options, OpenAIOptions)
         self._options = settings.options
         command.device_kind(device)
         self._settings = settings
         self._device = device
-        self._mailbox: Mailbox[Request] = Mailbox()
         self._jobs: dict[str, OpenRequest] = {}
         self._waiting: deque[Ask] = deque()
         self._running: set[Ask] = set()
         self._hanging_up: set[asyncio.Task[None]] = set()
         self._reports: list[Report] = []
         self._lost: ServerLost | None = None
-        self._progress = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._news = asyncio.Event()
         self._server: EngineServer | None = None
@@ -81,11 +80,6 @@ class OpenAIEngine:
     def slots(self) -> int:
         """The most HTTP requests in flight."""
         return self._settings.max_concurrency
-
-    @property
-    def progress(self) -> int:
-        """The number of events and answers from the server."""
-        return self._progress
 
     def load(self) -> None:
         """Start the server, unless ``options.url`` names one, and wait until its health check succeeds.
@@ -138,20 +132,8 @@ class OpenAIEngine:
             return None
         return f"{stranger}, which this worker did not start, listens on port {self._port} in its place"
 
-    def submit(self, request: Request) -> None:
-        """See ``protocol``."""
-        self._put(request)
-
-    def cancel(self, request_id: str) -> None:
-        """See ``protocol``."""
-        self._put(Cancellation(request_id))
-
-    def withdraw(self) -> None:
-        """See ``protocol``."""
-        self._put(Withdrawal())
-
     def _put(self, message: Request | Cancellation | Withdrawal) -> None:
-        self._mailbox.put(message)
+        super()._put(message)
         if (loop := self._loop) is not None:
             with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
                 loop.call_soon_threadsafe(self._news.set)
