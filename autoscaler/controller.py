@@ -24,7 +24,7 @@ from .error_isolation import FailedRounds, IsolatedErrors
 from .estimate_follower import EstimateFollower
 from .journal import Journal
 from .launchers.protocol import Launcher, LaunchError, Placement
-from .leader import Leader, Lease
+from .leader import Leader, LeaderLease
 from .observation import Observation
 from .published_view import sizes_view
 from .reconciler import Reconciler
@@ -75,7 +75,7 @@ class Controller:
         clock: Callable[[], float] = time.time,
         reread: Callable[[], Settings] | None = None,
         policy: Policy | None = None,
-        leader: Lease | None = None,
+        leader: LeaderLease | None = None,
         journal: Journal | None = None,
         stepped_s: Callable[[], float] = lambda: 0.0,
         expect: Callable[[Mapping[str, str]], None] = lambda _: None,
@@ -91,7 +91,7 @@ class Controller:
         self.reread = reread
         self.stepped_s = stepped_s
         self.expect = expect
-        self.leader: Lease = leader or Leader(redis, self.patience_s)
+        self.leader: LeaderLease = leader or Leader(redis, self.patience_s)
         self.journal = journal or Journal(redis)
         self.host = socket.gethostname()
         self.policy = policy

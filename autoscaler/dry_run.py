@@ -39,7 +39,7 @@ VERBS = {
 
 
 class DryRunLease:
-    """A lease that is always held and excludes no other autoscaler; see :class:`~autoscaler.leader.Lease`."""
+    """A lease that is always held and excludes no other autoscaler; see :class:`~autoscaler.leader.LeaderLease`."""
 
     ttl_s = 0.0
 
@@ -94,7 +94,7 @@ class DryRunLauncher:
 
 
 class ConsoleSink:
-    """Prints journal entries; publishes and keeps nothing; see :class:`~autoscaler.journal.Sink`.
+    """Prints journal entries; publishes and keeps nothing; see :class:`~autoscaler.journal.JournalSink`.
 
     Args:
         say: called with each line.

@@ -32,7 +32,7 @@ KEPT = 1000
 """Decisions that the stream in Redis holds, about."""
 
 
-class Sink(Protocol):
+class JournalSink(Protocol):
     """Where the journal goes. The schema is in ``producer/contract/published.py``."""
 
     def append(self, entry: JournalEntry) -> None:
@@ -56,18 +56,18 @@ class RedisSink:
         self._redis = redis
 
     def append(self, entry: JournalEntry) -> None:
-        """Log the entry and add it to the stream; see :class:`Sink`."""
+        """Log the entry and add it to the stream; see :class:`JournalSink`."""
         named = (entry.model, entry.worker, entry.device, entry.reason)
         log.info("%s %s", entry.action, " ".join(part for part in named if part))
         fields: dict[Any, Any] = {**entry.fields()}  # typed for every protocol
         self._redis.xadd(keys.decisions(), fields, maxlen=KEPT, approximate=True)
 
     def publish(self, key: str, record: PublishedNode | PublishedSizes, ttl_s: float) -> None:
-        """Set the string ``key``; see :class:`Sink`."""
+        """Set the string ``key``; see :class:`JournalSink`."""
         self._redis.set(key, record.model_dump_json(), px=int(ttl_s * 1000))
 
     def keep(self, key: str, health: Health) -> None:
-        """Write the device's field of the hash; see :class:`Sink`."""
+        """Write the device's field of the hash; see :class:`JournalSink`."""
         quarantine_record.write(self._redis, key, health)
 
 
@@ -80,7 +80,7 @@ class Journal:
         sink: where entries go; by default to ``redis``.
     """
 
-    def __init__(self, redis: Redis, host: str | None = None, sink: Sink | None = None) -> None:
+    def __init__(self, redis: Redis, host: str | None = None, sink: JournalSink | None = None) -> None:
         self.redis = redis
         self.host = host or socket.gethostname()
         self.sink = sink or RedisSink(redis)

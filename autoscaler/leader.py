@@ -31,7 +31,7 @@ return 0
 """
 
 
-class Lease(Protocol):
+class LeaderLease(Protocol):
     """The right to act on a fleet, for ``ttl_s`` seconds after each :meth:`confirm` or :meth:`renew`."""
 
     ttl_s: float

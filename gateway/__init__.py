@@ -1,6 +1,6 @@
 """The gateway: the fleet as a server of the OpenAI API. Needs the extra ``gateway``; ``import producer`` does not.
 
-How it is put together, for who adds a route:
+How to add a route:
 
 - ``app.create_app(settings, loopback=True)`` makes the application and mounts the routers named in ``app.ROUTERS``.
   A file has one ``router = APIRouter()``.
@@ -16,5 +16,5 @@ How it is put together, for who adds a route:
   of a batch is the same request as one over HTTP.
 - A body is limited to ``gateway.max_body_bytes``, unless its path is in ``body_limit.UPLOADS``.
 
-A gateway keeps nothing: what has to last is in Redis, and any number of them may run.
+A gateway is stateless: lasting data is in Redis, and any number of gateways may run.
 """

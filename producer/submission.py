@@ -23,7 +23,7 @@ Deadline = datetime | timedelta | float
 
 
 CHUNK = 1000
-"""Most messages in one call of ``submit.lua``: Redis serves nobody else while it runs."""
+"""Most messages in one call of ``submit.lua``: Redis serves no other client while it runs."""
 
 
 FULL, OVER_QUOTA = -1, -2

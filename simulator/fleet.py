@@ -80,7 +80,7 @@ class SimulatedFleet:
         return held
 
     def break_down(self, place: int, why: str) -> SimulatedWorker | None:
-        """A device fails. Returns who was on it."""
+        """A device fails. Returns the workers that were on it."""
         device = self.devices[place]
         self._repairs[place] = device
         self.devices[place] = replace(device, fault=why)

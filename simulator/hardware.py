@@ -40,7 +40,7 @@ class _HardwareTable(BaseModel):
 
 
 class DeviceType(_HardwareTable):
-    """So many devices of one type. ``speed`` is relative to what the models' figures were taken on.
+    """``count`` devices of one type. ``speed`` is relative to the device on which the models' figures were taken.
 
     ``failures_per_day`` is of one device; it comes back after ``repair_s``.
     """

@@ -1,4 +1,4 @@
-"""The scheme of a run: who sizes the models, which queue goes first, and who gets a request; all of it by name."""
+"""The policies of a run by name: sizing, queue order and routing."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class ServiceModel:
         return prompt + steps * (self.step_s / concurrency + self.sequence_s)
 
     def faster(self, speed: float) -> ServiceModel:
-        """The same on a device that computes so many times as fast; loading is bound by the disk, not by that."""
+        """The same on a device that computes ``speed`` times as fast; loading is bound by the disk."""
         return ServiceModel(
             self.step_s / speed,
             self.sequence_s / speed,

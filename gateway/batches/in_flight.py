@@ -34,7 +34,7 @@ def chunk(settings: Settings, tenant: str) -> int:
     return min([CHUNK, quota, *(model.limits.max_queued for model in settings.models.values())])
 
 
-class Sink(Protocol):
+class OutputSink(Protocol):
     """A consumer of output lines."""
 
     def write(self, told: bytes, failed: bool, job_id: str | None) -> None:
@@ -56,7 +56,7 @@ class Flight:
     """
 
     def __init__(
-        self, client: Client, terms: Terms, tell: Tell, sink: Sink, finished: LineSet, chunk: int = CHUNK
+        self, client: Client, terms: Terms, tell: Tell, sink: OutputSink, finished: LineSet, chunk: int = CHUNK
     ) -> None:
         self.finished = finished
         self.errors = 0

@@ -7,7 +7,7 @@ from typing import Any
 from .api_error import Problem
 
 Texts = str | list[str] | list[int] | list[list[int]]
-"""What the API allows. Of these we take texts: tokens mean something to one tokenizer only, and who has them has it."""
+"""The inputs that the API allows. Only texts are accepted: tokens are specific to one tokenizer."""
 
 
 def texts(given: Any, param: str) -> list[str]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SENTINEL_PORT = 26379
 
 MOST_CONNECTIONS = 64
-"""Of one asyncio client; who finds all in use waits for one."""
+"""Connections of one asyncio client; commands beyond that wait for a free one."""
 
 SOCKET_TIMEOUT_S = 10.0
 """How long Redis may take to answer, in seconds; a connection without an answer until then counts as broken. Always

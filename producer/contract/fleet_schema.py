@@ -112,7 +112,7 @@ class Model(_Table):
 
     @property
     def task(self) -> str | None:
-        """What it does for who speaks the OpenAI API: ``generate`` or ``embeddings``; None for an echo of any input."""
+        """Its task in the OpenAI API: ``generate`` or ``embeddings``; None for an echo of any input."""
         if isinstance(self.options, OpenAIOptions | EchoOptions):
             return None if self.options.task == "echo" else self.options.task
         return {"embed": "embeddings", "generate": "generate"}.get(self.engine)

@@ -61,7 +61,7 @@ class Heartbeat(BaseModel):
     beat_at: float
     capacity: int = 0
     running: tuple[str, ...] = ()
-    """Marks of the jobs that it holds (:func:`mark`): who may read a heartbeat need not learn their ids."""
+    """Marks of the jobs that it holds (:func:`mark`): readers of a heartbeat need not learn their ids."""
     jobs_done: int = 0
     jobs_per_s: float = 0.0
     """Measured over the time the engine was busy lately; 0 until the first job is done."""
@@ -72,7 +72,7 @@ class Heartbeat(BaseModel):
 
 
 def mark(job_id: str) -> str:
-    """What a heartbeat says of a job: known by who knows its id, with which its result could be had."""
+    """The mark of a job in a heartbeat. It can be computed from the job's id, but not the id from it."""
     return hashlib.blake2b(job_id.encode(), digest_size=8).hexdigest()
 
 

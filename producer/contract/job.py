@@ -22,7 +22,7 @@ Item = str | dict[str, JsonValue]
 
 
 class Status(StrEnum):
-    """Where a job is. ``QUEUED`` is also the answer for an id nobody submitted, as in Celery."""
+    """The status of a job. An unknown id counts as ``QUEUED``, as in Celery."""
 
     QUEUED = "queued"
     RUNNING = "running"

@@ -160,7 +160,7 @@ def stream(job_id: str) -> str:
 
 
 def bell(reader: str) -> str:
-    """Stream of one entry. Wakes a reader of many streams, to read one more; expires when nobody rings."""
+    """Stream of one entry. Wakes a reader of many streams, so that it includes another; expires when unused."""
     return f"stoker:bell:{reader}"
 
 
@@ -217,7 +217,7 @@ def open_batches() -> str:
 
 
 def batch_lease(batch_id: str) -> str:
-    """String. Who runs the batch now; expires when it stops renewing."""
+    """String. The batch process that runs the batch; expires when it stops renewing."""
     return f"stoker:batchlease:{batch_id}"
 
 

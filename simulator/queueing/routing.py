@@ -36,14 +36,14 @@ class RoundRobin:
 
 
 def least_connections(ready: Sequence[SimulatedWorker], _: int, /) -> SimulatedWorker:
-    """Who has the fewest requests, running and waiting; of equals the first. How long they are is not known."""
+    """The worker with the fewest requests, running and queued; of equals the first. Their lengths are unknown."""
     return min(ready, key=lambda worker: worker.running + worker.queues.waiting)
 
 
 class Affinity:
-    """Always the same worker for a tenant, as caches want it: who wins the tenant's rendezvous (Thaler and Ravishankar,
-    1998). A worker that comes or goes moves only the tenants that it wins, or won. Without tenants every request is one
-    of its own, which is as random."""
+    """Always the same worker for a tenant, for the sake of caches: the winner of the tenant's rendezvous hash (Thaler
+    and Ravishankar, 1998). A worker that comes or goes moves only the tenants that it wins, or won. Without tenants
+    every request is one of its own, which is as random."""
 
     def __init__(self, trace: Trace) -> None:
         self._key = trace.tenant if len(trace.tenants) > 1 else range(len(trace))
@@ -56,7 +56,7 @@ class Affinity:
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """``chooser`` makes what chooses for one model; None: nobody does, and workers pull."""
+    """``chooser`` makes the function that chooses for one model; with None, workers pull."""
 
     name: str
     chooser: Callable[[Trace], Choose] | None = None

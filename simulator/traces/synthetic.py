@@ -40,7 +40,7 @@ def popularity(models: int) -> list[float]:
 
 
 def cluster(models: int = MODELS, devices: int = 64) -> tuple[Settings, Hardware]:
-    """A fleet of so many models, alike but for how much they are asked for, on so many devices of one type.
+    """A fleet of ``models`` models that differ only in their load, on devices of one type.
 
     Their speed is that of a model of 8 billion parameters on an H100, roughly: 32 sequences get a token in 36 ms.
     """

@@ -117,5 +117,5 @@ def _cut(trace: Trace, part: slice) -> Trace:
 
 
 def faster(trace: Trace, times: float) -> Trace:
-    """The same requests, so many times as fast one after the other."""
+    """The same requests, arriving faster by a factor."""
     return trace if times == 1 else replace(trace, at=[at / times for at in trace.at])

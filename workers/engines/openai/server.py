@@ -79,7 +79,7 @@ class EngineServer:
         return "the end of its log:\n" + "\n".join(self._last_lines) if self._last_lines else "it wrote nothing"
 
     def stranger_on(self, port: int) -> str | None:
-        """Who else listens on ``port`` of loopback, in words; None when the server does, and nobody else.
+        """The other process that listens on ``port`` of loopback, in words; None when only the server does.
 
         A port may be taken between the moment in which it is chosen and the one in which the server binds it.
         """
