@@ -95,7 +95,7 @@ def test_waits_are_told_by_tier_and_the_cold_ones_apart() -> None:
     said = report.overtaking(jobs, {"smollm2": 10.0})
     assert said.startswith("1 interactive jobs overtook 12 batch jobs each")
     assert "they waited 1.00 s, the batch 40.00 s" in said
-    assert "too fast" in report.overtaking(jobs[2:], {"smollm2": 10.0})
+    assert "too small" in report.overtaking(jobs[2:], {"smollm2": 10.0})
 
 
 @pytest.mark.parametrize(("percent", "value"), [(1, 1), (50, 5), (51, 6), (99, 10), (100, 10)])
