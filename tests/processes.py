@@ -17,7 +17,7 @@ from producer.contract.heartbeat import Heartbeat, WorkerState
 
 T = TypeVar("T")
 
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 """How long a test waits for a condition before it fails. Generous: these machines may be busy."""
 
 

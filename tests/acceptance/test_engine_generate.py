@@ -93,6 +93,7 @@ def test_a_chat_is_answered(engine: GenerateEngine) -> None:
     assert outcome.outputs[0]["finish_reason"] == "stop"
 
 
+@pytest.mark.timeout(600)  # some thirty seconds of processor time on a quiet machine, minutes on a busy one
 def test_greedy_in_company_is_what_the_model_generates_alone(
     engine: GenerateEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
