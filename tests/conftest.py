@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import redis as redis_py
 
@@ -14,6 +15,10 @@ from batch_consumer import Consumer
 from deploy.machine.server import Server
 from processes import Fleet
 from producer import Settings
+
+# A busy machine may take longer than Hypothesis's 200 ms for an example: no test asserts an absolute time.
+hypothesis.settings.register_profile("stoker", deadline=None)
+hypothesis.settings.load_profile("stoker")
 
 
 @pytest.fixture(scope="session")
