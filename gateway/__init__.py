@@ -12,8 +12,8 @@ How to add a route:
 - What goes wrong is raised as a :class:`gateway.openai.api_error.Problem`, or as any ``StokerError``:
   ``errors.py`` answers both in OpenAI's form. What belongs to another tenant is not there: 404.
 - ``gateway/openai/`` says what OpenAI's requests mean, without HTTP: ``endpoints.ENDPOINTS[path].read(body, settings,
-  caller)`` is an ``Order``, with the ``job`` to submit and ``response(job_id, result)`` for what came of it. So a line
-  of a batch is the same request as one over HTTP.
+  caller)`` is a ``TranslatedRequest``, with the ``job`` to submit and ``response(job_id, result)`` for what came of it.
+  So a line of a batch is the same request as one over HTTP.
 - A body is limited to ``gateway.max_body_bytes``, unless its path is in ``body_limit.UPLOADS``.
 
 A gateway is stateless: lasting data is in Redis, and any number of gateways may run.

@@ -23,7 +23,7 @@ from .announcements import Announcements
 from .client import build, outcome, revoke
 from .contract import keys
 from .contract.connection import close_async, connect_async
-from .contract.dialogue import hold_async
+from .contract.dialogue import run_async
 from .contract.errors import ResultTimeout, StokerError
 from .contract.job import Item, Job, Result, Status
 from .contract.redis_errors import broker_errors
@@ -84,7 +84,7 @@ class AsyncClient:
 
     async def admit(self, job: Job, admission: Admission, tiers: Sequence[str] | None = None) -> Job:
         """The job as :meth:`submit` would queue it now; see :meth:`producer.client.Client.admit`."""
-        return await hold_async(self.redis, calls.admit(self.settings, job, admission, tiers))
+        return await run_async(self.redis, calls.admit(self.settings, job, admission, tiers))
 
     def job(
         self,
@@ -194,31 +194,31 @@ class AsyncClient:
 
     async def status(self, job_id: str) -> Status:
         """Where the job is now; see :meth:`producer.client.Client.status`."""
-        return await hold_async(self.redis, calls.status(self.settings, job_id))
+        return await run_async(self.redis, calls.status(self.settings, job_id))
 
     async def waiting(self, job_id: str, model: str | None = None, tier: str | None = None) -> Waiting:
         """Where the job is, and until when it waits; see :meth:`producer.client.Client.waiting`."""
-        return await hold_async(self.redis, calls.waiting(self.settings, job_id, model, tier))
+        return await run_async(self.redis, calls.waiting(self.settings, job_id, model, tier))
 
     async def obstacle(self, model: str) -> str:
         """What keeps jobs of the model from being answered; see :meth:`producer.client.Client.obstacle`."""
-        return await hold_async(self.redis, calls.obstacle(self.settings, model))
+        return await run_async(self.redis, calls.obstacle(self.settings, model))
 
     async def cancel(self, job_id: str) -> bool:
         """Cancel a job, queued or running; see :meth:`producer.client.Client.cancel`."""
-        cancelled = await hold_async(self.redis, calls.cancel(self.settings, job_id))
+        cancelled = await run_async(self.redis, calls.cancel(self.settings, job_id))
         if cancelled:
             await asyncio.to_thread(revoke, self.settings, job_id)
         return cancelled
 
     async def cancel_many(self, job_ids: Sequence[str]) -> None:
         """Cancel many jobs in one pipelined write; see :meth:`producer.client.Client.cancel_many`."""
-        if cancelled := await hold_async(self.redis, calls.cancel_many(self.settings, job_ids)):
+        if cancelled := await run_async(self.redis, calls.cancel_many(self.settings, job_ids)):
             await asyncio.to_thread(revoke, self.settings, cancelled)
 
     async def forget(self, job_ids: Iterable[str]) -> None:
         """Delete the results of jobs that have ended; see :meth:`producer.client.Client.forget`."""
-        await hold_async(self.redis, calls.forget(self.settings, job_ids))
+        await run_async(self.redis, calls.forget(self.settings, job_ids))
 
     async def aclose(self) -> None:
         """Give up the connections."""

@@ -17,7 +17,7 @@ from . import calls
 from .collect import RECHECK_S, Collector
 from .contract import celery_message, keys
 from .contract.connection import block_ms, broker_url, close, connect, transport_options
-from .contract.dialogue import hold
+from .contract.dialogue import run
 from .contract.errors import ResultTimeout, StokerError
 from .contract.job import Item, Job, Result, Status
 from .contract.redis_errors import broker_errors
@@ -100,7 +100,7 @@ class Client:
             DeadlineUnreachable: it is to be refused; says when it could be done at the earliest.
             BrokerUnavailable: when Redis is away.
         """
-        return hold(self.redis, calls.admit(self.settings, job, admission, tiers))
+        return run(self.redis, calls.admit(self.settings, job, admission, tiers))
 
     def job(
         self,
@@ -236,7 +236,7 @@ class Client:
         Raises:
             BrokerUnavailable: when Redis is away.
         """
-        return hold(self.redis, calls.status(self.settings, job_id))
+        return run(self.redis, calls.status(self.settings, job_id))
 
     def waiting(self, job_id: str, model: str | None = None, tier: str | None = None) -> Waiting:
         """Where the job is, and while it is queued: how many are before it, why it waits, and when it will probably
@@ -251,7 +251,7 @@ class Client:
             UnknownModel, UnknownTier: naming what there is.
             BrokerUnavailable: when Redis is away, or does not let us look.
         """
-        return hold(self.redis, calls.waiting(self.settings, job_id, model, tier))
+        return run(self.redis, calls.waiting(self.settings, job_id, model, tier))
 
     def obstacle(self, model: str) -> str:
         """What keeps jobs of the model from being answered, and the cure; empty when a worker of it is ready.
@@ -259,7 +259,7 @@ class Client:
         Raises:
             BrokerUnavailable: when Redis is away.
         """
-        return hold(self.redis, calls.obstacle(self.settings, model))
+        return run(self.redis, calls.obstacle(self.settings, model))
 
     def cancel(self, job_id: str) -> bool:
         """Cancel a job, queued or running. False when it had already ended.
@@ -267,7 +267,7 @@ class Client:
         Raises:
             BrokerUnavailable: when Redis is away.
         """
-        cancelled = hold(self.redis, calls.cancel(self.settings, job_id))
+        cancelled = run(self.redis, calls.cancel(self.settings, job_id))
         if cancelled:
             revoke(self.settings, job_id)
         return cancelled
@@ -278,7 +278,7 @@ class Client:
         Raises:
             BrokerUnavailable: when Redis is away.
         """
-        if cancelled := hold(self.redis, calls.cancel_many(self.settings, job_ids)):
+        if cancelled := run(self.redis, calls.cancel_many(self.settings, job_ids)):
             revoke(self.settings, cancelled)
 
     def forget(self, job_ids: Iterable[str]) -> None:
@@ -287,7 +287,7 @@ class Client:
         Raises:
             BrokerUnavailable: when Redis is away.
         """
-        hold(self.redis, calls.forget(self.settings, job_ids))
+        run(self.redis, calls.forget(self.settings, job_ids))
 
     def close(self) -> None:
         """Give up the connections."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Scheme:
+class PolicySpec:
     """What decides in a run. ``name`` is what it was asked for by."""
 
     name: str
@@ -26,7 +26,7 @@ class Scheme:
     routing: Routing = PULL
 
 
-def named(name: str, scaling: str) -> Scheme:
+def named(name: str, scaling: str) -> PolicySpec:
     """The scheme of that name: ``strict``, or several joined as ``threshold+fifo+round-robin``, at most one of each
     kind. What it does not name is as in the live fleet.
 
@@ -46,7 +46,7 @@ def named(name: str, scaling: str) -> Scheme:
         if kind in given:
             raise ConfigError(f"{name}: {given[kind]} and {part} are of one kind; to see both, compare them: a,b")
         given[kind] = chosen[kind] = part
-    return Scheme(name, POLICIES[chosen[0]], ORDERS[chosen[1]], ROUTINGS[chosen[2]])
+    return PolicySpec(name, POLICIES[chosen[0]], ORDERS[chosen[1]], ROUTINGS[chosen[2]])
 
 
 def told() -> str:

@@ -34,7 +34,7 @@ POLL_S = 0.5
 """Interval at which open batches are looked for, in seconds."""
 
 AT_ONCE = 8
-"""Most batches of one process at a time. Each may hold ``flight.MOST_BYTES`` of lines."""
+"""Most batches of one process at a time. Each may hold ``in_flight.MOST_BYTES`` of lines."""
 
 LOOK_AT = 200
 """Most open batches that are considered, the oldest ones."""

@@ -1,6 +1,6 @@
-"""What is asked of Redis step by step, by either kind of client: each command is yielded, and its reply sent back.
+"""Dialogues with Redis, for either kind of client: a generator yields each command, and gets its reply.
 
-A dialogue is a generator, so that a call which needs several round trips is written once for both kinds.
+A call that needs several round trips is so written once for both clients.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def pipelined(ask: Callable[[Any], None], raise_on_error: bool = True) -> Comman
     return command
 
 
-def hold(redis: Redis, dialogue: Dialogue[T]) -> T:
-    """Hold the dialogue, and return what comes of it. Errors are raised where the command was yielded."""
+def run(redis: Redis, dialogue: Dialogue[T]) -> T:
+    """Run a dialogue to its end and return its result. Errors are raised where the command was yielded."""
     try:
         command = next(dialogue)
         while True:
@@ -49,8 +49,8 @@ def hold(redis: Redis, dialogue: Dialogue[T]) -> T:
         return found
 
 
-async def hold_async(redis: AsyncRedis, dialogue: Dialogue[T]) -> T:
-    """As :func:`hold`, awaited."""
+async def run_async(redis: AsyncRedis, dialogue: Dialogue[T]) -> T:
+    """As :func:`run`, awaited."""
     try:
         command = next(dialogue)
         while True:

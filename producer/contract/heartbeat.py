@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from . import keys
-from .dialogue import Dialogue, hold
+from .dialogue import Dialogue, run
 from .redis_errors import optional_write
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def remove(redis: Redis, name: str) -> None:
 
 def read_all(redis: Redis) -> list[Heartbeat]:
     """The last heartbeat of every live worker, by name."""
-    return hold(redis, reading())
+    return run(redis, reading())
 
 
 def reading() -> Dialogue[list[Heartbeat]]:
