@@ -218,10 +218,12 @@ class Queue:
 
         Where the server's clock was set forward, for one lease none is taken back: who lives renews its own meanwhile.
         """
-        spared = self._server_clock.was_set_forward_within(self.lease_s)
+        stepped = self._server_clock.was_set_forward_within(self.lease_s)
+        # Leases count as expired by the time that was looked at, not the script's: the clock may be set in between.
+        expired_by = 0.0 if stepped else self._server_clock.seen_s
         places = ("inflight", "leases", "losses", "taken", "dead", "suspects", "deferred", "retries", "history")
         limits: list[float | str] = [self._max_losses, self.suspect_at, REAP_AT_ONCE]
-        limits += [keys.result(""), self._result_ttl_ms, self.lease_s, LONGEST_S, int(spared)]
+        limits += [keys.result(""), self._result_ttl_ms, self.lease_s, LONGEST_S, expired_by]
         requeued, buried = self._reap(self._names(*places), limits)
         return int(requeued), int(buried)
 

@@ -6,7 +6,8 @@
 --       6 suspects (list), 7 deferred (sorted set), 8 retries (hash), 9 history (hash)
 -- ARGV  1 most losses a job may cause, 2 losses that make a suspect, 3 most jobs to look at,
 --       4 prefix of result keys, 5 results' time to live in ms, 6 lease in seconds, 7 longest delay of a deferred job
---       in seconds, 8 whether leases that ran out are spared (1 or 0), unless at 0: the clock was set forward
+--       in seconds, 8 server time by which leases count as expired; 0 after the clock was set forward, when only
+--       leases at 0 do (Queue.expire)
 -- Returns {requeued, buried}.
 -- constant KEPT from ../dead_letters.py
 -- include fail.lua
@@ -37,7 +38,7 @@ end
 -- Twice: where the setting was lowered meanwhile, workers that hold by the old one are not cut short.
 shorten(KEYS[2], 2 * tonumber(ARGV[6]) + 1, ARGV[6])
 shorten(KEYS[7], 2 * tonumber(ARGV[7]) + 1, ARGV[7])
-local lapsed = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', ARGV[8] == '1' and 0 or now, 'LIMIT', 0, ARGV[3])
+local lapsed = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', math.min(now, tonumber(ARGV[8])), 'LIMIT', 0, ARGV[3])
 for i = #lapsed, 1, -1 do -- the oldest last, so that it is the head again
   local lease = lapsed[i]
   local message = redis.call('HGET', KEYS[1], lease)

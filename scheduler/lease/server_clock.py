@@ -25,6 +25,8 @@ class ServerClock:
         self._redis = redis
         self._steady = steady
         self._last: tuple[float, float] | None = None
+        self.seen_s = 0.0
+        """The server's time at the last look."""
         self._set_at = -math.inf
 
     def was_set_forward_within(self, seconds: float) -> bool:
@@ -40,4 +42,5 @@ class ServerClock:
             if server_s - last_server_s > answered_at - last_asked_at + SLACK_S:
                 self._set_at = answered_at
         self._last = asked_at, server_s
+        self.seen_s = server_s
         return answered_at - self._set_at < seconds

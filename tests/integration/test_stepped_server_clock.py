@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +45,12 @@ def redis(tmp_path: Path, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch) 
     server.stop()
 
 
+def step_clock(redis: redis_py.Redis, clock: SteppedClock, seconds: int) -> None:
+    """Set the clock, and wait until the server tells that time: for one turn of its loop it tells one from before."""
+    clock.set(seconds)
+    wait_for(lambda: abs(redis.time()[0] - time.time() - seconds) < 60, "the server to see the step")
+
+
 def queue(redis: redis_py.Redis, lease_s: float = 30.0) -> Queue:
     made = Queue(redis, Settings(redis=Redis(lease_s=lease_s), models={MODEL: {"engine": "echo"}}), MODEL)
     assert made.reap() == (0, 0)
@@ -57,12 +64,32 @@ def test_no_worker_is_taken_for_silent_because_the_clock_was_set_forward(
     redis.lpush(keys.queue(MODEL, "batch"), b"1")
     (job,) = jobs.claim(1, "worker")
     for step in (1, 2, 3):
-        clock.set(step * HOUR_S)
+        step_clock(redis, clock, step * HOUR_S)
         assert jobs.reap() == (0, 0)
         assert jobs.renew([job.lease]) == []
         assert jobs.reap() == (0, 0)
     assert not redis.exists(keys.losses(MODEL), keys.dead(MODEL))
     assert jobs.finish([(job.lease, "id", b"{}")]) == []
+
+
+def test_a_step_between_the_look_at_the_clock_and_the_reaping_takes_no_job_either(
+    redis: redis_py.Redis, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = queue(redis)
+    redis.lpush(keys.queue(MODEL, "batch"), b"1")
+    (job,) = jobs.claim(1, "worker")
+    look = jobs._server_clock.was_set_forward_within
+
+    def look_and_step(seconds: float) -> bool:
+        found = look(seconds)
+        step_clock(redis, clock, HOUR_S)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs._server_clock, "was_set_forward_within", look_and_step)
+        assert jobs.reap() == (0, 0)
+    assert jobs.reap() == (0, 0)
+    assert jobs.renew([job.lease]) == []
 
 
 @pytest.mark.parametrize("step", [HOUR_S, -HOUR_S])
@@ -72,7 +99,7 @@ def test_a_dead_workers_job_is_taken_back_soon_though_the_clock_was_set(
     jobs = queue(redis, lease_s=1.0)
     redis.lpush(keys.queue(MODEL, "batch"), b"1")
     assert jobs.claim(1, "dead worker")
-    clock.set(step)
+    step_clock(redis, clock, step)
     wait_for(lambda: jobs.reap() == (1, 0), "its job")
     assert [job.message for job in jobs.claim(1, "another")] == [b"1"]
 
@@ -83,7 +110,7 @@ def test_an_engine_that_is_lost_gives_its_jobs_back_at_once_even_then(
     jobs = queue(redis)
     redis.lpush(keys.queue(MODEL, "batch"), b"1")
     (job,) = jobs.claim(1, "worker")
-    clock.set(HOUR_S)
+    step_clock(redis, clock, HOUR_S)
     jobs.expire([job.lease])
     assert redis.lrange(keys.queue(MODEL, "batch"), 0, -1) == [b"1"]
 
@@ -95,7 +122,7 @@ def test_a_job_that_was_put_aside_does_not_wait_for_the_hour_to_come_round(
     redis.lpush(keys.queue(MODEL, "batch"), b"1")
     (job,) = jobs.claim(1, "worker")
     assert jobs.defer(job.lease) == 1
-    clock.set(-HOUR_S)
+    step_clock(redis, clock, -HOUR_S)
     jobs.reap()
     ((_, due),) = redis.zrange(keys.deferred(MODEL), 0, -1, withscores=True)
     assert due - redis.time()[0] < 120
@@ -108,7 +135,7 @@ def test_no_queue_goes_last_for_an_hour_because_the_clock_was_set_back(
     for tier in ("interactive", "batch"):
         redis.lpush(keys.queue(MODEL, tier), *(b"%d" % n for n in range(3)))
     assert jobs.claim(1, "before")
-    clock.set(-HOUR_S)
+    step_clock(redis, clock, -HOUR_S)
     assert jobs.claim(1, "after")
     for since in (keys.served(MODEL), keys.waiting(MODEL)):
         assert all(float(at) <= redis.time()[0] + 1 for at in redis.hvals(since))
@@ -125,7 +152,7 @@ def test_a_tenant_and_an_api_key_are_not_shut_out_for_an_hour(redis: redis_py.Re
     api_key_store.add(redis, "secret", ApiKey(id="k", requests_per_minute=60))
     admit = redis.register_script(api_key_store.ADMIT_LUA)
     assert admit([keys.api_keys(), keys.rate("k")], [digest("secret")])[2] == 0
-    clock.set(-HOUR_S)
+    step_clock(redis, clock, -HOUR_S)
     assert jobs.claim(1, "worker")
     assert admit([keys.api_keys(), keys.rate("k")], [digest("secret")])[2] == 0
 
