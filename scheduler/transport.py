@@ -224,13 +224,18 @@ class Channel(stock.Channel):
             self.ledger.release([job.lease for job in jobs])
 
     def _queue_bind(self, *args: Any) -> None:
-        """Register a queue, which is the first command of Celery on every connection."""
+        """Register a queue for publishers, the first command of Celery on every connection.
+
+        Consuming does not need it: a server that refuses writes for now is no reason to connect anew.
+        """
         try:
             super()._queue_bind(*args)
         except redis.ResponseError as error:
-            if refusal(error):
-                time.sleep(REFUSED_S)  # Celery reconnects at once
-            raise
+            code = refusal(error)
+            if not code or code in REPLICA:
+                if code:
+                    time.sleep(REFUSED_S)  # Celery reconnects at once
+                raise
 
     def close(self) -> None:
         """Close the channel and the connections of its peeks."""

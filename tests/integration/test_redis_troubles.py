@@ -41,6 +41,17 @@ def test_full_memory_refuses_producers_and_finishes_what_is_there(own_server: Se
     assert process.poll() is None
 
 
+def test_a_worker_that_starts_while_memory_is_full_finishes_what_is_there(
+    own_server: Server, make_fleet: MakeFleet
+) -> None:
+    fleet = make_fleet(own_server.url, TABLES)
+    ids = fleet.client.submit_many(fleet.client.job("slow", f"{n:02}") for n in range(8))
+    fleet.redis.config_set("maxmemory-policy", "noeviction")
+    fleet.redis.config_set("maxmemory", "1mb")  # less than it holds already
+    fleet.start("slow", "w")
+    assert outputs(dict(fleet.client.results(ids, timeout=DEADLINE_S))) == [f"{n:02}" for n in range(8)]
+
+
 def test_the_same_idempotency_key_runs_once_and_answers_both(
     redis: redis_py.Redis, server: Server, make_fleet: MakeFleet
 ) -> None:
