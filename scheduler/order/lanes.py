@@ -26,7 +26,7 @@ J = TypeVar("J")
 _TURN = count()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # a frozen one takes three times as long to make, and a simulation makes millions
 class QueuedJob(Generic[J]):
     """A queued job. ``due`` is in seconds: its arrival plus its tier's target, or its own deadline if earlier."""
 
@@ -117,16 +117,20 @@ class Lanes(Generic[J]):
 
     def take(self, most: int, share: int) -> list[QueuedJob[J]]:
         """Up to ``most`` jobs of the next tenant; up to ``share`` while others are active."""
+        active = self.counters.active
         tenant = self.counters.next(self._charged)
-        self._charged.setdefault(tenant, self.counters.active[tenant])
         lane = self._lanes[tenant]
-        most = min(most, len(lane.listed) + len(lane.dated), share if len(self.counters.active) > 1 else most)
-        taken = [self._pop(tenant, lane) for _ in range(most)]
-        self._waiting -= most
-        self.counters.charge(tenant, sum(each.cost for each in taken) / self.weights.get(tenant, 1.0))
+        if len(active) > 1:
+            self._charged.setdefault(tenant, active[tenant])
+            most = min(most, share)
+        if lane.dated:
+            taken = [self._pop(tenant, lane) for _ in range(min(most, len(lane.listed) + len(lane.dated)))]
+        else:
+            taken = [lane.listed.popleft() for _ in range(min(most, len(lane.listed)))]
+        self._waiting -= len(taken)
+        active[tenant] += sum([each.cost for each in taken]) / self.weights.get(tenant, 1.0)
         if not lane.listed and not lane.dated:
             self.counters.leave(tenant)
-            del self._lanes[tenant]
         return taken
 
     def served(self, now: float, overdue: bool) -> None:
@@ -142,10 +146,11 @@ class Lanes(Generic[J]):
         if not self._waiting:
             self.since = self.filled = now
         self._waiting += 1
+        if tenant not in self.counters.active:
+            self.counters.enter(tenant)
         lane = self._lanes.get(tenant)
         if lane is None:
             lane = self._lanes[tenant] = _Lane()
-            self.counters.enter(tenant)
         return lane
 
     def _push_dated(self, lane: _Lane[J], waiting: QueuedJob[J]) -> None:
@@ -166,7 +171,7 @@ class Lanes(Generic[J]):
         return self.since - self.rank.head_start if tenant == DEFAULT else lane.listed[0].due
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Taken(Generic[J]):
     """The jobs of a claim, and whether those of a preemptible tier were overdue: these are not to be preempted."""
 
@@ -177,24 +182,26 @@ class Taken(Generic[J]):
 def claim(queues: Sequence[Lanes[J]], now: float, room: Room) -> Taken[J]:
     """Take as many jobs as there is room for, from the most urgent queue as long as it is that; of equals, the
     first."""
+    filled = [queue for queue in queues if queue._waiting]
     claimed: list[QueuedJob[J]] = []
     share = quantum(room.most)
-    waited = [now - queue.since for queue in queues]
-    most = [_most(queue, now, room) for queue in queues]
+    waited = [now - queue.since for queue in filled]
+    most = [_most(queue, now, room) for queue in filled]
     served: dict[int, bool] = {}
     """Of each queue that was served, whether it was overdue."""
-    while waiting := [n for n, queue in enumerate(queues) if len(queue) and len(claimed) < most[n]]:
-        urgency = {n: queues[n].urgency(now, waited[n]) for n in waiting}
-        first = max(waiting, key=urgency.__getitem__)
-        queue, take = queues[first], most[first] - len(claimed)
-        if any(queue.rank.urgency(0.0) < urgency[n] for n in waiting if n != first):
+    while waiting := [n for n, queue in enumerate(filled) if queue._waiting and len(claimed) < most[n]]:
+        urgency = [filled[n].urgency(now, waited[n]) for n in waiting]
+        highest = max(urgency)
+        first = waiting[urgency.index(highest)]
+        queue, take = filled[first], most[first] - len(claimed)
+        if len(waiting) > 1 and queue.rank.urgency(0.0) < sorted(urgency)[-2]:
             take = min(take, share)  # once it was served, another goes first
-        served[first] = served.get(first, False) or urgency[first] > 0
+        served[first] = served.get(first, False) or highest > 0
         claimed += queue.take(take, share)
         waited[first] = 0.0
     for n, overdue in served.items():
-        queues[n].served(now, overdue)
-    return Taken(claimed, any(overdue and queues[n].preemptible for n, overdue in served.items()))
+        filled[n].served(now, overdue)
+    return Taken(claimed, any(overdue and filled[n].preemptible for n, overdue in served.items()))
 
 
 def _most(queue: Lanes[J], now: float, room: Room) -> int:

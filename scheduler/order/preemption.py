@@ -62,7 +62,7 @@ class Room:
     @property
     def most(self) -> int:
         """Most jobs of any tier."""
-        return max(self.of_tier(True), self.of_tier(False))
+        return max(self.preemptible, self.free + self.preempting)
 
 
 @dataclass(frozen=True, slots=True)

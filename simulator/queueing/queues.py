@@ -26,7 +26,7 @@ class Queues:
     when it has ended. Quotas are not simulated.
     """
 
-    __slots__ = ("_by_arrival", "_fair", "_trace", "arrived", "tiers", "urgent", "waiting")
+    __slots__ = ("_by_arrival", "_fair", "_preemptible", "_trace", "arrived", "tiers", "urgent", "waiting")
 
     def __init__(self, settings: Settings, trace: Trace, order: QueuePolicy) -> None:
         weights = {name: table_of(settings.tenants, name).weight for name in trace.tenants}
@@ -34,6 +34,7 @@ class Queues:
         self.tiers: list[Lanes[int]] = [
             Lanes(order.rank(tier), weights, tier.preemptible and order.preempts) for tier in tiers
         ]
+        self._preemptible = [lanes for lanes in self.tiers if lanes.preemptible]
         self.arrived = [0] * len(tiers)
         self.waiting = 0
         self.urgent = 0
@@ -63,7 +64,7 @@ class Queues:
         of a preemptible tier were overdue."""
         taken = claim(self.tiers, now, room)
         self.waiting -= len(taken.jobs)
-        self.urgent = sum(len(lanes) for lanes in self.tiers if not lanes.preemptible)
+        self.urgent = self.waiting - sum(map(len, self._preemptible))
         return [one.job for one in taken.jobs], taken.overdue
 
     def ended(self, request: int, now: float) -> None:
