@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 MODEL = "stub"
 CONTEXT = 4096
+DEFAULT_TOKENS = 16
 MISDEED_AT = 3
 """The word of a stream at which something goes wrong."""
 
@@ -130,8 +131,9 @@ class Handler(BaseHTTPRequestHandler):
         prompt = body["messages"][-1].get("content") if chat else body["prompt"]
         if not isinstance(prompt, str):
             raise Refused(400, "messages: each needs a content")
-        if body["max_tokens"] + len(prompt.split()) > CONTEXT:
-            raise Refused(400, f"max_tokens={body['max_tokens']} is more than the {CONTEXT} tokens of the context")
+        most = body.get("max_tokens", DEFAULT_TOKENS)
+        if most + len(prompt.split()) > CONTEXT:
+            raise Refused(400, f"max_tokens={most} is more than the {CONTEXT} tokens of the context")
         misdeed, *numbers = prompt.split() if prompt.startswith("!") else [""]
         self._misbehave(misdeed, [int(number) for number in numbers], prompt)
         self._stream(body, chat, prompt, misdeed, numbers)
@@ -155,7 +157,7 @@ class Handler(BaseHTTPRequestHandler):
         made, reason = 0, "length"
         if chat:
             self._event(chat, "", None)
-        for number in range(body["max_tokens"]):
+        for number in range(body.get("max_tokens", DEFAULT_TOKENS)):
             if number == MISDEED_AT and self._go_wrong(misdeed, numbers):
                 return
             word = "\u2028" if misdeed == "!wide" else f" w{number}"

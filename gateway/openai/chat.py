@@ -54,7 +54,7 @@ def order(asked: ChatRequest, settings: Settings, caller: ApiKey) -> TranslatedR
     stream, choices = bool(asked.stream), asked.n or 1
     include_usage = asked.include_usage
     inputs = [{"messages": messages}] * choices
-    job = job_of(asked, "generate", inputs, asked.sampling(most), stream, settings, caller, asked.metadata)
+    job = job_of(asked, "generate", inputs, asked.sampling(most, settings), stream, settings, caller, asked.metadata)
 
     def response(job_id: str, result: Result, created: int) -> dict[str, Any]:
         return {

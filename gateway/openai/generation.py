@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from producer.contract.job import Result
+from producer.contract.settings import Settings
 
 from .api_error import Problem
 from .translation import RequestBody
@@ -36,16 +37,21 @@ class Generating(RequestBody):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
-    def sampling(self, max_new_tokens: int) -> dict[str, Any]:
+    def sampling(self, max_new_tokens: int, settings: Settings) -> dict[str, Any]:
         """The job's parameters.
 
-        It always has a seed: should its worker die, the next one draws the same text, and a stream goes on.
+        It has a temperature and a seed although the request has none: should its worker die, the next one draws the
+        same text, and a stream goes on. Not for a model of the ``openai`` engine: the server has defaults of its own
+        for each model, and many servers sample requests with a seed one by one rather than as a batch.
         """
-        parameters: dict[str, Any] = {
-            "max_new_tokens": max_new_tokens,
-            "temperature": 1.0 if self.temperature is None else self.temperature,
-            "seed": random.getrandbits(62) if self.seed is None else self.seed % 2**63,
-        }
+        parameters: dict[str, Any] = {"max_new_tokens": max_new_tokens}
+        model = settings.models.get(self.model)
+        if model is None or model.engine != "openai":
+            parameters |= {"temperature": 1.0, "seed": random.getrandbits(62)}
+        if self.temperature is not None:
+            parameters["temperature"] = self.temperature
+        if self.seed is not None:
+            parameters["seed"] = self.seed % 2**63
         if self.top_p == 0:
             parameters["temperature"] = 0.0
         elif self.top_p is not None:

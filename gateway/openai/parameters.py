@@ -43,7 +43,7 @@ _ASKED = (
                "`flex`: its slowest"),
 )  # fmt: skip
 _SAMPLED = (
-    _supported("temperature", "0 to 2; 1 by default, 0 is greedy"),
+    _supported("temperature", "0 to 2; 0 is greedy; 1 by default, or with the engine `openai` the server's default"),
     _supported("top_p", "0 to 1; 0 is greedy"),
     _supported("top_k", "an extension: samples only among this many likeliest tokens; 0 or -1 for no limit"),
     _supported("n", "1 to 16"),

@@ -22,15 +22,25 @@ def asked(**parameters: Any) -> dict[str, Any]:
     return body(wire.generation("m", "Once", 1, GenerationParameters.parse(parameters)))
 
 
-def test_greedy_by_default_as_on_the_generate_engine() -> None:
-    assert asked() == {
-        "model": "m",
-        "prompt": "Once",
-        "max_tokens": 64,
-        "temperature": 0,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
+ALWAYS = {"model": "m", "prompt": "Once", "stream": True, "stream_options": {"include_usage": True}}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "sent"),
+    [
+        ({}, {}),
+        ({"max_new_tokens": 64}, {"max_tokens": 64}),
+        ({"temperature": 1.0}, {"temperature": 1.0}),
+        ({"temperature": 1e-6}, {"temperature": 0}),
+        ({"top_p": 1.0}, {"top_p": 1.0}),
+        ({"do_sample": False}, {"temperature": 0}),
+        ({"do_sample": False, "temperature": 0.7, "top_p": 0.5, "top_k": 3}, {"temperature": 0}),
+        ({"do_sample": True}, {}),
+        ({"seed": 6}, {"seed": 7}),  # of input 1
+    ],
+)
+def test_only_what_a_request_sets_is_sent(parameters: dict[str, Any], sent: dict[str, Any]) -> None:
+    assert asked(**parameters) == {**ALWAYS, **sent}
 
 
 def test_sampling_and_the_rest_under_the_names_of_the_api() -> None:

@@ -103,6 +103,16 @@ def test_every_generation_has_a_seed_so_that_a_second_run_says_the_same() -> Non
     assert seeds[0] != seeds[1]
 
 
+def test_a_server_of_the_openai_engine_is_told_only_what_the_request_sets() -> None:
+    settings = Settings(models={"talk": {"engine": "openai", "options": {"url": "http://localhost:1"}}})  # type: ignore[dict-item]  # pydantic reads tables
+    chat, completion = ENDPOINTS["/v1/chat/completions"], ENDPOINTS["/v1/completions"]
+    assert chat.read(ASKED[chat.path], settings, ANYBODY).job.parameters == {"max_new_tokens": 512}
+    assert completion.read(ASKED[completion.path], settings, ANYBODY).job.parameters == {"max_new_tokens": 16}
+    asked = {**ASKED[chat.path], "temperature": 0.2, "seed": 3, "top_p": 0.9}
+    job = chat.read(asked, settings, ANYBODY).job
+    assert job.parameters == {"max_new_tokens": 512, "temperature": 0.2, "seed": 3, "top_p": 0.9}
+
+
 def test_messages_become_what_chat_templates_take() -> None:
     parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
     messages = [{"role": "developer", "content": "Be kind."}, {"role": "user", "content": parts, "name": "me"}]

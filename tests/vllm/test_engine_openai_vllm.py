@@ -104,7 +104,7 @@ def step_until(engine: OpenAIEngine, condition: Callable[[], bool]) -> None:
 
 
 def test_greedy_in_company_is_what_the_model_generates_alone(engine: OpenAIEngine) -> None:
-    outcomes = run(engine, *(Request(prompt, [prompt], {"max_new_tokens": 24}) for prompt in PROMPTS))
+    outcomes = run(engine, *(Request(prompt, [prompt], {"max_new_tokens": 24, "temperature": 0}) for prompt in PROMPTS))
     assert max(outcome.batch_size for outcome in outcomes.values()) == PLACES
     directory = sources.resolve(SOURCE)
     tokenizer = AutoTokenizer.from_pretrained(directory)
@@ -119,7 +119,7 @@ def test_greedy_in_company_is_what_the_model_generates_alone(engine: OpenAIEngin
 
 def test_a_chat_is_answered(engine: OpenAIEngine) -> None:
     chat: Any = {"messages": [{"role": "user", "content": "What is the capital of France?"}]}
-    outcome = run(engine, Request("a", [chat], {"max_new_tokens": 30}))["a"]
+    outcome = run(engine, Request("a", [chat], {"max_new_tokens": 30, "temperature": 0}))["a"]
     assert "Paris" in text(outcome)
     assert outcome.outputs is not None
     assert outcome.outputs[0]["finish_reason"] == "stop"
@@ -128,8 +128,8 @@ def test_a_chat_is_answered(engine: OpenAIEngine) -> None:
 def test_how_it_ended(engine: OpenAIEngine) -> None:
     outcomes = run(
         engine,
-        Request("length", ["One, two, three,"], {"max_new_tokens": 4}),
-        Request("stop", ["One, two, three,"], {"stop": "seven"}),
+        Request("length", ["One, two, three,"], {"max_new_tokens": 4, "temperature": 0}),
+        Request("stop", ["One, two, three,"], {"max_new_tokens": 64, "temperature": 0, "stop": "seven"}),
     )
     assert outcomes["length"].outputs == [{"text": " four, five,", "finish_reason": "length"}]
     assert outcomes["stop"].outputs == [{"text": " four, five, six, ", "finish_reason": "stop"}]
@@ -157,7 +157,11 @@ def test_a_seed_means_the_same_whoever_the_neighbours_are(engine: OpenAIEngine) 
 
 
 def test_what_is_too_long_is_refused_with_the_servers_words_and_harms_no_neighbour(engine: OpenAIEngine) -> None:
-    outcomes = run(engine, Request("long", ["word " * 4000]), Request("good", [PROMPTS[0]], {"max_new_tokens": 2}))
+    outcomes = run(
+        engine,
+        Request("long", ["word " * 4000]),
+        Request("good", [PROMPTS[0]], {"max_new_tokens": 2, "temperature": 0}),
+    )
     assert isinstance(outcomes["long"].error, InvalidJob)
     assert "2048" in str(outcomes["long"].error)
     assert text(outcomes["good"]).startswith(" Paris")

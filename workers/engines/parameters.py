@@ -46,7 +46,8 @@ class GenerationParameters(RequestParameters):
     """The ``parameters`` of text generation.
 
     Decoding is greedy by default. A temperature, ``top_p`` or ``top_k`` turns on sampling, unless ``do_sample`` is
-    false or the temperature is below ``GREEDY_BELOW``.
+    false or the temperature is below ``GREEDY_BELOW``. If ``do_sample`` is not in ``model_fields_set``, the request
+    says nothing about sampling.
     """
 
     max_new_tokens: Annotated[int, Field(ge=1)] = 64
@@ -68,7 +69,7 @@ class GenerationParameters(RequestParameters):
     @classmethod
     def _sampling_is_asked_for(cls, fields: dict[str, Any]) -> dict[str, Any]:
         asked = not fields.keys().isdisjoint({"temperature", "top_p", "top_k"})
-        return {"do_sample": asked, **fields}
+        return {"do_sample": True, **fields} if asked else fields
 
     @model_validator(mode="after")
     def _zero_is_greedy(self) -> Self:

@@ -58,15 +58,16 @@ def generation(model: str, item: Item, index: int, parameters: GenerationParamet
 
 
 def _sampling(parameters: GenerationParameters, index: int) -> dict[str, Any]:
-    fields: dict[str, Any] = {
-        "max_tokens": parameters.max_new_tokens,
-        "temperature": parameters.temperature if parameters.do_sample else 0,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
-    if parameters.do_sample:
-        fields["top_p"] = parameters.top_p
-        if parameters.top_k:
+    """What the request sets. The rest is left to the server, which has defaults for its model."""
+    given = parameters.model_fields_set
+    fields: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
+    if "max_new_tokens" in given:
+        fields["max_tokens"] = parameters.max_new_tokens
+    if "do_sample" in given and not parameters.do_sample:
+        fields["temperature"] = 0
+    else:
+        fields |= {name: getattr(parameters, name) for name in ("temperature", "top_p") if name in given}
+        if parameters.top_k:  # servers do not agree on the number that stands for no limit
             fields["top_k"] = parameters.top_k
     if parameters.seed is not None:
         fields["seed"] = (parameters.seed + index) % 2**63  # inputs of one job differ
