@@ -25,9 +25,11 @@ interval_s = 0.2
 
 [models.echo]
 engine = "echo"
+min_replicas = 1
 
 [models.slow]
 engine = "echo"
+min_replicas = 1
 options = { delay_s = 30.0 }
 
 [[devices]]
@@ -62,6 +64,7 @@ async def _through_asyncio(settings: Settings) -> None:
         assert await client.cancel(await client.submit("slow", "x"))
 
 
+@pytest.mark.slow
 def test_every_part_of_the_fleet_speaks_tls(front: TlsFront, machine: Machine) -> None:
     url = front.url(SECRET)
     machine.start("autoscaler", url, "autoscaler")  # and with it workers
