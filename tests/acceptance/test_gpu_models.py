@@ -9,6 +9,8 @@ from producer.contract.fleet_schema import Model
 from workers.engines.protocol import Outcome, Request
 from workers.engines.registry import create
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:

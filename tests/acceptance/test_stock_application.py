@@ -20,6 +20,8 @@ import importlib.util, json, sys, time
 from celery import Celery
 from celery.exceptions import TaskRevokedError
 
+pytestmark = pytest.mark.slow
+
 assert importlib.util.find_spec("producer") is None, "this environment must hold nothing of ours"
 app = Celery(broker=sys.argv[1], backend=sys.argv[1])
 send = lambda model: app.send_task("stoker.infer", kwargs={"input": ["a", "b"]}, queue=model + ".interactive")

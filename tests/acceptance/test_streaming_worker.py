@@ -13,6 +13,8 @@ from producer import AsyncClient, JobExpired, Piece
 from producer.contract import keys
 from producer.contract.heartbeat import WorkerState
 
+pytestmark = pytest.mark.slow
+
 MODEL = "smollm2"
 TABLES = f"""
 [models.{MODEL}]

@@ -85,6 +85,7 @@ def test_up_serves_shows_itself_and_down_leaves_nothing(home: Home) -> None:
     home.serves()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "killed",
     [
@@ -103,6 +104,7 @@ def test_down_leaves_nothing_after_a_kill_9_of(home: Home, killed: tuple[str, ..
     home.assert_nothing_is_left()
 
 
+@pytest.mark.slow
 def test_up_after_a_kill_9_of_the_supervisor_takes_over_what_still_runs(home: Home) -> None:
     home.stoker("up", "--detach")
     home.serves()
@@ -113,6 +115,7 @@ def test_up_after_a_kill_9_of_the_supervisor_takes_over_what_still_runs(home: Ho
     home.serves()
 
 
+@pytest.mark.slow
 def test_parts_that_are_killed_come_back_and_the_queue_with_them(home: Home) -> None:
     home.stoker("up", "--detach")
     url = home.settings.redis_url

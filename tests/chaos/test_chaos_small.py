@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
 from benchmarks.bars import Bar
 from benchmarks.chaos import drains, hostile, kills
@@ -29,6 +30,7 @@ def test_killing_workers_the_autoscaler_and_the_server_loses_nothing(tmp_path: P
     assert verdict.rerun > 0, "the kills interrupted nothing"
 
 
+@pytest.mark.slow
 def test_scaling_in_under_load_fails_and_repeats_nothing(tmp_path: Path) -> None:
     assert shortfalls(drains.run(tmp_path / "fleet", count=6, say=print)) == []
 

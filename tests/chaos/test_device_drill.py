@@ -11,6 +11,7 @@ from benchmarks.devices.fake_nvml import NoCompilerError
 from producer.contract.published import JournalEntry
 
 
+@pytest.mark.slow
 def test_faulty_gpus_are_left_within_two_looks_and_taken_back_without_flapping(tmp_path: Path) -> None:
     try:
         bars, found = drill.run(tmp_path, print, short=True)

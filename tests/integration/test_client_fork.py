@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+import pytest
 import redis as redis_py
 
 from deploy.machine.server import Server
@@ -33,6 +34,7 @@ with Client() as client:
 """
 
 
+@pytest.mark.slow
 def test_parent_and_child_each_hear_by_a_connection_of_their_own(
     server: Server, redis: redis_py.Redis, make_fleet: Callable[[str, str], Fleet]
 ) -> None:

@@ -353,8 +353,11 @@ def _pick(there: Any, pick: int) -> Any:
     return there[pick % len(there)]
 
 
-def test_any_interleaving_keeps_every_job_in_exactly_one_place(redis: redis_py.Redis, settings: Settings) -> None:
+@pytest.mark.parametrize("examples", [15, pytest.param(80, marks=pytest.mark.slow)])
+def test_any_interleaving_keeps_every_job_in_exactly_one_place(
+    redis: redis_py.Redis, settings: Settings, examples: int
+) -> None:
     run_state_machine_as_test(
         lambda: QueueMachine(redis, settings),
-        settings=hypothesis_settings(max_examples=80, stateful_step_count=40, deadline=None, print_blob=True),
+        settings=hypothesis_settings(max_examples=examples, stateful_step_count=40, deadline=None, print_blob=True),
     )

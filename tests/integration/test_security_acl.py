@@ -134,6 +134,7 @@ def _through_a_gateway(guarded: Guarded) -> None:
         assert "stoker_queue_length" in http.get("/metrics").text
 
 
+@pytest.mark.slow
 def test_the_whole_fleet_runs_under_its_rules_and_is_refused_nothing(guarded: Guarded) -> None:
     guarded.start("autoscaler", guarded.as_("autoscaler"), "autoscaler", STOKER_REDIS__WORKER_URL=guarded.as_("worker"))
     with Client(guarded.settings(guarded.as_("producer"))) as client:

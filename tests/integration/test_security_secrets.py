@@ -85,6 +85,7 @@ def command_lines() -> str:
     return "\n".join(lines)
 
 
+@pytest.mark.slow
 def test_the_password_is_said_nowhere(machine: Machine, server: Server) -> None:
     machine.start("autoscaler", server.url, "autoscaler")
     machine.flower(server.url)
@@ -162,6 +163,7 @@ def test_flower_lets_nobody_in_without_its_password(machine: Machine, server: Se
         assert machine.ask_flower(path, password=f"not-{PASSWORD}")[0] == 401, path
 
 
+@pytest.mark.slow
 def test_up_gives_its_own_server_and_flower_passwords_that_only_the_owner_reads(tmp_path: Path) -> None:
     machine = Machine(tmp_path, FLEET)
     environment = {"REDIS_URL": "", "FLOWER_BASIC_AUTH": ""}

@@ -29,6 +29,7 @@ def test_replicas_are_started_one_load_time_before_they_shall_serve() -> None:
     assert wanted(schedule, 15) == 0
 
 
+@pytest.mark.slow
 def test_who_knows_of_a_burst_is_there_when_it_comes_and_not_before() -> None:
     trace = burst()
     found = schedules.cheapest("code", trace, missed=5, cuts=10, seed=1)

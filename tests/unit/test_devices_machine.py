@@ -8,6 +8,8 @@ is in two states, nothing goes to a faulty device. At the end, when all is well 
 import random
 from dataclasses import replace
 
+import pytest
+
 from autoscaler.actions.decision import Drain, Start
 from autoscaler.devices.device import Device, DeviceState
 from autoscaler.devices.placement import free_gb, occupants, summary
@@ -186,6 +188,7 @@ class Machine:
             idle.discard(one.device)
 
 
+@pytest.mark.slow
 def test_nothing_is_oversubscribed_doubly_used_or_leaked_in_10_000_operations() -> None:
     machine = Machine(seed=7)
     operations = [

@@ -79,6 +79,7 @@ def test_a_trace_through_a_fleet_is_a_table_and_a_picture(fleet: Path, mooncake:
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_two_policies_stand_side_by_side_with_their_bounds(fleet: Path, mooncake: Path) -> None:
     arguments = ("--trace", mooncake, "--fleet", fleet, "--compare", "backlog,backlog", "--seed", 3)
     table = run(*arguments).stdout
