@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import redis as redis_py
 
+from benchmarks.field.stepped_clock import SteppedClock
 from home import FLEET, Home
 from processes import wait_for
 from producer import Client
 from producer.contract import keys
-from stepped_clock import SteppedClock
 
 BUSY = FLEET.replace('engine = "echo"', 'engine = "echo"\nmax_concurrency = 1\noptions = { delay_s = 0.2 }')
 STEPS = (3, -3, 10, -10, 3600, -3600)
@@ -43,6 +43,7 @@ def rounds(client: redis_py.Redis, number: int) -> None:
     wait_for(looked, f"{number} rounds of the autoscaler")
 
 
+@pytest.mark.slow
 def test_a_clock_that_is_set_starts_nothing_twice_loses_nothing_and_leaves_nothing(
     home: Home, clock: SteppedClock
 ) -> None:

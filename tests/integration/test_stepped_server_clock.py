@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import redis as redis_py
 
+from benchmarks.field.stepped_clock import SteppedClock
 from deploy.machine.server import Server
 from gateway.access import api_key_store
 from gateway.access.api_key import ApiKey, digest
@@ -20,7 +21,6 @@ from producer.contract.settings import Settings
 from producer.contract.tenants import Tenant
 from scheduler.lease.queue import Queue
 from scheduler.lease.server_clock import ServerClock
-from stepped_clock import SteppedClock
 
 MODEL = "m"
 HOUR_S = 3600
