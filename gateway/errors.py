@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from producer.contract.errors import BrokerUnavailable, StokerError
 from producer.contract.redis_errors import cannot_serve
 
+from .json_body import UnreadableBody
 from .openai.api_error import AWAY_MESSAGE, Problem, problem_of
 from .openai.validation_error import mistake
 
@@ -79,6 +80,11 @@ async def _validation(_: Request, error: Exception) -> JSONResponse:
     return answer(mistake(error.errors()))
 
 
+async def _unreadable(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, UnreadableBody)
+    return answer(error.problem)
+
+
 async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     message = error.detail
@@ -109,6 +115,7 @@ def install(app: FastAPI) -> None:
     """Install the error handlers."""
     app.add_exception_handler(StokerError, _ours)
     app.add_exception_handler(RequestValidationError, _validation)
+    app.add_exception_handler(UnreadableBody, _unreadable)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RedisError, _redis)
     app.add_exception_handler(Exception, _unexpected)

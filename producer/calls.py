@@ -25,7 +25,7 @@ def admit(
     """See :meth:`producer.client.Client.admit`."""
     if not admission.concerns(job, policy):
         return job
-    celery_message.check(job, settings)
+    celery_message.write(job, settings)
     arrival = Arrival(job, settings, datetime.now(UTC))
     with broker_errors(settings, "asking for an estimate"):
         replies = yield pipelined(arrival.ask, raise_on_error=False)

@@ -79,10 +79,7 @@ def plan(jobs: Iterable[Job], settings: Settings) -> tuple[list[str], list[Queue
     ids: list[str] = []
     pushes: defaultdict[tuple[str, str, str], list[QueueWrite]] = defaultdict(list)
     for job in jobs:
-        celery_message.check(job, settings)
-        job_id = job.id
-        message = celery_message.encode(job, job_id)
-        celery_message.check_size(message, job, settings)
+        job_id, message = celery_message.write(job, settings)
         lane = "" if job.tenant == DEFAULT and job.deadline is None else job.tenant
         alike = pushes[job.model, job.tier, lane]
         if not alike or len(alike[-1].ids) == CHUNK:

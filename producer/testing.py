@@ -103,11 +103,7 @@ class FakeFleet:
             InvalidJob, UnknownModel, UnknownTier, QueueFull: as of a real fleet; nothing was queued.
         """
         self.reach()
-        coming = [SubmittedJob(job.id, job) for job in jobs]
-        for submitted in coming:
-            celery_message.check(submitted.job, self.settings)
-            message = celery_message.encode(submitted.job, submitted.id)
-            celery_message.check_size(message, submitted.job, self.settings)
+        coming = [SubmittedJob(celery_message.write(job, self.settings)[0], job) for job in jobs]
         self._check_room(coming)
         for submitted in coming:
             self._run(self.jobs.setdefault(submitted.id, submitted))
@@ -188,7 +184,7 @@ class _FakeClient(Client):
     def admit(self, job: Job, admission: Admission, tiers: Sequence[str] | None = None) -> Job:
         if not concerns(job, admission):
             return job
-        celery_message.check(job, self.settings)
+        celery_message.write(job, self.settings)
         return admit(job, None, admission, datetime.now(UTC), self.settings, tiers)
 
     def submit_many(self, jobs: Iterable[Job]) -> list[str]:

@@ -4,30 +4,19 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
-from kombu.utils import json as celery_json
-from pydantic_core import from_json
-
-from producer.contract.errors import StokerError
+from producer.contract import message_body
 from producer.contract.job import TASK
-
-SENDS = ("callbacks", "errbacks", "chain", "chord")
-"""Parts of a message that name further tasks, which Celery's workers would send when this one has ended."""
+from producer.contract.message_body import NotAJob, check_sends_nothing, read_json, read_object
 
 LONGEST_S = 10.0**9
 """Longest time limit in seconds: clocks and timers overflow not far beyond."""
 
 _ID = re.compile(r"[!-~]{1,256}")
-
-
-class NotAJob(StokerError):
-    """A message is not a job; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +44,8 @@ def read(message: bytes) -> Message:
     Raises:
         NotAJob: with the reason.
     """
-    payload = _object(_json(message, "the message"), "the message")
-    headers, properties = (_object(payload.get(part), part) for part in ("headers", "properties"))
+    payload = read_object(read_json(message, "the message"), "the message")
+    headers, properties = (read_object(payload.get(part), part) for part in ("headers", "properties"))
     if headers.get("task") != TASK:
         raise NotAJob(f"headers.task is {headers.get('task')!r:.80}, not {TASK!r}")
     job_id = headers.get("id")
@@ -73,7 +62,7 @@ def read(message: bytes) -> Message:
         raise NotAJob(f"headers.compression is {headers['compression']!r:.80}: nothing compressed is accepted")
     if not isinstance(headers.get("ignore_result"), bool | None):
         raise NotAJob("headers.ignore_result is not true or false")
-    _check_sends_nothing(headers)
+    check_sends_nothing(headers)
     submitted_at = headers.get("submitted_at")
     return Message(
         id=job_id,
@@ -127,54 +116,4 @@ def _fields(body: object, encoding: object) -> dict[str, Any]:
         decoded = body.encode()
     else:
         raise NotAJob(f"body_encoding is {encoding!r:.80}, not base64")
-    parts = _json(decoded, "the body")
-    if not (isinstance(parts, list) and len(parts) == 3):
-        raise NotAJob("the body is not [args, kwargs, embed]: only task protocol 2 is accepted")
-    args, kwargs, embed = parts
-    if args or not isinstance(args, list):
-        raise NotAJob("the job's fields are not given by name")
-    embed = _object({} if embed is None else embed, "embed")
-    _check_sends_nothing(embed)
-    if more := embed.keys() - set(SENDS):
-        raise NotAJob(f"embed holds {sorted(more)!r:.80}; allowed: nothing but empty {', '.join(SENDS)}")
-    return _object(_typed(decoded)[1] if b"__type__" in decoded else kwargs, "the job")
-
-
-def _check_sends_nothing(part: dict[str, Any]) -> None:
-    """Refuse messages that would make the worker send further tasks to any queue on a producer's behalf.
-
-    They are refused rather than ignored: a client that waits for the following task would wait for ever.
-    """
-    if given := [name for name in SENDS if part.get(name)]:
-        raise NotAJob(
-            f"it names tasks to send when it has ended ({', '.join(given)}), as link, link_error, chain and chord do: "
-            "a worker sends none; wait for its result, and send them then"
-        )
-
-
-def _json(text: bytes, what: str) -> Any:
-    try:
-        return from_json(text, allow_inf_nan=False)  # Python's own reads NaN and Infinity, which nobody else does
-    except ValueError as error:
-        raise NotAJob(f"{what} is not JSON: {error}"[:200]) from None
-
-
-def _not_json(constant: str) -> None:
-    raise ValueError(f"{constant} is no number there")
-
-
-_strict = partial(json.loads, parse_constant=_not_json)
-
-
-def _typed(body: bytes) -> Any:
-    """The body as stock Celery reads it, which writes a date as an object with a ``__type__``."""
-    try:
-        return celery_json.loads(body.decode(), _loads=_strict)
-    except Exception as error:  # its decoders have errors of their own
-        raise NotAJob(f"the body holds a value that is not what it says: {type(error).__name__}") from None
-
-
-def _object(value: object, what: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise NotAJob(f"{what} is not an object")
-    return value
+    return message_body.read(decoded)

@@ -25,10 +25,11 @@ from celery.worker import state
 from producer.contract.celery_message import check, check_size
 from producer.contract.errors import EngineError, InvalidJob, JobCancelled, JobExpired, Preempted
 from producer.contract.job import Job
+from producer.contract.message_body import NotAJob
 from scheduler import results
 from scheduler.lease.ledger import NoTaker
 from scheduler.lease.queue import Claim, Claimed
-from scheduler.message import Message, NotAJob, read
+from scheduler.message import Message, read
 from scheduler.order import preemption
 from scheduler.window.window import HoldLimits
 

@@ -6,16 +6,17 @@ Ours is ``{"custom_id", "input", "parameters", "model"}``; OpenAI's, ``{"custom_
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO
 
+from producer.contract import json_text
 from producer.contract.errors import InvalidJob, StokerError
 from producer.contract.settings import Settings
 
 OURS = ("custom_id", "input", "parameters", "model")
 OPENAI = ("custom_id", "method", "url", "body")
+_BOM = b"\xef\xbb\xbf"
 LONGEST_PER_INPUT_BYTE = 8
 """JSON may write one byte of input as up to six (``\\u00e9``); any longer line holds no acceptable input."""
 
@@ -74,9 +75,11 @@ def parse(number: int, raw: bytes, longest: int) -> Line:
     try:
         if len(raw) > longest:
             raise LineError(f"the line is longer than {longest} bytes: split its input into several lines")
-        fields = _object(raw)
+        fields, wrong = _object(raw)
         if "custom_id" in fields:
             custom_id, given = _custom_id(fields.pop("custom_id")), True
+        if wrong is not None:
+            raise wrong
         _known(fields)
     except LineError as error:
         return Line(number, custom_id, error=error, size=len(raw), given=given)
@@ -103,15 +106,16 @@ def _known(fields: dict[str, Any]) -> None:
         raise LineError("body is missing: an object, the request that the url would get", param="body")
 
 
-def _object(raw: bytes) -> dict[str, Any]:
+def _object(raw: bytes) -> tuple[dict[str, Any], LineError | None]:
+    """The fields of a line; also of one that can only be read leniently, for its custom_id, beside what is wrong."""
+    wrong = None
     try:
-        found = json.loads(raw.decode("utf-8-sig"), parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:  # not UTF-8 is a ValueError, too
-        raise LineError(f"the line is not JSON: {error}", "invalid_json_line") from None
+        found = json_text.read(raw.removeprefix(_BOM))
+    except json_text.NotJson as error:
+        wrong = LineError(f"the line is not JSON: {error}", "invalid_json_line", error.place or None)
+        found = error.lenient
+        if found is None:
+            raise wrong from None
     if not isinstance(found, dict):
         raise LineError(f"the line is {type(found).__name__}, not an object with the field input", "invalid_json_line")
-    return found
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON number")
+    return found, wrong

@@ -57,7 +57,7 @@ def check(
 def _mistakes(number: int, raw: bytes, longest: int, terms: Terms, seen: FirstLines) -> Iterator[Mistake]:
     line = parse(number, raw, longest)
     try:
-        celery_message.check(terms.read(line).job, terms.settings)
+        celery_message.write(terms.read(line).job, terms.settings)
     except LineError as error:
         yield Mistake(code=error.code, message=str(error), line=number, param=error.param)
     except StokerError as error:

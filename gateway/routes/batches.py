@@ -13,11 +13,12 @@ from ..batches import completion_window
 from ..batches.batch_storage import Storage
 from ..batches.line_translation import JOBS
 from ..batches.records import BatchSpec, new_id
+from ..json_body import JsonRoute
 from ..openai.api_error import Problem
 from ..openai.endpoints import ENDPOINTS
 from ..state import Client
 
-router = APIRouter(prefix="/v1/batches", tags=["batches"])
+router = APIRouter(prefix="/v1/batches", tags=["batches"], route_class=JsonRoute)
 
 
 class BatchRequest(BaseModel):

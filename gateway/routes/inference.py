@@ -8,12 +8,13 @@ from fastapi import APIRouter, Request, Response
 
 from ..access.authentication import Caller
 from ..errors import RESPONSES
+from ..json_body import JsonRoute
 from ..openai import chat, completion, embedding
 from ..openai.model_list import model_list, model_object
 from ..request import serve
 from ..state import Client
 
-router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=RESPONSES)
+router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=RESPONSES, route_class=JsonRoute)
 
 _STREAMED: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/json": {}, "text/event-stream": {}}, "description": "The answer, or its stream"}

@@ -28,6 +28,7 @@ from ..errors import RESPONSES, Json
 from ..event_stream import EventStream
 from ..jobs.job_record import JobRecord, Notice, forget, keep, owned, same_as_before
 from ..jobs.job_response import ended, job_object
+from ..json_body import JsonRoute
 from ..openai.api_error import Problem, problem_of
 from ..openai.model_list import permitted
 from ..openai.service_tier import tier_of
@@ -35,7 +36,7 @@ from ..state import Client
 from ..webhooks.target import ForbiddenTarget, check_policy
 from ..webhooks.webhook import Webhook
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=RESPONSES)
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=RESPONSES, route_class=JsonRoute)
 
 
 class JobRequest(BaseModel):
@@ -122,7 +123,7 @@ def _job(asked: JobRequest, caller: Caller, client: AsyncClient, idempotency_key
             "idempotency_key": idempotency_key,
         }
     )
-    celery_message.check(job, settings)  # before anything is kept of it
+    celery_message.write(job, settings)  # before anything is kept of it
     return job
 
 

@@ -18,7 +18,7 @@ from typing import Any, TypeGuard
 
 from pydantic import ValidationError
 
-from . import errors, keys
+from . import errors, json_text, keys, message_body
 from .errors import InvalidJob, JobCancelled, JobExpired, JobFailed
 from .job import TASK, Job, Result, Status
 from .settings import Settings
@@ -26,11 +26,26 @@ from .settings import Settings
 _EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
 
+def write(job: Job, settings: Settings) -> tuple[str, bytes]:
+    """The id of a job, and its message, which a worker can serve.
+
+    Raises:
+        UnknownModel, UnknownTier, InvalidJob: with what was found and what is allowed.
+    """
+    check(job, settings)
+    job_id = job.id
+    message = encode(job, job_id)
+    check_size(message, job, settings)
+    return job_id, message
+
+
 def encode(job: Job, job_id: str) -> bytes:
-    """The message to push onto the job's queue."""
-    fields = job.model_dump(mode="json", exclude_defaults=True)
+    """The message to push onto the job's queue.
+
+    Raises:
+        InvalidJob: naming the place of a value that workers could not read, or would read as another.
+    """
     queue = keys.queue(job.model, job.tier)
-    body = json.dumps([[], fields, _EMBED])
     message = {
         "headers": {
             "lang": "py",
@@ -66,9 +81,37 @@ def encode(job: Job, job_id: str) -> bytes:
             "body_encoding": "base64",
             "delivery_tag": str(uuid.uuid4()),
         },
-        "body": base64.b64encode(body.encode()).decode(),
+        "body": base64.b64encode(_body(job)).decode(),
     }
     return json.dumps(message).encode()
+
+
+def _body(job: Job) -> bytes:
+    try:
+        fields = job.model_dump(mode="json", exclude_defaults=True)
+        body = json.dumps([[], fields, _EMBED]).encode()
+        told = message_body.read(body)
+        # With the job itself, not with the fields: pydantic writes half a character in a key as question marks.
+        if all(name == "deadline" or told.get(name) == getattr(job, name) for name in fields):
+            return body
+        reason = "it would be read as another job"
+    except (ValueError, RecursionError, message_body.NotAJob) as error:
+        reason = str(error)
+    raise InvalidJob(_unreadable(job) or f"the job cannot be written as JSON: {reason}")
+
+
+def _unreadable(job: Job) -> str:
+    """The place in a job of what workers could not read, and why; empty when it is not found."""
+    fields = {name: getattr(job, name) for name in type(job).model_fields}
+    if found := json_text.first_fault(fields, json_text.DEEPEST - 1):  # one level is the body's
+        return " ".join(found)
+    for place, value, _ in json_text.walk(fields):
+        if isinstance(value, dict) and value.keys() == set(message_body.TYPED):
+            return (
+                f"{place:.80} is an object of just {' and '.join(message_body.TYPED)}, which Celery's JSON reads as a "
+                "value of another type; allowed: any other object"
+            )
+    return ""
 
 
 _REPLY_TO = str(uuid.uuid4())
@@ -139,8 +182,8 @@ _STATUS = {
 
 
 def status(stored: bytes | str) -> Status:
-    """The status of a job, from its stored result."""
-    return _STATUS.get(str(json.loads(stored)["status"]), Status.QUEUED)
+    """The status of a job, from its stored result. What is not a result, which anybody may publish, counts as none."""
+    return _STATUS.get(str(_meta(stored).get("status")), Status.QUEUED)
 
 
 def is_final(stored: bytes | str | None) -> TypeGuard[bytes]:
@@ -154,9 +197,11 @@ def decode(stored: bytes | str) -> Result:
     Raises:
         JobFailed, or more specifically InvalidJob, JobCancelled, JobExpired.
     """
-    meta = json.loads(stored)
-    job_id, value = meta["task_id"], meta["result"]
-    if meta["status"] == "SUCCESS":
+    meta = _meta(stored)
+    job_id, value = str(meta.get("task_id")), meta.get("result")
+    if not isinstance(value, dict):
+        raise JobFailed(f"job {job_id} has a result that is not ours: {value!r:.80}")
+    if meta.get("status") == "SUCCESS":
         try:
             return Result.model_validate({**value, "id": job_id})
         except (TypeError, ValidationError) as error:
@@ -164,9 +209,18 @@ def decode(stored: bytes | str) -> Result:
     raise _failure(job_id, value)
 
 
+def _meta(stored: bytes | str) -> dict[str, Any]:
+    try:
+        meta = json.loads(stored)
+    except (ValueError, RecursionError):
+        return {}
+    return meta if isinstance(meta, dict) else {}
+
+
 def _failure(job_id: str, value: dict[str, Any]) -> errors.StokerError:
     kind = str(value.get("exc_type", "JobFailed"))
-    message = "; ".join(str(part) for part in value.get("exc_message") or ())
+    said = value.get("exc_message")
+    message = "; ".join(map(str, said)) if isinstance(said, list) else str(said or "")
     if kind == "TaskRevokedError":
         if message == "expired":
             return JobExpired(f"job {job_id}: its deadline passed before it finished", kind)

@@ -135,5 +135,8 @@ def explain(error: ValidationError, allowed: Callable[[ErrorDetails], str] = lam
 
 def shown(key: str, value: object) -> str:
     """A value as an error may show it: not when it may be a secret, and not all of a long one."""
-    found = "***" if _SECRET.search(key) else concealed(repr(value))
+    try:
+        found = "***" if _SECRET.search(key) else concealed(repr(value))
+    except RecursionError:
+        found = f"a {type(value).__name__} that is nested too deep to show"
     return found if len(found) <= 80 else found[:77] + "..."

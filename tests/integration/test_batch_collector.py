@@ -1,5 +1,6 @@
 """The collector: every result once, whether it was there before or comes later, and over broken connections."""
 
+import asyncio
 import json
 import time
 from collections.abc import Iterator
@@ -8,9 +9,10 @@ from typing import Any
 import pytest
 import redis as redis_py
 
-from producer import collect
+from deploy.machine.server import Server
+from producer import AsyncClient, JobFailed, Settings, StokerError, collect
 from producer.collect import AT_ONCE, Collector
-from producer.contract import keys
+from producer.contract import celery_message, keys
 
 
 @pytest.fixture
@@ -120,3 +122,50 @@ def test_thousands_come_and_go_over_one_connection(redis: redis_py.Redis, collec
     assert collector.poll(0.2) == []
     assert len(redis.client_list(_type="pubsub")) == 1
     assert redis.pubsub_channels() == [keys.result("one more").encode()]
+
+
+GARBAGE = ["garbage", "", "null", "[]", "7", '{"status": ["SUCCESS"]}', "[" * 100_000, b"\xff\xfe", '{"status": "SUCC']
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+def test_what_is_no_result_is_not_final(redis: redis_py.Redis, collector: Collector, garbage: str | bytes) -> None:
+    collector.add(["a", "b"])
+    assert collector.poll(0.0) == []
+    redis.set(keys.result("b"), garbage)
+    redis.publish(keys.result("a"), garbage)
+    end(redis, "a")
+    assert poll(collector, 1) == ["a"]
+    assert collector.poll(0.0) == []
+
+
+def test_garbage_on_one_channel_fails_no_other_that_waits(redis: redis_py.Redis, server: Server) -> None:
+    """Whoever may publish on one result's channel would else end the requests of a whole gateway."""
+    ids = [f"job-{number}" for number in range(5)]
+
+    async def wait() -> list[str]:
+        async with AsyncClient(Settings.model_validate({"redis": {"url": server.url}})) as client:
+            ended = []
+            async for job_id, found in client.results(ids, timeout=20):
+                ended.append(job_id)
+                assert type(found) is not StokerError
+            return ended
+
+    async def both() -> list[str]:
+        waiting = asyncio.create_task(wait())
+        channel = keys.result(ids[0])
+        while not dict(await asyncio.to_thread(redis.pubsub_numsub, channel))[channel.encode()]:
+            await asyncio.sleep(0.01)
+        for garbage in GARBAGE:
+            await asyncio.to_thread(redis.publish, channel, garbage)
+        await asyncio.to_thread(end, redis, *ids)
+        return await waiting
+
+    assert sorted(asyncio.run(both())) == ids
+
+
+@pytest.mark.parametrize(
+    "stored", ['{"status": "SUCCESS"}', '{"status": "FAILURE", "result": "x"}', '{"status": "REVOKED", "result": null}']
+)
+def test_a_result_that_is_not_ours_is_a_failure(stored: str) -> None:
+    with pytest.raises(JobFailed, match="not ours"):
+        celery_message.decode(stored)

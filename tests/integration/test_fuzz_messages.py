@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.chaos.fuzz import Fate, hostile
-from scheduler.message import NotAJob, read
+from producer.contract.message_body import NotAJob
+from scheduler.message import read
 
 
 @pytest.mark.parametrize("seed", [1, 2])

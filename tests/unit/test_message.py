@@ -9,7 +9,8 @@ from kombu.utils import json as celery_json
 
 from producer import Job
 from producer.contract.celery_message import encode
-from scheduler.message import NotAJob, read
+from producer.contract.message_body import NotAJob
+from scheduler.message import read
 
 GOOD = json.loads(encode(Job(model="m", tier="batch", input="x"), "id"))
 
