@@ -9,6 +9,7 @@ from typing import Any
 
 from producer.contract.errors import (
     BrokerUnavailable,
+    ContextLengthExceeded,
     DeadlineUnreachable,
     InvalidJob,
     JobCancelled,
@@ -80,6 +81,8 @@ def problem_of(error: StokerError) -> Problem:
             return Problem(429, message, code="queue_full", retry_after_s=retry_after_s)
         case DeadlineUnreachable():
             return Problem(429, message, param="deadline_s", code="deadline_unreachable", retry_after_s=retry_after_s)
+        case ContextLengthExceeded():
+            return Problem(400, message, code="context_length_exceeded")
         case InvalidJob():
             return Problem(400, message, code="invalid_job")
         case BrokerUnavailable():

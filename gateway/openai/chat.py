@@ -50,11 +50,20 @@ def order(asked: ChatRequest, settings: Settings, caller: ApiKey) -> TranslatedR
     """
     unheeded = ignored(asked, CHAT)
     messages = [_message(message, index) for index, message in enumerate(asked.messages)]
-    most = asked.max_completion_tokens or asked.max_tokens or settings.gateway.max_tokens
+    most = asked.max_completion_tokens or asked.max_tokens
     stream, choices = bool(asked.stream), asked.n or 1
     include_usage = asked.include_usage
     inputs = [{"messages": messages}] * choices
-    job = job_of(asked, "generate", inputs, asked.sampling(most, settings), stream, settings, caller, asked.metadata)
+    job = job_of(
+        asked,
+        "generate",
+        inputs,
+        asked.sampling(most, settings.gateway.max_tokens, settings),
+        stream,
+        settings,
+        caller,
+        asked.metadata,
+    )
 
     def response(job_id: str, result: Result, created: int) -> dict[str, Any]:
         return {

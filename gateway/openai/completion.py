@@ -36,7 +36,7 @@ def order(asked: CompletionRequest, settings: Settings, caller: ApiKey) -> Trans
     stream, choices = bool(asked.stream), asked.n or 1
     include_usage = asked.include_usage
     inputs = [prompt for prompt in prompts for _ in range(choices)]
-    parameters = asked.sampling(asked.max_tokens or DEFAULT_TOKENS, settings)
+    parameters = asked.sampling(asked.max_tokens, DEFAULT_TOKENS, settings)
     job = job_of(asked, "generate", inputs, parameters, stream, settings, caller)
 
     def response(job_id: str, result: Result, created: int) -> dict[str, Any]:

@@ -37,14 +37,17 @@ class Generating(RequestBody):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
-    def sampling(self, max_new_tokens: int, settings: Settings) -> dict[str, Any]:
-        """The job's parameters.
+    def sampling(self, max_new_tokens: int | None, default: int, settings: Settings) -> dict[str, Any]:
+        """The job's parameters. Without ``max_new_tokens`` the answer has ``default`` tokens at most, or what the
+        context leaves.
 
         It has a temperature and a seed although the request has none: should its worker die, the next one draws the
         same text, and a stream goes on. Not for a model of the ``openai`` engine: the server has defaults of its own
         for each model, and many servers sample requests with a seed one by one rather than as a batch.
         """
-        parameters: dict[str, Any] = {"max_new_tokens": max_new_tokens}
+        parameters: dict[str, Any] = {"max_new_tokens": max_new_tokens or default}
+        if max_new_tokens is None:
+            parameters["fit"] = True
         model = settings.models.get(self.model)
         if model is None or model.engine != "openai":
             parameters |= {"temperature": 1.0, "seed": random.getrandbits(62)}

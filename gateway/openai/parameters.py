@@ -61,7 +61,9 @@ _KEPT = (_supported("metadata", "up to 16 texts, kept with the job"),)
 CHAT = (
     *_ASKED,
     _supported("messages", "texts, or lists of `text` parts; roles system, developer (as system), user, assistant"),
-    _supported("max_completion_tokens", "`gateway.max_tokens` of the fleet file by default"),
+    _supported(
+        "max_completion_tokens", "by default `gateway.max_tokens` of the fleet file, or what the context leaves"
+    ),
     _supported("max_tokens", "the old name of `max_completion_tokens`"),
     *_SAMPLED,
     *_KEPT,
@@ -90,7 +92,7 @@ CHAT = (
 COMPLETION = (
     *_ASKED,
     _supported("prompt", "a text, or a list of texts; arrays of tokens are refused"),
-    _supported("max_tokens", "16 by default"),
+    _supported("max_tokens", "16 by default, or what the context leaves"),
     *_SAMPLED,
     _refused("best_of", "the engines tell no probabilities to choose by", 1),
     _refused("echo", "the answer does not hold the prompt", False),

@@ -24,6 +24,13 @@ class InvalidJob(StokerError, ValueError):
     """The job itself is invalid: running it again cannot help."""
 
 
+class ContextLengthExceeded(InvalidJob):
+    """An input is too long for the model's context, by itself or with the answer that it asks for.
+
+    The message says "maximum context length", by which clients of the OpenAI API recognise the error.
+    """
+
+
 class UnknownModel(InvalidJob):
     """No model of that name is in the fleet."""
 

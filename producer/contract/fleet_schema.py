@@ -231,7 +231,8 @@ class Gateway(_Table):
     max_body_bytes: Annotated[int, Field(ge=1024)] = 4 * 1024 * 1024
     """Largest body of a request, in bytes. Uploads have a limit of their own."""
     max_tokens: Annotated[int, Field(ge=1)] = 512
-    """Longest answer, in tokens, of a chat that does not set ``max_completion_tokens``."""
+    """Longest answer, in tokens, of a chat that does not set ``max_completion_tokens``, if the context has room for
+    it."""
     files: str | None = None
     """Store of batch files: a folder, relative to the fleet file, or a URL that fsspec knows, such as
     ``s3://bucket/batches``; the same for all gateways and batch processes of a fleet. Default: inside ``state_dir``."""

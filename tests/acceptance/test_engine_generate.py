@@ -128,11 +128,12 @@ def test_how_it_ended(engine: GenerateEngine) -> None:
         engine,
         Request("length", ["One, two, three,"], {"max_new_tokens": 4}),
         Request("stop", ["One, two, three,"], {"stop": "seven"}),
+        Request("fit", ["One, two, three,"], {"stop": "seven", "max_new_tokens": 10**6, "fit": True}),
         Request("stops", ["One, two, three,"], {"stop": ["eight", " six"], "max_new_tokens": 40}),
         Request("never", ["One, two, three,"], {"stop": ["not in there"], "max_new_tokens": 4}),
     )
     found = {name: outcome.outputs[0] for name, outcome in outcomes.items() if outcome.outputs}
-    assert found["stop"] == {"text": " four, five, six, ", "finish_reason": "stop"}
+    assert found["stop"] == found["fit"] == {"text": " four, five, six, ", "finish_reason": "stop"}
     assert found["stops"] == {"text": " four, five,", "finish_reason": "stop"}
     assert found["length"] == found["never"] == {"text": " four, five,", "finish_reason": "length"}
     assert outcomes["stops"].usage["output_tokens"] < 10  # it was taken out at once
@@ -171,7 +172,7 @@ def test_the_inputs_of_one_request_share_the_batch_and_are_answered_in_order(eng
     [
         (["x"], {"max_tokens": 5}, "parameters.max_tokens = 5: no such parameter; allowed: do_sample"),
         (["x"], {"temperature": -1}, "parameters.temperature = -1"),
-        (["x"], {"max_new_tokens": 8192}, "max_new_tokens = 8192; allowed: 8192 together"),
+        (["x"], {"max_new_tokens": 8192}, "maximum context length is 8192 tokens"),
         (["fine", "word " * 9000], {}, "input 1 has 9001 tokens"),
         (["fine", ""], {}, "input 1 is empty"),
         ([{"prompt": "x"}], {}, "input 0 has keys ['prompt']"),

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from jinja2 import TemplateError
 
-from producer.contract.errors import InvalidJob
+from producer.contract.errors import ContextLengthExceeded, InvalidJob
 from workers.engines.generation.prompt import Prompts
+from workers.engines.parameters import GenerationParameters
 
 
 class Tokenizer:
@@ -23,8 +24,13 @@ class Tokenizer:
         return " ".join(message["content"] for message in messages) + " :"
 
 
-def encode(item: Any, max_new_tokens: int = 5, tokenizer: Any = None) -> list[int]:
-    return Prompts(tokenizer or Tokenizer(), vocabulary=10, max_tokens=12).encode(item, 3, max_new_tokens)
+def encode(item: Any, tokenizer: Any = None) -> list[int]:
+    return Prompts(tokenizer or Tokenizer(), vocabulary=10, max_tokens=12).encode(item, 3)
+
+
+def answer_tokens(prompt_tokens: int, **parameters: Any) -> int:
+    prompts = Prompts(Tokenizer(), vocabulary=10, max_tokens=12)
+    return prompts.answer_tokens(prompt_tokens, 3, GenerationParameters.parse(parameters))
 
 
 def test_a_text_and_a_chat() -> None:
@@ -36,7 +42,6 @@ def test_a_text_and_a_chat() -> None:
     ("item", "said"),
     [
         ("", r"input 3 is empty"),
-        ("a b c d e f g", r"input 3 has 8 tokens and asks for max_new_tokens = 5; allowed: 12 together"),
         ("unpronounceable", r"input 3 holds token id 15; this model knows 0 to 9"),
         ("half \ud800 a pair", r"input 3 holds U\+D800 alone at position 5"),
         (7, r"input 3 is of type int"),
@@ -62,6 +67,17 @@ def test_a_chat_needs_a_template() -> None:
 
 
 def test_prompt_and_answer_may_fill_the_context() -> None:
-    assert len(encode("a b c", max_new_tokens=8)) == 4
-    with pytest.raises(InvalidJob, match="max_new_tokens = 9"):
-        encode("a b c", max_new_tokens=9)
+    assert answer_tokens(4, max_new_tokens=8) == 8
+    with pytest.raises(
+        ContextLengthExceeded, match=r"input 3 has 4 tokens and asks for max_new_tokens = 9: ask for at"
+    ):
+        answer_tokens(4, max_new_tokens=9)
+
+
+@pytest.mark.parametrize("parameters", [{}, {"max_new_tokens": 9, "fit": True}, {"max_new_tokens": 512, "fit": True}])
+def test_an_answer_of_no_length_asked_for_is_as_long_as_fits(parameters: dict[str, Any]) -> None:
+    most = GenerationParameters.parse(parameters).max_new_tokens
+    assert [answer_tokens(length, **parameters) for length in (1, 4, 11)] == [min(most, 11), min(most, 8), 1]
+    for length in (12, 13):
+        with pytest.raises(ContextLengthExceeded, match=rf"This model's maximum context length is 12 .* has {length}"):
+            answer_tokens(length, **parameters)

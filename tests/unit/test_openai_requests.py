@@ -14,6 +14,9 @@ from gateway.openai.chunks import Chunks
 from gateway.openai.endpoints import ENDPOINTS
 from gateway.openai.parameters import TABLE, Parameter
 from producer import BrokerUnavailable, Settings
+from producer.contract import celery_message
+from producer.contract.errors import ContextLengthExceeded
+from scheduler.results import failed
 
 SETTINGS = Settings(
     models={  # type: ignore[arg-type]  # pydantic reads tables
@@ -80,14 +83,17 @@ def parameters_of(**asked: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("asked", "parameters"),
     [
-        ({}, {"max_new_tokens": 512, "temperature": 1.0}),
+        ({}, {"max_new_tokens": 512, "fit": True, "temperature": 1.0}),
         ({"max_tokens": 7}, {"max_new_tokens": 7, "temperature": 1.0}),
         ({"max_tokens": 7, "max_completion_tokens": 9}, {"max_new_tokens": 9, "temperature": 1.0}),
-        ({"temperature": 0}, {"max_new_tokens": 512, "temperature": 0}),
-        ({"top_p": 0.5, "top_k": 5}, {"max_new_tokens": 512, "temperature": 1.0, "top_p": 0.5, "top_k": 5}),
-        ({"top_p": 0, "top_k": -1}, {"max_new_tokens": 512, "temperature": 0.0}),
-        ({"stop": "\n"}, {"max_new_tokens": 512, "temperature": 1.0, "stop": "\n"}),
-        ({"seed": -1}, {"max_new_tokens": 512, "temperature": 1.0, "seed": 2**63 - 1}),
+        ({"temperature": 0}, {"max_new_tokens": 512, "fit": True, "temperature": 0}),
+        (
+            {"top_p": 0.5, "top_k": 5},
+            {"max_new_tokens": 512, "fit": True, "temperature": 1.0, "top_p": 0.5, "top_k": 5},
+        ),
+        ({"top_p": 0, "top_k": -1}, {"max_new_tokens": 512, "fit": True, "temperature": 0.0}),
+        ({"stop": "\n"}, {"max_new_tokens": 512, "fit": True, "temperature": 1.0, "stop": "\n"}),
+        ({"seed": -1}, {"max_new_tokens": 512, "fit": True, "temperature": 1.0, "seed": 2**63 - 1}),
     ],
 )
 def test_sampling_is_asked_for_in_the_engines_terms(asked: dict[str, Any], parameters: dict[str, Any]) -> None:
@@ -95,6 +101,17 @@ def test_sampling_is_asked_for_in_the_engines_terms(asked: dict[str, Any], param
 
     assert parameters_of(**asked) == parameters
     assert GenerationParameters.parse(parameters)
+
+
+def test_what_is_too_long_for_the_context_is_told_in_openais_words() -> None:
+    """LiteLLM and LangChain recognise it by them."""
+    wire = json.loads(failed("id", ContextLengthExceeded("This model's maximum context length is 8 tokens.")))
+    assert wire["result"]["exc_module"] == "producer.errors"
+    with pytest.raises(ContextLengthExceeded) as error:
+        celery_message.decode(json.dumps(wire))
+    problem = problem_of(error.value)
+    assert (problem.status, problem.type, problem.code) == (400, "invalid_request_error", "context_length_exceeded")
+    assert "maximum context length" in str(problem)
 
 
 def test_every_generation_has_a_seed_so_that_a_second_run_says_the_same() -> None:
@@ -106,11 +123,12 @@ def test_every_generation_has_a_seed_so_that_a_second_run_says_the_same() -> Non
 def test_a_server_of_the_openai_engine_is_told_only_what_the_request_sets() -> None:
     settings = Settings(models={"talk": {"engine": "openai", "options": {"url": "http://localhost:1"}}})  # type: ignore[dict-item]  # pydantic reads tables
     chat, completion = ENDPOINTS["/v1/chat/completions"], ENDPOINTS["/v1/completions"]
-    assert chat.read(ASKED[chat.path], settings, ANYBODY).job.parameters == {"max_new_tokens": 512}
-    assert completion.read(ASKED[completion.path], settings, ANYBODY).job.parameters == {"max_new_tokens": 16}
+    assert chat.read(ASKED[chat.path], settings, ANYBODY).job.parameters == {"max_new_tokens": 512, "fit": True}
+    job = completion.read(ASKED[completion.path], settings, ANYBODY).job
+    assert job.parameters == {"max_new_tokens": 16, "fit": True}
     asked = {**ASKED[chat.path], "temperature": 0.2, "seed": 3, "top_p": 0.9}
     job = chat.read(asked, settings, ANYBODY).job
-    assert job.parameters == {"max_new_tokens": 512, "temperature": 0.2, "seed": 3, "top_p": 0.9}
+    assert job.parameters == {"max_new_tokens": 512, "fit": True, "temperature": 0.2, "seed": 3, "top_p": 0.9}
 
 
 def test_messages_become_what_chat_templates_take() -> None:

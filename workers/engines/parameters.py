@@ -51,6 +51,9 @@ class GenerationParameters(RequestParameters):
     """
 
     max_new_tokens: Annotated[int, Field(ge=1)] = 64
+    fit: bool = False
+    """Whether ``max_new_tokens`` is lowered to what an input leaves of the model's context, where it would otherwise be
+    refused. Always so if the request has no ``max_new_tokens``."""
     do_sample: bool = False
     temperature: Annotated[float, Field(ge=0, le=100)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -59,6 +62,11 @@ class GenerationParameters(RequestParameters):
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     stop: Annotated[list[Stop], Field(max_length=16)] = []
     """Stop strings: the text ends before the first that occurs."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether the answer may be shorter than ``max_new_tokens`` for lack of context."""
+        return self.fit or "max_new_tokens" not in self.model_fields_set
 
     @field_validator("stop", mode="before")
     @classmethod

@@ -105,7 +105,7 @@ class GenerateEngine(MailboxEngine[list[GenerationOutput]]):
             self._settings.max_concurrency,
             self._options.max_batch_tokens,
             self._mailbox,
-            warm_up_ids=self._prompts.encode("warm up", 0, 1),
+            warm_up_ids=self._prompts.encode("warm up", 0),
         )
         self._batch = self._start()
 
@@ -191,8 +191,7 @@ class GenerateEngine(MailboxEngine[list[GenerationOutput]]):
         while (admitted := self._admission.admit()) is not None:
             sequence_id, sequence = admitted
             sampler = sequence.begin(sequence_id)
-            most = sequence.generation.parameters.max_new_tokens
-            if not self._batch.add(sequence_id, sequence.token_ids, most, sampler):
+            if not self._batch.add(sequence_id, sequence.token_ids, sequence.max_new_tokens, sampler):
                 self._admission.again(sequence)  # it did not run, so it is not a suspect
                 self._restart()
             else:

@@ -7,9 +7,10 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from producer.contract.errors import InvalidJob
+from producer.contract.errors import ContextLengthExceeded, InvalidJob
 from producer.contract.job import Item
 
+from ..parameters import GenerationParameters
 from ..text import require_text
 
 
@@ -22,7 +23,7 @@ class Prompts:
     vocabulary: int
     max_tokens: int
 
-    def encode(self, item: Item, index: int, max_new_tokens: int) -> list[int]:
+    def encode(self, item: Item, index: int) -> list[int]:
         """The token ids of input ``index``: a text to complete, or the ``{"messages": [...]}`` of a chat.
 
         Raises:
@@ -34,15 +35,27 @@ class Prompts:
             ids = self.tokenizer(require_text(item, index))["input_ids"]
         if not ids:
             raise InvalidJob(f"input {index} is empty; give at least one token of text")
-        if len(ids) + max_new_tokens > self.max_tokens:
-            raise InvalidJob(
-                f"input {index} has {len(ids)} tokens and asks for max_new_tokens = {max_new_tokens}; "
-                f"allowed: {self.max_tokens} together"
-            )
         # An id outside of the embedding kills the batch, with all waiting sequences.
         if outside := [token for token in ids if not 0 <= token < self.vocabulary]:
             raise InvalidJob(f"input {index} holds token id {outside[0]}; this model knows 0 to {self.vocabulary - 1}")
         return ids
+
+    def answer_tokens(self, prompt_tokens: int, index: int, parameters: GenerationParameters) -> int:
+        """The longest answer to input ``index``, in tokens.
+
+        Raises:
+            ContextLengthExceeded: when there is no room for one token, or for all that are asked for explicitly.
+        """
+        room = self.max_tokens - prompt_tokens
+        asked = 1 if parameters.fits else parameters.max_new_tokens
+        if asked <= room:
+            return min(parameters.max_new_tokens, room)
+        asks = "" if parameters.fits else f" and asks for max_new_tokens = {asked}"
+        cure = f"ask for at most {room}" if room > 0 else f"give at most {self.max_tokens - 1}"
+        raise ContextLengthExceeded(
+            f"This model's maximum context length is {self.max_tokens} tokens, input and answer together. However, "
+            f"input {index} has {prompt_tokens} tokens{asks}: {cure}"
+        )
 
     def _chat(self, item: dict[str, Any], index: int) -> str:
         messages = item.get("messages")

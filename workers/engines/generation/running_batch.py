@@ -59,11 +59,11 @@ class Generation:
         Raises:
             InvalidJob: naming the input and the fault.
         """
-        asked = self.parameters.max_new_tokens
         for index, item in enumerate(self.request.inputs[self.encoded : self.encoded + count], self.encoded):
-            ids = self.prompts.encode(item, index, asked)
+            ids = self.prompts.encode(item, index)
+            most = self.prompts.answer_tokens(len(ids), index, self.parameters)
             self.usage["input_tokens"] += len(ids)
-            self.sequences.append(Sequence(self, index, ids, self.size.blocks_for(len(ids) + asked)))
+            self.sequences.append(Sequence(self, index, ids, most, self.size.blocks_for(len(ids) + most)))
             self.encoded += 1
 
     @property
@@ -85,6 +85,7 @@ class Sequence:
     generation: Generation
     index: int
     token_ids: list[int]
+    max_new_tokens: int
     blocks: int
     id: str = ""
     suspect: bool = False
