@@ -1,10 +1,15 @@
-"""The sweep: in every round of the leader, the jobs of lost workers return to their queues, model by model."""
+"""The sweep: in every round of the leader, the jobs of lost workers return to their queues, model by model, and
+cancelled jobs leave theirs."""
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
+from producer.contract import keys
+from producer.contract.dialogue import run
+from producer.contract.withdrawal import Search
 from scheduler.lease.queue import Queue
 
 from .error_isolation import IsolatedErrors
@@ -17,6 +22,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+SEARCH_S = 0.2
+"""Longest search of one round for cancelled jobs, in seconds; the next round goes on."""
+
+AT_ONCE = 10_000
+"""Most cancelled jobs whose search ends together."""
+
 
 class Sweep:
     """Reaps the queues of each model that is, or was, in the fleet file."""
@@ -26,9 +37,12 @@ class Sweep:
         self._settings: Settings | None = None
         self._queues: dict[str, Queue] = {}
         self._errors = IsolatedErrors(log)
+        self._search: Search | None = None
+        self._cancelled: list[bytes] = []
+        """The ids of the jobs that the search is for."""
 
     def __call__(self, settings: Settings) -> None:
-        """Reap every queue. An error of one is logged once and does not stop the others.
+        """Reap every queue, then withdraw cancelled jobs. An error of one is logged once and does not stop the others.
 
         Raises:
             redis.RedisError: Redis cannot serve now.
@@ -40,3 +54,19 @@ class Sweep:
         for name, queue in self._queues.items():
             with self._errors.isolated(name, "its lost jobs are not taken back"):
                 queue.reap()
+        with self._errors.isolated("the cancelled jobs", "those that are queued count until a worker drops them"):
+            self._withdraw(settings)
+
+    def _withdraw(self, settings: Settings) -> None:
+        """Take jobs out of the queues that were cancelled, and not found by whoever cancelled them."""
+        if self._search is None:
+            found: Any = self.redis.zrange(keys.withdrawals(), 0, AT_ONCE - 1)
+            if not found:
+                return
+            self._cancelled, self._search = found, Search(settings)
+        until = time.monotonic() + SEARCH_S
+        while not self._search.done and time.monotonic() < until:
+            run(self.redis, self._search.step())
+        if self._search.done:
+            self._search = None
+            self.redis.zrem(keys.withdrawals(), *self._cancelled)

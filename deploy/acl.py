@@ -36,13 +36,14 @@ CONNECTION = (
 """
 
 RESULT = keys.result("*")
+CANCELLED = (keys.cancelled(), keys.withdrawals())
 
 
 def producer(fleet: GrantScope) -> list[Grant]:
     """:class:`producer.Client`: submits, collects and cancels jobs. It cannot read queued jobs."""
     lanes = [keys.lanes(model) for model in fleet.models]
     return [
-        Grant(["evalsha"], [*fleet.queues, *fleet.waiting, *lanes, keys.submission("*"), RESULT, keys.cancelled()]),
+        Grant(["evalsha"], [*fleet.queues, *fleet.waiting, *lanes, keys.submission("*"), RESULT, *CANCELLED]),
         Grant(["lpush", "llen"], fleet.queues),
         *_lanes(fleet),
         Grant(["hset"], fleet.waiting),
@@ -50,7 +51,7 @@ def producer(fleet: GrantScope) -> list[Grant]:
         Grant(["xadd", "pexpire"], [keys.bell("*")]),
         Grant(["set", "get"], [keys.submission("*")]),
         Grant(["get", "mget", "set", "del", "subscribe", "publish"], [RESULT], [RESULT]),
-        Grant(["zadd", "zremrangebyscore"], [keys.cancelled()]),
+        Grant(["zadd", "zremrangebyscore"], CANCELLED),
         Grant(["get", "mget"], [keys.worker("*")]),
         Grant(["zrange", "zrangebyscore"], [keys.workers()]),
         Grant(["exists"], [keys.leader()]),
@@ -64,6 +65,7 @@ def gateway(fleet: GrantScope) -> list[Grant]:
     """The gateway: a producer that also looks up API keys, and records the tenant of each stored job."""
     return [
         *producer(fleet),
+        *_withdrawals(fleet),
         Grant(["evalsha"], [keys.api_keys(), keys.rate("*"), keys.webhooks()]),
         Grant(["hget", "hlen"], [keys.api_keys()]),
         Grant(["get", "set"], [keys.rate("*"), keys.idempotency("*")]),
@@ -83,6 +85,7 @@ def batches(fleet: GrantScope) -> list[Grant]:
     batch = [keys.batch("*"), keys.batch_lease("*"), keys.batch_parts("*"), keys.open_batches()]
     return [
         *producer(fleet),
+        *_withdrawals(fleet),
         *_registry(),
         Grant(["evalsha"], batch),
         Grant(["hset", "hget", "hincrby"], [keys.batch("*")]),
@@ -121,6 +124,26 @@ def _lanes(fleet: GrantScope) -> list[Grant]:
     ]
 
 
+def _withdrawals(fleet: GrantScope) -> list[Grant]:
+    """What ``withdraw.lua`` does to take cancelled jobs out of their queues. A producer has no such right, since it
+    would let it read and remove all queued jobs: the autoscaler withdraws what it cancels."""
+    models = fleet.models
+    lanes = [keys.any_lane(model) for model in models]
+    of_jobs = [name(model) for name in (keys.losses, keys.retries, keys.history) for model in models]
+    return [
+        Grant(["evalsha"], [*fleet.queues, *(keys.served(model) for model in models), *CANCELLED]),
+        Grant(["zmscore", "zrem"], CANCELLED),
+        Grant(["llen", "lrange", "lset", "lrem"], [*fleet.queues, *lanes, *(keys.suspects(model) for model in models)]),
+        Grant(["zrange", "zrem", "zcard"], [keys.any_dated(model) for model in models]),
+        Grant(["zrange", "zrem"], [keys.deferred(model) for model in models]),
+        Grant(["zadd", "zrem"], [keys.due(model, "*") for model in models]),
+        Grant(["hset"], [keys.lanes(model) for model in models]),
+        Grant(["del"], [keys.wake(model, "*") for model in models]),
+        Grant(["hincrby"], [keys.taken(model) for model in models]),
+        Grant(["hdel"], [*fleet.waiting, *(keys.served(model) for model in models), *of_jobs]),
+    ]
+
+
 def stock(fleet: GrantScope) -> list[Grant]:
     """A Celery application without Stoker's client: ``send_task``, ``AsyncResult``, ``revoke``."""
     # Celery also asks for the lengths of the lists of its priorities, beside each queue.
@@ -151,9 +174,11 @@ def worker(fleet: GrantScope) -> list[Grant]:
 def autoscaler(fleet: GrantScope) -> list[Grant]:
     """The autoscaler: observes the fleet, reaps the jobs of lost workers, and writes its journal."""
     return [
-        Grant(["evalsha"], [*fleet.queues, *fleet.state, keys.leader(), RESULT]),
-        Grant(["llen", "lindex", "lpush", "rpush", "exists"], fleet.queues),
+        Grant(["evalsha"], [*fleet.queues, *fleet.state, keys.leader(), RESULT, *CANCELLED]),
+        Grant(["llen", "lindex", "lpush", "rpush", "lrange", "lset", "lrem", "exists"], fleet.queues),
         Grant(["@hash", "@list", "@sortedset", "@stream", "@string", "exists"], fleet.state),
+        Grant(["del"], [keys.wake(model, "*") for model in fleet.models]),
+        Grant(["zadd", "zmscore", "zrange", "zrem", "zremrangebyscore"], CANCELLED),
         Grant(["set", "get", "getrange", "publish"], [RESULT], [RESULT]),
         Grant(["get", "set", "del", "pexpire"], [keys.leader()]),
         Grant(["set", "get"], [keys.devices(), keys.sizes()]),

@@ -63,4 +63,4 @@ class GrantScope:
     @property
     def pidbox(self) -> str:
         """The channel of Celery's remote control."""
-        return f"/{self.db}.{PIDBOX}"
+        return keys.pidbox(self.db)

@@ -30,7 +30,7 @@ def create_app(settings: Settings, loopback: bool = True) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with AsyncClient(settings) as client:
+        async with AsyncClient(settings, withdraws=True) as client:
             app.state.client = client
             delivery = asyncio.create_task(Delivery(client).run())
             with BatchStorage(settings) as app.state.storage:

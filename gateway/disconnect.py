@@ -13,6 +13,7 @@ from starlette.types import Receive
 
 from producer.async_client import AsyncClient
 from producer.contract.errors import StokerError
+from producer.contract.job import Job
 
 logger = logging.getLogger(__name__)
 
@@ -50,10 +51,10 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
         await asyncio.gather(working, leaving, return_exceptions=True)
 
 
-async def give_up(client: AsyncClient, job_id: str) -> None:
+async def give_up(client: AsyncClient, job_id: str, job: Job) -> None:
     """Cancel a job without a client, even if the handler is cancelled. If this fails, its deadline ends it."""
     try:
-        await asyncio.shield(client.cancel(job_id))
+        await asyncio.shield(client.cancel(job_id, model=job.model, tier=job.tier, tenant=job.tenant))
     except (StokerError, RedisError) as error:
         logger.warning("job %s could not be cancelled; its deadline will end it: %s", job_id, error)
 

@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from producer.async_client import AsyncClient
 from producer.contract.errors import JobExpired, StokerError
+from producer.contract.job import Job
 
 from .disconnect import ClientGone, give_up, gone, unless_gone
 
@@ -26,12 +27,13 @@ class EventStream(Response):
     """The events of one job.
 
     An error before the first event, or the first silence, is a response of its own (:meth:`begin`); a later one is an
-    event. With ``cancels``, a disconnecting client cancels the job.
+    event.
 
     Args:
         events: the events; raises errors.
         broken_off: makes the last event after an error.
         timeout_s: time limit of the stream, in seconds from now.
+        cancels: the job, if a disconnecting client cancels it.
     """
 
     media_type = "text/event-stream"
@@ -44,7 +46,7 @@ class EventStream(Response):
         broken_off: Callable[[StokerError], bytes],
         headers: Mapping[str, str],
         timeout_s: float | None = None,
-        cancels: bool = True,
+        cancels: Job | None = None,
     ) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **headers})
         del self.headers["content-length"]
@@ -132,8 +134,8 @@ class EventStream(Response):
         self._next.cancel()
         await asyncio.gather(self._next, return_exceptions=True)
         await self._events.aclose()
-        if self._cancels and not whole:
-            await give_up(self._client, self._job_id)
+        if self._cancels is not None and not whole:
+            await give_up(self._client, self._job_id, self._cancels)
 
 
 def _too_late() -> JobExpired:

@@ -39,15 +39,15 @@ async def serve(request: Request, client: AsyncClient, order: TranslatedRequest)
         headers["x-stoker-ignored"] = ", ".join(order.ignored)
     if order.stream:
         events = _events(client, job_id, Chunks(order, job_id, created))
-        return await EventStream(client, job_id, events, broken_off, headers, timeout_s).begin(request)
+        return await EventStream(client, job_id, events, broken_off, headers, timeout_s, cancels=job).begin(request)
     try:
         result = await unless_gone(request, client.result(job_id, timeout_s))
     except StokerError as error:
         if not isinstance(error, JobFailed):  # it may go on
-            await give_up(client, job_id)
+            await give_up(client, job_id, job)
         raise
     except BaseException:
-        await give_up(client, job_id)
+        await give_up(client, job_id, job)
         raise
     return Json(order.response(job_id, result, created), headers=headers)
 

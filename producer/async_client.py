@@ -11,7 +11,7 @@ import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -20,14 +20,15 @@ from redis.exceptions import RedisError
 
 from . import calls
 from .announcements import Announcements
-from .client import build, outcome, revoke
+from .client import build, outcome
 from .contract import keys
-from .contract.connection import close_async, connect_async
+from .contract.connection import close_async, connect_async, has_own_user
 from .contract.dialogue import run_async
 from .contract.errors import ResultTimeout, StokerError
 from .contract.job import Item, Job, Result, Status
 from .contract.redis_errors import broker_errors
 from .contract.settings import Settings
+from .contract.withdrawal import Whereabouts
 from .estimates.admission import Admission
 from .estimates.queued_job import Waiting
 from .multiplex import Multiplex
@@ -37,7 +38,7 @@ from .submission import SUBMIT_LUA, Deadline, arguments, confirm, plan
 
 
 class AsyncClient:
-    """Submits jobs and fetches results from one event loop.
+    """Submits jobs and fetches results from one event loop; for ``withdraws`` see :class:`producer.client.Client`.
 
     However many tasks wait and read at the same time, two connections hear for all of them.
 
@@ -46,8 +47,9 @@ class AsyncClient:
     ...     vectors = (await client.result(job, timeout=60)).output
     """
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(self, settings: Settings | None = None, *, withdraws: bool | None = None) -> None:
         self.settings = settings or Settings.load()
+        self._withdraws = not has_own_user(self.settings) if withdraws is None else withdraws
         # No silent repeats, as in the sync client.
         self.redis: Redis = connect_async(self.settings, retry=Retry(NoBackoff(), 0))
         self._submit = self.redis.register_script(SUBMIT_LUA)
@@ -204,17 +206,13 @@ class AsyncClient:
         """What keeps jobs of the model from being answered; see :meth:`producer.client.Client.obstacle`."""
         return await run_async(self.redis, calls.obstacle(self.settings, model))
 
-    async def cancel(self, job_id: str) -> bool:
+    async def cancel(self, job_id: str, **known: Unpack[Whereabouts]) -> bool:
         """Cancel a job, queued or running; see :meth:`producer.client.Client.cancel`."""
-        cancelled = await run_async(self.redis, calls.cancel(self.settings, job_id))
-        if cancelled:
-            await asyncio.to_thread(revoke, self.settings, job_id)
-        return cancelled
+        return bool(await run_async(self.redis, calls.cancel(self.settings, [job_id], known, self._withdraws)))
 
-    async def cancel_many(self, job_ids: Sequence[str]) -> None:
+    async def cancel_many(self, job_ids: Sequence[str], **known: Unpack[Whereabouts]) -> None:
         """Cancel many jobs in one pipelined write; see :meth:`producer.client.Client.cancel_many`."""
-        if cancelled := await run_async(self.redis, calls.cancel_many(self.settings, job_ids)):
-            await asyncio.to_thread(revoke, self.settings, cancelled)
+        await run_async(self.redis, calls.cancel(self.settings, job_ids, known, self._withdraws))
 
     async def forget(self, job_ids: Iterable[str]) -> None:
         """Delete the results of jobs that have ended; see :meth:`producer.client.Client.forget`."""

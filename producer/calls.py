@@ -9,14 +9,20 @@ from typing import Any
 from redis.exceptions import NoPermissionError
 
 from .contract import celery_message, heartbeat, keys
-from .contract.dialogue import Dialogue, pipelined
+from .contract.connection import database
+from .contract.dialogue import Dialogue, evaluated, pipelined
 from .contract.errors import BrokerUnavailable
 from .contract.job import Job, Status
 from .contract.redis_errors import broker_errors
 from .contract.settings import Settings
+from .contract.withdrawal import Search, Whereabouts, search
 from .estimates import admission, queued_job, readiness
 from .estimates.on_arrival import Arrival
 from .submission import CANCEL_LUA
+
+SEARCH_STEPS, SEARCH_JOBS = 3, 50
+"""Steps in which queues are searched for a cancelled job, and the number of jobs for each further step: some
+milliseconds of Redis. The autoscaler goes on where that is too few."""
 
 
 def admit(
@@ -61,31 +67,30 @@ def obstacle(settings: Settings, model: str) -> Dialogue[str]:
     return readiness.obstacle(model, beats, bool(led))
 
 
-def cancel(settings: Settings, job_id: str) -> Dialogue[bool]:
-    """Keep a job from ending otherwise, in one round trip; running workers are not told."""
-    with broker_errors(settings, "cancelling"):
-        cancelled = yield lambda redis: redis.register_script(CANCEL_LUA)(*_cancellation(settings, job_id))
-    return bool(cancelled)
+def cancel(settings: Settings, job_ids: Sequence[str], known: Whereabouts, withdraws: bool) -> Dialogue[list[str]]:
+    """Fix the results of jobs that have not ended, take those that are queued out of their queues, and tell the workers
+    of the others; returns all of them.
 
-
-def cancel_many(settings: Settings, job_ids: Sequence[str]) -> Dialogue[list[str]]:
-    """As :func:`cancel`, of many jobs in one pipelined write; returns those that had not ended.
-
-    Only these are to be revoked: workers remember the id of a revoked job, and would cancel one that is submitted again
+    Workers are told of no others: they remember the id of a revoked job, and would cancel one that is submitted again
     under it.
+
+    Args:
+        withdraws: whether to search the queues; the autoscaler does otherwise.
     """
     if not job_ids:
         return []
     with broker_errors(settings, "cancelling"):
-        sha = yield lambda redis: redis.script_load(CANCEL_LUA)
-
-        def ask(pipe: Any) -> None:
-            for job_id in job_ids:
-                names, arguments = _cancellation(settings, job_id)
-                pipe.evalsha(sha, len(names), *names, *arguments)
-
-        cancelled = yield pipelined(ask)
-    return [job_id for job_id, done in zip(job_ids, cancelled, strict=True) if done]
+        done = yield from evaluated(CANCEL_LUA, [cancellation(settings, job_id) for job_id in job_ids])
+        for reply in done:
+            if isinstance(reply, Exception):
+                raise reply
+        cancelled = [job_id for job_id, is_new in zip(job_ids, done, strict=True) if is_new]
+        steps = SEARCH_STEPS + len(cancelled) // SEARCH_JOBS if withdraws and cancelled else 0
+        running = yield from search(cancelled, Search(settings, known), steps)
+        if running:
+            told = celery_message.revocation(sorted(running))
+            yield lambda redis: redis.publish(keys.pidbox(database(redis)), told)
+    return cancelled
 
 
 def forget(settings: Settings, job_ids: Iterable[str]) -> Dialogue[None]:
@@ -96,7 +101,8 @@ def forget(settings: Settings, job_ids: Iterable[str]) -> Dialogue[None]:
             yield lambda redis: redis.delete(*names)
 
 
-def _cancellation(settings: Settings, job_id: str) -> tuple[list[str], list[Any]]:
+def cancellation(settings: Settings, job_id: str) -> tuple[list[str], list[Any]]:
     """KEYS and ARGV of ``cancel.lua``."""
     ttl_ms = int(settings.redis.result_ttl_s * 1000)
-    return [keys.result(job_id), keys.cancelled()], [job_id, celery_message.cancelled_meta(job_id), ttl_ms]
+    names = [keys.result(job_id), keys.cancelled(), keys.withdrawals()]
+    return names, [job_id, celery_message.cancelled_meta(job_id), ttl_ms]

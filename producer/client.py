@@ -6,22 +6,22 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from . import calls
 from .collect import RECHECK_S, Collector
 from .contract import celery_message, keys
-from .contract.connection import block_ms, broker_url, close, connect, transport_options
+from .contract.connection import block_ms, close, connect, has_own_user
 from .contract.dialogue import run
 from .contract.errors import ResultTimeout, StokerError
 from .contract.job import Item, Job, Result, Status
 from .contract.redis_errors import broker_errors
 from .contract.settings import Settings
+from .contract.withdrawal import Whereabouts
 from .estimates.admission import Admission
 from .estimates.queued_job import Waiting
 from .outage import Outage
@@ -32,13 +32,19 @@ from .submission import SUBMIT_LUA, Deadline, arguments, confirm, instant, plan
 class Client:
     """Submits jobs and fetches results. Thread-safe; holds a pool of connections until closed.
 
+    Args:
+        withdraws: whether it takes the jobs that it cancels out of their queues by itself, rather than leave it to the
+            autoscaler's next round. By default it does, unless it has a Redis user of its own, which may lack the
+            right.
+
     >>> with Client() as client:
     ...     job = client.submit("smollm2", "The capital of France is", tier="interactive")
     ...     print(client.result(job, timeout=60).output["text"])
     """
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(self, settings: Settings | None = None, *, withdraws: bool | None = None) -> None:
         self.settings = settings or Settings.load()
+        self._withdraws = not has_own_user(self.settings) if withdraws is None else withdraws
         # A submission that failed half-way must not be repeated behind the caller's back: it could
         # queue the job twice. Reading is retried below, where it is safe.
         self.redis = connect(self.settings, retry=Retry(NoBackoff(), 0))
@@ -261,25 +267,27 @@ class Client:
         """
         return run(self.redis, calls.obstacle(self.settings, model))
 
-    def cancel(self, job_id: str) -> bool:
+    def cancel(self, job_id: str, **known: Unpack[Whereabouts]) -> bool:
         """Cancel a job, queued or running. False when it had already ended.
 
+        Args:
+            known: ``model``, ``tier`` and ``tenant`` of the job, as far as they are known: fewer queues are searched.
+
         Raises:
             BrokerUnavailable: when Redis is away.
         """
-        cancelled = run(self.redis, calls.cancel(self.settings, job_id))
-        if cancelled:
-            revoke(self.settings, job_id)
-        return cancelled
+        return bool(run(self.redis, calls.cancel(self.settings, [job_id], known, self._withdraws)))
 
-    def cancel_many(self, job_ids: Sequence[str]) -> None:
+    def cancel_many(self, job_ids: Sequence[str], **known: Unpack[Whereabouts]) -> None:
         """Cancel many jobs in one pipelined write; those that had ended stay as they are.
 
+        Args:
+            known: of all of the jobs; as for :meth:`cancel`.
+
         Raises:
             BrokerUnavailable: when Redis is away.
         """
-        if cancelled := run(self.redis, calls.cancel_many(self.settings, job_ids)):
-            revoke(self.settings, cancelled)
+        run(self.redis, calls.cancel(self.settings, job_ids, known, self._withdraws))
 
     def forget(self, job_ids: Iterable[str]) -> None:
         """Delete the results of jobs that have ended, and with them what their idempotency keys stand for.
@@ -323,24 +331,6 @@ def build(
             **given,
         }
     )
-
-
-def revoke(settings: Settings, job_id: str | list[str]) -> None:
-    """Tell running workers through Celery's own remote control, as ``celery control revoke`` does.
-
-    Raises:
-        BrokerUnavailable: when Redis is away.
-    """
-    from celery import Celery  # only who cancels pays for it
-    from kombu.exceptions import OperationalError
-
-    with broker_errors(settings, "cancelling"):
-        try:
-            with Celery(broker=broker_url(settings), set_as_current=False) as app:
-                app.conf.broker_transport_options = transport_options(settings)
-                app.control.revoke(job_id, terminate=True)
-        except OperationalError as error:  # as which Kombu raises errors of the connection
-            raise RedisConnectionError(str(error)) from error
 
 
 def outcome(stored: bytes) -> Result | StokerError:

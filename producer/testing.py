@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, I
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Unpack
 
 from .async_client import AsyncClient
 from .client import Client
@@ -29,6 +29,7 @@ from .contract.errors import (
 from .contract.fleet_schema import Model
 from .contract.job import Item, Job, Result, Status
 from .contract.settings import Settings
+from .contract.withdrawal import Whereabouts
 from .estimates.admission import Admission, admit, concerns
 from .estimates.queued_job import Waiting
 from .stream import Piece, Reading
@@ -219,10 +220,10 @@ class _FakeClient(Client):
         self.settings.model(model)
         return ""
 
-    def cancel(self, job_id: str) -> bool:
+    def cancel(self, job_id: str, **known: Unpack[Whereabouts]) -> bool:  # noqa: ARG002  as a client's
         return self._fleet.cancel(job_id)
 
-    def cancel_many(self, job_ids: Sequence[str]) -> None:
+    def cancel_many(self, job_ids: Sequence[str], **known: Unpack[Whereabouts]) -> None:  # noqa: ARG002  as a client's
         for job_id in job_ids:
             self._fleet.cancel(job_id)
 
@@ -288,10 +289,10 @@ class _FakeAsyncClient(AsyncClient):
     async def obstacle(self, model: str) -> str:
         return self._sync.obstacle(model)
 
-    async def cancel(self, job_id: str) -> bool:
+    async def cancel(self, job_id: str, **known: Unpack[Whereabouts]) -> bool:  # noqa: ARG002  as a client's
         return self._sync.cancel(job_id)
 
-    async def cancel_many(self, job_ids: Sequence[str]) -> None:
+    async def cancel_many(self, job_ids: Sequence[str], **known: Unpack[Whereabouts]) -> None:  # noqa: ARG002  as a client's
         self._sync.cancel_many(job_ids)
 
     async def forget(self, job_ids: Iterable[str]) -> None:

@@ -123,7 +123,7 @@ class Runner:
     def _through_outages(self, lease: Lease) -> Status | None:
         """How the batch ended; None when Redis went away at a moment at which it is best to begin again."""
         try:
-            with Client(self._settings) as client:
+            with Client(self._settings, withdraws=True) as client:
                 return BatchRun(self._redis, client, self._store, lease, self._stop).run()
         except (BrokerUnavailable, RedisError) as error:
             if not cannot_serve(error):

@@ -214,7 +214,7 @@ class BatchRun:
         while len(flight) and time.monotonic() < deadline:
             try:
                 if not cancelled:
-                    self._client.cancel_many(flight.job_ids)
+                    self._client.cancel_many(flight.job_ids, tenant=self._lease.record().tenant)
                     cancelled = True
                 flight.collect(POLL_S)
             except (BrokerUnavailable, RedisError) as error:

@@ -147,7 +147,7 @@ async def retrieve_job(job_id: str, caller: Caller, client: Client) -> Response:
 async def delete_job(job_id: str, caller: Caller, client: Client) -> Response:
     """Cancel a job, queued or running. One that has ended stays as it is."""
     record = await owned(client, job_id, caller)
-    await client.cancel(job_id)
+    await client.cancel(job_id, model=record.model, tier=record.tier, tenant=record.tenant)
     return await _answer(record, client)
 
 
@@ -171,7 +171,7 @@ async def stream_job(
     """
     await owned(client, job_id, caller)
     events = _events(client, job_id, last_event_id)
-    return await EventStream(client, job_id, events, _error, {}, cancels=False).begin(request)
+    return await EventStream(client, job_id, events, _error, {}).begin(request)
 
 
 async def _events(client: AsyncClient, job_id: str, after: str | None) -> AsyncGenerator[bytes]:

@@ -72,6 +72,11 @@ def block_ms(client: redis.Redis | redis.asyncio.Redis, wait_s: float) -> int:
     return max(1, int(1000 * (wait_s if timeout_s is None else min(wait_s, timeout_s / 2))))
 
 
+def database(client: redis.Redis | redis.asyncio.Redis) -> int:
+    """The number of the database that a client uses, which is part of the names of Celery's channels."""
+    return int(client.connection_pool.connection_kwargs.get("db") or 0)
+
+
 def close(client: redis.Redis) -> None:
     """Give up a client's connections, to the sentinels as well."""
     pool = client.connection_pool
@@ -100,6 +105,11 @@ def transport_options(settings: Settings) -> dict[str, Any]:
     options = options_of(settings.redis_url)
     options.pop("max_connections", None)  # of our clients: a worker's transport needs as many as it has queues
     return {**options, "master_name": _master(settings)} if by_sentinel(settings) else options
+
+
+def has_own_user(settings: Settings) -> bool:
+    """Whether the URL names a user other than Redis's default one, whose rights may be limited (``stoker acl``)."""
+    return urlsplit(settings.redis_url.split(";")[0]).username not in (None, "", "default")
 
 
 def by_sentinel(settings: Settings) -> bool:

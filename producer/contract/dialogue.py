@@ -5,8 +5,11 @@ A call that needs several round trips is so written once for both clients.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+import hashlib
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from redis.exceptions import NoScriptError
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -31,6 +34,27 @@ def pipelined(ask: Callable[[Any], None], raise_on_error: bool = True) -> Comman
         return pipe.execute(raise_on_error=raise_on_error)
 
     return command
+
+
+def evaluated(script: str, calls: Sequence[tuple[Sequence[Any], Sequence[Any]]]) -> Dialogue[list[Any]]:
+    """Call a script many times in one write, each with its keys and arguments; errors are replies.
+
+    Redis is given the script when it does not know it.
+    """
+    sha = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+
+    def ask(pipe: Any) -> None:
+        for names, arguments in calls:
+            pipe.evalsha(sha, len(names), *names, *arguments)
+
+    replies: list[Any] = yield pipelined(ask, raise_on_error=False)
+    unknown = [n for n, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+    if unknown:
+        yield lambda redis: redis.script_load(script)
+        again = yield from evaluated(script, [calls[n] for n in unknown])
+        for n, reply in zip(unknown, again, strict=True):
+            replies[n] = reply
+    return replies
 
 
 def run(redis: Redis, dialogue: Dialogue[T]) -> T:

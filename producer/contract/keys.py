@@ -144,6 +144,17 @@ def cancelled() -> str:
     return "stoker:cancelled"
 
 
+def withdrawals() -> str:
+    """Sorted set. Id of a cancelled job that may still be queued -> server time in seconds until which it is looked
+    for."""
+    return "stoker:withdrawals"
+
+
+def pidbox(db: int) -> str:
+    """Pub/sub channel. Celery's remote control, by which running workers hear of revoked jobs."""
+    return f"/{db}.celery.pidbox"
+
+
 def submission(job_id: str) -> str:
     """String. Marks a job with an idempotency key as submitted; expires with its result."""
     return f"stoker:submission:{job_id}"

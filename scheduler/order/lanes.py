@@ -101,6 +101,26 @@ class Lanes(Generic[J]):
         if jobs:
             self.since, self._before = min(self.since, self._before), math.inf
 
+    def withdraw(self, job: J) -> None:
+        """Remove a job that was cancelled while queued, as ``withdraw.lua`` does."""
+        for tenant, lane in self._lanes.items():
+            for waiting in (*lane.listed, *(each for _, _, each in lane.dated)):
+                if waiting.job == job:
+                    self._remove(tenant, lane, waiting)
+                    return
+
+    def _remove(self, tenant: str, lane: _Lane[J], waiting: QueuedJob[J]) -> None:
+        if waiting.own:
+            lane.dated = [each for each in lane.dated if each[2] is not waiting]
+            heapq.heapify(lane.dated)
+            self._dated -= 1
+        else:
+            lane.listed.remove(waiting)
+        self._waiting -= 1
+        if not lane.listed and not lane.dated:
+            self.counters.leave(tenant)
+            del self._lanes[tenant]
+
     def ended(self, now: float) -> None:
         """A job of the queue has ended. A preemptible tier's queue counts as served by that, not by the claim."""
         if self.preemptible:

@@ -1,6 +1,7 @@
 """Our envelope is the message that a stock Celery producer would have pushed."""
 
 import asyncio
+import base64
 import inspect
 import json
 import time
@@ -14,7 +15,8 @@ from celery import Celery
 from deploy.machine.server import Server
 from producer import AsyncClient, Client, InvalidJob, Job, QueueFull, Settings, Status, UnknownModel, UnknownTier
 from producer.contract import heartbeat, keys
-from producer.contract.celery_message import encode
+from producer.contract.celery_message import encode, revocation
+from producer.contract.connection import database
 from producer.contract.fleet_schema import Limits, Model, Redis
 from producer.contract.job import TASK
 from producer.submission import plan
@@ -58,6 +60,20 @@ def test_the_message_is_the_one_that_celery_would_send(redis: redis_py.Redis, se
     assert {key: ours[key] for key in ("content-type", "content-encoding")} == {
         key: theirs[key] for key in ("content-type", "content-encoding")
     }
+
+
+def test_a_revocation_is_the_message_that_celery_would_broadcast(redis: redis_py.Redis, server: Server) -> None:
+    with redis.pubsub() as heard, Celery(broker=server.url, set_as_current=False) as app:  # type: ignore[no-untyped-call]  # redis-py
+        heard.subscribe(keys.pidbox(database(redis)))
+        app.control.revoke(["one", "two"], terminate=True)
+        heard.get_message(timeout=10)
+        theirs = json.loads(heard.get_message(timeout=10)["data"])
+    ours = json.loads(revocation(["one", "two"]))
+    assert json.loads(base64.b64decode(ours.pop("body"))) == json.loads(base64.b64decode(theirs.pop("body")))
+    for message in (ours, theirs):
+        del message["properties"]["delivery_tag"]
+        del message["headers"]  # a logical clock, and when replies expire
+    assert ours == theirs
 
 
 def test_what_no_worker_could_serve_is_refused_and_nothing_is_queued(client: Client, redis: redis_py.Redis) -> None:
@@ -203,7 +219,7 @@ def test_keys_are_private_to_stoker() -> None:
     ours = [
         getattr(keys, name)(*("x" for _ in inspect.signature(getattr(keys, name)).parameters))
         for name in dir(keys)
-        if not name.startswith("_") and callable(getattr(keys, name)) and name not in ("queue", "result")
+        if not name.startswith("_") and callable(getattr(keys, name)) and name not in ("queue", "result", "pidbox")
     ]
     assert len(ours) > 10
     assert all(key.startswith("stoker:") for key in ours)

@@ -81,6 +81,7 @@ def test_a_client_that_hangs_up_while_it_waits_cancels_its_job(fleet: Gatewayed,
         wait_for(lambda: fleet.redis.llen(queue), "the job to be queued")
         job = json.loads(fleet.redis.lindex(queue, 0))["headers"]["id"]
     wait_for(lambda: fleet.client.status(job) is Status.CANCELLED, "its cancellation")
+    wait_for(lambda: not fleet.redis.llen(queue), "it to leave its queue")
     wait_for(lambda: 'status="499"' in http.get("/metrics").text, "the metrics to tell")
 
 
@@ -89,10 +90,11 @@ def test_what_takes_too_long_is_answered_with_504_and_cancelled(
     fleet: Gatewayed, http: httpx2.Client, more: dict[str, Any]
 ) -> None:
     fleet.empty("asleep")
+    fleet.redis.delete(keys.cancelled())
     answer = http.post("/v1/completions", json=body("asleep", **more))
-    job = json.loads(fleet.redis.lindex(keys.queue("asleep", "interactive"), 0))["headers"]["id"]
     assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
-    wait_for(lambda: fleet.client.status(job) is Status.CANCELLED, "its cancellation")
+    wait_for(lambda: fleet.redis.zcard(keys.cancelled()) == 1, "its cancellation")
+    wait_for(lambda: not fleet.redis.llen(keys.queue("asleep", "interactive")), "it to leave its queue")
 
 
 def test_a_stream_that_takes_too_long_ends_with_an_error(http: httpx2.Client) -> None:

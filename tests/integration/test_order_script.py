@@ -23,9 +23,11 @@ from redis.exceptions import NoScriptError
 
 from producer import Client, Job, QueueFull, Settings
 from producer.contract import keys
+from producer.contract.dialogue import run
 from producer.contract.errors import QuotaExceeded
 from producer.contract.fleet_schema import Limits
 from producer.contract.tenants import DEFAULT
+from producer.contract.withdrawal import Search
 from producer.submission import SUBMIT_LUA, arguments, plan
 from scheduler.lease.queue import Claimed, Queue
 from scheduler.order import fairness
@@ -233,6 +235,29 @@ class OrderMachine(RuleBasedStateMachine):
             self.simulated.give_back([one.request for one in back], self.now)
         self.held = [one for one in self.held if one not in back]
         self._look()
+
+    @precondition(lambda self: self.simulated is None and any(map(len, self.model.values())))
+    @rule(picks=st.sets(st.integers(0, 1000), min_size=1, max_size=4))
+    def cancel(self, picks: set[int]) -> None:
+        """Jobs are cancelled while they are queued."""
+        with self.redis.pipeline() as pipe:
+            for tier in TIERS:
+                pipe.lrange(keys.queue("m", tier), 0, -1)
+                for tenant in self.tenants:
+                    pipe.lrange(keys.lane("m", tier, tenant), 0, -1)
+                    pipe.zrange(keys.dated("m", tier, tenant), 0, -1)
+            entries = [entry for found in pipe.execute() for entry in found]
+        ids = sorted(json.loads(entry[entry.index(b"{") :])["headers"]["id"] for entry in entries)
+        chosen = {ids[pick % len(ids)] for pick in picks}
+        self.redis.zadd(keys.cancelled(), dict.fromkeys(chosen, self.now + 1))
+        searched = Search(FLEET)
+        while not searched.done:
+            run(self.redis, searched.step())
+        assert searched.withdrawn == chosen
+        self.redis.delete(keys.cancelled())
+        for lanes in self.model.values():
+            for job_id in chosen:
+                lanes.withdraw(job_id)
 
     @invariant()
     def the_clocks_and_the_counters_agree(self) -> None:

@@ -16,11 +16,14 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
+from producer.calls import cancellation
 from producer.contract import celery_message, keys
+from producer.contract.dialogue import run
 from producer.contract.fleet_schema import Limits, Model, Redis
 from producer.contract.job import Job
 from producer.contract.settings import Settings
 from producer.contract.tenants import DEFAULT
+from producer.contract.withdrawal import Search
 from producer.submission import CANCEL_LUA, SUBMIT_LUA, arguments, plan
 from scheduler import dead_letters
 from scheduler.lease.queue import Queue
@@ -270,10 +273,28 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(pick=PICK)
     def cancel(self, pick: int) -> None:
         job_id = _pick(sorted(self.ids), pick)
-        cancelled = self._cancel(
-            [keys.result(job_id), keys.cancelled()], [job_id, celery_message.cancelled_meta(job_id), 3_600_000]
-        )
+        cancelled = self._cancel(*cancellation(self.settings, job_id))
         assert bool(cancelled) == (job_id not in self.committed)
+
+    @precondition(lambda self: self.ids)
+    @rule(pick=PICK)
+    def revoke(self, pick: int) -> None:
+        """Cancelled by a message to the workers: nothing but the id is known."""
+        job_id = _pick(sorted(self.ids), pick)
+        for name in (keys.cancelled(), keys.withdrawals()):
+            self.redis.zadd(name, {job_id: 4_000_000_000})
+
+    @rule()
+    def withdraw(self) -> None:
+        """Cancelled jobs leave every place where they wait, and only they."""
+        cancelled = {job_id.decode() for job_id in self.redis.zrange(keys.cancelled(), 0, -1)}
+        before, searched = self._see().places, Search(self.settings)
+        while not searched.done:
+            run(self.redis, searched.step())
+        for place, messages in self._see().places.items():
+            stays = [each for each in before[place] if place in ("in flight", "dead") or _id(each) not in cancelled]
+            assert sorted(messages) == sorted(stays)
+        assert not searched.withdrawn & {job_id.decode() for job_id in self.redis.zrange(keys.withdrawals(), 0, -1)}
 
     @precondition(lambda self: self._dead())
     @rule(pick=PICK)

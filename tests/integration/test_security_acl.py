@@ -255,7 +255,7 @@ MAY_NOT: dict[str, tuple[list[str], list[str]]] = {
     "copy the data away": (["REPLICAOF", "1.2.3.4", "6379"], ALL),
     "list every key": (["KEYS", "*"], ALL),
     "find the results of others": (["SCAN", "0"], [role for role in ALL if role not in ("monitor", "operator")]),
-    "read what is queued": (["LRANGE", "echo.batch", "0", "-1"], ["producer", "stock", "autoscaler", "monitor"]),
+    "read what is queued": (["LRANGE", "echo.batch", "0", "-1"], ["producer", "stock", "monitor"]),
     "look at the next job": (["LINDEX", "echo.batch", "-1"], ["producer", "stock"]),
     "take a job": (["RPOP", "echo.batch"], ALL),
     "move a job": (["BLMOVE", "echo.batch", "mine", "RIGHT", "RIGHT", "1"], ALL),

@@ -1,0 +1,120 @@
+"""Jobs that are cancelled while queued leave their queue at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis as redis_py
+
+from autoscaler.sweep import Sweep
+from deploy import acl
+from deploy.machine.server import Server
+from producer import AsyncClient, Client, Settings, Status
+from producer.contract import keys
+from producer.contract.connection import database
+from scheduler.lease.queue import Queue
+from scheduler.queue_lengths import observe
+
+LIMIT = 6
+
+
+@pytest.fixture
+def settings(redis: redis_py.Redis, server: Server) -> Settings:
+    limits = {"max_queued": LIMIT}
+    return Settings(redis={"url": server.url}, models={name: {"engine": "echo", "limits": limits} for name in "mn"})
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[Client]:
+    with Client(settings) as client:
+        yield client
+
+
+def submit_all(client: Client) -> list[str]:
+    """As many as a queue takes, in each kind of lane."""
+    kinds: list[dict[str, Any]] = [{}, {"tenant": "named"}, {"tenant": "named", "deadline": 1}]
+    return client.submit_many(client.job("m", "x", tier="batch", **kind) for kind in kinds for _ in range(LIMIT // 3))
+
+
+def queued(redis: redis_py.Redis, settings: Settings) -> int:
+    return observe(redis, settings)["m"].queued
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_they_count_neither_as_queued_nor_against_the_limit(
+    redis: redis_py.Redis, settings: Settings, client: Client, many: bool
+) -> None:
+    with redis.pubsub() as heard:  # type: ignore[no-untyped-call]  # redis-py
+        heard.subscribe(keys.pidbox(database(redis)))
+        assert heard.get_message(timeout=5)["type"] == "subscribe"
+        for _ in range(2):  # there is room again
+            ids = submit_all(client)
+            assert queued(redis, settings) == LIMIT
+            if many:
+                client.cancel_many(ids)
+            else:
+                assert all(client.cancel(job_id) for job_id in ids)
+            assert queued(redis, settings) == 0
+            assert {client.status(job_id) for job_id in ids} == {Status.CANCELLED}
+        assert Queue(redis, settings, "m").claim(10, "w.1") == []
+        assert not redis.zcard(keys.withdrawals())
+        heard.ping()
+        assert heard.get_message(timeout=5)["type"] == "pong", "workers were told of a job that never ran"
+
+
+def test_workers_are_told_of_those_that_run(redis: redis_py.Redis, settings: Settings, client: Client) -> None:
+    ids = submit_all(client)
+    assert len(Queue(redis, settings, "m").claim(1, "w.1")) == 1
+    with redis.pubsub() as heard:  # type: ignore[no-untyped-call]  # redis-py
+        heard.subscribe(keys.pidbox(database(redis)))
+        assert heard.get_message(timeout=5)["type"] == "subscribe"
+        client.cancel_many(ids)
+        assert heard.get_message(timeout=5)["type"] == "message"
+        heard.ping()
+        assert heard.get_message(timeout=5)["type"] == "pong", "they are told once"
+    assert queued(redis, settings) == 0
+
+
+def test_the_asyncio_client_does_the_same(redis: redis_py.Redis, settings: Settings, client: Client) -> None:
+    async def cancel(ids: list[str]) -> None:
+        async with AsyncClient(settings) as waiting:
+            assert await waiting.cancel(ids[0], model="m", tier="batch", tenant="default")
+            await waiting.cancel_many(ids[1:])
+            assert not await waiting.cancel(ids[0])
+
+    asyncio.run(cancel(submit_all(client)))
+    assert queued(redis, settings) == 0
+
+
+def test_what_a_producer_with_limited_rights_cancels_is_withdrawn_by_the_autoscaler(
+    redis: redis_py.Redis, settings: Settings, client: Client, server: Server
+) -> None:
+    redis.execute_command("ACL", "SETUSER", "limited", "on", ">pw", *acl.rules("producer", settings))
+    url = server.url.replace("://", "://limited:pw@")
+    try:
+        ids = submit_all(client)
+        with Client(settings.model_copy(update={"redis": settings.redis.model_copy(update={"url": url})})) as limited:
+            limited.cancel_many(ids)
+            assert {limited.status(job_id) for job_id in ids} == {Status.CANCELLED}
+        assert queued(redis, settings) == LIMIT
+        Sweep(redis)(settings)
+        assert queued(redis, settings) == 0
+        assert not redis.zcard(keys.withdrawals())
+    finally:
+        redis.execute_command("ACL", "DELUSER", "limited")
+
+
+def test_the_autoscaler_finds_a_job_wherever_it_is_in_a_long_queue(redis: redis_py.Redis, settings: Settings) -> None:
+    long = Settings(redis={"url": settings.redis_url}, models={"m": {"engine": "echo"}})
+    with Client(long) as client:
+        ids = client.submit_many(client.job("m", "x" * 500, tier="batch") for _ in range(3000))
+        for job_id in ids[::500]:
+            client.cancel(job_id)
+    assert queued(redis, long) > 3000 - 6, "found at once: the test shows nothing"
+    sweep = Sweep(redis)
+    while redis.zcard(keys.withdrawals()):
+        sweep(long)
+    assert queued(redis, long) == 3000 - 6
