@@ -17,6 +17,7 @@ from producer.contract.settings import Settings
 from ..access.api_key import ANYBODY, ApiKey
 from ..openai.api_error import problem_of
 from ..openai.endpoints import ENDPOINTS
+from ..openai.model_list import permitted
 from ..openai.service_tier import SLOWEST, tier_of
 from .lines import Line, LineError
 
@@ -74,8 +75,8 @@ class Terms:
         model = line.fields.get("model", self.model)
         if not isinstance(model, str):
             raise LineError("model is missing: name one for the line, or for the whole batch", "model_missing", "model")
-        if not self.caller.may_use(model):
-            raise LineError(f"this API key may not use the model {model!r}", "model_not_found", "model")
+        if self.caller.models is not None:  # it learns of no others
+            permitted(model, self.settings, self.caller)
         self.settings.model(model)
         tier = self.tier or tier_of(SLOWEST, model, self.settings, self.caller)
         given = {"parameters": line.fields.get("parameters"), "tenant": self.caller.tenant}

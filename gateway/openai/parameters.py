@@ -2,11 +2,12 @@
 
 Supported ones are fields of the endpoint's request. One that is refused is an error, unless its value asks for nothing;
 one that is ignored changes nothing in the answer, and is named in the response's header ``x-stoker-ignored``. One that
-is not here is an error: a typing error must not go by unseen.
+is not here is an error: a typing error must not go by unseen. Null asks for nothing, whatever the name.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -96,7 +97,7 @@ COMPLETION = (
     *_SAMPLED,
     _refused("best_of", "the engines tell no probabilities to choose by", 1),
     _refused("echo", "the answer does not hold the prompt", False),
-    _refused("logprobs", "the engines tell no probabilities", 0),
+    _refused("logprobs", "the engines tell no probabilities", 0, False),
     _refused("suffix", "the engines do not fill in the middle", ""),
 )
 
@@ -112,6 +113,70 @@ TABLE = {"/v1/chat/completions": CHAT, "/v1/completions": COMPLETION, "/v1/embed
 """By path."""
 
 
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "add_generation_prompt": (True,),
+    "bad_words": ([],),
+    "best_of": (1,),
+    "cache_prompt": (True,),
+    "chat_template_kwargs": ({},),
+    "continue_final_message": (False,),
+    "custom_params": ({},),
+    "documents": ([],),
+    "dry_multiplier": (0,),
+    "dynatemp_range": (0,),
+    "early_stopping": (False,),
+    "echo": (False,),
+    "frequency_penalty": (0,),
+    "functions": ([],),
+    "grammar": ("",),
+    "ignore_eos": (False,),
+    "include_stop_str_in_output": (False,),
+    "kv_transfer_params": ({},),
+    "length_penalty": (1,),
+    "logit_bias": ({},),
+    "logits_processors": ([],),
+    "logprobs": (False, 0),
+    "metadata": ({},),
+    "min_length": (0,),
+    "min_p": (0,),
+    "min_tokens": (0,),
+    "mirostat": (0,),
+    "mirostat_mode": (0,),
+    "mm_processor_kwargs": ({},),
+    "n": (1,),
+    "no_repeat_ngram_size": (0,),
+    "no_stop_trim": (False,),
+    "presence_penalty": (0,),
+    "priority": (0,),
+    "prompt_logprobs": (False, 0),
+    "repeat_penalty": (1,),
+    "repetition_penalty": (1,),
+    "response_format": ({"type": "text"},),
+    "return_full_text": (False,),
+    "return_token_ids": (False,),
+    "return_tokens_as_token_ids": (False,),
+    "session_params": ({},),
+    "skip_special_tokens": (True,),
+    "spaces_between_special_tokens": (True,),
+    "stop_regex": ([], ""),
+    "stop_token_ids": ([],),
+    "store": (False,),
+    "stream": (False,),
+    "tfs_z": (1,),
+    "timings_per_token": (False,),
+    "tools": ([],),
+    "top_a": (0,),
+    "top_logprobs": (0,),
+    "typical_p": (1,),
+    "use_beam_search": (False,),
+    "vllm_xargs": ({},),
+    "watermark": (False,),
+    "xtc_probability": (0,),
+}
+"""Parameters that no endpoint, or not every one, has, and their values that ask for nothing. Load generators and the
+clients of vLLM, SGLang, TGI and llama.cpp send them always (the pages of these servers list them)."""
+
+
 def check(parameters: tuple[Parameter, ...], given: dict[str, Any]) -> list[str]:
     """Judge parameters that are not fields of the request: the names of those that are ignored.
 
@@ -122,6 +187,13 @@ def check(parameters: tuple[Parameter, ...], given: dict[str, Any]) -> list[str]
     ignored = []
     for name, value in given.items():
         parameter = known.get(name)
+        if value is None or (parameter is None and _is_one_of(value, NEUTRAL.get(name, ()))):
+            continue
+        if parameter is None and name in NEUTRAL:
+            allowed = " or ".join(json.dumps(neutral) for neutral in NEUTRAL[name])
+            raise Problem(
+                400, f"{name} is not supported here; allowed: {allowed}", param=name, code="unsupported_parameter"
+            )
         if parameter is None:
             allowed = ", ".join(sorted(each.name for each in parameters if each.treatment != "refused"))
             raise Problem(
@@ -130,17 +202,15 @@ def check(parameters: tuple[Parameter, ...], given: dict[str, Any]) -> list[str]
                 param=name,
                 code="unknown_parameter",
             )
-        if value is None:
-            continue
         if parameter.treatment == "ignored":
             ignored.append(name)
-        elif not any(_same(value, neutral) for neutral in parameter.neutral):
+        elif not _is_one_of(value, parameter.neutral):
             raise Problem(
                 400, f"{name} is not supported here: {parameter.note}", param=name, code="unsupported_parameter"
             )
     return ignored
 
 
-def _same(value: Any, neutral: Any) -> bool:
-    """Equal as JSON is: 0 and 0.0 are, 0 and false are not."""
-    return bool(value == neutral) and isinstance(value, bool) == isinstance(neutral, bool)
+def _is_one_of(value: Any, neutral: tuple[Any, ...]) -> bool:
+    """Whether it is one of them as JSON has it: 0 is 0.0, and is not false."""
+    return any(value == each and isinstance(value, bool) == isinstance(each, bool) for each in neutral)

@@ -16,6 +16,7 @@ from ..batches.records import BatchSpec, new_id
 from ..json_body import JsonRoute
 from ..openai.api_error import Problem
 from ..openai.endpoints import ENDPOINTS
+from ..openai.model_list import permitted
 from ..state import Client
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"], route_class=JsonRoute)
@@ -55,10 +56,7 @@ def create(asked: BatchRequest, caller: Caller, storage: Storage, client: Client
         message = f"completion_window = {asked.completion_window!r:.80}; {error}"
         raise Problem(400, message, param="completion_window", code="invalid_value") from None
     if asked.model is not None:
-        client.settings.model(asked.model)
-        if not caller.may_use(asked.model):
-            message = f"this API key may not use the model {asked.model!r}"
-            raise Problem(403, message, param="model", code="model_not_allowed")
+        permitted(asked.model, client.settings, caller)
     storage.registry.file(caller.tenant, asked.input_file_id)
     now = int(time.time())
     made = BatchSpec(

@@ -143,7 +143,7 @@ def test_what_a_batch_cannot_ask_for(fields: dict[str, object], param: str) -> N
 
 def test_a_key_is_kept_to_its_models_in_our_own_form_too() -> None:
     terms = Terms(SETTINGS, "run", ApiKey(id="k", models=("talk",)), model="echo")
-    with pytest.raises(LineError, match="may not use the model 'echo'"):
+    with pytest.raises(Problem, match="the model 'echo' does not exist, or this API key may not use it; allowed: talk"):
         terms.read(line(input="x"))
     assert terms.read(line(input="x", model="talk")).job.model == "talk"
 

@@ -12,7 +12,7 @@ from gateway.access.api_key import ANYBODY, ApiKey
 from gateway.openai.api_error import Problem, problem_of
 from gateway.openai.chunks import Chunks
 from gateway.openai.endpoints import ENDPOINTS
-from gateway.openai.parameters import TABLE, Parameter
+from gateway.openai.parameters import NEUTRAL, TABLE, Parameter
 from producer import BrokerUnavailable, Settings
 from producer.contract import celery_message
 from producer.contract.errors import ContextLengthExceeded
@@ -66,6 +66,33 @@ def test_what_is_unknown_is_an_error(path: str) -> None:
     with pytest.raises(Problem, match="'tmperature' is no parameter of this endpoint") as error:
         ENDPOINTS[path].read({**ASKED[path], "tmperature": 1}, SETTINGS, ANYBODY)
     assert error.value.code == "unknown_parameter"
+
+
+@pytest.mark.parametrize("path", TABLE)
+def test_a_parameter_of_another_server_is_accepted_where_it_asks_for_nothing(path: str) -> None:
+    endpoint = ENDPOINTS[path]
+    plain = endpoint.read(ASKED[path], SETTINGS, ANYBODY).job
+    for name, values in NEUTRAL.items():
+        if name in endpoint.request.model_fields or name in {each.name for each in TABLE[path]}:
+            continue
+        for value in (None, *values):
+            order = endpoint.read({**ASKED[path], name: value}, SETTINGS, ANYBODY)
+            assert (order.ignored, order.job.input) == ((), plain.input)
+        with pytest.raises(Problem) as error:
+            endpoint.read({**ASKED[path], name: ["something"]}, SETTINGS, ANYBODY)
+        assert (error.value.status, error.value.param, error.value.code) == (400, name, "unsupported_parameter")
+
+
+def test_what_load_generators_send_is_accepted() -> None:
+    sent = {
+        "repetition_penalty": 1.0, "min_p": 0.0, "ignore_eos": False, "chat_template_kwargs": {}, "logprobs": False,
+        "n": 1, "tools": [], "best_of": 1, "use_beam_search": False, "guided_json": None, "never_heard_of": None,
+        "top_k": -1, "top_p": 1.0, "stop": [], "stream": False, "min_tokens": 0, "skip_special_tokens": True,
+    }  # fmt: skip
+    for path in ("/v1/chat/completions", "/v1/completions"):
+        assert ENDPOINTS[path].read({**ASKED[path], **sent}, SETTINGS, ANYBODY).ignored == ()
+    with pytest.raises(Problem, match=r"repetition_penalty is not supported here; allowed: 1$"):
+        ENDPOINTS[path].read({**ASKED[path], "repetition_penalty": 1.1}, SETTINGS, ANYBODY)
 
 
 def test_zero_is_neutral_as_a_float_and_false_is_not_zero() -> None:
