@@ -7,11 +7,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, FastAPI
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
 
 from producer.async_client import AsyncClient
 from producer.contract.settings import Settings
 
 from . import disconnect, errors
+from .access.authentication import LIMIT_HEADERS
+from .answer_headers import AnswerHeaders
 from .batches.batch_storage import BatchStorage
 from .body_limit import BodyLimit
 from .metrics import Measured, Metrics
@@ -19,6 +23,26 @@ from .routes import batches, files, health, inference, jobs
 from .webhooks.delivery import Delivery
 
 ROUTERS: list[APIRouter] = [inference.router, jobs.router, files.router, batches.router, health.router]
+
+
+METHODS = ("GET", "POST", "DELETE")
+"""Methods that web pages of other origins may use, if any may."""
+
+EXPOSED = ("x-request-id", "x-stoker-job", "x-stoker-ignored", "retry-after", "location")
+"""Headers that their scripts may read."""
+
+
+class _Application(FastAPI):
+    origins: tuple[str, ...] = ()
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """The middlewares. Outermost are those of which also the answer to an unexpected error has need, which
+        Starlette makes outside of all that ``add_middleware`` adds."""
+        stack: ASGIApp = Measured(super().build_middleware_stack(), self.state.metrics)
+        if self.origins:
+            exposed = (*EXPOSED, *LIMIT_HEADERS)
+            stack = CORSMiddleware(stack, self.origins, METHODS, ("*",), expose_headers=exposed)
+        return AnswerHeaders(stack)
 
 
 def create_app(settings: Settings, loopback: bool = True) -> FastAPI:
@@ -38,7 +62,8 @@ def create_app(settings: Settings, loopback: bool = True) -> FastAPI:
             delivery.cancel()
             await asyncio.gather(delivery, return_exceptions=True)
 
-    app = FastAPI(title="Stoker", summary="The OpenAI API in front of a fleet of workers", lifespan=lifespan)
+    app = _Application(title="Stoker", summary="The OpenAI API in front of a fleet of workers", lifespan=lifespan)
+    app.origins = settings.gateway.cors_origins
     app.state.loopback = loopback
     app.state.metrics = Metrics()
     errors.install(app)
@@ -46,5 +71,4 @@ def create_app(settings: Settings, loopback: bool = True) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router)
     app.add_middleware(BodyLimit, most=settings.gateway.max_body_bytes)
-    app.add_middleware(Measured, metrics=app.state.metrics)
     return app

@@ -9,10 +9,14 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from producer.contract import keys
 
+from ..answer_headers import add
 from ..openai.api_error import Problem
 from ..state import Client
 from .api_key import ANYBODY, ApiKey, digest
 from .api_key_store import ADMIT_LUA
+
+LIMIT_HEADERS = ("x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests")
+"""OpenAI's headers of the limit of a key's requests: how many a minute, how many now, and until all of them again."""
 
 _bearer = HTTPBearer(auto_error=False, description="An API key: 'stoker keys create' makes one.")
 
@@ -29,7 +33,7 @@ async def _caller(
     """
     name = digest(given.credentials) if given else ""
     admit = client.redis.register_script(ADMIT_LUA)
-    stored, made, wait_ms = await admit([keys.api_keys(), keys.rate(name)], [name])
+    stored, made, wait_ms, left, full_ms = await admit([keys.api_keys(), keys.rate(name)], [name])
     if not made and request.app.state.loopback:
         return ANYBODY
     if not given:
@@ -39,6 +43,9 @@ async def _caller(
     key = ApiKey.model_validate_json(stored)
     if key.revoked_at is not None:
         raise Problem(401, "this API key was revoked", code="invalid_api_key")
+    if key.requests_per_minute is not None:
+        told = (str(key.requests_per_minute), str(left), f"{full_ms / 1000:g}s")
+        add(request, dict(zip(LIMIT_HEADERS, told, strict=True)))
     if wait_ms:
         raise Problem(
             429,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from redis.exceptions import RedisError
@@ -14,14 +17,32 @@ from ..state import Client
 
 router = APIRouter(tags=["operations"], responses=RESPONSES)
 
+Handler = TypeVar("Handler", bound=Callable[..., Coroutine[Any, Any, dict[str, str]]])
 
-@router.get("/healthz")
+
+def _get(path: str) -> Callable[[Handler], Handler]:
+    """Register a handler for GET, and for what balancers ask instead: HEAD and OPTIONS."""
+
+    def register(handler: Handler) -> Handler:
+        router.head(path, include_in_schema=False)(handler)
+        router.options(path, include_in_schema=False)(_options)
+        return router.get(path)(handler)
+
+    return register
+
+
+async def _options() -> Response:
+    return Response(status_code=204, headers={"Allow": "GET, HEAD, OPTIONS"})
+
+
+@_get("/health")
+@_get("/healthz")
 async def healthz() -> dict[str, str]:
     """The process lives. A balancer restarts one that does not answer."""
     return {"status": "ok"}
 
 
-@router.get("/readyz")
+@_get("/readyz")
 async def readyz(client: Client) -> dict[str, str]:
     """The queue answers, so requests can be served. A balancer sends none where it does not."""
     try:

@@ -240,5 +240,8 @@ class Gateway(_Table):
     """Largest uploaded file, in bytes."""
     max_file_lines: Annotated[int, Field(ge=1)] = 1_000_000
     """Most requests in one batch."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose web pages may ask the gateway from a browser, such as ``https://app.example.com``; ``*`` for all.
+    By default none may."""
     webhook_hosts: tuple[str, ...] = ()
     """Hosts that webhooks may reach although they are private or speak plain HTTP. Others must be public, with TLS."""

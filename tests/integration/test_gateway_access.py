@@ -21,7 +21,7 @@ from gatewayed import Gatewayed
 from producer import Settings
 from producer.contract import keys
 
-OPEN = {"/healthz", "/readyz", "/metrics"}
+OPEN = {"/health", "/healthz", "/readyz", "/metrics"}
 """Paths that say nothing of anybody's."""
 
 CHAT = {"model": "talk", "messages": [{"role": "user", "content": "hello"}]}
@@ -102,6 +102,50 @@ def test_a_key_is_for_its_models_and_tiers(place: Place) -> None:
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "tier_not_allowed")
     place.fleet.empty("asleep")
     assert place.ask("POST", "/v1/jobs", key, BODIES["/v1/jobs"]).json()["tier"] == "batch"
+
+
+def test_a_key_of_some_models_learns_of_no_others(place: Place) -> None:
+    key = place.fleet.key("mine", models=("talk",))
+    asked = {"input_file_id": "file-x", "endpoint": "/v1/completions", "completion_window": "24h"}
+    for model in ("vectors", "nosuch"):
+        for path, body in (("/v1/batches", {**asked, "model": model}), ("/v1/jobs", {"model": model, "input": "x"})):
+            answer = place.ask("POST", path, key, body)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
+            assert answer.json()["error"]["message"].endswith("; allowed: talk")
+            assert "plain" not in answer.text
+
+
+def test_a_key_is_told_of_its_limit(place: Place) -> None:
+    key = place.fleet.key("mine", requests_per_minute=2)
+    answers = [place.ask("GET", "/v1/models", key) for _ in range(2)]
+    assert [answer.headers["x-ratelimit-limit-requests"] for answer in answers] == ["2", "2"]
+    assert answers[0].headers["x-ratelimit-remaining-requests"] == "1"
+    assert 0 < float(answers[0].headers["x-ratelimit-reset-requests"].removesuffix("s")) <= 30
+    while (refused := place.ask("GET", "/v1/models", key)).status_code == 200:
+        pass
+    assert (refused.status_code, refused.headers["x-ratelimit-remaining-requests"]) == (429, "0")
+    assert "x-ratelimit-limit-requests" not in place.ask("GET", "/v1/models", place.mine).headers
+
+
+@pytest.mark.parametrize("path", ["/health", "/healthz", "/readyz"])
+def test_a_balancer_may_ask_for_health_as_it_likes(place: Place, path: str) -> None:
+    assert place.ask("GET", path, None).json()["status"] in ("ok", "ready")
+    head = place.ask("HEAD", path, None)
+    assert (head.status_code, head.content) == (200, b"")
+    options = place.ask("OPTIONS", path, None)
+    assert (options.status_code, options.headers["allow"]) == (204, "GET, HEAD, OPTIONS")
+
+
+def test_every_answer_has_the_id_of_its_request(place: Place) -> None:
+    def asked(path: str, **headers: str) -> str:
+        return httpx2.get(place.url + path, headers=headers).headers["x-request-id"]
+
+    assert asked("/v1/models", **{"x-request-id": "mine-1/a"}) == "mine-1/a"
+    for path in ("/health", "/v1/models", "/nowhere"):
+        for insane in ("a b", "x" * 129, ""):
+            made = asked(path, **{"x-request-id": insane})
+            assert made.startswith("req_")
+            assert made != asked(path)
 
 
 def test_a_key_may_ask_so_often(place: Place) -> None:
