@@ -15,12 +15,12 @@ from pathlib import Path
 
 from producer.contract.connection import connect
 from producer.contract.errors import ConfigError
+from producer.contract.fleet_file import FleetFile
 
 from .clock_steps import ClockSteps
 from .controller import Controller
 from .devices.nvml import LocalProbe, choose_probe
 from .dry_run import ConsoleSink, DryRunLauncher, DryRunLease
-from .fleet_file import FleetFile
 from .journal import Journal
 from .launchers.local import LocalLauncher
 from .sweep import Sweep
@@ -37,7 +37,7 @@ def main() -> int:
     level = logging.WARNING if options.dry_run else logging.INFO
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        fleet = FleetFile(path)
+        fleet = FleetFile(path, fixed=("devices", "use_gpus"))
         controller = _controller(fleet, path, dry=options.dry_run)
     except ConfigError as error:
         print(error, file=sys.stderr)

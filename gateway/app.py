@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, FastAPI
@@ -45,22 +45,31 @@ class _Application(FastAPI):
         return AnswerHeaders(stack)
 
 
-def create_app(settings: Settings, loopback: bool = True) -> FastAPI:
+REREAD_S = 1.0
+"""Interval at which the fleet file is looked at, in seconds: longer than the batch process's, so that a batch for a new
+model is not checked by a process that does not know it yet."""
+
+
+def create_app(settings: Settings, loopback: bool = True, reread: Callable[[], Settings] | None = None) -> FastAPI:
     """The gateway of a fleet, to be served by any ASGI server.
 
     Args:
         loopback: it listens on loopback only; no API key is then needed while none exists.
+        reread: the present settings, such as :meth:`FleetFile.again`; by default they stay as they are.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncClient(settings, withdraws=True) as client:
             app.state.client = client
-            delivery = asyncio.create_task(Delivery(client).run())
+            beside = [asyncio.create_task(Delivery(client).run())]
+            if reread is not None:
+                beside.append(asyncio.create_task(_follow(client, reread)))
             with BatchStorage(settings) as app.state.storage:
                 yield
-            delivery.cancel()
-            await asyncio.gather(delivery, return_exceptions=True)
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
 
     app = _Application(title="Stoker", summary="The OpenAI API in front of a fleet of workers", lifespan=lifespan)
     app.origins = settings.gateway.cors_origins
@@ -72,3 +81,9 @@ def create_app(settings: Settings, loopback: bool = True) -> FastAPI:
         app.include_router(router)
     app.add_middleware(BodyLimit, most=settings.gateway.max_body_bytes)
     return app
+
+
+async def _follow(client: AsyncClient, reread: Callable[[], Settings]) -> None:
+    while True:
+        await asyncio.sleep(REREAD_S)
+        client.settings = await asyncio.to_thread(reread)

@@ -10,6 +10,7 @@ import uvicorn
 
 from producer.contract.connection import close, connect
 from producer.contract.errors import ConfigError
+from producer.contract.fleet_file import FleetFile
 from producer.contract.redis_errors import broker_errors
 from producer.contract.settings import Settings
 
@@ -38,13 +39,14 @@ class Listen:
             return self.host == "localhost"
 
 
-def serve(settings: Settings, listen: Listen) -> None:
+def serve(fleet: FleetFile, listen: Listen) -> None:
     """Run a gateway until SIGINT or SIGTERM.
 
     Raises:
         ConfigError: it would listen beyond loopback without any API key, or the certificate is incomplete.
         BrokerUnavailable: Redis cannot be asked for API keys.
     """
+    settings = fleet.settings
     if (listen.tls_cert is None) != (listen.tls_key is None):
         raise ConfigError("TLS needs both --tls-cert and --tls-key")
     for file in (listen.tls_cert, listen.tls_key):
@@ -56,7 +58,7 @@ def serve(settings: Settings, listen: Listen) -> None:
             "make one with 'stoker keys create', or listen on 127.0.0.1"
         )
     uvicorn.run(
-        create_app(settings, listen.loopback),
+        create_app(settings, listen.loopback, fleet.again),
         host=listen.host,
         port=listen.port,
         ssl_certfile=listen.tls_cert,

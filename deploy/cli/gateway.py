@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from producer.contract.settings import Settings
+from producer.contract.fleet_file import FleetFile
 
 
 def gateway(
@@ -30,4 +30,4 @@ def gateway(
     # Imported here, because only this command needs the gateway's libraries.
     from gateway.server import Listen, serve
 
-    serve(Settings.load(), Listen(host, port, tls_cert, tls_key))
+    serve(FleetFile(fixed=("gateway",)), Listen(host, port, tls_cert, tls_key))

@@ -7,7 +7,7 @@ import signal
 import sys
 
 from producer.contract.errors import StokerError
-from producer.contract.settings import Settings
+from producer.contract.fleet_file import FleetFile
 
 from .batch_process import Runner
 
@@ -16,7 +16,8 @@ def main() -> int:
     """Run until told to end."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
-        runner = Runner(Settings.load())
+        fleet = FleetFile(fixed=("gateway",))
+        runner = Runner(fleet.settings, fleet.again)
     except StokerError as error:
         print(f"stoker batches: {error}", file=sys.stderr)
         return 2

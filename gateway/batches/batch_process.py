@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
@@ -41,10 +41,16 @@ LOOK_AT = 200
 
 
 class Runner:
-    """Runs batches until it is stopped. Any number of these may run, on any machines that share the files."""
+    """Runs batches until it is stopped. Any number of these may run, on any machines that share the files.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        reread: the present settings, such as :meth:`FleetFile.again`, for batches that are taken on from now; by
+            default they stay as they are.
+    """
+
+    def __init__(self, settings: Settings, reread: Callable[[], Settings] | None = None) -> None:
         self._settings = settings
+        self._reread = reread or (lambda: settings)
         self._redis: Redis = connect(settings)
         self._store = store_of(settings)
         self._name = f"{socket.gethostname()}:{os.getpid()}"
@@ -60,6 +66,7 @@ class Runner:
         """Run open batches until stopped."""
         self._store.tidy()
         while not self._stop.wait(POLL_S):
+            self._settings = self._reread()
             self._running = {each: it for each, it in self._running.items() if it[1].is_alive()}
             try:
                 self._take_on()

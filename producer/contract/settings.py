@@ -82,7 +82,7 @@ class Settings(BaseSettings):
         Raises:
             ConfigError: with a line for each mistake: key, value, what is allowed.
         """
-        file = _file(path)
+        file = fleet_path(path)
         tables = _tables(file)
         tables.setdefault("state_dir", ".stoker")
         try:
@@ -102,7 +102,7 @@ class Settings(BaseSettings):
     @classmethod
     def load_to_stop(cls, path: Path | str | None = None) -> Settings:
         """Defaults with the fleet file's ``state_dir``, as far as it can be read: enough to stop what runs there."""
-        file = _file(path)
+        file = fleet_path(path)
         state_dir: object = os.environ.get("STOKER_STATE_DIR")
         if not state_dir:
             with contextlib.suppress(ConfigError):
@@ -184,7 +184,8 @@ class Settings(BaseSettings):
         return "REDIS_URL" if os.environ.get("REDIS_URL") else None
 
 
-def _file(path: Path | str | None) -> Path:
+def fleet_path(path: Path | str | None = None) -> Path:
+    """The fleet file: that path, or ``STOKER_FLEET``, or ``fleet.toml`` here."""
     return Path(path or os.environ.get("STOKER_FLEET", "fleet.toml"))
 
 

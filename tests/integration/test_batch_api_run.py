@@ -309,6 +309,28 @@ def test_files_may_be_anywhere_that_fsspec_knows(server: Server, redis: redis_py
     assert_each_once(*desk.answers(batch_id), 100)
 
 
+def test_a_batch_for_a_model_that_was_added_since_the_start_runs(desk: Desk, consume: Consume) -> None:
+    consume(desk.settings)
+    now, asked = [desk.settings.model_copy(update={"models": {}})], Event()
+
+    def reread() -> Settings:
+        found = now[-1]
+        if found is desk.settings:
+            asked.set()
+        return found
+
+    process = Runner(now[0], reread)
+    thread = Thread(target=process.run)
+    thread.start()
+    now.append(desk.settings)
+    assert asked.wait(30)
+    batch_id = desk.create(requests(5))
+    wait_for(lambda: desk.batch(batch_id).status in ("completed", "failed"), "the batch")
+    process.stop()
+    thread.join()
+    assert desk.batch(batch_id).status == "completed"
+
+
 def test_the_process_takes_on_what_there_is_and_stops_when_told(desk: Desk, consume: Consume) -> None:
     consume(desk.settings)
     batches = [desk.create(requests(50)) for _ in range(3)]

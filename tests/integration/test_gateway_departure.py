@@ -125,6 +125,25 @@ def test_a_malformed_body_is_answered_with_what_is_wrong(http: httpx2.Client, pa
     assert error["message"]
 
 
+def test_a_model_added_to_the_fleet_file_is_served_and_a_broken_file_changes_nothing(
+    fleet: Gatewayed, http: httpx2.Client
+) -> None:
+    def models() -> set[str]:
+        return {each["id"] for each in http.get("/v1/models").json()["data"]}
+
+    before = fleet.file.read_text()
+    assert models() == {"slow", "asleep"}
+    fleet.file.write_text(f'{before}\n[models.added]\nengine = "echo"\n')
+    wait_for(lambda: "added" in models(), "the model")
+    assert http.post("/v1/jobs", json={"model": "added", "input": "x"}).status_code == 202
+    (log,) = fleet.logs.glob("gateway-*.log")
+    fleet.file.write_text("[models.broken")
+    wait_for(lambda: "the changed fleet file is refused" in log.read_text(), "a word about the broken file")
+    assert models() == {"slow", "asleep", "added"}
+    fleet.file.write_text(before)
+    wait_for(lambda: models() == {"slow", "asleep"}, "the file as it was")
+
+
 def test_the_metrics_tell_of_requests_and_queues(fleet: Gatewayed, http: httpx2.Client) -> None:
     fleet.empty("asleep")
     fleet.client.submit("asleep", "x", tier="batch")

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
-from producer.contract.errors import ConfigError
-from producer.contract.settings import Settings
+from .errors import ConfigError
+from .settings import Settings, fleet_path
 
 log = logging.getLogger(__name__)
 
-FIXED = ("redis", "devices", "use_gpus", "state_dir")
-"""Tables that take effect only at the start of the process."""
+FIXED = ("redis", "state_dir")
+"""Tables that take effect only at the start of a process, whatever it does."""
 
 
 class FleetFile:
     """A fleet file, and the settings that were last read from it.
 
+    Args:
+        path: the file; by default ``STOKER_FLEET``, then ``fleet.toml`` here.
+        fixed: tables that take effect only at the start of this process, besides ``FIXED``.
+
     Raises:
         ConfigError: the file is invalid when it is first read.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path | str | None = None, fixed: Sequence[str] = ()) -> None:
+        self.path = fleet_path(path).absolute()
+        self._fixed = (*FIXED, *fixed)
         self._read = self._before = self._mark()  # taken before the reading, so that a change meanwhile is noticed
         self.settings = Settings.load(path)
 
@@ -48,8 +54,8 @@ class FleetFile:
 
     def _take(self, found: Settings) -> None:
         old = self.settings
-        later = [table for table in FIXED if getattr(found, table) != getattr(old, table)]
-        self.settings = found.model_copy(update={table: getattr(old, table) for table in FIXED})
+        later = [table for table in self._fixed if getattr(found, table) != getattr(old, table)]
+        self.settings = found.model_copy(update={table: getattr(old, table) for table in self._fixed})
         came, went = sorted(found.models.keys() - old.models.keys()), sorted(old.models.keys() - found.models.keys())
         changed = sorted(
             name for name in found.models.keys() & old.models.keys() if found.models[name] != old.models[name]

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from autoscaler.fleet_file import FleetFile
 from producer.contract.errors import ConfigError
+from producer.contract.fleet_file import FleetFile
 
 ONE = '[models.one]\nengine = "echo"\n'
 TWO = ONE + '[models.two]\nengine = "echo"\nmax_replicas = 3\n'
@@ -70,7 +70,7 @@ def test_a_file_that_is_gone_is_refused_once(file: Path, caplog: pytest.LogCaptu
 
 def test_what_only_a_restart_can_change_is_told(file: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    fleet = FleetFile(file)
+    fleet = FleetFile(file, fixed=("devices",))
     file.write_text('[redis]\nurl = "redis://elsewhere"\n[[devices]]\nname = "cpu:1"\n' + ONE + "memory_gb = 2\n")
     fleet.again()
     after = fleet.again()
