@@ -37,7 +37,9 @@ def revoked(job_id: str, reason: str) -> bytes:
 
 
 def _exception(name: str, arguments: tuple[Any, ...], module: str) -> dict[str, Any]:
-    return {"exc_type": name, "exc_message": [str(argument) for argument in arguments], "exc_module": module}
+    # A message may quote input that is no Unicode, which JSON could not hold; a job that failed must have a result.
+    words = [str(argument).encode(errors="replace").decode() for argument in arguments]
+    return {"exc_type": name, "exc_message": words, "exc_module": module}
 
 
 def _result(status: str, job_id: str, result: Any) -> bytes:

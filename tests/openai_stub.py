@@ -1,15 +1,19 @@
 """A small OpenAI-compatible server for the tests: real HTTP, real streams, no model.
 
 ``openai_stub.py --port N``. It answers a prompt with the words ``w0 w1 w2 ...``, one event each, until ``max_tokens``
-or a stop string, and counts words as tokens. A prompt (or the last message of a chat) that names one of ``MISDEEDS``
-makes it misbehave. ``GET /seen`` tells what it was asked, and what came of it.
+or a stop string, and counts words as tokens. A prompt (or the last message of a chat, or the first text to embed) that
+begins with one of ``MISDEEDS`` makes it misbehave; ``--always`` adds one to every prompt. ``GET /seen`` returns what it
+was asked, and what came of it.
 """
 
 import argparse
+import base64
 import json
+import math
 import os
 import select
 import signal
+import struct
 import sys
 import threading
 import time
@@ -22,8 +26,14 @@ DEFAULT_TOKENS = 16
 MISDEED_AT = 3
 """The word of a stream at which something goes wrong."""
 
+EMOJI = "\U0001f600"
+
 MISDEEDS = {
-    "!status": "'!status 503 2': answers with that status so many times, then as usual",
+    "!status": "'!status 503 2': answers with that status so many times, then as usual; "
+    "'!status 503 2 30' with a Retry-After of 30 s",
+    "!quota": "answers 429 with the code insufficient_quota",
+    "!code": "answers 400 with an error that has a code, a type and a param",
+    "!surrogate": "answers 400 with a message that holds half of a surrogate pair",
     "!hang": "takes the request and never answers",
     "!die": "the process is killed in the middle of the stream",
     "!cut": "closes the connection in the middle of the stream",
@@ -34,7 +44,25 @@ MISDEEDS = {
     "!abort": "says at the end that it aborted the request",
     "!sick": "is not healthy from now on, and answers 500",
     "!wide": "answers with a character that some take for the end of a line",
+    "!parts": "answers with contents that are lists of parts",
+    "!azure": "sends events without choices and choices without a text among the others",
+    "!halves": "answers with an emoji, the halves of its surrogate pair in two events",
+    "!bytes": "answers with an emoji, the bytes of its UTF-8 in two events",
+    "!reasoning": "thinks in reasoning_content before it answers",
+    "!whole": "answers at once although it was asked for a stream",
+    "!raw": "'!raw {...}': sends the rest of the prompt as an event",
 }
+"""Of completions and chats."""
+
+EMBEDDED = {
+    "!base64": "embeddings as base64",
+    "!nan": "NaN in an embedding",
+    "!texts": "texts in an embedding",
+    "!lengths": "embeddings of different lengths",
+    "!few": "an embedding too few",
+    "!indices": "all embeddings with the same index",
+}
+"""Misdeeds of embeddings."""
 
 
 class HungUp(Exception):
@@ -42,7 +70,13 @@ class HungUp(Exception):
 
 
 class Refused(Exception):
-    """An error in place of an answer: a status, and words."""
+    """An error in place of an answer: a status, words, other fields of the error, and seconds of Retry-After."""
+
+    def __init__(self, status: int, words: str, retry_after: str = "", **fields: Any) -> None:
+        super().__init__(words)
+        self.status = status
+        self.retry_after = retry_after
+        self.error = {"message": words, "type": "Error", "code": status, **fields}
 
 
 class Seen:
@@ -80,10 +114,10 @@ class Stub(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, port: int, token_s: float) -> None:
-        super().__init__(("127.0.0.1", port), Handler)
+    def __init__(self, options: argparse.Namespace) -> None:
+        super().__init__(("127.0.0.1", options.port), Handler)
         self.seen = Seen()
-        self.token_s = token_s
+        self.options = options
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         pass  # clients that hang up are what it is for
@@ -97,7 +131,7 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        if self.path == "/health":
+        if self.path == "/health" and not self.server.options.no_health:
             self._json(503 if self.server.seen.sick else 200, {})
         elif self.path == "/v1/models":
             self._json(200, {"object": "list", "data": [{"id": MODEL, "object": "model"}]})
@@ -114,8 +148,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             self._answer(body)
         except Refused as error:
-            status, words = error.args
-            self._json(status, {"error": {"message": words, "type": "Error", "code": status}})
+            self._json(error.status, {"error": error.error}, error.retry_after)
         except (HungUp, ConnectionError):
             hung_up = self.close_connection = True
         finally:
@@ -124,32 +157,52 @@ class Handler(BaseHTTPRequestHandler):
     def _answer(self, body: dict[str, Any]) -> None:
         if body.get("model") != MODEL:
             raise Refused(404, f"The model `{body.get('model')}` does not exist.")
+        for name in self.server.options.refuse:
+            if name in body:
+                raise Refused(400, f"Unsupported parameter: '{name}'", param=name, code="unsupported_parameter")
+        always = self.server.options.always
         if self.path == "/v1/embeddings":
-            self._embed(body["input"])
+            self._embed(body["input"], always or body["input"][0])
             return
         chat = self.path == "/v1/chat/completions"
         prompt = body["messages"][-1].get("content") if chat else body["prompt"]
         if not isinstance(prompt, str):
             raise Refused(400, "messages: each needs a content")
-        most = body.get("max_tokens", DEFAULT_TOKENS)
+        prompt = f"{always} {prompt}" if always else prompt
+        most = body.get("max_completion_tokens", body.get("max_tokens", DEFAULT_TOKENS))
         if most + len(prompt.split()) > CONTEXT:
-            raise Refused(400, f"max_tokens={most} is more than the {CONTEXT} tokens of the context")
-        misdeed, *numbers = prompt.split() if prompt.startswith("!") else [""]
-        self._misbehave(misdeed, [int(number) for number in numbers], prompt)
-        self._stream(body, chat, prompt, misdeed, numbers)
+            raise Refused(400, f"max_tokens={most} is beyond the context length of {CONTEXT} tokens")
+        misdeed, *words = prompt.split() if prompt.startswith("!") else [""]
+        self._misbehave(misdeed, words, prompt)
+        if misdeed == "!whole" or not body.get("stream"):
+            self._answer_whole(chat, most)
+        else:
+            self._stream(body, chat, prompt, misdeed, most)
 
-    def _misbehave(self, misdeed: str, numbers: list[int], prompt: str) -> None:
+    def _misbehave(self, misdeed: str, words: list[str], prompt: str) -> None:
         if misdeed == "!sick":
             self.server.seen.sick = True
         if self.server.seen.sick:
             raise Refused(500, "the engine is dead")
-        if misdeed == "!status" and self.server.seen.times(prompt) <= numbers[1]:
-            raise Refused(numbers[0], "as asked")
+        if misdeed == "!status" and self.server.seen.times(prompt) <= int(words[1]):
+            raise Refused(int(words[0]), "as asked", "".join(words[2:]))
+        if misdeed == "!quota":
+            raise Refused(429, "You exceeded your quota", type="insufficient_quota", code="insufficient_quota")
+        if misdeed == "!code":
+            raise Refused(400, "maximum context length", type="invalid", code="context_length_exceeded", param="prompt")
+        if misdeed == "!surrogate":
+            raise Refused(400, "half \ud800", code="half \ud800")
         if misdeed == "!hang":
             select.select([self.connection], [], [])  # readable when the client hangs up: it has no more to say
             raise HungUp
 
-    def _stream(self, body: dict[str, Any], chat: bool, prompt: str, misdeed: str, numbers: list[str]) -> None:
+    def _answer_whole(self, chat: bool, most: int) -> None:
+        text = "".join(f" w{number}" for number in range(most))
+        choice = {"message": {"content": text, "reasoning_content": "hmm"}} if chat else {"text": text}
+        usage = {"prompt_tokens": 1, "completion_tokens": most}
+        self._json(200, {"choices": [{"index": 0, "finish_reason": "length", **choice}], "usage": usage})
+
+    def _stream(self, body: dict[str, Any], chat: bool, prompt: str, misdeed: str, most: int) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream; charset=utf-8")
         self.send_header("Transfer-Encoding", "chunked")
@@ -157,24 +210,48 @@ class Handler(BaseHTTPRequestHandler):
         made, reason = 0, "length"
         if chat:
             self._event(chat, "", None)
-        for number in range(body.get("max_tokens", DEFAULT_TOKENS)):
-            if number == MISDEED_AT and self._go_wrong(misdeed, numbers):
+        for number in range(most):
+            if number == MISDEED_AT and self._go_wrong(misdeed, prompt):
                 return
             word = "\u2028" if misdeed == "!wide" else f" w{number}"
             if any(stop in word for stop in body.get("stop", [])):
                 reason = "stop"
                 break
-            time.sleep(self.server.token_s)
-            self._event(chat, word, None)
+            time.sleep(self.server.options.token_s)
+            self._say(chat, word, misdeed)
             made += 1
         self._event(chat, "", "abort" if misdeed == "!abort" else reason)
         usage = {"prompt_tokens": len(prompt.split()), "completion_tokens": made}
-        if body["stream_options"]["include_usage"]:
+        if body.get("stream_options", {}).get("include_usage"):
             self._data(json.dumps({"choices": [], "usage": usage}))
         self._data("[DONE]")
         self._chunk(b"")
 
-    def _go_wrong(self, misdeed: str, numbers: list[str]) -> bool:
+    def _say(self, chat: bool, word: str, misdeed: str) -> None:
+        """Send a word as a misdeed has it."""
+        match misdeed:
+            case "!parts":
+                parts = [{"type": "text", "text": word}, {"type": "image", "url": "x"}]
+                self._event(chat, parts, None)
+            case "!azure":
+                self._data(json.dumps({"choices": [], "prompt_filter_results": []}))
+                self._data(json.dumps({"choices": [{"index": 0, "finish_reason": None, "content_filter_offsets": {}}]}))
+                self._data(json.dumps({"choices": None, "usage": None}))
+                self._event(chat, word, None)
+            case "!halves":
+                for half in (r"\ud83d", r"\ude00"):
+                    self._data(json.dumps(self._choice(chat, "HALF", None)).replace("HALF", half))
+            case "!bytes":
+                before, after = json.dumps(self._choice(chat, "BYTES", None)).encode().split(b"BYTES")
+                for part in (EMOJI.encode()[:2], EMOJI.encode()[2:]):
+                    self._chunk(b"data: " + before + part + after + b"\n\n")
+            case "!reasoning":
+                self._data(json.dumps({"choices": [{"index": 0, "delta": {"reasoning_content": "hmm"}}]}))
+                self._event(chat, word, None)
+            case _:
+                self._event(chat, word, None)
+
+    def _go_wrong(self, misdeed: str, prompt: str) -> bool:
         """Whether the stream is over."""
         match misdeed:
             case "!die":
@@ -184,22 +261,28 @@ class Handler(BaseHTTPRequestHandler):
             case "!garbage":
                 self._data("{no JSON")
             case "!error":
-                code = int(numbers[0])
+                code = int(prompt.split()[1])
                 self._data(json.dumps({"error": {"message": "broken in the middle", "code": code}}))
             case "!dying":
                 self.server.seen.sick = True
                 self._data(json.dumps({"error": {"message": "the engine core has ended", "code": 500}}))
             case "!end":
                 self._data("[DONE]")
+            case "!raw":
+                self._data(prompt.partition(" ")[2])
+                return False
             case _:
                 return False
         self._chunk(b"")
         return True
 
-    def _event(self, chat: bool, text: str, reason: str | None) -> None:
+    def _choice(self, chat: bool, text: Any, reason: str | None) -> dict[str, Any]:
         choice = {"delta": {"content": text}} if chat else {"text": text}
+        return {"choices": [{"index": 0, "finish_reason": reason, **choice}]}
+
+    def _event(self, chat: bool, text: Any, reason: str | None) -> None:
         # Not escaped, as servers in other languages send it.
-        self._data(json.dumps({"choices": [{"index": 0, "finish_reason": reason, **choice}]}, ensure_ascii=False))
+        self._data(json.dumps(self._choice(chat, text, reason), ensure_ascii=False))
 
     def _data(self, data: str) -> None:
         self._chunk(f"data: {data}\n\n".encode())
@@ -209,14 +292,32 @@ class Handler(BaseHTTPRequestHandler):
             raise HungUp
         self.wfile.write(b"%x\r\n%b\r\n" % (len(content), content))
 
-    def _embed(self, texts: list[str]) -> None:
-        rows = [{"index": i, "embedding": [float(len(text)), 1.0]} for i, text in enumerate(texts)]
+    def _embed(self, texts: list[str], misdeed: str) -> None:
+        rows: list[dict[str, Any]] = [
+            {"index": i, "embedding": [float(len(text)), 1.0]} for i, text in enumerate(texts)
+        ]
+        match misdeed.split()[0] if misdeed.startswith("!") else "":
+            case "!base64":
+                for row in rows:
+                    row["embedding"] = base64.b64encode(struct.pack("<2f", *row["embedding"])).decode()
+            case "!nan":
+                rows[0]["embedding"][0] = math.nan
+            case "!texts":
+                rows[0]["embedding"][0] = "1.0"
+            case "!lengths":
+                rows[0]["embedding"].append(1.0)
+            case "!few":
+                rows.pop()
+            case "!indices":
+                rows = [{**row, "index": 0} for row in rows]
         usage = {"prompt_tokens": sum(len(text.split()) for text in texts), "total_tokens": 0}
         self._json(200, {"data": rows[::-1], "usage": usage})  # the API promises an index, not an order
 
-    def _json(self, status: int, fields: dict[str, Any]) -> None:
+    def _json(self, status: int, fields: dict[str, Any], retry_after: str = "") -> None:
         content = json.dumps(fields).encode()
         self.send_response(status)
+        if retry_after:
+            self.send_header("Retry-After", retry_after)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
@@ -232,9 +333,19 @@ def linger() -> NoReturn:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    misdeeds = "\n".join(f"  {name:12} {what}" for name, what in {**MISDEEDS, **EMBEDDED}.items())
+    parser = argparse.ArgumentParser(
+        description="An OpenAI-compatible server without a model, which misbehaves when asked to.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"prompts that make it misbehave:\n{misdeeds}",
+    )
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--token-s", type=float, default=0.005, help="time for each token")
+    parser.add_argument("--always", default="", help="put this before every prompt, such as '!parts'")
+    parser.add_argument("--no-health", action="store_true", help="/health is 404, as hosted servers have it")
+    parser.add_argument(
+        "--refuse", action="append", default=[], metavar="PARAM", help="refuse requests with this parameter; repeatable"
+    )
     parser.add_argument("--fail", type=int, help="say so, and exit with this code")
     parser.add_argument("--child", action="store_true", help="start a process that ignores SIGTERM, as a model's may")
     parser.add_argument("--daemon", action="store_true", help="likewise, in a session of its own and without a parent")
@@ -252,7 +363,7 @@ def main() -> None:
             linger()
         os._exit(0)
     print(f"serving as {os.getpid()} on {os.environ.get('CUDA_VISIBLE_DEVICES', 'no GPU')}", flush=True)
-    Stub(options.port, options.token_s).serve_forever()
+    Stub(options).serve_forever()
 
 
 if __name__ == "__main__":

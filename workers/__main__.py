@@ -19,7 +19,7 @@ from scheduler.lease.ledger import Ledger
 from scheduler.lease.queue import Queue
 from scheduler.periodic import Periodic
 
-from . import remote
+from . import open_files, remote
 from .app import WorkerApp, make_app
 from .assignment import Assignment
 from .device_binding import bind
@@ -39,6 +39,7 @@ def main() -> int:
     options = _options()
     sys.setswitchinterval(SWITCH_S)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    open_files.raise_limit()
     device_uuid = options.device_uuid or bind(options.device, os.environ)
     try:
         settings = Settings.load()

@@ -16,6 +16,8 @@ from producer.contract.errors import (
     JobExpired,
     QueueFull,
     ResultTimeout,
+    ServerBusy,
+    ServerRefused,
     StokerError,
     UnknownModel,
     UnknownTier,
@@ -37,7 +39,7 @@ class Problem(StokerError):
     """An error response.
 
     ``status`` is HTTP's, ``param`` the name of the wrong parameter, ``code`` the error for programs, ``retry_after_s``
-    the time after which to retry, in seconds.
+    the time after which to retry, in seconds. ``type`` is the API's type of error, by default that of the status.
     """
 
     def __init__(
@@ -48,17 +50,14 @@ class Problem(StokerError):
         param: str | None = None,
         code: str | None = None,
         retry_after_s: float | None = None,
+        type: str = "",
     ) -> None:
         super().__init__(message)
+        self.type = type or _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
         self.status = status
         self.param = param
         self.code = code
         self.retry_after_s = retry_after_s
-
-    @property
-    def type(self) -> str:
-        """The API's type of error."""
-        return _TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
 
     @property
     def body(self) -> dict[str, Any]:
@@ -83,6 +82,11 @@ def problem_of(error: StokerError) -> Problem:
             return Problem(429, message, param="deadline_s", code="deadline_unreachable", retry_after_s=retry_after_s)
         case ContextLengthExceeded():
             return Problem(400, message, code="context_length_exceeded")
+        case ServerRefused():
+            return Problem(400, message, param=error.param or None, code=error.code or "invalid_job", type=error.type)
+        case ServerBusy():
+            code, wait = error.code or "server_busy", error.retry_after_s
+            return Problem(error.status, message, code=code, retry_after_s=wait, type=error.type)
         case InvalidJob():
             return Problem(400, message, code="invalid_job")
         case BrokerUnavailable():

@@ -11,7 +11,7 @@ from producer.contract.settings import Settings
 
 from ..access.api_key import ApiKey
 from .api_error import Problem
-from .generation import Generating, texts_of, usage_of
+from .generation import Generating, reasoning_of, texts_of, usage_of
 from .parameters import CHAT
 from .translation import Endpoint, TranslatedRequest, ignored, job_of
 
@@ -74,11 +74,13 @@ def order(asked: ChatRequest, settings: Settings, caller: ApiKey) -> TranslatedR
             "choices": [
                 {
                     "index": index,
-                    "message": {"role": "assistant", "content": text, "refusal": None},
+                    "message": {"role": "assistant", "content": text, "refusal": None, **reasoning},
                     "logprobs": None,
                     "finish_reason": reason,
                 }
-                for index, (text, reason) in enumerate(texts_of(result))
+                for index, ((text, reason), reasoning) in enumerate(
+                    zip(texts_of(result), reasoning_of(result), strict=True)
+                )
             ],
             "usage": usage_of(result, choices),
             "service_tier": job.tier,

@@ -9,7 +9,7 @@ from producer.contract.errors import StokerError
 from producer.contract.job import Result
 
 from .api_error import Problem, problem_of
-from .generation import texts_of, usage_of
+from .generation import reasoning_of, texts_of, usage_of
 from .translation import TranslatedRequest
 
 DONE = b"data: [DONE]\n\n"
@@ -57,9 +57,12 @@ class Chunks:
         return self._event(index, {"content": text} if self._chat else text, None)
 
     def end(self, result: Result) -> bytes:
-        """The last events: finish reasons and usage."""
-        empty: Any = {} if self._chat else ""
-        ends = [self._event(index, empty, reason) for index, (_, reason) in enumerate(texts_of(result))]
+        """The last events: finish reasons and usage, and the reasoning, which is not streamed."""
+        reasons = [reason for _, reason in texts_of(result)]
+        lasts: list[Any] = list(reasoning_of(result)) if self._chat else [""] * len(reasons)
+        ends = [
+            self._event(index, last, reason) for index, (last, reason) in enumerate(zip(lasts, reasons, strict=True))
+        ]
         if self._order.include_usage:
             ends.append(_data({**self._head, "choices": [], "usage": usage_of(result, self._order.choices)}))
         return b"".join([*ends, DONE])

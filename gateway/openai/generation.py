@@ -95,6 +95,12 @@ def texts_of(result: Result) -> list[tuple[str, str]]:
         ) from None
 
 
+def reasoning_of(result: Result) -> list[dict[str, str]]:
+    """The field ``reasoning_content`` of each answer; empty for an answer without."""
+    found = [output.get("reasoning_content") if isinstance(output, dict) else None for output in result.output]
+    return [{"reasoning_content": text} if isinstance(text, str) and text else {} for text in found]
+
+
 def usage_of(result: Result, choices: int) -> dict[str, int]:
     """Tokens that were read and made. A prompt with several answers counts once."""
     read, made = result.usage.get("input_tokens", 0) // choices, result.usage.get("output_tokens", 0)

@@ -255,6 +255,15 @@ def _failure(job_id: str, value: dict[str, Any]) -> errors.StokerError:
             return JobExpired(f"job {job_id}: its deadline passed before it finished", kind)
         return JobCancelled(f"job {job_id} was cancelled", kind)
     known = getattr(errors, kind, None)
+    if known in (errors.ServerRefused, errors.ServerBusy):
+        return _of_server(known, [str(part) for part in value.get("exc_message") or ()])
     if isinstance(known, type) and issubclass(known, InvalidJob):
         return known(message)
     return JobFailed(f"job {job_id} failed: {kind}: {message}", kind)
+
+
+def _of_server(kind: type[errors.ServerRefused] | type[errors.ServerBusy], parts: list[str]) -> errors.StokerError:
+    try:
+        return kind(*parts)
+    except (TypeError, ValueError):
+        return JobFailed("; ".join(parts), kind.__name__)

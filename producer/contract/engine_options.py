@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -73,8 +73,9 @@ class OpenAIOptions(_Options):
     """URL of a running server, with or without ``/v1``. It is neither started nor stopped."""
     env: dict[str, str] = Field(default_factory=dict)
     """Environment of the command, added to the worker's."""
-    health: Annotated[str, Field(pattern=PATH)] = "/health"
-    """Path that answers 200 when the server is ready, and as long as it is well."""
+    health: Annotated[str, Field(pattern=PATH)] | None = None
+    """Path that answers 200 when the server is ready, and as long as it is well. Default: the first that the server has
+    of ``/health``, ``/v1/models`` and ``/``."""
     start_s: Annotated[float, Field(gt=0)] = 600.0
     """Seconds within which the server must be ready."""
     stop_s: Annotated[float, Field(gt=0)] = 5.0
@@ -85,6 +86,28 @@ class OpenAIOptions(_Options):
     """The server's name of its model. Default: the first that it lists."""
     api_key_env: str | None = None
     """Environment variable that holds the server's API key."""
+    omit: tuple[str, ...] = ()
+    """Parameters that are never sent, for a server that refuses them, such as ``top_k`` or ``stream``. A server that
+    refuses ``stream_options`` or ``max_tokens`` needs no entry: it is asked again without, or with
+    ``max_completion_tokens``."""
+
+    @field_validator("omit")
+    @classmethod
+    def _dispensable(cls, omit: tuple[str, ...]) -> tuple[str, ...]:
+        if needed := {"model", "messages", "prompt", "input"}.intersection(omit):
+            raise ValueError(f"{min(needed)} is the request itself; allowed: other parameters")
+        return omit
+
+    @field_validator("command")
+    @classmethod
+    def _of_this_machine(cls, command: tuple[str, ...]) -> tuple[str, ...]:
+        if command and (program := PurePath(command[0]).name) in ("docker", "nerdctl"):
+            raise ValueError(
+                f"{program} has a daemon start the server, which the worker can neither tell from other processes nor "
+                f"end; allowed: a program that is the server or starts it. For a container: start it with {program} "
+                "itself, and give options.url, such as 'http://127.0.0.1:8000', instead of options.command"
+            )
+        return command
 
     @field_validator("command")
     @classmethod

@@ -39,6 +39,22 @@ class UnknownTier(InvalidJob):
     """The model does not serve that SLA tier."""
 
 
+class ServerRefused(InvalidJob):
+    """The server behind the ``openai`` engine finds the request invalid.
+
+    ``code``, ``param`` and ``type`` are those of the server's error, or empty.
+    """
+
+    def __init__(self, message: str, code: str = "", param: str = "", type: str = "") -> None:
+        super().__init__(message, code, param, type)  # all of them: a stored result is made of ``args``
+        self.code = code
+        self.param = param
+        self.type = type
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class QueueFull(StokerError):
     """A queue is at its limit.
 
@@ -94,6 +110,32 @@ class JobCancelled(JobFailed):
 
 class JobExpired(JobFailed):
     """The job's deadline passed before it finished."""
+
+
+class ServerBusy(JobFailed):
+    """The server behind the ``openai`` engine stayed too busy to serve the request, which was tried again meanwhile.
+
+    ``status`` is 429 or 503. ``retry_after_s`` is the time after which the server wants to be asked again, in seconds,
+    or None. ``code`` and ``type`` are those of the server's error, or empty.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        status: str = "503",
+        retry_after_s: str = "",
+        code: str = "",
+        type: str = "",
+    ) -> None:
+        super().__init__(message, "ServerBusy")
+        self.args = (message, status, retry_after_s, code, type)  # as texts: a stored result is made of them
+        self.status = 429 if status == "429" else 503
+        self.retry_after_s = float(retry_after_s) if retry_after_s else None
+        self.code = code
+        self.type = type
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class EngineError(StokerError):

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -18,7 +19,15 @@ import pytest
 
 import deploy.machine.server
 from processes import Fleet, wait_for
-from producer.contract.errors import ConfigError, EngineError, InvalidJob, JobCancelled, JobExpired
+from producer.contract.errors import (
+    ConfigError,
+    EngineError,
+    InvalidJob,
+    JobCancelled,
+    JobExpired,
+    ServerBusy,
+    ServerRefused,
+)
 from producer.contract.fleet_schema import Model
 from workers.device_thread import EXIT_ENGINE_LOST
 from workers.engines.openai import client
@@ -125,6 +134,69 @@ def test_the_answer_and_how_it_ended(engine: OpenAIEngine) -> None:
     assert outcomes["chat"].outputs == [{"text": " w0 w1", "finish_reason": "length"}]
     assert outcomes["wide"].outputs == [{"text": "\u2028\u2028", "finish_reason": "length"}]
     assert {request["path"] for request in seen(engine)["requests"]} == {"/v1/completions", "/v1/chat/completions"}
+
+
+def chat(prompt: str) -> Any:
+    return {"messages": [{"role": "user", "content": prompt}]}
+
+
+def test_the_answers_of_servers_that_differ_from_the_api(engine: OpenAIEngine) -> None:
+    prompts = {
+        "parts": " w0 w1",
+        "azure": " w0 w1",
+        "halves": "😀😀",
+        "bytes": "😀😀",
+        "reasoning": " w0 w1",
+        "whole": " w0 w1",
+    }
+    short = {"max_new_tokens": 2}
+    for name in prompts:
+        engine.submit(Request(name, [chat(f"!{name}")], short, stream=True))
+    reports = reports_of(engine, len(prompts))
+    outcomes = {report.id: report for report in reports if isinstance(report, Outcome)}
+    for name, text in prompts.items():
+        assert outcomes[name].error is None
+        assert outcomes[name].outputs is not None
+        assert outcomes[name].outputs[0]["text"] == text
+        assert (
+            "".join(report.text for report in reports if isinstance(report, OutputPiece) and report.id == name) == text
+        )
+    thought = {
+        name: outcome.outputs[0].get("reasoning_content") for name, outcome in outcomes.items() if outcome.outputs
+    }
+    assert {name: said for name, said in thought.items() if said} == {"reasoning": "hmmhmm", "whole": "hmm"}
+    assert outcomes["whole"].usage == {"input_tokens": 1, "output_tokens": 2}
+
+
+def test_a_server_that_refuses_parameters_of_ours_is_asked_without_them(start: Callable[[Model], OpenAIEngine]) -> None:
+    engine = start(settings("--refuse", "max_tokens", "--refuse", "stream_options", "--refuse", "top_k"))
+    outcomes = run(engine, Request("a", ["x"], {"max_new_tokens": 2}))
+    assert outcomes["a"].outputs == [{"text": " w0 w1", "finish_reason": "length"}]
+    assert len(seen(engine)["requests"]) == 3
+    run(engine, Request("b", ["x"], {"max_new_tokens": 2}))
+    last = seen(engine)["requests"][3:]
+    assert [request["body"].keys() for request in last] == [{"model", "prompt", "stream", "max_completion_tokens"}]
+    error = run(engine, Request("c", ["x"], {"top_k": 3}))["c"].error  # the request set it
+    assert isinstance(error, ServerRefused)
+    assert (error.code, error.param, error.type) == ("unsupported_parameter", "top_k", "Error")
+
+
+def test_a_length_that_nobody_asked_for_fits_the_context(engine: OpenAIEngine) -> None:
+    outcomes = run(
+        engine,
+        Request("fits", ["x"], {"max_new_tokens": 4096, "fit": True}),
+        Request("asked", ["x"], {"max_new_tokens": 4096}),
+    )
+    assert outcomes["fits"].error is None
+    assert isinstance(outcomes["asked"].error, ServerRefused)
+    assert outcomes["asked"].error.code == "context_length_exceeded"
+
+
+def test_what_is_to_be_omitted_is_not_sent(start: Callable[[Model], OpenAIEngine]) -> None:
+    engine = start(settings(omit=["top_k", "stream"]))
+    outcome = run(engine, Request("a", [chat("x")], {"top_k": 3, "max_new_tokens": 1}))["a"]
+    assert outcome.outputs == [{"text": " w0", "finish_reason": "length", "reasoning_content": "hmm"}]
+    assert seen(engine)["requests"][0]["body"].keys() == {"model", "messages", "max_tokens"}
 
 
 def test_the_inputs_of_a_job_are_asked_for_together_and_answered_in_order(engine: OpenAIEngine) -> None:
@@ -247,13 +319,18 @@ def test_a_deadline_ends_what_runs_and_what_waits(engine: OpenAIEngine) -> None:
 @pytest.mark.parametrize(
     ("prompt", "error", "said"),
     [
-        ("!status 400 9", InvalidJob, "the server refused it: as asked"),
+        ("!status 400 9", ServerRefused, "the server refused it: as asked"),
+        ("!code", ServerRefused, "the server refused it: maximum context length"),
+        ("!surrogate", ServerRefused, "the server refused it: half \ufffd"),
+        ('!raw {"choices": [{"delta": 5}]}', EngineError, 'no event of the OpenAI API: {"choices": [{"delta": 5}]}'),
+        ('!raw {"choices": [{"index": 1, "text": "x"}]}', EngineError, "no event of the OpenAI API"),
+        ('!raw {"choices": [], "usage": {"prompt_tokens": NaN}}', EngineError, "no event of the OpenAI API"),
         ("!status 401 9", EngineError, "the server answered 401: as asked"),
         ("!status 500 9", EngineError, "the server answered 500: as asked"),
         ("!cut", EngineError, "the connection to the server broke"),
         ("!end", EngineError, "ended its answer in the middle"),
         ("!garbage", EngineError, "no event of the OpenAI API: {no JSON"),
-        ("!error 400", InvalidJob, "broken in the middle"),
+        ("!error 400", ServerRefused, "broken in the middle"),
         ("!error 500", EngineError, "broken in the middle"),
         ("!abort", EngineError, "finish_reason = 'abort'"),
     ],
@@ -273,8 +350,38 @@ def test_a_busy_server_is_asked_again(engine: OpenAIEngine, monkeypatch: pytest.
     monkeypatch.setattr(client.retry_backoff, "delays", lambda retries: [0.01] * retries)
     outcomes = run(engine, Request("busy", [f"!status {status} 4"]), Request("always", [f"!status {status} 999"]))
     assert outcomes["busy"].error is None
-    assert type(outcomes["always"].error) is EngineError
-    assert f"answered {status}" in str(outcomes["always"].error)
+    error = outcomes["always"].error
+    assert isinstance(error, ServerBusy)
+    assert error.status == status
+    assert f"answered {status}: as asked" in str(error)
+
+
+def test_a_server_that_is_busy_for_longer_than_a_request_may_take_is_not_waited_for(engine: OpenAIEngine) -> None:
+    soon = time.monotonic() + 40
+    outcomes = run(
+        engine,
+        Request("long", ["!status 429 999 120"]),
+        Request("late", ["!status 503 999 50"], deadline=soon),
+        Request("quota", ["!quota"]),
+    )
+    errors = {name: outcome.error for name, outcome in outcomes.items()}
+    told = {
+        name: (error.status, error.retry_after_s) for name, error in errors.items() if isinstance(error, ServerBusy)
+    }
+    assert told == {"long": (429, 120.0), "late": (503, 50.0), "quota": (429, None)}
+    assert time.monotonic() < soon
+
+
+def test_an_engine_whose_requests_wait_for_a_busy_server_is_not_taken_for_hung(engine: OpenAIEngine) -> None:
+    engine.submit(Request("a", ["!status 429 999 50"]))
+    step_until(engine, lambda told: len(told["requests"]) == 1 and told["running"] == 0)
+    assert engine._client is not None
+    wait_for(lambda: step(engine, 0.02) == [] and engine._client is not None and engine._client.pausing, "the pause")
+    before = engine.progress
+    step(engine, 0.02)
+    assert engine.progress > before
+    engine.cancel("a")
+    reports_of(engine, 1)
 
 
 @pytest.mark.parametrize("when", ["idle", "running"])
@@ -329,9 +436,26 @@ def test_a_stranger_on_the_port_is_not_taken_for_the_server(
     engine = OpenAIEngine(
         Model.model_validate({"engine": "openai", "options": {"command": waits, "start_s": 1}}), "cpu:0"
     )
-    with pytest.raises(EngineError, match=f"process {stranger.pid}, which this worker did not start, listens on port"):
+    with pytest.raises(
+        EngineError, match=rf"process {stranger.pid} \(.*\), which this worker did not start, listens on port"
+    ):
         engine.load()
     assert httpx2.get(f"http://127.0.0.1:{port}/seen").json()["requests"] == []
+
+
+def test_a_server_that_a_daemon_starts_is_refused_with_the_cure(
+    running_server: tuple[str, subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As docker does: the command is only a client, and the server no descendant of the worker."""
+    url, _ = running_server
+    port = int(url.removesuffix("/v1").rpartition(":")[2])
+    wait_for(lambda: listens(port), "the server")
+    monkeypatch.setattr("workers.engines.openai.engine.free_port", lambda: port)
+    monkeypatch.setattr("workers.engines.openai.engine.STRANGER_S", 0.1)
+    client_of_daemon = [sys.executable, "-c", "import threading; threading.Event().wait()", "{port}"]
+    engine = OpenAIEngine(Model.model_validate({"engine": "openai", "options": {"command": client_of_daemon}}), "cpu:0")
+    with pytest.raises(EngineError, match=r"as docker run does: .* start it yourself, and give options\.url instead"):
+        engine.load()
 
 
 def listens(port: int) -> bool:
@@ -374,7 +498,16 @@ def test_embeddings(start: Callable[[Model], OpenAIEngine]) -> None:
     assert outcomes["many"].usage == {"input_tokens": 130}
     assert isinstance(outcomes["bad"].error, InvalidJob)
     assert "embeddings take none" in str(outcomes["parameters"].error)
-    assert sorted(len(request["body"]["input"]) for request in seen(engine)["requests"]) == [2, 64, 64]  # sent at once
+    misdeeds = ["!nan", "!texts", "!lengths", "!few", "!indices"]
+    bad = run(engine, *(Request(misdeed, [misdeed, "x"]) for misdeed in misdeeds))
+    assert {name: type(outcome.error) for name, outcome in bad.items()} == dict.fromkeys(misdeeds, EngineError)
+    assert run(engine, Request("base64", ["!base64"]))["base64"].outputs == [[7.0, 1.0]]
+    assert sorted(len(request["body"]["input"]) for request in seen(engine)["requests"]) == [
+        1,
+        *[2] * 6,
+        64,
+        64,
+    ]  # sent at once
 
 
 @pytest.fixture
@@ -395,6 +528,55 @@ def test_a_server_that_runs_already_is_used_and_left_running(
     assert seen(engine)["requests"][0]["key"] == "Bearer sesame"
     engine.close()
     assert process.poll() is None
+
+
+def test_a_server_without_a_health_check_of_its_own_is_asked_for_its_models(
+    start: Callable[[Model], OpenAIEngine],
+) -> None:
+    engine = start(settings("--no-health"))
+    assert run(engine, Request("a", ["!status 500 9"]))["a"].error is not None
+    process_of(engine).kill()
+    assert "killed by SIGKILL" in step_until_lost(engine)
+
+
+@pytest.fixture
+def few_files() -> Iterator[Callable[[int], None]]:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield lambda limit: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_without_file_descriptors_requests_wait_and_the_engine_is_not_lost(
+    engine: OpenAIEngine, few_files: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client.retry_backoff, "delays", lambda retries: [0.05] * retries)
+    engine.submit(Request("connected", ["!hang"]))
+    step_until(engine, lambda told: told["running"] == 1)
+    few_files(max(int(each.name) for each in Path("/proc/self/fd").iterdir()) + 8)
+    taken: list[int] = []
+    with contextlib.suppress(OSError):
+        while True:
+            taken.append(os.dup(0))
+    try:
+        engine.submit(Request("fails", ["x"]))
+        [outcome] = [report for report in reports_of(engine, 1) if isinstance(report, Outcome)]
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+    assert type(outcome.error) is EngineError
+    assert "used up its" in str(outcome.error)
+    assert run(engine, Request("after", ["x"]))["after"].error is None
+    engine.cancel("connected")
+    reports_of(engine, 1)
+
+
+def test_more_connections_than_there_may_be_open_files_are_refused(few_files: Callable[[int], None]) -> None:
+    few_files(512)
+    engine = OpenAIEngine(Model(engine="openai", max_concurrency=500, options={"url": "http://x"}), "cpu:0")
+    with pytest.raises(
+        ConfigError, match=r"max_concurrency = 500 takes up to 628 open files, .* is 512: raise the limit"
+    ):
+        engine.load()
 
 
 def test_a_server_elsewhere_that_goes_is_the_end_of_the_engine(

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from producer.contract.engine_options import OpenAIOptions
 from producer.contract.errors import ConfigError, EngineError, InvalidJob
@@ -84,57 +85,18 @@ def test_events_arrive_whole_however_they_are_cut() -> None:
     assert [event for at in range(len(stream)) for event in events.feed(stream[at : at + 1])] == expected
 
 
-def test_what_an_event_says() -> None:
-    assert wire.read_event(b'{"choices": [{"text": " Paris", "finish_reason": null}]}') == wire.Event(" Paris")
-    assert wire.read_event(b'{"choices": [{"delta": {"content": null}, "finish_reason": "stop"}]}') == wire.Event(
-        finish_reason="stop"
-    )
-    told = wire.read_event(b'{"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 3, "other": null}}')
-    assert told.usage == {"input_tokens": 5, "output_tokens": 3}
+def test_an_endless_event_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "LONGEST_EVENT_BYTES", 10)
+    events = wire.EventDecoder()
+    assert events.feed(b"data: 1234") == []
+    with pytest.raises(EngineError, match="an event of more than 10 bytes"):
+        events.feed(b"5")
 
 
-@pytest.mark.parametrize("data", [b"{no JSON", b"[]", b"5", b"{}", b'{"choices": [{}]}', b'{"choices": 3}', b"\xff"])
-def test_what_is_no_event_is_the_servers_fault(data: bytes) -> None:
-    assert isinstance(wire.read_event(data).error, EngineError)
-
-
-def test_an_error_within_a_stream_blames_whom_its_code_blames() -> None:
-    assert isinstance(wire.read_event(b'{"error": {"message": "too long", "code": 400}}').error, InvalidJob)
-    assert isinstance(wire.read_event(b'{"error": {"message": "no memory", "code": 500}}').error, EngineError)
-    assert "no memory" in str(wire.read_event(b'{"error": "no memory"}').error)
-
-
-def test_embeddings_are_put_in_order_and_counted() -> None:
-    data = {"data": [{"index": 1, "embedding": [2.0]}, {"index": 0, "embedding": [1.0]}], "usage": {"prompt_tokens": 7}}
-    assert wire.read_embeddings(json.dumps(data).encode(), 2) == ([[1.0], [2.0]], {"input_tokens": 7})
-    with pytest.raises(EngineError, match="2 embeddings for 3 inputs"):
-        wire.read_embeddings(json.dumps(data).encode(), 3)
-    with pytest.raises(EngineError, match="no embeddings"):
-        wire.read_embeddings(b'{"data": [{}]}', 1)
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (b'{"error": {"message": "too long"}}', "too long"),
-        (b'{"message": "too long"}', "too long"),
-        (b'{"detail": "Not Found"}', "Not Found"),
-        (b'{"error": "plain"}', "plain"),
-        (b"<html>Bad Gateway</html>", "<html>Bad Gateway</html>"),
-        (b"[1]", "[1]"),
-    ],
-)
-def test_the_message_is_found_wherever_a_server_puts_it(content: bytes, words: str) -> None:
-    assert wire.said(content) == words
-
-
-@pytest.mark.parametrize(("status", "blamed"), [(400, True), (413, True), (422, True), (401, False), (404, False)])
-def test_a_server_that_is_set_up_wrong_is_not_the_jobs_fault(status: int, blamed: bool) -> None:
-    assert wire.is_fault_of_request(status) is blamed
-
-
-def test_a_busy_server_and_a_broken_one_do_not_blame_the_job() -> None:
-    assert not any(wire.is_fault_of_request(status) for status in (408, 425, 429, 500, 502, 503))
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_json_cannot_hold_is_refused_before_it_is_sent(value: float) -> None:
+    with pytest.raises(InvalidJob, match="input 0 cannot be written as JSON"):
+        wire.generation("m", {"messages": [{"role": "user", "content": value}]}, 0, GenerationParameters())
 
 
 def test_the_command_is_filled_in_and_other_braces_stay() -> None:
@@ -161,6 +123,18 @@ def test_a_server_sees_the_workers_device_alone(device: str, seen: str | None, e
 def test_a_device_that_the_worker_does_not_see_is_named(device: str, seen: str) -> None:
     with pytest.raises(ConfigError, match=f"device = '{device}'"):
         command.device_env(device, {"CUDA_VISIBLE_DEVICES": seen})
+
+
+@pytest.mark.parametrize("program", ["docker", "/usr/bin/docker", "nerdctl"])
+def test_a_command_whose_server_a_daemon_starts_is_refused_with_the_cure(program: str) -> None:
+    with pytest.raises(ValidationError, match=r"give options\.url, such as 'http://127\.0\.0\.1:8000'"):
+        OpenAIOptions(command=(program, "run", "-p", "{port}:8000", "vllm/vllm-openai"))
+
+
+def test_the_request_itself_cannot_be_omitted() -> None:
+    assert OpenAIOptions(url="http://x", omit=("top_k", "stream")).omit == ("top_k", "stream")
+    with pytest.raises(ValidationError, match="messages is the request itself"):
+        OpenAIOptions(url="http://x", omit=("top_k", "messages"))
 
 
 def test_the_url_may_end_in_v1_or_not() -> None:

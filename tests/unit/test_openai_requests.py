@@ -15,7 +15,8 @@ from gateway.openai.endpoints import ENDPOINTS
 from gateway.openai.parameters import NEUTRAL, TABLE, Parameter
 from producer import BrokerUnavailable, Settings
 from producer.contract import celery_message
-from producer.contract.errors import ContextLengthExceeded
+from producer.contract.errors import ContextLengthExceeded, ServerBusy, ServerRefused, StokerError
+from producer.contract.job import Result
 from scheduler.results import failed
 
 SETTINGS = Settings(
@@ -224,6 +225,35 @@ def test_a_stream_does_not_take_back_what_it_told() -> None:
     assert chunks.piece(0, 2, "c")
     with pytest.raises(Problem, match="became another"):
         chunks.piece(0, 1, "x")
+
+
+def test_reasoning_is_told_beside_the_answer_and_at_the_end_of_a_stream() -> None:
+    order = ENDPOINTS["/v1/chat/completions"].read({**ASKED["/v1/chat/completions"], "n": 2}, SETTINGS, ANYBODY)
+    thought, plain = {"text": "4", "finish_reason": "stop", "reasoning_content": "2 + 2"}, {"text": "5"}
+    result = Result(id="j", output=[thought, plain])
+    messages = [choice["message"] for choice in order.response("j", result, 0)["choices"]]
+    assert [message.get("reasoning_content") for message in messages] == ["2 + 2", None]
+    events = Chunks(order, "id", 0).end(result).decode().split("\n\n")
+    deltas = [json.loads(event.removeprefix("data: "))["choices"][0]["delta"] for event in events[:2]]
+    assert deltas == [{"reasoning_content": "2 + 2"}, {}]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ServerRefused("too long", "context_length_exceeded", "messages", "t"),
+         (400, "context_length_exceeded", "messages", "t", None)),
+        (ServerRefused("no"), (400, "invalid_job", None, "invalid_request_error", None)),
+        (ServerBusy("slow down", "429", "30", "rate_limit_exceeded", "tokens"),
+         (429, "rate_limit_exceeded", None, "tokens", 30.0)),
+        (ServerBusy("loading"), (503, "server_busy", None, "server_error", None)),
+    ],
+)  # fmt: skip
+def test_the_error_of_a_server_behind_an_engine_is_passed_on(
+    error: StokerError, expected: tuple[int, str, str | None, str, float | None]
+) -> None:
+    problem = problem_of(error)
+    assert (problem.status, problem.code, problem.param, problem.type, problem.retry_after_s) == expected
 
 
 def test_the_page_lists_every_parameter() -> None:

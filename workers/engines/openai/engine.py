@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import math
 import os
 import time
 from collections import deque
@@ -28,10 +29,11 @@ from producer.contract.errors import (
 )
 from producer.contract.fleet_schema import Model
 
+from ... import open_files
 from .. import sources
 from ..mailbox import Cancellation, MailboxEngine, Withdrawal
 from ..protocol import Outcome, OutputPiece, Prefilled, Report, Request
-from . import command, http_requests, wire
+from . import command, http_requests
 from .client import ServerClient, ServerLost
 from .http_requests import Ask, OpenRequest
 from .server import EngineServer, free_port
@@ -39,6 +41,8 @@ from .server import EngineServer, free_port
 logger = logging.getLogger(__name__)
 
 READY_POLL_S = 0.2
+STRANGER_S = 10.0
+"""Seconds for which another process must answer in the server's place before that is final."""
 HANG_UP_S = 1.0
 """Longest wait of a step for the connections of cancelled requests to close, in seconds."""
 
@@ -67,6 +71,7 @@ class OpenAIEngine(MailboxEngine[Request]):
         self._news = asyncio.Event()
         self._server: EngineServer | None = None
         self._port = 0
+        self._strange_since = math.inf
         self._client: ServerClient | None = None
         self._model = self._options.model or ""
 
@@ -85,9 +90,11 @@ class OpenAIEngine(MailboxEngine[Request]):
         """Start the server, unless ``options.url`` names one, and wait until its health check succeeds.
 
         Raises:
-            ConfigError: when the command cannot be run, or the server has no model.
+            ConfigError: when the command cannot be run, the server has no model, or the limit of open files is too low
+                for ``max_concurrency``.
             EngineError: when the server ends or is not ready in time; with the end of its log.
         """
+        open_files.require(self._settings.max_concurrency)
         self._loop = asyncio.new_event_loop()
         try:
             url = self._options.url or self._start()
@@ -125,12 +132,17 @@ class OpenAIEngine(MailboxEngine[Request]):
     async def _obstacle(self, client: ServerClient) -> str | None:
         """Why the server is not ready; None when it is, and is the one that was started here."""
         if not await client.healthy():
-            return f"{self._options.health} did not answer 200"
-        if self._server is None:
+            return f"{client.health} did not answer 200"
+        if self._server is None or (stranger := self._server.stranger_on(self._port)) is None:
             return None
-        if (stranger := self._server.stranger_on(self._port)) is None:
-            return None
-        return f"{stranger}, which this worker did not start, listens on port {self._port} in its place"
+        obstacle = f"{stranger}, which this worker did not start, listens on port {self._port} in its place"
+        self._strange_since = min(self._strange_since, time.monotonic())
+        if time.monotonic() - self._strange_since > STRANGER_S:
+            raise EngineError(
+                f"{obstacle}. If options.command has a daemon start the server, as docker run does: the worker could "
+                "not end it; start it yourself, and give options.url instead"
+            )
+        return obstacle
 
     def _put(self, message: Request | Cancellation | Withdrawal) -> None:
         super()._put(message)
@@ -158,6 +170,8 @@ class OpenAIEngine(MailboxEngine[Request]):
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._news.wait(), timeout)
         self._news.clear()
+        if self._client is not None and self._client.pausing:
+            self._progress += 1  # requests that wait for a busy server are no sign of a hung engine
         if self._server is not None and (ended := self._server.ended):
             self._lost = ServerLost(f"the server ended: {ended}")
         self._read_mail()
@@ -187,6 +201,10 @@ class OpenAIEngine(MailboxEngine[Request]):
             job = http_requests.job_of(request, self._model, self._options.task)
         except InvalidJob as error:
             self._reports.append(Outcome(request.id, error=error))
+            return
+        except Exception as error:
+            logger.exception("job %s could not be read", request.id)
+            self._reports.append(Outcome(request.id, error=EngineError(f"the job could not be read: {error!r}")))
             return
         self._jobs[request.id] = job
         self._waiting.extend(job.asks)
@@ -225,17 +243,18 @@ class OpenAIEngine(MailboxEngine[Request]):
 
     async def _answer(self, ask: Ask) -> tuple[Sequence[Any], dict[str, int]]:
         assert self._client is not None
+        deadline = ask.job.request.deadline
         if self._options.task == "embeddings":
-            return await self._client.embed(ask.call, ask.count)
+            return await self._client.embed(ask.call, ask.count, deadline)
 
-        def hear(event: wire.Event) -> None:
+        def hear(text: str) -> None:
             self._progress += 1
-            if ask.job.request.stream and event.text:
+            if ask.job.request.stream and text:
                 # Servers report usage at the end; until then, each event counts as a token.
-                self._reports.append(OutputPiece(ask.job.request.id, ask.index, event.text, tokens=1))
+                self._reports.append(OutputPiece(ask.job.request.id, ask.index, text, tokens=1))
                 self._news.set()
 
-        output, usage = await self._client.generate(ask.call, hear)
+        output, usage = await self._client.generate(ask.call, hear, deadline)
         return [output], usage
 
     def _take(self, ask: Ask, outputs: Sequence[Any], usage: dict[str, int]) -> None:

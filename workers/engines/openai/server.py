@@ -98,7 +98,7 @@ class EngineServer:
         ]
         for pid in listening:
             if pid not in own:
-                return "a process of another user" if pid is None else f"process {pid}"
+                return "a process of another user" if pid is None else f"process {pid}{_name(pid)}"
         return None if listening else "no process that can be seen"
 
     def stop(self) -> None:
@@ -120,6 +120,13 @@ class EngineServer:
                 if text := line.decode(errors="replace").rstrip():
                     self._last_lines.append(text)
                     logger.info("server: %s", text)
+
+
+def _name(pid: int) -> str:
+    try:
+        return f" ({psutil.Process(pid).name()})"
+    except psutil.Error:
+        return ""
 
 
 def _cause(code: int) -> str:

@@ -1,4 +1,4 @@
-"""The wire format: requests and responses of the OpenAI API, as far as servers agree on it.
+"""The wire format: requests of the OpenAI API, and the events of its streams, as far as servers agree on them.
 
 Source: https://platform.openai.com/docs/api-reference (completions, chat, embeddings). ``top_k`` is an extension that
 vLLM, SGLang, TensorRT-LLM and llama.cpp document.
@@ -7,7 +7,7 @@ vLLM, SGLang, TensorRT-LLM and llama.cpp document.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from producer.contract.errors import EngineError, InvalidJob
@@ -16,26 +16,23 @@ from producer.contract.job import Item
 from ..parameters import GenerationParameters
 from ..text import require_text
 
-_SAID_CHARS = 500
-_USAGE = {"prompt_tokens": "input_tokens", "completion_tokens": "output_tokens"}
+LONGEST_EVENT_BYTES = 64 * 2**20
+"""Longest event of a stream, and longest answer that is no stream: embeddings of 64 inputs take 5 MB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The path and the JSON body of an HTTP request."""
+    """The path and the JSON body of an HTTP request. With ``fits``, its ``max_tokens`` may be left out."""
 
     path: str
     content: bytes
+    fits: bool = False
 
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """An event of a stream: its text, finish reason and usage, as far as it has them, or an error."""
-
-    text: str = ""
-    finish_reason: str | None = None
-    usage: dict[str, int] = field(default_factory=dict)
-    error: InvalidJob | EngineError | None = None
+    def without_length(self) -> Call:
+        """The same request, whose answer may be as long as the context has room for."""
+        fields = json.loads(self.content)
+        fields.pop("max_tokens", None)
+        return Call(self.path, json.dumps(fields, ensure_ascii=False).encode())
 
 
 def generation(model: str, item: Item, index: int, parameters: GenerationParameters) -> Call:
@@ -51,10 +48,12 @@ def generation(model: str, item: Item, index: int, parameters: GenerationParamet
                 f"input {index} has keys {sorted(item)}; "
                 'allowed: a text, or {"messages": [...]} with at least one message'
             )
-        return _call("/v1/chat/completions", model, {"messages": messages, **_sampling(parameters, index)}, index)
+        chat = {"messages": messages, **_sampling(parameters, index)}
+        return _call("/v1/chat/completions", model, chat, index, parameters.fit)
     if not require_text(item, index):
         raise InvalidJob(f"input {index} is empty; give at least one token of text")
-    return _call("/v1/completions", model, {"prompt": item, **_sampling(parameters, index)}, index)
+    completion = {"prompt": item, **_sampling(parameters, index)}
+    return _call("/v1/completions", model, completion, index, parameters.fit)
 
 
 def _sampling(parameters: GenerationParameters, index: int) -> dict[str, Any]:
@@ -86,11 +85,13 @@ def embedding(model: str, items: list[Item], first: int) -> Call:
     return _call("/v1/embeddings", model, {"input": texts, "encoding_format": "float"}, first)
 
 
-def _call(path: str, model: str, fields: dict[str, Any], index: int) -> Call:
+def _call(path: str, model: str, fields: dict[str, Any], index: int, fits: bool = False) -> Call:
     try:
-        return Call(path, json.dumps({"model": model, **fields}, ensure_ascii=False).encode())
+        return Call(path, json.dumps({"model": model, **fields}, ensure_ascii=False, allow_nan=False).encode(), fits)
     except UnicodeEncodeError:
         raise InvalidJob(f"input {index} holds half of a surrogate pair, which is no character") from None
+    except (ValueError, RecursionError) as error:
+        raise InvalidJob(f"input {index} cannot be written as JSON: {error}") from None
 
 
 class EventDecoder:
@@ -104,77 +105,12 @@ class EventDecoder:
         self._rest = b""
 
     def feed(self, received: bytes) -> list[bytes]:
-        """Add received bytes. Returns the data of each event that is complete now: JSON, or the final ``[DONE]``."""
+        """Add received bytes. Returns the data of each event that is complete now: JSON, or the final ``[DONE]``.
+
+        Raises:
+            EngineError: when an event is longer than ``LONGEST_EVENT_BYTES``.
+        """
         *lines, self._rest = (self._rest + received).split(b"\n")
+        if len(self._rest) > LONGEST_EVENT_BYTES:
+            raise EngineError(f"the server sent an event of more than {LONGEST_EVENT_BYTES} bytes")
         return [line[5:].strip() for line in lines if line.startswith(b"data:")]
-
-
-def read_event(data: bytes) -> Event:
-    """Parse an event of a completion or a chat. Data that is not an event of this API is an error event."""
-    try:
-        fields = json.loads(data)
-        if error := fields.get("error"):
-            return _broken_off(error, data)
-        usage = read_usage(fields.get("usage"))
-        if not fields["choices"]:
-            return Event(usage=usage)
-        choice = fields["choices"][0]
-        text = choice["delta"].get("content") if "delta" in choice else choice["text"]
-        return Event(text or "", choice.get("finish_reason"), usage)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-        return Event(error=EngineError(f"the server sent no event of the OpenAI API: {_shown(data)}"))
-
-
-def _broken_off(error: Any, data: bytes) -> Event:
-    code = error.get("code") if isinstance(error, dict) else None
-    if isinstance(code, int) and is_fault_of_request(code):
-        return Event(error=InvalidJob(f"the server refused it: {said(data)}"))
-    return Event(error=EngineError(f"the server broke off: {said(data)}"))
-
-
-def read_embeddings(data: bytes, count: int) -> tuple[list[list[float]], dict[str, int]]:
-    """Parse ``count`` embeddings, in the order of the inputs, and the usage.
-
-    Raises:
-        EngineError: when the response is malformed or has another number of embeddings.
-    """
-    try:
-        fields = json.loads(data)
-        rows: list[list[float]] = [
-            row["embedding"] for row in sorted(fields["data"], key=lambda row: int(row["index"]))
-        ]
-        usage = read_usage(fields.get("usage"))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise EngineError(f"the server sent no embeddings of the OpenAI API: {_shown(data)}") from None
-    if len(rows) != count:
-        raise EngineError(f"the server sent {len(rows)} embeddings for {count} inputs")
-    usage.pop("output_tokens", None)  # 0 or missing in servers' responses
-    return rows, usage
-
-
-def read_usage(usage: dict[str, Any] | None) -> dict[str, int]:
-    """Token counts as ``input_tokens`` and ``output_tokens``; empty if the server reports none."""
-    usage = usage or {}
-    return {ours: int(usage[theirs]) for theirs, ours in _USAGE.items() if usage.get(theirs) is not None}
-
-
-def is_fault_of_request(status: int) -> bool:
-    """Whether an HTTP status means that the request is invalid: not those of a wrong configuration (401, 403, 404,
-    405), nor those of a busy server (408, 425, 429)."""
-    return 400 <= status < 500 and status not in (401, 403, 404, 405, 408, 425, 429)
-
-
-def said(data: bytes) -> str:
-    """The message in the body of an error response, in any of the forms that servers use."""
-    try:
-        fields = json.loads(data)
-    except ValueError:
-        return _shown(data)
-    inner = fields.get("error", fields) if isinstance(fields, dict) else fields
-    message = inner.get("message") or inner.get("detail") if isinstance(inner, dict) else inner
-    return message[:_SAID_CHARS] if isinstance(message, str) else _shown(data)
-
-
-def _shown(data: bytes) -> str:
-    text = data.decode(errors="replace").strip()
-    return text if len(text) <= _SAID_CHARS else text[: _SAID_CHARS - 3] + "..."
