@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import Task
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any
 
 from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
-from producer.async_client import AsyncClient
 from producer.contract.errors import JobExpired, StokerError
-from producer.contract.job import Job
 
-from .disconnect import ClientGone, give_up, gone, unless_gone
+from .disconnect import ClientGone, gone, unless_gone
 
 SILENCE_S = 10.0
 """Seconds of silence after which a comment is sent: proxies cut idle connections."""
@@ -33,28 +31,24 @@ class EventStream(Response):
         events: the events; raises errors.
         broken_off: makes the last event after an error.
         timeout_s: time limit of the stream, in seconds from now.
-        cancels: the job, if a disconnecting client cancels it.
+        abandon: called when the client has not been sent all of it, to cancel the job.
     """
 
     media_type = "text/event-stream"
 
     def __init__(
         self,
-        client: AsyncClient,
-        job_id: str,
         events: AsyncGenerator[bytes],
         broken_off: Callable[[StokerError], bytes],
         headers: Mapping[str, str],
         timeout_s: float | None = None,
-        cancels: Job | None = None,
+        abandon: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **headers})
         del self.headers["content-length"]
-        self._client = client
-        self._job_id = job_id
         self._events = events
         self._broken_off = broken_off
-        self._cancels = cancels
+        self._abandon = abandon
         self._deadline = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
         self._next: Task[bytes | None] = self._ask()
 
@@ -134,8 +128,8 @@ class EventStream(Response):
         self._next.cancel()
         await asyncio.gather(self._next, return_exceptions=True)
         await self._events.aclose()
-        if self._cancels is not None and not whole:
-            await give_up(self._client, self._job_id, self._cancels)
+        if self._abandon is not None and not whole:
+            await asyncio.shield(self._abandon())
 
 
 def _too_late() -> JobExpired:

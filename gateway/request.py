@@ -6,17 +6,20 @@ is answered with 504 is cancelled, since its result could not be fetched. Longer
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 from fastapi import Request, Response
 
 from producer.async_client import AsyncClient
-from producer.contract.errors import JobFailed, StokerError
-from producer.contract.job import Result
+from producer.contract import celery_message, keys
+from producer.contract.errors import JobCancelled, JobFailed, StokerError
+from producer.contract.job import Result, Status
 from producer.submission import instant
 
+from .attempt import Attempt
 from .disconnect import give_up, unless_gone
 from .errors import Json
 from .event_stream import EventStream
@@ -24,30 +27,60 @@ from .openai.chunks import Chunks, broken_off
 from .openai.translation import TranslatedRequest
 
 
-async def serve(request: Request, client: AsyncClient, order: TranslatedRequest) -> Response:
+async def serve(
+    request: Request, client: AsyncClient, order: TranslatedRequest, attempt: Attempt | None = None
+) -> Response:
     """Answer a request, at once or as a stream.
+
+    A repeated attempt is answered by the job of the one before, whether that runs or has ended, unless it failed.
 
     Raises:
         StokerError: it could not be answered.
         ClientGone: the client disconnected.
     """
-    created, timeout_s = int(time.time()), client.settings.gateway.timeout_s
-    job = order.job.model_copy(update={"deadline": instant(timeout_s)})
+    earlier = await attempt.earlier(client) if attempt is not None else None
+    if attempt is not None and earlier is not None and not await _failed(client, earlier):
+        await attempt.note(client, earlier)
+        with suppress(JobCancelled):  # by the attempt before, whose client went away a moment ago
+            return await _answer(request, client, order, earlier, attempt)
+    job = order.job.model_copy(update={"deadline": instant(client.settings.gateway.timeout_s)})
+    if attempt is not None and attempt.keyed:  # so that two attempts at the same time are one job
+        key = attempt.name if earlier is None else f"{attempt.name}.{attempt.token}"
+        job = job.model_copy(update={"idempotency_key": key})
     (job_id,) = await client.submit_many([job])
+    if attempt is not None:
+        await attempt.note(client, job_id)
+    return await _answer(request, client, order, job_id, attempt)
+
+
+async def _failed(client: AsyncClient, job_id: str) -> bool:
+    stored = await client.redis.get(keys.result(job_id))
+    return celery_message.is_final(stored) and celery_message.status(stored) is not Status.SUCCEEDED
+
+
+async def _answer(
+    request: Request, client: AsyncClient, order: TranslatedRequest, job_id: str, attempt: Attempt | None
+) -> Response:
+    created, timeout_s = int(time.time()), client.settings.gateway.timeout_s
     headers = {"x-stoker-job": job_id}
     if order.ignored:
         headers["x-stoker-ignored"] = ", ".join(order.ignored)
+
+    async def abandon() -> None:
+        if attempt is None or not await attempt.is_awaited(client):
+            await give_up(client, job_id, order.job)
+
     if order.stream:
         events = _events(client, job_id, Chunks(order, job_id, created))
-        return await EventStream(client, job_id, events, broken_off, headers, timeout_s, cancels=job).begin(request)
+        return await EventStream(events, broken_off, headers, timeout_s, abandon).begin(request)
     try:
         result = await unless_gone(request, client.result(job_id, timeout_s))
     except StokerError as error:
         if not isinstance(error, JobFailed):  # it may go on
-            await give_up(client, job_id, job)
+            await give_up(client, job_id, order.job)
         raise
     except BaseException:
-        await give_up(client, job_id, job)
+        await asyncio.shield(abandon())
         raise
     return Json(order.response(job_id, result, created), headers=headers)
 

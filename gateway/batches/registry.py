@@ -62,9 +62,12 @@ class Registry:
         return self._page(keys.files(tenant), after, limit, newest, load)
 
     def add_batch(self, batch_id: str, asked: BatchSpec) -> BatchRecord:
-        """Add a batch to the open ones; a batch process will claim it."""
+        """Add a batch to the open ones; a batch process will claim it. Adding it again changes nothing."""
+        if self._redis.hgetall(keys.batch(batch_id)):
+            return self.batch(asked.caller.tenant, batch_id)
         with self._redis.pipeline(transaction=True) as pipe:
-            pipe.hset(keys.batch(batch_id), mapping={"asked": asked.model_dump_json(), "status": "validating"})
+            pipe.hsetnx(keys.batch(batch_id), "asked", asked.model_dump_json())
+            pipe.hsetnx(keys.batch(batch_id), "status", "validating")
             pipe.zadd(keys.batches(asked.caller.tenant), {batch_id: 0})
             pipe.zadd(keys.open_batches(), {batch_id: 0})
             pipe.execute()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from ..access.authentication import Caller
+from ..attempt import MayRepeat
 from ..batches import completion_window
 from ..batches.batch_storage import Storage
 from ..batches.line_translation import JOBS
@@ -44,7 +46,9 @@ class BatchRequest(BaseModel):
 
 
 @router.post("")
-def create(asked: BatchRequest, caller: Caller, storage: Storage, client: Client) -> dict[str, Any]:
+async def create(
+    asked: BatchRequest, caller: Caller, storage: Storage, client: Client, attempt: MayRepeat
+) -> dict[str, Any]:
     """Create a batch from an uploaded file. Its lines are validated first: see ``status`` and ``errors``."""
     allowed = [*ENDPOINTS, JOBS]
     if asked.endpoint not in allowed:
@@ -57,7 +61,7 @@ def create(asked: BatchRequest, caller: Caller, storage: Storage, client: Client
         raise Problem(400, message, param="completion_window", code="invalid_value") from None
     if asked.model is not None:
         permitted(asked.model, client.settings, caller)
-    storage.registry.file(caller.tenant, asked.input_file_id)
+    await asyncio.to_thread(storage.registry.file, caller.tenant, asked.input_file_id)
     now = int(time.time())
     made = BatchSpec(
         caller=caller,
@@ -69,7 +73,10 @@ def create(asked: BatchRequest, caller: Caller, storage: Storage, client: Client
         model=asked.model,
         metadata=asked.metadata,
     )
-    return storage.registry.add_batch(new_id("batch_"), made).public()
+    batch_id = new_id("batch_")
+    if attempt is not None:
+        batch_id = await attempt.claim(client, batch_id)
+    return (await asyncio.to_thread(storage.registry.add_batch, batch_id, made)).public()
 
 
 @router.get("")

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from ..access.authentication import Caller
+from ..attempt import MayRepeat
 from ..errors import RESPONSES
 from ..json_body import JsonRoute
 from ..openai import chat, completion, embedding
@@ -22,25 +23,27 @@ _STREAMED: dict[int | str, dict[str, Any]] = {
 
 
 @router.post("/chat/completions", response_class=Response, responses=_STREAMED)
-async def create_chat_completion(asked: chat.ChatRequest, request: Request, caller: Caller, client: Client) -> Response:
+async def create_chat_completion(
+    asked: chat.ChatRequest, request: Request, caller: Caller, client: Client, attempt: MayRepeat
+) -> Response:
     """Answer a chat."""
-    return await serve(request, client, chat.order(asked, client.settings, caller))
+    return await serve(request, client, chat.order(asked, client.settings, caller), attempt)
 
 
 @router.post("/completions", response_class=Response, responses=_STREAMED)
 async def create_completion(
-    asked: completion.CompletionRequest, request: Request, caller: Caller, client: Client
+    asked: completion.CompletionRequest, request: Request, caller: Caller, client: Client, attempt: MayRepeat
 ) -> Response:
     """Go on from a text."""
-    return await serve(request, client, completion.order(asked, client.settings, caller))
+    return await serve(request, client, completion.order(asked, client.settings, caller), attempt)
 
 
 @router.post("/embeddings")
 async def create_embedding(
-    asked: embedding.EmbeddingRequest, request: Request, caller: Caller, client: Client
+    asked: embedding.EmbeddingRequest, request: Request, caller: Caller, client: Client, attempt: MayRepeat
 ) -> Response:
     """Embed texts."""
-    return await serve(request, client, embedding.order(asked, client.settings, caller))
+    return await serve(request, client, embedding.order(asked, client.settings, caller), attempt)
 
 
 @router.get("/models")

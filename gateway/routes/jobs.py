@@ -24,6 +24,7 @@ from producer.estimates.admission import Admission
 from producer.submission import instant
 
 from ..access.authentication import Caller
+from ..attempt import IdempotencyKey, MayRepeat
 from ..errors import RESPONSES, Json
 from ..event_stream import EventStream
 from ..jobs.job_record import JobRecord, Notice, forget, keep, owned, same_as_before
@@ -58,19 +59,16 @@ class JobRequest(BaseModel):
     webhook: Webhook | None = None
 
 
-IdempotencyKey = Annotated[
-    str | None,
-    Header(alias="Idempotency-Key", min_length=1, max_length=256, description="The same key is the same job"),
-]
-
-
 @router.post("", status_code=202)
 async def create_job(
-    asked: JobRequest, caller: Caller, client: Client, idempotency_key: IdempotencyKey = None
+    asked: JobRequest, caller: Caller, client: Client, attempt: MayRepeat, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Submit a job. The answer has its id."""
     # With a key its id is known before it is submitted, and it can be submitted twice.
-    job = await _admitted(_job(asked, caller, client, idempotency_key or uuid.uuid4().hex), asked, caller, client)
+    key = idempotency_key or uuid.uuid4().hex
+    if attempt is not None and not attempt.keyed:
+        key = await attempt.claim(client, key)
+    job = await _admitted(_job(asked, caller, client, key), asked, caller, client)
     if idempotency_key is not None:
         fingerprint = hashlib.sha256(json.dumps(asked.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
         await same_as_before(client, caller.tenant, idempotency_key, fingerprint)
@@ -171,7 +169,7 @@ async def stream_job(
     """
     await owned(client, job_id, caller)
     events = _events(client, job_id, last_event_id)
-    return await EventStream(client, job_id, events, _error, {}).begin(request)
+    return await EventStream(events, _error, {}).begin(request)
 
 
 async def _events(client: AsyncClient, job_id: str, after: str | None) -> AsyncGenerator[bytes]:

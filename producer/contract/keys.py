@@ -181,8 +181,8 @@ def job_record(job_id: str) -> str:
 
 
 def idempotency(name: str) -> str:
-    """String. The job that a tenant's idempotency key stands for, as JSON; expires with its record.
-    ``name`` is the SHA-256 of both."""
+    """String. SHA-256 of the request that a tenant's idempotency key stands for, or that a client may repeat, and what
+    was made of it; expires with its record, or when it is not repeated any more. ``name`` is a SHA-256."""
     return f"stoker:idempotency:{name}"
 
 

@@ -111,6 +111,55 @@ def test_a_batch_of_chats_from_upload_to_download(client: openai.OpenAI) -> None
         client.files.content(file.id)
 
 
+class LosingAnswers(httpx2.HTTPTransport):
+    """A network that loses the first answers to POST requests of a path, which the gateway has served."""
+
+    def __init__(self, path: str, count: int) -> None:
+        super().__init__()
+        self.path, self.count = path, count
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        response = super().handle_request(request)
+        if request.method == "POST" and request.url.path == self.path and self.count:
+            self.count -= 1
+            response.read()
+            raise httpx2.ReadError("the connection broke")
+        return response
+
+
+def test_a_batch_whose_answer_was_lost_is_one_batch_though_the_client_asks_again(fleet: Gatewayed, served: str) -> None:
+    key = fleet.key("losing")
+    with httpx2.Client(transport=LosingAnswers("/v1/batches", 2)) as network:
+        losing = openai.OpenAI(base_url=f"{served}/v1", api_key=key, max_retries=2, http_client=network)
+        file_id = losing.files.create(file=jsonl(chats(2)), purpose="batch").id
+        made = [
+            losing.batches.create(input_file_id=file_id, endpoint="/v1/chat/completions", completion_window="24h").id
+            for _ in range(2)
+        ]
+        assert sorted(each.id for each in losing.batches.list()) == sorted(made)  # the second one was asked for anew
+        for batch_id in made:
+            assert ended(losing, batch_id).request_counts.completed == 2
+    headers = {"Authorization": f"Bearer {key}", "Idempotency-Key": "one"}
+    asked = {"input_file_id": file_id, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    keyed = [httpx2.post(f"{served}/v1/batches", json=asked, headers=headers) for _ in range(2)]
+    assert keyed[0].json()["id"] == keyed[1].json()["id"] not in made
+    other = httpx2.post(f"{served}/v1/batches", json={**asked, "completion_window": "1h"}, headers=headers)
+    assert (other.status_code, other.json()["error"]["code"]) == (422, "idempotency_key_reused")
+
+
+def test_a_job_whose_answer_was_lost_is_one_job(fleet: Gatewayed, served: str) -> None:
+    def job_of(attempt: str) -> str:
+        headers = {"Authorization": key, "x-stainless-retry-count": attempt}
+        answer = httpx2.post(f"{served}/v1/jobs", json={"model": "talk", "input": "x"}, headers=headers)
+        assert answer.status_code == 202
+        return str(answer.json()["id"])
+
+    key = f"Bearer {fleet.key('losing')}"
+    first = job_of("0")
+    assert job_of("1") == first
+    assert job_of("0") != first
+
+
 def test_a_batch_of_embeddings(client: openai.OpenAI) -> None:
     lines = [
         {"custom_id": f"e{n}", "method": "POST", "url": "/v1/embeddings", "body": {"model": "vectors", "input": f"{n}"}}

@@ -85,6 +85,72 @@ def test_a_client_that_hangs_up_while_it_waits_cancels_its_job(fleet: Gatewayed,
     wait_for(lambda: 'status="499"' in http.get("/metrics").text, "the metrics to tell")
 
 
+FIRST, SECOND = {"x-stainless-retry-count": "0"}, {"x-stainless-retry-count": "1"}
+"""As the official clients send them: an attempt, and its repetition because the answer was lost."""
+
+SHORT = {"model": "slow", "prompt": "word " * 5, "max_tokens": 5}
+
+
+@pytest.mark.parametrize("more", [{}, {"stream": True}])
+def test_a_repeated_attempt_is_answered_by_the_job_of_the_first(http: httpx2.Client, more: dict[str, Any]) -> None:
+    asked = {**SHORT, "user": str(more), **more}
+
+    def job_of(headers: dict[str, str]) -> str:
+        answer = http.post("/v1/completions", json=asked, headers=headers)
+        assert answer.status_code == 200
+        assert "word" in answer.text
+        return answer.headers["x-stoker-job"]
+
+    first = job_of(FIRST)
+    assert job_of(SECOND) == first
+    assert job_of({"x-stainless-retry-count": "2"}) == first
+    assert first not in (other := job_of(FIRST), job_of({}), job_of({}))
+    assert job_of(SECOND) == other
+
+
+def test_a_repetition_of_what_was_never_asked_before_runs(http: httpx2.Client) -> None:
+    assert http.post("/v1/completions", json={**SHORT, "user": "new"}, headers=SECOND).status_code == 200
+
+
+def test_a_repetition_keeps_the_job_that_the_first_connection_leaves(fleet: Gatewayed, http: httpx2.Client) -> None:
+    asked = {"model": "slow", "prompt": "word " * 60, "max_tokens": 60, "stream": True, "user": "kept"}
+    with http.stream("POST", "/v1/completions", json=asked, headers=FIRST) as first:
+        reading = first.iter_lines()  # kept: the end of the iterator closes the connection
+        next(reading)
+        with http.stream("POST", "/v1/completions", json=asked, headers=SECOND) as second:
+            told = second.iter_lines()
+            next(told)
+            first.close()
+            assert second.headers["x-stoker-job"] == first.headers["x-stoker-job"]
+            rest = list(told)
+    assert "data: [DONE]" in rest
+    assert '"finish_reason": "stop"' in "".join(rest)
+    assert fleet.client.status(first.headers["x-stoker-job"]) is Status.SUCCEEDED
+
+
+def test_a_repetition_of_what_was_cancelled_or_failed_runs_again(fleet: Gatewayed, http: httpx2.Client) -> None:
+    asked = body(stream=True, user="again")
+    with http.stream("POST", "/v1/completions", json=asked, headers=FIRST) as first:
+        job = first.headers["x-stoker-job"]
+    wait_for(lambda: fleet.client.status(job) is Status.CANCELLED, "its cancellation")
+    with http.stream("POST", "/v1/completions", json=asked, headers=SECOND) as second:
+        assert second.status_code == 200
+        assert second.headers["x-stoker-job"] != job
+
+
+def test_the_job_of_a_request_with_a_key_waits_for_its_client(fleet: Gatewayed, http: httpx2.Client) -> None:
+    asked = {"model": "slow", "prompt": "word " * 30, "max_tokens": 30, "stream": True}
+    key = {"Idempotency-Key": "mine"}
+    with http.stream("POST", "/v1/completions", json=asked, headers=key) as first:
+        job = first.headers["x-stoker-job"]
+    with http.stream("POST", "/v1/completions", json=asked, headers=key) as second:
+        assert second.headers["x-stoker-job"] == job
+        assert "data: [DONE]" in list(second.iter_lines())
+    assert fleet.client.status(job) is Status.SUCCEEDED
+    other = http.post("/v1/completions", json={**asked, "max_tokens": 7}, headers=key)
+    assert (other.status_code, other.json()["error"]["code"]) == (422, "idempotency_key_reused")
+
+
 @pytest.mark.parametrize("more", [{}, {"stream": True}])
 def test_what_takes_too_long_is_answered_with_504_and_cancelled(
     fleet: Gatewayed, http: httpx2.Client, more: dict[str, Any]
