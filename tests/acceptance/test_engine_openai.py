@@ -451,7 +451,7 @@ def test_a_server_that_a_daemon_starts_is_refused_with_the_cure(
     port = int(url.removesuffix("/v1").rpartition(":")[2])
     wait_for(lambda: listens(port), "the server")
     monkeypatch.setattr("workers.engines.openai.engine.free_port", lambda: port)
-    monkeypatch.setattr("workers.engines.openai.engine.STRANGER_S", 0.1)
+    monkeypatch.setattr("workers.engines.openai.readiness.STRANGER_S", 0.1)
     client_of_daemon = [sys.executable, "-c", "import threading; threading.Event().wait()", "{port}"]
     engine = OpenAIEngine(Model.model_validate({"engine": "openai", "options": {"command": client_of_daemon}}), "cpu:0")
     with pytest.raises(EngineError, match=r"as docker run does: .* start it yourself, and give options\.url instead"):
@@ -573,9 +573,7 @@ def test_without_file_descriptors_requests_wait_and_the_engine_is_not_lost(
 def test_more_connections_than_there_may_be_open_files_are_refused(few_files: Callable[[int], None]) -> None:
     few_files(512)
     engine = OpenAIEngine(Model(engine="openai", max_concurrency=500, options={"url": "http://x"}), "cpu:0")
-    with pytest.raises(
-        ConfigError, match=r"max_concurrency = 500 takes up to 628 open files, .* is 512: raise the limit"
-    ):
+    with pytest.raises(ConfigError, match=r"max_concurrency = 500 takes up to 628 open files, and the limit"):
         engine.load()
 
 

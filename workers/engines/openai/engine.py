@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import functools
 import logging
-import math
 import os
 import time
 from collections import deque
@@ -33,16 +32,13 @@ from ... import open_files
 from .. import sources
 from ..mailbox import Cancellation, MailboxEngine, Withdrawal
 from ..protocol import Outcome, OutputPiece, Prefilled, Report, Request
-from . import command, http_requests
+from . import command, http_requests, readiness
 from .client import ServerClient, ServerLost
 from .http_requests import Ask, OpenRequest
 from .server import EngineServer, free_port
 
 logger = logging.getLogger(__name__)
 
-READY_POLL_S = 0.2
-STRANGER_S = 10.0
-"""Seconds for which another process must answer in the server's place before that is final."""
 HANG_UP_S = 1.0
 """Longest wait of a step for the connections of cancelled requests to close, in seconds."""
 
@@ -71,7 +67,6 @@ class OpenAIEngine(MailboxEngine[Request]):
         self._news = asyncio.Event()
         self._server: EngineServer | None = None
         self._port = 0
-        self._strange_since = math.inf
         self._client: ServerClient | None = None
         self._model = self._options.model or ""
 
@@ -99,7 +94,7 @@ class OpenAIEngine(MailboxEngine[Request]):
         try:
             url = self._options.url or self._start()
             self._client = ServerClient(url, self._options)
-            self._loop.run_until_complete(self._until_ready(self._client))
+            self._loop.run_until_complete(self._connect(self._client))
         except BaseException:
             self.close()
             raise
@@ -116,33 +111,9 @@ class OpenAIEngine(MailboxEngine[Request]):
         self._server = EngineServer(arguments, env, self._options.stop_s)
         return f"http://127.0.0.1:{port}"
 
-    async def _until_ready(self, client: ServerClient) -> None:
-        deadline = time.monotonic() + self._options.start_s
-        while (obstacle := await self._obstacle(client)) is not None:
-            if self._server is not None and (ended := self._server.ended):
-                raise EngineError(f"the server ended before it was ready: {ended}")
-            if time.monotonic() > deadline:
-                log = f"; {self._server.last_lines}" if self._server is not None else ""
-                raise EngineError(
-                    f"the server was not ready after options.start_s = {self._options.start_s:g} s: {obstacle}{log}"
-                )
-            await asyncio.sleep(READY_POLL_S)
+    async def _connect(self, client: ServerClient) -> None:
+        await readiness.until_ready(client, self._server, self._port, self._options.start_s)
         self._model = self._options.model or await client.first_model()
-
-    async def _obstacle(self, client: ServerClient) -> str | None:
-        """Why the server is not ready; None when it is, and is the one that was started here."""
-        if not await client.healthy():
-            return f"{client.health} did not answer 200"
-        if self._server is None or (stranger := self._server.stranger_on(self._port)) is None:
-            return None
-        obstacle = f"{stranger}, which this worker did not start, listens on port {self._port} in its place"
-        self._strange_since = min(self._strange_since, time.monotonic())
-        if time.monotonic() - self._strange_since > STRANGER_S:
-            raise EngineError(
-                f"{obstacle}. If options.command has a daemon start the server, as docker run does: the worker could "
-                "not end it; start it yourself, and give options.url instead"
-            )
-        return obstacle
 
     def _put(self, message: Request | Cancellation | Withdrawal) -> None:
         super()._put(message)
