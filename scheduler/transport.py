@@ -36,8 +36,8 @@ PEEK_S = 5
 """Timeout of a blocking peek, in seconds. No answer after twice this time means a dead connection."""
 
 EMPTYING_S = 1.0
-"""Interval in seconds at which a worker that holds jobs claims again while a suspect is queued: another worker may have
-taken it."""
+"""Interval in seconds at which a worker that empties itself for a suspect claims again: another worker may have taken
+it."""
 
 REPLICA = ("READONLY", "UNBLOCKED", "MASTERDOWN")
 """Refusals of a server that is no longer the master: a new connection may lead to the new master."""
@@ -91,10 +91,11 @@ class _State(enum.Enum):
     """A claim has been sent and not been answered."""
     PEEKING = enum.auto()
     """The last claim emptied the queues that there is room for, or found the rest blocked by quotas. A blocking peek
-    waits for jobs on each queue, on the list that announces jobs in its lanes, and on the list of suspects."""
+    waits for jobs on each queue, on the list that announces jobs in its lanes, and on the list of suspects, if it would
+    take one."""
     WAITING = enum.auto()
     """No claim until a set time or until the number of held jobs changes: jobs are held for a fuller batch or left to
-    workers with a free slot, a suspect goes first (to a worker that holds nothing), or Redis refused to serve."""
+    workers with a free slot, the worker empties itself for a suspect, or Redis refused to serve."""
 
 
 class Channel(stock.Channel):
@@ -153,11 +154,12 @@ class Channel(stock.Channel):
             return
         self._refused = ""
         claim = self.ledger.queue.read_claim(answer)
+        empties = self.ledger.empties(claim)
         self.ledger.take(claim.jobs, claim.overdue)
         self.ledger.taker.take(claim)
         if claim.look_again_s is not None:
             self._wait(claim.look_again_s)
-        elif claim.suspects and not claim.jobs:
+        elif empties:
             self._wait(EMPTYING_S)
         else:
             self._state = _State.PEEKING  # a peek answers at once if the claim left jobs
@@ -186,9 +188,9 @@ class Channel(stock.Channel):
         self.connection.cycle.wake_in(seconds)
 
     def _peek(self, poller: Poller, open_queues: list[str]) -> None:
-        suspects = keys.suspects(self.ledger.queue.model)
+        suspects = [(keys.suspects(self.ledger.queue.model), "")] if self.ledger.wants_suspect else []
         bells = [(self.ledger.queue.wakes[queue], queue) for queue in open_queues]
-        for name, queue in ((suspects, ""), *zip(open_queues, open_queues, strict=True), *bells):
+        for name, queue in (*suspects, *zip(open_queues, open_queues, strict=True), *bells):
             peek = self._peeks.setdefault(name, _Peek(name, queue))
             if peek.connection is None:
                 peek.connection = self.pool.get_connection()

@@ -73,8 +73,8 @@ class ModelMeasures:
     """What the autoscaler knows of a model.
 
     ``arrivals_per_s`` is by tier; ``jobs_per_s`` is what one replica does, ``load_s`` how long it loads, ``run_s`` how
-    long a job runs, each 0 when not measured. ``blocker`` is what keeps a further replica from being started, empty
-    when nothing does.
+    long a job runs, each 0 when not measured. ``suspects`` are queued. ``blocker`` is what keeps a further replica from
+    being started, empty when nothing does.
     """
 
     arrivals_per_s: Mapping[str, float] = field(default_factory=dict)
@@ -82,6 +82,7 @@ class ModelMeasures:
     load_s: float = 0.0
     run_s: float = 0.0
     blocker: str = ""
+    suspects: int = 0
 
 
 def snapshot(
@@ -126,6 +127,7 @@ def snapshot(
         blocker=measures.blocker,
         over_share=place.over_share,
         batches=not of.slots,
+        suspects=measures.suspects,
     )
 
 
@@ -145,7 +147,7 @@ def measures_of(demand: PublishedDemand, blocker: str) -> ModelMeasures:
         blocker: what keeps a further replica from being started; empty when nothing does.
     """
     arrivals_per_s = {tier.tier: tier.arrivals_per_s for tier in demand.tiers}
-    return ModelMeasures(arrivals_per_s, demand.jobs_per_s, demand.load_s, demand.run_s, blocker)
+    return ModelMeasures(arrivals_per_s, demand.jobs_per_s, demand.load_s, demand.run_s, blocker, demand.suspects)
 
 
 def read_snapshot(

@@ -31,6 +31,8 @@ BLUR_S = 0.05
 """Added to both sides of a ratio, in seconds, so that waits of milliseconds have no extreme ratios."""
 LEFT_OVER = 0.1
 """Least share of the replicas' rate for a tier: if more urgent tiers took all of it, replicas would be added."""
+TRIAL_SHARE = 0.1
+"""Most of a worker's time that suspects take from other jobs."""
 
 Ratios = tuple[float, float]
 """The lower and upper quantile of actual over expected time."""
@@ -44,6 +46,7 @@ class Why(StrEnum):
     BEHIND = "behind others"
     FULL = "workers are full"
     LEFT = "slots are left to other tiers"
+    TRIAL = "a suspect runs alone"
     SHARE = "tenant over its share"
     BATCH = "waiting for a batch"
 
@@ -66,8 +69,8 @@ class Snapshot:
     ``ready_in_s`` has an entry for each replica, 0 for one that serves; ``free`` places are free at those that serve,
     of ``places`` that each has, and ``left`` of these are for other tiers, if its own is preemptible. ``jobs_per_s`` is
     what one replica was measured to do and ``load_s`` how long it took to come up, 0 when not measured; ``run_s`` how
-    long a job runs once it was taken. ``blocker`` is what keeps the autoscaler from starting a replica,
-    ``over_share`` whether the tenant has had more than its share.
+    long a job runs once it was taken. ``suspects`` are queued, each to run alone in a worker. ``blocker`` is what keeps
+    the autoscaler from starting a replica, ``over_share`` whether the tenant has had more than its share.
     """
 
     tier: str
@@ -82,6 +85,7 @@ class Snapshot:
     blocker: str = ""
     over_share: bool = False
     batches: bool = False
+    suspects: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +178,7 @@ def estimate(of: Snapshot, learned: Mapping[str, Ratios] | None = None) -> Estim
     starts_s = _starts_s(of)
     # Without a known rate it starts no sooner than a replica is ready, and the upper bound is unknown.
     soonest_s = starts_s if math.isfinite(starts_s) else min(of.ready_in_s, default=of.load_s)
+    starts_s += of.run_s if _on_trial(of) else 0.0
     kind = _kind(why, of.tier)
     starts = _interval(starts_s, soonest_s, learned.get(kind, UNTAUGHT))
     ends = _interval(starts_s + of.run_s, soonest_s + of.run_s, learned.get(_end(kind), learned.get(kind, UNTAUGHT)))
@@ -197,6 +202,11 @@ def _interval(expected: float, soonest: float, ratios: Ratios) -> Interval:
     return Interval(expected, max(0.0, low), max(0.0, high))
 
 
+def _on_trial(of: Snapshot) -> bool:
+    """Whether each worker may be running a suspect: then none takes this job before that has ended."""
+    return of.suspects >= sum(ready_in_s <= 0 for ready_in_s in of.ready_in_s) > 0
+
+
 def _starts_s(of: Snapshot) -> float:
     """Seconds until enough places have come free for the jobs before this one and itself."""
     urgent = _urgent(of)
@@ -206,9 +216,10 @@ def _starts_s(of: Snapshot) -> float:
         return 0.0
     joining = sum(tier.arrivals_per_s for tier in urgent if tier.tier != of.tier)
     coming = sorted(of.ready_in_s) or [of.load_s or math.inf]
+    one_does = of.jobs_per_s * (1 - TRIAL_SHARE if of.suspects else 1)
     now, serving = 0.0, 0
     for nth, ready_in_s in enumerate([*coming, math.inf]):
-        rate = max(of.jobs_per_s * serving - joining, LEFT_OVER * of.jobs_per_s * serving)
+        rate = max(one_does * serving - joining, LEFT_OVER * one_does * serving)
         if rate > 0 and now + left / rate <= ready_in_s:
             return now + left / rate
         if nth == len(coming) or ready_in_s == math.inf:
@@ -242,6 +253,9 @@ def _why(of: Snapshot) -> tuple[Why, str]:
         if of.over_share:
             return Why.SHARE, f"its tenant has had more than its share; behind {jobs}"
         return Why.BEHIND, f"behind {jobs}"
+    if _on_trial(of):
+        jobs = "1 suspect runs" if of.suspects == 1 else f"{of.suspects} suspects run one by one,"
+        return Why.TRIAL, f"the next to start: {jobs} alone, in at most a tenth of a worker's time"
     if of.free and of.batches:
         return Why.BATCH, "the next, as soon as its batch is worth running"
     if 0 < of.free <= of.left:

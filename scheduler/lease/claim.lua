@@ -9,11 +9,13 @@
 --       seconds until to look again ('' when a batch is due, or nothing waits), seconds until a quota lets jobs go on
 --       that wait ('' when none does that by itself), whether a preemptible tier's jobs were overdue (1 or 0),
 --       lease, losses, entry (lanes.lua), lease, ...}.
--- A suspect (reap.lua) goes before everything else, but only to a worker that holds nothing, and alone;
--- while one waits the others get nothing new, so that one of them soon holds nothing.
+-- A suspect (reap.lua) is taken alone, and only by a worker that holds nothing; before or after everything else, or not
+-- at all (trials.py: Order).
 -- allow-oom: taking work is what frees memory.
 -- insert LUA from claim_layout.py
 -- constant GRACE from ../order/preemption.py
+-- constant SUSPECTS_LAST from trials.py
+-- constant SUSPECTS_FIRST from trials.py
 -- include ../../producer/contract/lanes.lua
 -- include ../window/window.lua
 -- include ../order/quotas.lua
@@ -22,18 +24,19 @@ local now = clock[1] + clock[2] / 1000000
 local room, bytes = arg.room, arg.bytes
 local answer = {string.format('%.6f', now), redis.call('ZCARD', key.cancelled), redis.call('LLEN', key.suspects), 0, '', '', 0}
 local until_ = string.format('%.6f', now + arg.lease_s)
-if answer[3] > 0 then
-  if arg.idle == 1 then
-    local place, entry = string.match(redis.call('LINDEX', key.suspects, -1), '^([^|]+)|(.*)$')
-    local tenant = string.match(place, '^[^/]+/(.+)$')
-    local lease = place .. '|' .. arg.owner .. ':000000'
-    if tenant then lease = lease .. '|0|' .. quotas_of(key.held, key.spent, arg.policies, now).of(tenant).weight .. '|' end
-    redis.call('HSET', key.inflight, lease, entry)
-    redis.call('ZADD', key.leases, until_, lease)
-    redis.call('LTRIM', key.suspects, 0, -2)
-    redis.call('HINCRBY', key.taken, string.match(place, '^[^/]+'), 1)
-    answer[8], answer[9], answer[10] = lease, redis.call('HGET', key.losses, redis.sha1hex(entry)) or 0, entry
-  end
+local function try_suspect()
+  local place, entry = string.match(redis.call('LINDEX', key.suspects, -1), '^([^|]+)|(.*)$')
+  local tenant = string.match(place, '^[^/]+/(.+)$')
+  local lease = place .. '|' .. arg.owner .. ':000000'
+  if tenant then lease = lease .. '|0|' .. quotas_of(key.held, key.spent, arg.policies, now).of(tenant).weight .. '|' end
+  redis.call('HSET', key.inflight, lease, entry)
+  redis.call('ZADD', key.leases, until_, lease)
+  redis.call('LTRIM', key.suspects, 0, -2)
+  redis.call('HINCRBY', key.taken, string.match(place, '^[^/]+'), 1)
+  answer[8], answer[9], answer[10] = lease, redis.call('HGET', key.losses, redis.sha1hex(entry)) or 0, entry
+end
+if answer[3] > 0 and arg.suspects == SUSPECTS_FIRST then
+  if arg.idle == 1 then try_suspect() end
   return answer
 end
 
@@ -206,4 +209,5 @@ end
 quotas.write()
 if later < math.huge then answer[5] = string.format('%.6f', later) end
 if quotas.blocked < math.huge then answer[6] = string.format('%.3f', quotas.blocked) end
+if count == 0 and answer[3] > 0 and arg.idle == 1 and arg.suspects == SUSPECTS_LAST then try_suspect() end
 return answer

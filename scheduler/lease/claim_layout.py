@@ -42,6 +42,8 @@ class ClaimArguments:
     """A token that is new for every claim."""
     idle: int
     """1 if the worker holds nothing, so that it may get a suspect."""
+    suspects: int
+    """Where they are (``trials.Order``)."""
     full: int
     """Jobs that make a full batch (``window.HoldLimits``, as the next three)."""
     busy_s: float

@@ -25,6 +25,7 @@ from ..order import preemption
 from ..order.preemption import Prefill, Room
 from ..window.window import HoldLimits
 from .queue import NO_HOLD, Claim, Claimed, Queue
+from .trials import Order, Trials
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +110,8 @@ class Ledger:
         self._unread: set[str] = set()  # leases of jobs of preemptible tiers whose prefill has not ended
         self._prefill = Prefill()
         self._others_at = -math.inf  # monotonic time of the last job taken of a tier that is not preemptible
+        self._trials = Trials(time.monotonic())
+        self._order = Order.LAST  # of suspects in the last claim
         self._refused_until = -math.inf  # monotonic time until which Redis is left alone; -inf while it serves
         # Ended and not yet committed, by the command that commits them:
         self._done: list[tuple[str, str, bytes]] = []  # lease, job id, result
@@ -164,15 +167,37 @@ class Ledger:
     def claim_command(self) -> list[Any]:
         """The command that claims jobs for all the room."""
         owner = f"{self._owner}.{next(self._claims)}"
-        return self.queue.claim_command(self.room, owner, idle=not self._held, hold=self.taker.hold())
+        self._order = self._trials.order(time.monotonic())
+        return self.queue.claim_command(self.room, owner, not self._held, self.taker.hold(), self._order)
+
+    @property
+    def wants_suspect(self) -> bool:
+        """Whether a suspect that is queued is a reason to claim now."""
+        order = self._trials.order(time.monotonic())
+        return order is Order.FIRST or (order is Order.LAST and not self._held)
+
+    def empties(self, claim: Claim) -> bool:
+        """Whether the worker takes no job now in order to hold none, because a suspect is first; ``claim`` is the
+        answer to the last ``claim_command``."""
+        if claim.suspects and not claim.jobs and self._order is Order.FIRST:
+            self._trials.begin(time.monotonic())
+            return True
+        if not claim.suspects:
+            self._trials.end(time.monotonic())
+        return False
 
     def take(self, claimed: Iterable[Claimed], overdue: bool = False) -> None:
         """Record the jobs of a claim, whose ids are not known yet; ``overdue`` as in the claim."""
+        now = time.monotonic()
         with self._lock:
             for job in claimed:
                 state = self._state(job, overdue)
                 self._held[job.lease] = HeldJob(state)
                 self._number[state] += 1
+                if state is ALONE:
+                    self._trials.begin(now)
+                else:
+                    self._trials.serve(now)
 
     def _state(self, job: Claimed, overdue: bool) -> State:
         can_wait = job.queue in self.queue.preemptible
@@ -236,6 +261,8 @@ class Ledger:
             job = self._held.pop(lease, None)
         if job is not None:
             self._number[job.state] -= 1
+            if job.state is ALONE:
+                self._trials.end(time.monotonic())
             self._unread.discard(lease)
         return job
 

@@ -22,6 +22,7 @@ from ..window.window import HoldLimits, no_hold
 from .claim_layout import ClaimArguments, ClaimKeys, QueueArguments, flatten
 from .retry_backoff import LONGEST_S, delays
 from .server_clock import ServerClock
+from .trials import Order
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -69,7 +70,7 @@ class Claim:
     any_cancelled: bool
     """Whether any cancellation is remembered, of any job."""
     suspects: int
-    """Queued suspects; while there are any, only a worker that holds nothing gets a job."""
+    """Suspects that were queued, one that this claim took included."""
     now: float = 0.0
     """Server time in Unix seconds."""
     arrived: int = 0
@@ -126,11 +127,18 @@ class Queue:
             redis.register_script(script(__package__, name)) for name in scripts
         )
 
-    def claim_command(self, room: Room, owner: str, idle: bool = True, hold: HoldLimits = NO_HOLD) -> list[Any]:
+    def claim_command(
+        self,
+        room: Room,
+        owner: str,
+        idle: bool = True,
+        hold: HoldLimits = NO_HOLD,
+        suspects: Order = Order.FIRST,
+    ) -> list[Any]:
         """The command of a claim, for callers that own their connection.
 
         ``owner`` must be new for every claim: it becomes part of the leases. ``idle`` tells that the worker holds
-        nothing, so that it may get a suspect.
+        nothing, so that it may get a suspect, in the order of ``suspects``.
         """
         arguments = ClaimArguments(
             room=room.free,
@@ -138,6 +146,7 @@ class Queue:
             lease_s=self.lease_s,
             owner=owner,
             idle=int(idle),
+            suspects=int(suspects),
             full=min(room.free, hold.full),
             busy_s=hold.busy_s,
             run_s=hold.run_s,
@@ -174,10 +183,11 @@ class Queue:
             overdue=bool(overdue),
         )
 
-    def claim(self, room: int, owner: str, idle: bool = True) -> list[Claimed]:
+    def claim(self, room: int, owner: str, idle: bool = True, suspects: Order = Order.FIRST) -> list[Claimed]:
         """Claim up to ``room`` jobs, the most urgent queue first."""
         self.load()
-        return self.read_claim(self.redis.evalsha(*self.claim_command(Room.of(room), owner, idle)[1:])).jobs
+        command = self.claim_command(Room.of(room), owner, idle, suspects=suspects)
+        return self.read_claim(self.redis.evalsha(*command[1:])).jobs
 
     def load(self) -> None:
         """Load the claim script into the server, as is needed after its restart."""

@@ -1,3 +1,5 @@
+import hashlib
+
 import pytest
 import redis as redis_py
 
@@ -87,6 +89,38 @@ def test_a_batch_job_that_is_not_to_be_preempted_makes_no_other_batch_job_wait(
     ledger.take([dated])
     assert ledger.preemptible == []
     assert ledger.room.of_tier(preemptible=True) == Slots.slots - 1
+
+
+def test_others_wait_for_suspects_no_more_than_a_tenth_of_the_time(
+    redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(ledger_module.time, "monotonic", lambda: now)
+    ledger = Ledger(Queue(redis, Settings(models={"m": {"engine": "echo"}}), "m"))
+    ledger.taker = Slots()
+    ledger.queue.load()
+    redis.lpush(keys.suspects("m"), *(f"m.batch|{n}" for n in range(64)))
+    redis.hset(
+        keys.losses("m"), mapping={hashlib.sha1(b"%d" % n, usedforsecurity=False).hexdigest(): 2 for n in range(64)}
+    )
+    redis.lpush("m.interactive", *range(100, 2100))
+    served = tried = 0
+    while tried < 3:  # each claim runs for a second, whatever it took
+        claim = ledger.queue.read_claim(redis.execute_command(*ledger.claim_command()))
+        empties = ledger.empties(claim)
+        ledger.take(claim.jobs)
+        assert empties == (not claim.jobs)
+        suspects = [job for job in claim.jobs if job.losses]
+        assert len(claim.jobs) == 1 or not suspects, "it runs alone"
+        tried, served = tried + len(suspects), served + (not suspects)
+        now += 1.0
+        for lease in list(ledger.held):
+            ledger.done(lease)
+    assert served >= 9 * (tried - 1)
+    redis.delete("m.interactive")
+    now += 9.0
+    claim = ledger.queue.read_claim(redis.execute_command(*ledger.claim_command()))
+    assert [job.losses for job in claim.jobs] == [2], "there is nothing else to run"
 
 
 def test_a_result_is_written_with_its_lease_by_the_next_flush(redis: redis_py.Redis, ledger: Ledger) -> None:

@@ -13,6 +13,7 @@ from producer.contract.job import TASK
 from producer.contract.settings import Settings
 from scheduler import dead_letters
 from scheduler.lease.queue import Queue
+from scheduler.lease.trials import Order
 from scheduler.order.priority import longest_wait
 from scheduler.queue_lengths import observe
 
@@ -218,6 +219,24 @@ def test_a_suspect_runs_alone_and_its_neighbours_go_on(
     assert queue.reap() == (0, 1)
     queue.finish([(second.lease, "id", b'{"status": "SUCCESS"}')])
     assert not redis.exists(keys.losses(MODEL))
+
+
+def test_a_suspect_is_taken_before_or_after_the_others_or_not_at_all(
+    redis: redis_py.Redis, queue: Queue, expire: Callable[[str], None]
+) -> None:
+    push(redis, "batch", b"killer", b"innocent")
+    for job in queue.claim(2, "a"):
+        expire(job.lease)
+    queue.reap()
+    push(redis, "batch", b"other")
+    (other,) = queue.claim(8, "last", suspects=Order.LAST)
+    assert other.message == b"other"
+    assert queue.claim(8, "none", suspects=Order.NONE) == []
+    assert queue.claim(8, "busy", idle=False, suspects=Order.LAST) == []
+    assert [job.message for job in queue.claim(8, "last again", suspects=Order.LAST)] == [b"killer"]
+    push(redis, "batch", b"another")
+    assert [job.message for job in queue.claim(8, "first", suspects=Order.FIRST)] == [b"innocent"]
+    assert [job.message for job in queue.claim(8, "busy", idle=False)] == [b"another"]
 
 
 def test_a_suspect_that_is_given_back_stays_one(

@@ -27,6 +27,7 @@ from producer.contract.withdrawal import Search
 from producer.submission import CANCEL_LUA, SUBMIT_LUA, arguments, plan
 from scheduler import dead_letters
 from scheduler.lease.queue import Queue
+from scheduler.lease.trials import Order
 
 MODEL = "m"
 TIERS = ("interactive", "batch")
@@ -176,16 +177,18 @@ class QueueMachine(RuleBasedStateMachine):
         assert pushed == len(fresh)
         self.ids |= fresh
 
-    @rule(worker=WORKERS, room=st.integers(1, 6))
-    def claim(self, worker: str, room: int) -> None:
+    @rule(worker=WORKERS, room=st.integers(1, 6), order=st.sampled_from(Order))
+    def claim(self, worker: str, room: int, order: Order) -> None:
         idle = not self.held[worker]
         suspects = self.redis.llen(keys.suspects(MODEL))
         places = self._see().places
         capped, free = self._capped()
-        jobs = self.queue.claim(room, f"{worker}.{next(self._owners)}", idle)
+        jobs = self.queue.claim(room, f"{worker}.{next(self._owners)}", idle, order)
         waiting = sum(len(places[keys.queue(MODEL, tier)]) for tier in TIERS)
         waiting -= max(0, capped - free)
-        assert len(jobs) == (int(idle) if suspects else min(room, waiting))
+        others = min(room, waiting)
+        of_suspects = suspects and (order is Order.FIRST or (order is Order.LAST and not others))
+        assert len(jobs) == (int(idle) if of_suspects else others)
         for job in jobs:
             assert self._live(job.lease) == _id(job.message)
         self.held[worker] += [job.lease for job in jobs]

@@ -31,6 +31,14 @@ def test_the_next_starts_when_a_place_is_free_and_those_before_it_come_first() -
     assert estimate(replace(BUSY, free=1)).starts.expected == 0
 
 
+def test_suspects_take_a_tenth_of_the_rate_and_may_run_in_each_worker_that_seems_free() -> None:
+    assert estimate(replace(BUSY, suspects=1, tiers=ahead(0, 7))).starts.expected == pytest.approx(8 / (0.9 * 4))
+    on_trial = estimate(replace(BUSY, suspects=2, free=4))
+    assert on_trial.starts.expected == pytest.approx(BUSY.run_s)
+    assert on_trial.starts.low == 0
+    assert on_trial.starts.high > BUSY.run_s
+
+
 def test_less_urgent_jobs_are_not_in_front_and_more_urgent_ones_that_come_meanwhile_are() -> None:
     assert estimate(replace(BUSY, tiers=ahead(0, 7, per_s=2.0))).starts.expected == pytest.approx(8 / (4 - 2))
     hopeless = estimate(replace(BUSY, tiers=ahead(0, 7, per_s=100.0))).starts.expected
@@ -64,6 +72,7 @@ def test_with_nothing_measured_it_is_not_before_the_model_is_there_and_nobody_kn
         ({"free": 3, "batches": True}, Why.BATCH, "batch is worth running"),
         ({}, Why.FULL, "all 2 workers are full"),
         ({"ready_in_s": (0.0,)}, Why.FULL, "the worker is full"),
+        ({"free": 3, "suspects": 2}, Why.TRIAL, "2 suspects run one by one, alone"),
     ],
 )
 def test_every_wait_has_its_reason(change: dict[str, object], why: Why, says: str) -> None:

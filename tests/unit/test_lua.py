@@ -9,6 +9,7 @@ from producer.contract import lanes, tenants
 from producer.contract.lua import script
 from producer.submission import SUBMIT_LUA
 from scheduler import dead_letters
+from scheduler.lease import trials
 from scheduler.lease.claim_layout import ClaimArguments, ClaimKeys, QueueArguments, flatten
 from scheduler.lease.queue import CLAIM
 from scheduler.order import fairness, preemption
@@ -27,6 +28,8 @@ SHARED = {
     "OUTPUT": fairness.OUTPUT,
     "LOOK_S": window.LOOK_S,
     "KEPT": dead_letters.KEPT,
+    "SUSPECTS_LAST": trials.SUSPECTS_LAST,
+    "SUSPECTS_FIRST": trials.SUSPECTS_FIRST,
 }
 
 
@@ -52,17 +55,20 @@ def test_no_line_is_left_unresolved() -> None:
 
 def test_a_claim_is_flattened_in_the_order_in_which_lua_names_it() -> None:
     keys = ClaimKeys(*(f"key-{nth}" for nth in range(1, 12)))
-    arguments = ClaimArguments(1, 2, 3.0, "owner", 5, 6, 7.0, 8.0, 9.0, 10, "policies", 12, 13)
-    queue = QueueArguments(14.0, 15.0, 16.0, 17.0, 18)
+    arguments = ClaimArguments(1, 2, 3.0, "owner", 5, 6, 7, 8.0, 9.0, 10.0, 11, "policies", 13, 14)
+    queue = QueueArguments(15.0, 16.0, 17.0, 18.0, 19)
     number, *flat = flatten(keys, ["q"], arguments, [queue])
     assert number == 12
     assert flat[:12] == [*(f"key-{nth}" for nth in range(1, 12)), "q"]
-    assert flat[12:] == [1, 2, 3.0, "owner", 5, 6, 7.0, 8.0, 9.0, 10, "policies", 12, 13, 14.0, 15.0, 16.0, 17.0, 18]
+    assert flat[12:] == [
+        *(1, 2, 3.0, "owner", 5, 6, 7, 8.0, 9.0, 10.0),
+        *(11, "policies", 13, 14, 15.0, 16.0, 17.0, 18.0, 19),
+    ]
     for nth, name in enumerate(ClaimArguments.__dataclass_fields__, 1):
         assert re.search(rf"\b{name} = (?:tonumber\()?ARGV\[{nth}\]", CLAIM), name
     for nth, name in enumerate(ClaimKeys.__dataclass_fields__, 1):
         assert f"{name} = KEYS[{nth}]" in CLAIM
-    assert "local at = 13 + (i - 12) * 5" in CLAIM
+    assert "local at = 14 + (i - 12) * 5" in CLAIM
 
 
 def test_only_numbers_and_strings_are_constants() -> None:
