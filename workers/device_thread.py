@@ -34,6 +34,7 @@ class DeviceThread:
         self.ready_at: float | None = None
         """When the model was loaded, in seconds of the monotonic clock."""
         self.lost = False
+        """Whether the engine, or the worker around it, has failed: its jobs are abandoned."""
         self._model = model
         self._name = name
         self._told: queue.SimpleQueue[Iterable[Report]] = queue.SimpleQueue()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
+import sys
 import threading
 import time
 from datetime import UTC, datetime
@@ -173,17 +174,29 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
                     self.holding.learn(report)
                 case Prefilled():
                     self._look_again(self.ledger.prefilled(report.id, report.stall_s))
-                case OutputPiece() if report.id in self._running:
-                    self._streams.add(self._running[report.id].id, report)
+                case OutputPiece() if (running := self._running.get(report.id)) is not None:
+                    self._stream(running, report)
         ended = [(running, each) for each in outcomes if (running := self._forget(each.id)) is not None]
         ran = [outcome.batch_size for _, outcome in ended if not isinstance(outcome.error, Preempted)]
         self.meter.done(ran, idle=not self._running)
         for running, outcome in ended:
-            self._end(running, outcome)
+            try:
+                self._end(running, outcome)
+            except redis.RedisError:
+                raise
+            except Exception as error:
+                self._fail(running, _unusable(running, error))
         self._streams.flush()  # before the leases go with the results
         self.ledger.flush()  # before the events: clients wait for results
         if self._monitor.full:
             self._monitor.flush()
+
+    def _stream(self, running: Running, piece: OutputPiece) -> None:
+        try:
+            self._streams.add(running.id, piece)
+        except TypeError as error:
+            self._give_up(running.lease)
+            self._fail(running, _unusable(running, error))
 
     def _look_again(self, seconds: float) -> None:
         """Have the transport check for room again after some seconds."""
@@ -315,21 +328,27 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
 
         In this order: no new jobs are taken (Celery has cancelled the consumers, and the capacity is 0); jobs that have
         not begun go back to their queues; results are written as jobs end; jobs that do not end in time go back under
-        their leases; then the engine is closed. A second SIGTERM ends the wait.
+        their leases; then the engine is closed. A second SIGTERM ends the wait. A worker that ends because of an error
+        that nothing handles does not wait: it abandons its jobs, as when its engine is lost.
         """
         self.draining = True
+        if isinstance(sys.exception(), Exception):  # Celery stops its worker while it handles the error
+            self.device.lost = True
         self.engine.withdraw()
         deadline = time.monotonic() + self.assignment.settings.scaling.drain_s
         hurry = threading.Event()
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, lambda *_: hurry.set())
-        while self._running and time.monotonic() < deadline and not hurry.is_set() and self.device.alive:
+        while self._running and time.monotonic() < deadline and not hurry.is_set() and not self.device.lost:
             try:
                 # Celery's loop has ended; running its hub here keeps sockets and timers alive, so that results are
                 # written as jobs end, and events and remote control work to the end.
                 self._hub.run_once()
             except (redis.RedisError, OSError):
                 hurry.wait(0.1)  # the ledger keeps results and writes them when Redis is back
+            except Exception:
+                logger.critical("the jobs cannot be finished", exc_info=True)
+                self.device.lost = True
         self._leave()
 
     def on_terminate(self) -> None:
@@ -344,7 +363,7 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
         for lease in left:
             self._give_up(lease)
         if self.device.lost:
-            # Abandoned rather than given back: one of them may be the cause, so the loss is counted.
+            # Abandoned rather than given back: one of them may be the cause, so each counts a loss.
             self.ledger.abandon(left)
         self.ledger.release(self.ledger.held)
         self.ledger.taker = NoTaker()
@@ -363,6 +382,11 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
             "model": self.assignment.model,
             "device": self.assignment.device,
         }
+
+
+def _unusable(running: Running, error: Exception) -> EngineError:
+    logger.error("job %s: the engine's answer cannot be used", running.id, exc_info=error)
+    return EngineError("the engine gave an answer that cannot be used; the log of its worker says why")
 
 
 def _waited(message: Message, claimed: Claimed) -> float | None:

@@ -65,7 +65,13 @@ class Streams:
         self._refused_until = 0.0
 
     def add(self, job_id: str, piece: OutputPiece) -> None:
-        """Add output of a job; ``piece.id`` is the job's lease."""
+        """Add output of a job; ``piece.id`` is the job's lease.
+
+        Raises:
+            TypeError: the output is no text.
+        """
+        if not isinstance(piece.text, str):
+            raise TypeError(f"output {piece.index} is a {type(piece.text).__name__}, not text")
         stream = self._streams.setdefault(piece.id, _Stream(job_id))
         made = stream.outputs.setdefault(piece.index, _Made())
         made.characters += len(piece.text)

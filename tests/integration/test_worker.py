@@ -313,6 +313,29 @@ def test_an_engine_that_is_lost_ends_its_worker_and_the_loss_is_counted(fleet: F
     assert fleet.redis.llen("echo.batch") == 1
 
 
+def test_an_answer_that_cannot_be_used_fails_its_job_alone(fleet: Fleet) -> None:
+    process = fleet.worker("echo", "w")
+    bad = fleet.client.submit("echo", "x", parameters={"garble": True})
+    good = fleet.client.submit("echo", "y")
+    with pytest.raises(JobFailed, match="gave an answer that cannot be used"):
+        fleet.client.result(bad, timeout=DEADLINE_S)
+    assert fleet.client.result(good, timeout=DEADLINE_S).output == "y"
+    assert process.poll() is None
+
+
+def test_a_worker_that_fails_unexpectedly_ends_at_once_and_its_jobs_count_a_loss(fleet: Fleet) -> None:
+    process = fleet.worker("slow", "w")
+    # The first is reported before the second has run: a worker that waits for the second ends after drain_s alone.
+    fleet.client.submit("slow", "x", parameters={"derail": True}, tier="interactive")
+    others = [fleet.client.job("slow", "y", tier="batch") for _ in range(6)]
+    fleet.client.submit_many(others)
+    assert process.wait(DEADLINE_S) != 0
+    losses = fleet.redis.hvals(keys.losses("slow"))
+    assert losses
+    assert set(losses) == {b"1"}
+    assert not fleet.redis.exists(keys.inflight("slow"))
+
+
 def test_a_job_that_kills_its_workers_ends_as_a_dead_letter(
     fleet: Fleet, server: Server, make_fleet: MakeFleet
 ) -> None:

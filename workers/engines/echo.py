@@ -12,7 +12,7 @@ from producer.contract.fleet_schema import Model
 
 from .echo_output import Speech
 from .mailbox import MailboxEngine, Withdrawal
-from .protocol import Outcome, Report, Request
+from .protocol import Batch, Outcome, Report, Request
 
 
 class EchoEngine(MailboxEngine[Request]):
@@ -20,7 +20,8 @@ class EchoEngine(MailboxEngine[Request]):
 
     With the option ``task`` it answers in the format of another engine instead (``echo_output``). For tests, parameters
     of a request inject faults: ``fail`` (``InvalidJob`` with that message), ``flake`` (``EngineError`` with that
-    message), ``crash`` (the engine is lost) and ``hang``.
+    message), ``crash`` (the engine is lost), ``garble`` (an outcome that cannot be used), ``derail`` (a report that the
+    worker cannot process at all) and ``hang``.
     """
 
     def __init__(self, settings: Model) -> None:
@@ -68,6 +69,8 @@ class EchoEngine(MailboxEngine[Request]):
         for request in batch:
             if request.id in self._waiting:
                 reports += self._answer(request, len(batch))
+            if request.parameters.get("derail"):
+                reports.append(Batch(1, 1, 1, ran_s="none"))  # type: ignore[arg-type]  # that is the fault
         self._progress += bool(batch)
         self._running = set()
         return reports
@@ -113,6 +116,8 @@ class EchoEngine(MailboxEngine[Request]):
     def _misdeed(self, request: Request, batch_size: int) -> Outcome | None:
         if request.parameters.get("crash"):
             raise RuntimeError(f"request {request.id} asked for a crash")
+        if request.parameters.get("garble"):
+            return Outcome(request.id, outputs=[], batch_size=batch_size)
         if message := request.parameters.get("flake"):
             return Outcome(request.id, error=EngineError(str(message)), batch_size=batch_size)
         if message := request.parameters.get("fail"):
