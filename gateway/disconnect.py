@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
 from redis.exceptions import RedisError
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from producer.async_client import AsyncClient
@@ -62,6 +63,7 @@ async def give_up(client: AsyncClient, job_id: str, job: Job) -> None:
 def install(app: FastAPI) -> None:
     """Have the application end requests of disconnected clients without an error."""
     app.add_exception_handler(ClientGone, _nobody_hears)
+    app.add_exception_handler(ClientDisconnect, _nobody_hears)  # while a body was read
 
 
 async def _nobody_hears(_: Request, __: Exception) -> Response:

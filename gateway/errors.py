@@ -77,7 +77,7 @@ async def _ours(request: Request, error: Exception) -> JSONResponse:
 
 async def _validation(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    return answer(mistake(error.errors()))
+    return answer(mistake(error.errors(), error.body))
 
 
 async def _unreadable(_: Request, error: Exception) -> JSONResponse:

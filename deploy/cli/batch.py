@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import signal
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import typer
 from rich.console import Console
@@ -20,6 +23,7 @@ from producer.contract.settings import Settings
 from .duration import duration
 
 LOG_EVERY_S = 5.0
+STDOUT = Path("-")
 EXIT_ERRORS = 1
 EXIT_INTERRUPTED = 130
 
@@ -28,7 +32,10 @@ console = Console(stderr=True, highlight=False)
 
 def batch(
     source: Annotated[Path, typer.Argument(metavar="IN.jsonl", help="Requests, one JSON object per line.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="File for the answers, one per line.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="File for the answers, one per line; - for stdout, which cannot be resumed."),
+    ],
     model: Annotated[str | None, typer.Option("--model", "-m", help="Model for lines that name none.")] = None,
     tier: Annotated[str | None, typer.Option(help="[dim]Default: the model's slowest[/dim]")] = None,
     in_flight: Annotated[int, typer.Option(min=1, help="Maximum of lines submitted and not yet answered.")] = 256,
@@ -58,13 +65,41 @@ def batch(
     Exit code: 0 without errors; 1 when OUT has errors; 130 after Ctrl-C.
     """
     began = time.monotonic()
-    with Client(Settings.load()) as client:
+    with Client(Settings.load()) as client, _output(out) as file:
         work = batches.FileBatch(
-            client, source, out, model, tier, tenant=tenant, in_flight=in_flight, overwrite=overwrite
+            client, source, file, model, tier, tenant=tenant, in_flight=in_flight, overwrite=overwrite
         )
+        run = _told(work.run(), file) if out == STDOUT else work.run()
         with _stopped_by_signals(work):
-            last = (_bar if console.is_terminal else _log)(work.run())
+            last = (_bar if console.is_terminal else _log)(run)
+    if not last.total:
+        _say(f"{source} holds no requests: there is nothing to do")
+        return
     _conclude(last, out, time.monotonic() - began)
+
+
+@contextlib.contextmanager
+def _output(out: Path) -> Iterator[Path]:
+    """The file for the answers: that one, or a temporary one for stdout."""
+    if out != STDOUT:
+        yield out
+        return
+    with tempfile.TemporaryDirectory(prefix="stoker-batch-") as folder:
+        yield Path(folder) / "out.jsonl"
+
+
+def _told(run: Iterator[batches.Progress], file: Path) -> Iterator[batches.Progress]:
+    """The run, whose answers are written to stdout as they come."""
+    with contextlib.ExitStack() as stack:
+        answers: BinaryIO | None = None
+        for now in run:
+            answers = answers or stack.enter_context(file.open("rb"))  # it exists once the run has begun
+            shutil.copyfileobj(answers, sys.stdout.buffer)
+            sys.stdout.flush()
+            yield now
+        if answers is not None:
+            shutil.copyfileobj(answers, sys.stdout.buffer)
+            sys.stdout.flush()
 
 
 @contextlib.contextmanager
@@ -130,21 +165,31 @@ def _log(run: Iterator[batches.Progress]) -> batches.Progress:
 def _conclude(last: batches.Progress, out: Path, seconds: float) -> None:
     if last.done < last.total:
         _say(
-            f"stopped with {last.done} of {last.total} lines in {out}. {last.inflight} more are submitted and continue "
-            "to run in the fleet. The same command resumes here and repeats no finished line"
+            f"stopped with {last.done} of {last.total} lines in {_name(out)}. {last.inflight} more are submitted and "
+            f"continue to run in the fleet. {_again(out)}"
         )
         raise typer.Exit(EXIT_INTERRUPTED)
     if last.resumed == last.total:
-        _say(f"{out} is already complete: {last.total} lines, {_errors(last.errors)}")
+        _say(f"{_name(out)} is already complete: {last.total} lines, {_errors(last.errors)}")
     else:
         lines = last.done - last.resumed
         resumed = f", {last.resumed} of them from an earlier run" if last.resumed else ""
         _say(
-            f"{last.total} lines in {out}{resumed}, {_errors(last.errors)}, {duration(seconds)}, "
+            f"{last.total} lines in {_name(out)}{resumed}, {_errors(last.errors)}, {duration(seconds)}, "
             f"{lines / seconds:.1f} lines/s"
         )
     if last.errors:
         raise typer.Exit(EXIT_ERRORS)
+
+
+def _name(out: Path) -> str:
+    return "stdout" if out == STDOUT else str(out)
+
+
+def _again(out: Path) -> str:
+    if out == STDOUT:
+        return "The same command begins anew: name a file with --out to resume"
+    return "The same command resumes here and repeats no finished line"
 
 
 def _errors(count: int) -> str:

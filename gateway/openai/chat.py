@@ -12,7 +12,7 @@ from producer.contract.settings import Settings
 from ..access.api_key import ApiKey
 from .api_error import Problem
 from .generation import Generating, reasoning_of, texts_of, usage_of
-from .parameters import CHAT
+from .parameters import CHAT, MESSAGE, PART, Parameter, check_fields
 from .translation import Endpoint, TranslatedRequest, ignored, job_of
 
 
@@ -48,8 +48,8 @@ def order(asked: ChatRequest, settings: Settings, caller: ApiKey) -> TranslatedR
     Raises:
         Problem: naming what is wrong with it.
     """
-    unheeded = ignored(asked, CHAT)
-    messages = [_message(message, index) for index, message in enumerate(asked.messages)]
+    unheeded = dict.fromkeys(ignored(asked, CHAT))
+    messages = [_message(message, index, unheeded) for index, message in enumerate(asked.messages)]
     most = asked.max_completion_tokens or asked.max_tokens
     stream, choices = bool(asked.stream), asked.n or 1
     include_usage = asked.include_usage
@@ -87,31 +87,34 @@ def order(asked: ChatRequest, settings: Settings, caller: ApiKey) -> TranslatedR
             "system_fingerprint": None,
         }
 
-    return TranslatedRequest(job, response, True, stream, include_usage, choices, unheeded)
+    return TranslatedRequest(job, response, True, stream, include_usage, choices, tuple(unheeded))
 
 
-def _message(message: ChatMessage, index: int) -> dict[str, str]:
+def _message(message: ChatMessage, index: int, unheeded: dict[str, None]) -> dict[str, str]:
     where = f"messages.{index}"
-    if message.role in ("tool", "function") or (message.model_extra or {}).get("tool_calls"):
+    if message.role in ("tool", "function"):
         raise Problem(400, f"{where}: the engines call no tools", param=f"{where}.role", code="unsupported_parameter")
+    _heed(MESSAGE, message, where, "messages", unheeded)
     if message.content is None:
         raise Problem(400, f"{where}.content is missing", param=f"{where}.content", code="missing_required_parameter")
+    text = message.content if isinstance(message.content, str) else _text(message.content, f"{where}.content", unheeded)
     # Templates know of system, user and assistant; OpenAI has developer mean what system did.
-    return {"role": "system" if message.role == "developer" else message.role, "content": _text(message.content, where)}
+    return {"role": "system" if message.role == "developer" else message.role, "content": text}
 
 
-def _text(content: str | list[Part], where: str) -> str:
-    if isinstance(content, str):
-        return content
-    for number, part in enumerate(content):
+def _text(parts: list[Part], where: str, unheeded: dict[str, None]) -> str:
+    for number, part in enumerate(parts):
+        at = f"{where}.{number}"
         if part.type != "text" or part.text is None:
-            raise Problem(
-                400,
-                f"{where}.content.{number} is of type {part.type!r}; allowed: text",
-                param=f"{where}.content.{number}",
-                code="unsupported_content",
-            )
-    return "\n".join(part.text or "" for part in content)
+            raise Problem(400, f"{at} is of type {part.type!r}; allowed: text", param=at, code="unsupported_content")
+        _heed(PART, part, at, "messages.content", unheeded)
+    return "\n".join(part.text or "" for part in parts)
+
+
+def _heed(fields: tuple[Parameter, ...], found: BaseModel, where: str, named: str, unheeded: dict[str, None]) -> None:
+    """Judge the fields of a message that have no effect; those that are ignored are added to ``unheeded``."""
+    if found.model_extra:
+        unheeded.update(dict.fromkeys(f"{named}.{name}" for name in check_fields(fields, found.model_extra, where)))
 
 
 ENDPOINT = Endpoint("/v1/chat/completions", "generate", ChatRequest, CHAT, order)

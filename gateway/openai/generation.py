@@ -11,6 +11,7 @@ from producer.contract.job import Result
 from producer.contract.settings import Settings
 
 from .api_error import Problem
+from .parameters import STREAM_OPTIONS, check_fields
 from .translation import RequestBody
 
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
@@ -78,6 +79,7 @@ class Generating(RequestBody):
             raise Problem(
                 400, "stream_options needs stream = true", param="stream_options", code="invalid_stream_options"
             )
+        check_fields(STREAM_OPTIONS, self.stream_options.model_extra or {}, "stream_options")
         return bool(self.stream_options.include_usage)
 
 

@@ -177,6 +177,61 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 clients of vLLM, SGLang, TGI and llama.cpp send them always (the pages of these servers list them)."""
 
 
+MESSAGE = (
+    _supported("role", "system, developer (as system), user, assistant"),
+    _supported("content", "a text, or a list of `text` parts"),
+    _ignored("name", "templates of chats know roles only"),
+    _ignored("annotations", "templates of chats know texts only"),
+    _ignored("reasoning", "templates of chats leave it out"),
+    _ignored("reasoning_content", "templates of chats leave it out"),
+    _ignored("refusal", "templates of chats know texts only"),
+    _refused("tool_calls", "the engines call no tools", []),
+    _refused("tool_call_id", "the engines call no tools"),
+    _refused("function_call", "the engines call no functions"),
+    _refused("audio", "text only"),
+)
+"""Fields of a message, which are judged as parameters are."""
+
+PART = (
+    _supported("type", "`text`"),
+    _supported("text", "the text"),
+    _ignored("annotations", "templates of chats know texts only"),
+    _ignored("cache_control", "an engine that caches prompts decides itself"),
+)
+"""Fields of a part of a message."""
+
+STREAM_OPTIONS = (
+    _supported("include_usage", "whether the last event tells the usage"),
+    _ignored("include_obfuscation", "events are not padded"),
+    _refused("continuous_usage_stats", "the last event tells the usage", False),
+)
+"""Fields of ``stream_options``."""
+
+
+def check_fields(fields: tuple[Parameter, ...], given: dict[str, Any], place: str) -> list[str]:
+    """Judge what an object within a request holds besides its supported fields: the names of those that are ignored.
+
+    Raises:
+        Problem: for the first that is refused or unknown.
+    """
+    known = {field.name: field for field in fields}
+    ignored = []
+    for name, value in given.items():
+        where, field = f"{place}.{name}", known.get(name)
+        if field is None and value is not None:
+            allowed = ", ".join(each.name for each in fields if each.treatment != "refused")
+            raise Problem(400, f"{where}: no such field; allowed: {allowed}", param=where, code="unknown_parameter")
+        if field is None or value is None:
+            continue
+        if field.treatment == "ignored":
+            ignored.append(name)
+        elif not _is_one_of(value, field.neutral):
+            raise Problem(
+                400, f"{where} is not supported here: {field.note}", param=where, code="unsupported_parameter"
+            )
+    return ignored
+
+
 def check(parameters: tuple[Parameter, ...], given: dict[str, Any]) -> list[str]:
     """Judge parameters that are not fields of the request: the names of those that are ignored.
 

@@ -66,7 +66,7 @@ class Endpoint:
         try:
             asked = self.request.model_validate(body)
         except ValidationError as error:
-            raise mistake(error.errors()) from None
+            raise mistake(error.errors(), body) from None
         return self.order(asked, settings, caller)
 
 

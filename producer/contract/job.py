@@ -12,6 +12,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, Val
 from pydantic_core import ErrorDetails
 
 from .errors import InvalidJob
+from .mistakes import Mistake, by_place
 from .redis_url import concealed
 
 TASK = "stoker.infer"
@@ -84,7 +85,7 @@ class Job(BaseModel):
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
-            raise InvalidJob(explain(error)) from None
+            raise InvalidJob(explain(error, fields)) from None
 
 
 _IDEMPOTENCY_NAMESPACE = uuid.UUID("6ba2c44f-6d51-4cf0-94c1-3a0d8e7c52d4")
@@ -117,19 +118,25 @@ class Result(BaseModel):
 _SECRET = re.compile("passw|secret|(?<!_new_)(?<!_batch_)(?<!_completion_)(?<!max_)token|credential", re.IGNORECASE)
 
 
-def explain(error: ValidationError, allowed: Callable[[ErrorDetails], str] = lambda mistake: mistake["msg"]) -> str:
+def explain(error: ValidationError, whole: object = None, allowed: Callable[[ErrorDetails], str] | None = None) -> str:
     """Each mistake of a pydantic error as ``key = value: what is allowed``, one to a line.
 
     Args:
+        whole: the value that was validated, if it has fields of several types.
         allowed: says what is allowed instead; by default in pydantic's words.
     """
+    if whole is None:
+        found = [Mistake(".".join(map(str, each["loc"])), each, each["msg"]) for each in error.errors()]
+    else:
+        found = by_place(error.errors(), whole)
     lines = []
-    for mistake in error.errors():
-        key = ".".join(str(part) for part in mistake["loc"]) or "(whole)"
-        if mistake["type"] == "missing":
+    for place, details, msg in found:
+        key = place or "(whole)"
+        if details["type"] == "missing":
             lines.append(f"{key} is missing")
             continue
-        lines.append(f"{key} = {shown(key, mistake['input'])}: {allowed(mistake)}")
+        instead = msg if allowed is None else allowed(details)
+        lines.append(f"{key} = {shown(key, details['input'])}: {instead}")
     return "\n".join(lines)
 
 

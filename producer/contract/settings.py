@@ -88,7 +88,7 @@ class Settings(BaseSettings):
         try:
             settings = cls(**tables)
         except ValidationError as error:
-            raise ConfigError(f"{file}:\n{explain(error, _allowed)}") from None
+            raise ConfigError(f"{file}:\n{explain(error, allowed=_allowed)}") from None
         except SettingsError as error:  # a table whose variable is not JSON; the text names it, not its value
             raise ConfigError(
                 f"the environment: {error}; allowed: JSON, or STOKER_TABLE__KEY for a single key"

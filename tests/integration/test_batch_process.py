@@ -104,6 +104,29 @@ def test_interrupted_and_run_again(
     assert sorted(map(int, consumer.ran)) == list(range(1, LINES + 1))
 
 
+def test_answers_may_go_to_stdout_and_an_empty_input_is_told(
+    folder: Folder, consume: Callable[[Settings, float], Consumer]
+) -> None:
+    def run() -> tuple[int, str, str]:
+        command = [sys.executable, "-m", "deploy.cli", "batch", str(folder.source), "--model", "echo", "--out", "-"]
+        environment = {**os.environ, "STOKER_FLEET": str(folder.fleet)}
+        ended = subprocess.run(
+            command, cwd=folder.source.parent, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        return ended.returncode, ended.stdout, ended.stderr
+
+    consume(folder.settings, float("inf"))
+    code, told, said = run()
+    assert (code, sorted(json.loads(line)["line"] for line in told.splitlines())) == (0, list(range(1, LINES + 1)))
+    assert f"{LINES} lines in stdout" in said
+    folder.source.write_text("\n")
+    code, told, said = run()
+    assert (code, told) == (0, "")
+    assert "holds no requests" in said
+    assert "already complete" not in said
+    assert not (folder.source.parent / "-").exists()
+
+
 def test_exit_codes_and_words(folder: Folder, consume: Callable[[Settings, float], Consumer]) -> None:
     consume(folder.settings, float("inf"))
     with folder.source.open("a") as source:

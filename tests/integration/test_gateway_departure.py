@@ -169,6 +169,17 @@ def test_a_stream_that_takes_too_long_ends_with_an_error(http: httpx2.Client) ->
     assert json.loads(told[-2].removeprefix("data: "))["error"]["code"] == "timeout"
 
 
+def test_an_upload_that_breaks_off_is_no_error_of_the_gateway(fleet: Gatewayed, http: httpx2.Client) -> None:
+    with socket.create_connection((http.base_url.host, http.base_url.port or 0)) as connection:
+        head = "POST /v1/files HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+        part = '--b\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\nhalf of it'
+        connection.sendall(f"{head}Content-Length: 9999\r\n\r\n{part}".encode())
+    told = 'stoker_gateway_requests_total{method="POST",path="/v1/files",status="499"} 1.0'
+    wait_for(lambda: told in http.get("/metrics").text, "the end of the upload")
+    (log,) = fleet.logs.glob("gateway-*.log")
+    assert "Traceback" not in log.read_text()
+
+
 def test_a_body_may_be_so_large(http: httpx2.Client) -> None:
     def pieces() -> Iterator[bytes]:
         for _ in range(30):

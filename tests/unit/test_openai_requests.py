@@ -13,7 +13,7 @@ from gateway.openai.api_error import Problem, problem_of
 from gateway.openai.chunks import Chunks
 from gateway.openai.endpoints import ENDPOINTS
 from gateway.openai.parameters import NEUTRAL, TABLE, Parameter
-from producer import BrokerUnavailable, Settings
+from producer import BrokerUnavailable, InvalidJob, Job, Settings
 from producer.contract import celery_message
 from producer.contract.errors import ContextLengthExceeded, ServerBusy, ServerRefused, StokerError
 from producer.contract.job import Result
@@ -193,6 +193,91 @@ def test_messages_become_what_chat_templates_take() -> None:
     ],
 )
 def test_a_mistake_is_named(path: str, asked: dict[str, Any], param: str, code: str) -> None:
+    with pytest.raises(Problem) as error:
+        ENDPOINTS[path].read({**ASKED[path], **asked}, SETTINGS, ANYBODY)
+    assert (error.value.status, error.value.param, error.value.code) == (400, param, code)
+
+
+@pytest.mark.parametrize(
+    ("path", "asked", "param", "says"),
+    [
+        ("/v1/completions", {"stop": 5}, "stop", "stop = 5: Input should be a valid string, or a valid list"),
+        ("/v1/completions", {"stop": ["a", 5]}, "stop.1", "stop.1 = 5: Input should be a valid string"),
+        ("/v1/completions", {"stop": [""]}, "stop.0", "stop.0 = '': String should have at least 1 character"),
+        (
+            "/v1/completions",
+            {"prompt": None},
+            "prompt",
+            "prompt = None: Input should be a valid string, or a valid list",
+        ),
+        ("/v1/chat/completions", {"messages": "x"}, "messages", "messages = 'x': Input should be a valid list"),
+        ("/v1/chat/completions", {"messages": [{"content": "x"}]}, "messages.0.role", "messages.0.role is missing"),
+        (
+            "/v1/chat/completions",
+            {"messages": [{"role": "user", "content": [{"type": "text"}, 7]}]},
+            "messages.0.content.1",
+            "messages.0.content.1 = 7: Input should be a valid dictionary",
+        ),
+    ],
+)
+def test_a_mistake_is_named_by_its_place_and_not_by_alternatives_of_types(
+    path: str, asked: dict[str, Any], param: str, says: str
+) -> None:
+    with pytest.raises(Problem) as error:
+        ENDPOINTS[path].read({**ASKED[path], **asked}, SETTINGS, ANYBODY)
+    assert error.value.param == param
+    assert str(error.value).startswith(says)
+
+
+def test_a_mistake_in_a_job_is_named_by_its_place() -> None:
+    with pytest.raises(InvalidJob, match=r"^input\.1\.a\.0 = \(1, 2\): "):
+        Job.parse({"model": "m", "tier": "batch", "input": ["x", {"a": [(1, 2)]}]})
+    with pytest.raises(
+        InvalidJob, match=r"^input = 7: Input should be a valid string, or a valid dictionary, or a valid"
+    ):
+        Job.parse({"model": "m", "tier": "batch", "input": 7})
+
+
+USER = {"role": "user", "content": "hi"}
+
+
+@pytest.mark.parametrize(
+    ("message", "heeded"),
+    [
+        ({**USER, "name": "me"}, ("messages.name",)),
+        ({**USER, "name": None, "tool_calls": [], "refusal": None}, ()),
+        ({"role": "assistant", "content": "hi", "reasoning_content": "hm"}, ("messages.reasoning_content",)),
+        (
+            {"role": "user", "content": [{"type": "text", "text": "hi", "cache_control": {}}]},
+            ("messages.content.cache_control",),
+        ),
+    ],
+)
+def test_a_field_of_a_message_that_has_no_effect_is_named(message: dict[str, Any], heeded: tuple[str, ...]) -> None:
+    order = ENDPOINTS["/v1/chat/completions"].read({"model": "talk", "messages": [message]}, SETTINGS, ANYBODY)
+    assert order.ignored == heeded
+    assert order.job.items == [{"messages": [{"role": message["role"], "content": "hi"}]}]
+
+
+@pytest.mark.parametrize(
+    ("asked", "param", "code"),
+    [
+        ({"messages": [{**USER, "contnet": "x"}]}, "messages.0.contnet", "unknown_parameter"),
+        ({"messages": [{**USER, "tool_calls": [{}]}]}, "messages.0.tool_calls", "unsupported_parameter"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "lang": "de"}]}]},
+            "messages.0.content.0.lang",
+            "unknown_parameter",
+        ),
+        (
+            {"stream": True, "stream_options": {"include_usge": True}},
+            "stream_options.include_usge",
+            "unknown_parameter",
+        ),
+    ],
+)
+def test_no_field_within_a_request_vanishes(asked: dict[str, Any], param: str, code: str) -> None:
+    path = "/v1/chat/completions"
     with pytest.raises(Problem) as error:
         ENDPOINTS[path].read({**ASKED[path], **asked}, SETTINGS, ANYBODY)
     assert (error.value.status, error.value.param, error.value.code) == (400, param, code)

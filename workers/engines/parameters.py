@@ -39,7 +39,7 @@ class RequestParameters(BaseModel):
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
-            raise InvalidJob("\n".join(f"parameters.{line}" for line in explain(error).splitlines())) from None
+            raise InvalidJob("\n".join(f"parameters.{line}" for line in explain(error, fields).splitlines())) from None
 
 
 class GenerationParameters(RequestParameters):
