@@ -92,7 +92,7 @@ def _with_half(rng: random.Random) -> str:
 
 def _typed(rng: random.Random) -> bytes:
     kind = rng.choice(("datetime", "decimal", "uuid", "base64", "bytes", "date", "time", "nosuch", 7))
-    value = rng.choice(("2030-01-01T00:00:00", "1", "", None, [], {"hex": "0" * 32}))
+    value: object = rng.choice(("2030-01-01T00:00:00", "1", "", None, [], {"hex": "0" * 32}))
     typed = dict(zip(TYPED, (kind, value), strict=True))
     return _json(rng.choice((typed, {"a": typed}, {"a": [[typed]]})))
 

@@ -78,7 +78,7 @@ class Collector:
                     break
             if self._found:
                 names = [keys.result(job_id).encode() for job_id, _ in self._found]
-                pubsub.unsubscribe(*names)  # type: ignore[no-untyped-call]  # redis-py has it half typed
+                pubsub.unsubscribe(*names)
         except BaseException:
             self.close()  # whatever was under way on the connection, the next call starts afresh
             raise
@@ -96,7 +96,7 @@ class Collector:
             self.close()
             self._process = os.getpid()
         if self._pubsub is None:
-            self._pubsub = self._redis.pubsub()  # type: ignore[no-untyped-call]  # redis-py has it half typed
+            self._pubsub = self._redis.pubsub()
             self._unsubscribed = list(self._waiting)
             self._unconfirmed, self._confirmed = set(), []
         if self._unsubscribed:

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from benchmarks.bars import Bar
 from benchmarks.chaos import audit
@@ -36,7 +37,7 @@ class Siege:
         self._read = 0
         self._ran = 0
 
-    def run(self, batch_id: str, lines: int, kinds: list[str]) -> dict[str, object]:
+    def run(self, batch_id: str, lines: int, kinds: list[str]) -> dict[str, Any]:
         """Kill each kind in its stretch of the batch, then wait for the end."""
         stretch = 0.95 * lines / len(kinds)
         for n, what in enumerate(kinds):
@@ -48,7 +49,7 @@ class Siege:
             self.say(f"  {self.ran():6d} lines ran: killed {what} ({n + 1} of {len(kinds)})")
         return wait_for(lambda: self._ended(batch_id), "the batch to end", STUCK_S)
 
-    def _ended(self, batch_id: str) -> dict[str, object] | None:
+    def _ended(self, batch_id: str) -> dict[str, Any] | None:
         batch = self.stage.batch(batch_id)
         return batch if batch["status"] in ENDED else None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from benchmarks.bars import Bar
 from benchmarks.chaos import audit
@@ -50,7 +51,7 @@ def run(folder: Path, lines: int, say: Say) -> list[Bar]:
         ]
 
 
-def _watch(stage: Stage, batch_id: str, say: Say) -> dict[str, object]:
+def _watch(stage: Stage, batch_id: str, say: Say) -> dict[str, Any]:
     told_at = time.monotonic()
     while True:
         batch = stage.batch(batch_id)

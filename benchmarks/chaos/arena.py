@@ -30,7 +30,7 @@ OUTAGE = (redis_py.ConnectionError, redis_py.TimeoutError)
 """What a client sees of a server that is away. ``BusyLoadingError`` is a ``ConnectionError``."""
 
 
-def wait_for(condition: Callable[[], T], what: str, deadline_s: float = 120.0) -> T:
+def wait_for(condition: Callable[[], T | None], what: str, deadline_s: float = 120.0) -> T:
     """Poll a condition until it holds, through outages of the server, and return what it returned.
 
     Raises:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from producer import Client, Settings
 from producer.contract.heartbeat import WorkerState, read_all
+from producer.contract.job import Result
 from scheduler.lease.queue import Queue
 from scheduler.order.preemption import Room
 
@@ -121,11 +122,14 @@ def _round(redis: Redis, client: Client, pid: int, jobs: int, tenants: int) -> R
         client.job("minilm", f"text number {n % 97}", tier=TIER, tenant=f"t{n % tenants}" if tenants else "default")
         for n in range(jobs)
     )
-    batches = [result.timing.batch_size for _, result in client.results(ids, timeout=600)]
+    batches = []
+    for job_id, result in client.results(ids, timeout=600):
+        assert isinstance(result, Result), f"job {job_id} failed: {result}"
+        batches.append(result.timing.batch_size)
     took_s = time.perf_counter() - begun
     assert len(batches) == jobs
-    used = [(after - one) / jobs for one, after in zip(before, _used_s(redis, pid), strict=True)]
-    return Round(jobs / took_s, *used, batch=statistics.fmean(batches))
+    cpu_s, loop_s, server_s = ((after - one) / jobs for one, after in zip(before, _used_s(redis, pid), strict=True))
+    return Round(jobs / took_s, cpu_s, loop_s, server_s, statistics.fmean(batches))
 
 
 def _used_s(redis: Redis, pid: int) -> tuple[float, float, float]:

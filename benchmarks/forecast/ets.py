@@ -12,7 +12,7 @@ import warnings
 import numpy as np
 from statsmodels.tsa.exponential_smoothing.ets import ETSModel
 
-TRENDS = ({}, {"trend": "add", "damped_trend": True})
+TRENDS: tuple[dict[str, str | bool], ...] = ({}, {"trend": "add", "damped_trend": True})
 """As automatic ETS has it (Hyndman et al., 2002): each is fitted, and what describes the past best, by its AICc, is
 believed. A season is none of them: no trace lasts two days."""
 

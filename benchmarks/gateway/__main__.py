@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,8 @@ async def compare(on: Fleet, rounds: int, requests: int, at_once: int) -> dict[s
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(AsyncClient(on.settings))
         connections = [await stack.enter_async_context(Connection(on.port)) for _ in range(at_once)]
-        by_gateway = [lambda connection=connection: through(connection) for connection in connections]
-        by_client = [lambda: direct(client)] * at_once
+        by_gateway: list[Callable[[], Awaitable[None]]] = [partial(through, connection) for connection in connections]
+        by_client: list[Callable[[], Awaitable[None]]] = [partial(direct, client)] * at_once
         await rate(by_gateway, at_once)
         await rate(by_client, at_once)
         for _ in range(rounds):

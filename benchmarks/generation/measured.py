@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -51,15 +52,17 @@ def throughput(
         }
         for way in ways.values():
             way(asks[:4])  # warm up
-        return in_turns({name: lambda way=way: timed(lambda: way(asks)) for name, way in ways.items()}, rounds)
+        return in_turns({name: partial(timed, partial(way, asks)) for name, way in ways.items()}, rounds)
 
 
 def streaming(model: Model, device: str, asks: Sequence[Ask], rounds: int) -> dict[str, list[Run]]:
     """The same jobs through one worker, streamed and not, in turns."""
     places = model.max_concurrency
     say(f"streaming: {len(asks)} jobs through one worker with {places} places")
-    about = {"source": model.source, "device": device, "memory_gb": model.memory_gb}
-    with tempfile.TemporaryDirectory() as folder, worker(Path(folder), places, **about) as fleet:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        worker(Path(folder), places, source=model.source, device=device, memory_gb=model.memory_gb) as fleet,
+    ):
         fleet.run(asks[:4], stream=True)  # warm up
         ways = {
             STREAMED: lambda: fleet.run(asks, stream=True),

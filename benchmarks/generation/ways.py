@@ -47,7 +47,7 @@ class Peer:
         """With the precision and the attention that the engine uses."""
         folder = sources.resolve(settings.source)
         dtype = _generate_options(settings).dtype
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
         tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
         return cls(model.to(torch_device(device)).eval(), tokenizer)

@@ -32,6 +32,7 @@ from benchmarks.queue_tax.workload import Work, bundles, prompts, single_texts
 from benchmarks.window import cell, report
 from benchmarks.window.devices import Real
 from benchmarks.window.grid import MOST, cells
+from producer.contract.engine_options import EncoderOptions, GenerateOptions
 from producer.contract.fleet_schema import Model
 
 from .models import PRESETS, Preset, build
@@ -113,6 +114,7 @@ class Bench:
 
 def _table(name: str, model: Model) -> str:
     """A model in a fleet file."""
+    assert isinstance(model.options, EncoderOptions | GenerateOptions)
     return (
         f"[models.{name}]\nengine = {json.dumps(model.engine)}\nsource = {json.dumps(model.source)}\n"
         f"memory_gb = {model.memory_gb}\nmax_concurrency = {model.max_concurrency}\n"

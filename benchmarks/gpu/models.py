@@ -8,12 +8,14 @@ no token that ends it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from benchmarks.queue_tax.workload import WORDS
 
@@ -70,13 +72,13 @@ def build(preset: Preset, folder: Path, device: str) -> tuple[Path, Path]:
         pad_token_id=0,
     )
     sources = folder / "generator", folder / "encoder"
-    _save(LlamaForCausalLM, generator, sources[0], device, preset.dtype)
-    _save(BertModel, encoder, sources[1], device, preset.dtype)
+    _save(partial(LlamaForCausalLM, generator), generator, sources[0], device, preset.dtype)
+    _save(partial(BertModel, encoder), encoder, sources[1], device, preset.dtype)
     return sources
 
 
 def _save(
-    kind: type[LlamaForCausalLM] | type[BertModel],
+    make: Callable[[], PreTrainedModel],
     config: LlamaConfig | BertConfig,
     folder: Path,
     device: str,
@@ -86,7 +88,7 @@ def _save(
     torch.set_default_dtype(getattr(torch, dtype))
     try:
         with torch.device(device):  # random numbers of billions are made quickly only where they stay
-            model = kind(config)
+            model = make()
     finally:
         torch.set_default_dtype(before)
     model.save_pretrained(folder)

@@ -93,7 +93,15 @@ class Fleet:
         Raises:
             StokerError: when a job failed; then the time means nothing.
         """
-        jobs = [self._client.job(work.model, ask.input, tier=TIER, parameters=ask.parameters) for ask in work.asks]
+        jobs = [
+            self._client.job(
+                work.model,
+                ask.input if isinstance(ask.input, str) else [*ask.input],
+                tier=TIER,
+                parameters=ask.parameters,
+            )
+            for ask in work.asks
+        ]
         self._worker.send_signal(signal.SIGSTOP)
         try:
             ids = self._client.submit_many(jobs)

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -209,7 +209,7 @@ def _simulate(settings: Settings, service: ServiceModel, real: Sequence[Served])
 
 
 def _compare(real: Sequence[Served], simulated: Sequence[Served], target_s: float) -> list[Bar]:
-    figures = {
+    figures: dict[str, Callable[[Sequence[Served]], float | None]] = {
         "p50 of the answers' times": lambda run: percentile([one.ended - one.at for one in run], 0.5),
         "p99 of the answers' times": lambda run: percentile([one.ended - one.at for one in run], 0.99),
         "attainment": lambda run: sum(one.started - one.at <= target_s for one in run) / len(run),
@@ -217,6 +217,8 @@ def _compare(real: Sequence[Served], simulated: Sequence[Served], target_s: floa
     bars = []
     for name, figure in figures.items():
         found, expected = figure(real), figure(simulated)
+        assert found is not None
+        assert expected is not None
         off = abs(expected - found) / found if found else None
         note = f"real {found:.3f}, simulated {expected:.3f}, {len(real)} requests"
         print(f"  {name}: {note}", flush=True)

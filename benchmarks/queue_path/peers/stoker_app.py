@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import JsonValue
+
 from producer import Client, Settings
 from producer.contract import keys
 from producer.contract.connection import connect
@@ -29,7 +31,7 @@ class Peer:
 
     def enqueue_wide(self, jobs: int) -> list[str]:
         """Each with many inputs."""
-        inputs = [f"input {n}" for n in range(INPUTS)]
+        inputs: list[str | dict[str, JsonValue]] = [f"input {n}" for n in range(INPUTS)]
         return self.client.submit_many(self.client.job(MODEL, inputs) for _ in range(jobs))
 
     def stored(self, tokens: list[str]) -> list[bool]:
