@@ -40,8 +40,9 @@ def _tables(table: type[BaseModel], path: str) -> Iterator[tuple[str, type[BaseM
 def _section(path: str, table: type[BaseModel]) -> str:
     rows = [_row(name, field) for name, field in table.model_fields.items() if not _inner(field.annotation)]
     title = f"`[{path}]`" if path and "[]" not in path else f"`[[{path.removesuffix('[]')}]]`" if path else "Top level"
-    about = "" if not path else f"{_plain(table.__doc__ or '')}\n\n"
-    return f"## {title}\n\n{about}{HEAD}{''.join(rows)}"
+    about = [] if not path else [f"{_plain(table.__doc__ or '')}\n"]
+    keys = [f"{HEAD}{''.join(rows)}"] if rows else []
+    return "\n".join([f"## {title}\n", *about, *keys])
 
 
 def _row(name: str, field: FieldInfo) -> str:

@@ -12,9 +12,10 @@ from autoscaler.devices.device import Device, DeviceState
 from .worker import SimulatedWorker
 
 if TYPE_CHECKING:
+    from producer.contract.fleet_schema import DeviceType
     from producer.contract.settings import Settings
 
-    from .hardware import DeviceType, Hardware
+    from .hardware import Hardware
     from .traces.trace import Trace
 
 

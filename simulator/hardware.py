@@ -21,53 +21,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from producer.contract.errors import ConfigError
-from producer.contract.job import explain
+from producer.contract.fleet_schema import DeviceType
 from producer.contract.settings import Settings
 
 from .service import ServiceModel
-
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-
-
-class _HardwareTable(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class DeviceType(_HardwareTable):
-    """``count`` devices of one type. ``speed`` is relative to the device on which the models' figures were taken.
-
-    ``failures_per_day`` is of one device; it comes back after ``repair_s``.
-    """
-
-    type: str
-    count: Annotated[int, Field(ge=1)]
-    memory_gb: Positive = 80.0
-    price_per_hour: NotNegative = 1.0
-    speed: Positive = 1.0
-    failures_per_day: NotNegative = 0.0
-    repair_s: Positive = 600.0
-
-
-class Speed(_HardwareTable):
-    """How fast a model is: the fields of :class:`~simulator.service.ServiceModel`."""
-
-    step_s: NotNegative
-    sequence_s: NotNegative
-    prompt_token_s: NotNegative = 0.0
-    batches: bool = False
-    load_s: NotNegative = 22.7
-    load_sigma: NotNegative = 0.0
-
-
-class _Simulation(_HardwareTable):
-    devices: tuple[DeviceType, ...] = Field(min_length=1)
-    models: Mapping[str, Speed]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +42,7 @@ class Hardware:
         return sum(kind.count for kind in self.devices)
 
 
-MISSING = """the fleet file has no [simulation] table, which says what devices to simulate and how fast models are:
+MISSING = """the fleet file has no [simulation] table with devices, which says what to simulate and how fast models are:
 
 [[simulation.devices]]
 type = "h100"
@@ -100,17 +59,14 @@ def read(settings: Settings) -> Hardware:
     """The hardware as the fleet file has it.
 
     Raises:
-        ConfigError: with a line for each mistake; also when a model of the fleet has no figures.
+        ConfigError: the fleet file has no devices or no models, or a model has no figures.
     """
     if not settings.models:
         raise ConfigError("the fleet file has no [models.NAME] table: there is nothing to simulate")
-    if not settings.simulation:
+    found = settings.simulation
+    if not found.devices:
         raise ConfigError(MISSING.format(model=next(iter(settings.models))))
-    try:
-        found = _Simulation.model_validate(settings.simulation)
-    except ValidationError as error:
-        raise ConfigError(f"[simulation]:\n{explain(error)}") from None
     if missing := sorted(settings.models.keys() - found.models.keys()):
         raise ConfigError(f"[simulation.models] has no figures for {', '.join(missing)}: add step_s and sequence_s")
-    services = {name: ServiceModel(**dict(found.models[name])) for name in settings.models}
+    services = {name: ServiceModel(**found.models[name].model_dump()) for name in settings.models}
     return Hardware(found.devices, services)

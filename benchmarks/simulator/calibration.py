@@ -30,9 +30,10 @@ from producer import Client, Result
 from producer.collect import Collector
 from producer.contract import heartbeat
 from producer.contract.connection import close, connect
+from producer.contract.fleet_schema import DeviceType
 from producer.contract.heartbeat import WorkerState
 from producer.contract.settings import Settings
-from simulator.hardware import DeviceType, Hardware
+from simulator.hardware import Hardware
 from simulator.run import Simulation
 from simulator.service import ServiceModel
 from simulator.traces.trace import Trace, assign

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from autoscaler.sizing.policy_registry import named
 from benchmarks.bars import Bar
-from producer.contract.fleet_schema import Model, Scaling
+from producer.contract.fleet_schema import DeviceType, Model, Scaling
 from producer.contract.settings import Settings
 from producer.estimates.wait_time import Interval, Why
-from simulator.hardware import DeviceType, Hardware
+from simulator.hardware import Hardware
 from simulator.results.estimates import RecordedEstimate, SimulatedEstimates
 from simulator.results.outcome import RunOutcome
 from simulator.run import Simulation

@@ -23,6 +23,7 @@ Name = Annotated[str, Field(pattern=NAME)]
 TierName = Annotated[str, Field(pattern=TIER_NAME)]
 Seconds = Annotated[float, Field(gt=0)]
 Gigabytes = Annotated[float, Field(ge=0)]
+NotNegative = Annotated[float, Field(ge=0)]
 
 
 PolicyName = Literal["slack", "backlog", "forecast", "target-tracking", "threshold"]
@@ -245,3 +246,46 @@ class Gateway(_Table):
     By default none may."""
     webhook_hosts: tuple[str, ...] = ()
     """Hosts that webhooks may reach although they are private or speak plain HTTP. Others must be public, with TLS."""
+
+
+class DeviceType(_Table):
+    """Simulated devices of one type."""
+
+    type: str
+    """Name of the type, in reports."""
+    count: Annotated[int, Field(ge=1)]
+    """Number of devices. Each holds one worker."""
+    memory_gb: Annotated[float, Field(gt=0)] = 80.0
+    """Memory of one device, in GB (10^9 bytes)."""
+    price_per_hour: Annotated[float, Field(ge=0)] = 1.0
+    """Price of one device for an hour, in any currency."""
+    speed: Annotated[float, Field(gt=0)] = 1.0
+    """Speed relative to the device on which the figures of the models were measured."""
+    failures_per_day: Annotated[float, Field(ge=0)] = 0.0
+    """Failures of one device in a day, on average."""
+    repair_s: Seconds = 600.0
+    """Seconds from a failure until the device is replaced."""
+
+
+class SimulatedSpeed(_Table):
+    """Speed of a model on a simulated device. ``benchmarks/simulator/learn.py`` fits it to what workers did."""
+
+    step_s: NotNegative
+    """Seconds that a step of the running batch takes, besides ``sequence_s``."""
+    sequence_s: NotNegative
+    """Seconds that each sequence in the batch adds to a step."""
+    prompt_token_s: NotNegative = 0.0
+    """Seconds for which one token of a prompt stops the other sequences."""
+    batches: bool = False
+    """Whether the engine runs whole batches, as encoders do; if false, sequences join and leave a running batch."""
+    load_s: NotNegative = 22.7
+    """Seconds from the start of a worker until it serves, the median."""
+    load_sigma: NotNegative = 0.0
+    """Standard deviation of the logarithm of the load time; 0 for always the same."""
+
+
+class SimulatedHardware(_Table):
+    """Devices and speeds that ``stoker simulate`` assumes ([simulator.md](simulator.md)); nothing else reads them."""
+
+    devices: tuple[DeviceType, ...] = ()
+    models: dict[Name, SimulatedSpeed] = Field(default_factory=dict)

@@ -18,7 +18,19 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from .engine_options import no_such_key
 from .errors import ConfigError, UnknownModel, UnknownTier
-from .fleet_schema import ALLOWED, DeclaredDevice, Gateway, Model, Name, Quarantine, Redis, Scaling, Tier, TierName
+from .fleet_schema import (
+    ALLOWED,
+    DeclaredDevice,
+    Gateway,
+    Model,
+    Name,
+    Quarantine,
+    Redis,
+    Scaling,
+    SimulatedHardware,
+    Tier,
+    TierName,
+)
 from .job import explain
 from .redis_url import usable
 from .tenants import Tenant, check, tenant
@@ -55,8 +67,7 @@ class Settings(BaseSettings):
     quarantine: Quarantine = Quarantine()
     tenants: dict[str, Tenant] = Field(default_factory=dict)
     gateway: Gateway = Gateway()
-    simulation: dict[str, Any] = Field(default_factory=dict)
-    """Devices and speeds that ``stoker simulate`` assumes ([simulator.md](simulator.md)); nothing else reads it."""
+    simulation: SimulatedHardware = SimulatedHardware()
     state_dir: Path = Path(".stoker")
     """Folder of logs, process records and the embedded server's data, relative to the fleet file."""
 

@@ -12,10 +12,10 @@ import math
 import random
 from collections.abc import Mapping
 
-from producer.contract.fleet_schema import Model, Scaling
+from producer.contract.fleet_schema import DeviceType, Model, Scaling
 from producer.contract.settings import Settings
 
-from ..hardware import DeviceType, Hardware
+from ..hardware import Hardware
 from ..service import ServiceModel
 from .trace import Trace
 

@@ -17,13 +17,13 @@ from autoscaler.reconciler import Reconciler
 from autoscaler.sizing import policy_registry as policies
 from deploy.machine.server import Server
 from producer.contract import keys
-from producer.contract.fleet_schema import Model, Scaling
+from producer.contract.fleet_schema import DeviceType, Model, Scaling
 from producer.contract.heartbeat import Heartbeat
 from producer.contract.settings import Settings
 from scheduler.lease import ledger, queue
 from scheduler.order import priority
 from simulator import worker
-from simulator.hardware import DeviceType, Hardware
+from simulator.hardware import Hardware
 from simulator.queueing import preemption
 from simulator.queueing.queue_policy import LIVE
 from simulator.run import Simulation

@@ -71,6 +71,19 @@ def test_the_environment_overrides_one_key(tmp_path: Path, monkeypatch: pytest.M
         ("[[devices]]\nname = 'slot-a'", "devices.0.name", "'slot-a'", "cpu:N or cuda:N"),
         ("[[devices]]\nname = 'cpu:0'\nmemory = 3", "devices.0.memory", "3", "did you mean memory_gb?"),
         ("devices = 3", "devices", "3", "valid tuple"),
+        (
+            "[[simulation.devices]]\ntype = 'h100'\ncount = 1\nmemory = 80",
+            "simulation.devices.0.memory",
+            "80",
+            "did you mean memory_gb?",
+        ),
+        (
+            "[simulation.models.m]\nstep_s = -1\nsequence_s = 0",
+            "simulation.models.m.step_s",
+            "-1",
+            "greater than or equal to 0",
+        ),
+        ("[simulation]\ndevice = 3", "simulation.device", "3", "did you mean devices?"),
     ],
 )
 def test_a_mistake_is_answered_with_key_value_and_what_is_allowed(

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscaler.sizing.policy_registry import BACKLOG
-from producer.contract.fleet_schema import Limits, Model, Redis, Scaling, Tier
+from producer.contract.fleet_schema import DeviceType, Limits, Model, Redis, Scaling, Tier
 from producer.contract.settings import Settings
 from scheduler.order.preemption import PACE
 from simulator.events import EventKind
-from simulator.hardware import DeviceType, Hardware
+from simulator.hardware import Hardware
 from simulator.queueing.queue_policy import FIFO, LIVE, STRICT, QueuePolicy
 from simulator.results.outcome import Fate, RunOutcome
 from simulator.run import Simulation
