@@ -7,6 +7,7 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -124,7 +125,12 @@ class OpenAIOptions(_Options):
     def _without_v1(cls, url: str | None) -> str | None:
         if url is None:
             return None
-        if not url.startswith(("http://", "https://")):
+        try:
+            parts = urlsplit(url)
+            valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:  # of the port
+            valid = False
+        if not valid:
             raise ValueError("allowed: http://HOST:PORT or https://HOST")
         return url.rstrip("/").removesuffix("/v1")
 

@@ -95,11 +95,20 @@ def test_an_error_within_a_stream_blames_whom_its_code_blames() -> None:
         return found.within_stream()
 
     assert isinstance(error(b'{"error": {"message": "too long", "code": 400}}'), InvalidJob)
-    assert isinstance(error(b'{"error": {"message": "wait", "code": "429"}}'), ServerBusy)
+    assert isinstance(error(b'{"error": {"message": "too long", "code": "422"}}'), InvalidJob)
+    assert type(error(b'{"error": {"message": "wait", "code": 429}}')) is EngineError  # the job is tried again
     assert type(error(b'{"error": {"message": "no memory", "code": 500}}')) is EngineError
     assert "no memory" in str(error(b'{"error": "no memory"}'))
     assert "no memory" in str(error(b'{"object": "error", "message": "no memory"}'))
     assert type(error(b"{}")) is EngineError
+
+
+def test_an_endless_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answer, "LONGEST_ANSWER", 5)
+    endless = answer.Answer()
+    assert endless.add(answer.Event("abc", "de")) == "abc"
+    with pytest.raises(EngineError, match="an answer of more than 5 characters"):
+        endless.add(answer.Event("f"))
 
 
 # -- texts in pieces --------------------------------------------------------------------------------

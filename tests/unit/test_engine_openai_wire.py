@@ -148,6 +148,8 @@ def test_the_url_may_end_in_v1_or_not() -> None:
         ("{}", "give either command, to start a server, or url"),
         ('{ command = ["x", "{port}"], url = "http://x" }', "give either command"),
         ('{ url = "host:8000" }', "models.m.options.url = 'host:8000': .*allowed: http://HOST:PORT"),
+        ('{ url = "http://host:port" }', "models.m.options.url = 'http://host:port': .*allowed: http://HOST:PORT"),
+        ('{ url = "http://" }', "models.m.options.url = 'http://': .*allowed: http://HOST:PORT"),
         ('{ command = ["x", "{port}"], health = "health" }', "models.m.options.health = 'health'"),
         ('{ command = ["x", "{port}"], task = "embed" }', "models.m.options.task = 'embed'"),
         ('{ command = ["x", "--port", "8000"] }', r"models.m.options.command = .*it does not say \{port\}"),

@@ -24,6 +24,8 @@ from .text_assembly import TextAssembly, whole_characters
 
 MOST_TOKENS = 2**40
 """Largest number of tokens that is believed."""
+LONGEST_ANSWER = 2**25
+"""Largest number of characters in an answer: a server that never ends must not fill the memory."""
 FLOAT32_MAX = 3.4028234663852886e38
 """Largest component of an embedding: clients may ask for 32-bit floats."""
 
@@ -163,11 +165,20 @@ class Answer:
         self._text, self._reasoning = TextAssembly(), TextAssembly()
         self._texts: list[str] = []
         self._reasonings: list[str] = []
+        self._characters = 0
 
     def add(self, event: Event) -> str:
-        """Add an event. Returns the text that is complete with it."""
+        """Add an event. Returns the text that is complete with it.
+
+        Raises:
+            EngineError: when the answer is longer than ``LONGEST_ANSWER``.
+        """
         self.usage.update(event.usage)
-        self.finish_reason = whole_characters(event.finish_reason) or self.finish_reason
+        if event.finish_reason:
+            self.finish_reason = whole_characters(event.finish_reason)
+        self._characters += len(event.text) + len(event.reasoning)
+        if self._characters > LONGEST_ANSWER:
+            raise EngineError(f"the server sent an answer of more than {LONGEST_ANSWER} characters")
         self._reasonings.append(self._reasoning.add(event.reasoning))
         return self._say(self._text.add(event.text))
 

@@ -40,7 +40,8 @@ class ServerLost(EngineError):
 class ServerClient:
     """HTTP connections to one server, used from one event loop.
 
-    ``pausing`` is the number of requests that wait before they are sent again.
+    ``pausing`` is the number of requests that wait before they are sent again; ``ailment``, why the last health check
+    failed.
 
     Raises:
         ConfigError: when the environment variable for the API key is not set.
@@ -51,9 +52,10 @@ class ServerClient:
         if options.api_key_env:
             if not (key := os.environ.get(options.api_key_env)):
                 raise ConfigError(f"options.api_key_env: the environment has no {options.api_key_env}")
-            headers["Authorization"] = f"Bearer {key}"
+            headers["Authorization"] = f"Bearer {key.strip()}"
         self.health = HealthCheck(options.health)
         self.pausing = 0
+        self.ailment = ""
         self._dialect = Dialect(options.omit)
         self._http = httpx2.AsyncClient(
             base_url=url,
@@ -75,11 +77,13 @@ class ServerClient:
 
         async def status_of(path: str) -> int:
             async with self._http.stream("GET", path, timeout=CONNECT_S) as response:
+                self.ailment = f"{path} answered {response.status_code}"
                 return response.status_code
 
         try:
             return await self.health.well(status_of)
         except (httpx2.HTTPError, OSError) as error:
+            self.ailment = f"{self.health}: {error!r}"
             return None if open_files.are_used_up(error) else False
 
     async def first_model(self) -> str:
@@ -103,7 +107,7 @@ class ServerClient:
         connection.
 
         Args:
-            hear: called at every event, with the text that is complete with it.
+            hear: called whenever something arrives, with the text that is complete with it.
             deadline: time of the monotonic clock after which the request is not sent again.
 
         Raises:
@@ -129,6 +133,7 @@ class ServerClient:
                 return
             events = wire.EventDecoder()
             async for received in response.aiter_bytes():
+                hear("")  # a comment is a sign of life, too
                 for data in events.feed(received):
                     if data != b"[DONE]":  # read to the end, so that the connection can be reused
                         await take(data)
@@ -224,7 +229,7 @@ class ServerClient:
         server would fail every job in the queue and use up their retries, so the engine ends.
         """
         if await self.healthy() is False:
-            raise ServerLost(f"{what}; and its health check {self.health} does not answer 200")
+            raise ServerLost(f"{what}; and its health check {self.health} does not answer 200 ({self.ailment})")
         raise EngineError(what)
 
 

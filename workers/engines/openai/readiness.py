@@ -41,7 +41,7 @@ async def until_ready(client: ServerClient, server: EngineServer | None, port: i
                     "could not end it; start it yourself, and give options.url instead"
                 )
         else:
-            obstacle, strange_since = f"{client.health} did not answer 200", None
+            obstacle, strange_since = f"{client.health} did not answer 200 ({client.ailment})", None
         if server is not None and (ended := server.ended):
             raise EngineError(f"the server ended before it was ready: {ended}")
         if time.monotonic() > deadline:

@@ -75,9 +75,7 @@ class ServerError:
 
     def within_stream(self) -> StokerError:
         """The error of a request whose answer breaks off with this."""
-        if self.blames_request:
-            return self.refusal()
-        return self.busy() if self.status in BUSY else EngineError(f"the server broke off: {self.message}")
+        return self.refusal() if self.blames_request else EngineError(f"the server broke off: {self.message}")
 
 
 def read_error(status: int, body: bytes) -> ServerError:
