@@ -321,6 +321,7 @@ def build(
     fields: Mapping[str, Any],
 ) -> Job:
     """A job from what a caller gave, with the defaults filled in."""
+    model = settings.named(model)
     given = {name: value for name, value in fields.items() if value is not None}
     return Job.parse(
         {

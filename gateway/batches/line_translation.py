@@ -75,6 +75,7 @@ class Terms:
         model = line.fields.get("model", self.model)
         if not isinstance(model, str):
             raise LineError("model is missing: name one for the line, or for the whole batch", "model_missing", "model")
+        model = self.settings.named(model)
         if self.caller.models is not None:  # it learns of no others
             permitted(model, self.settings, self.caller)
         self.settings.model(model)

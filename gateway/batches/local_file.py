@@ -77,6 +77,7 @@ class FileBatch:
         _refuse_files(source, out)
         settings = client.settings
         if model is not None:
+            model = settings.named(model)
             settings.tier(model, tier or settings.default_tier(model))
         self._client = client
         self._source = source

@@ -49,7 +49,7 @@ class Generating(RequestBody):
         parameters: dict[str, Any] = {"max_new_tokens": max_new_tokens or default}
         if max_new_tokens is None:
             parameters["fit"] = True
-        model = settings.models.get(self.model)
+        model = settings.models.get(settings.named(self.model))
         if model is None or model.engine != "openai":
             parameters |= {"temperature": 1.0, "seed": random.getrandbits(62)}
         if self.temperature is not None:

@@ -12,7 +12,7 @@ from .api_error import Problem
 
 def model_list(settings: Settings, caller: ApiKey) -> dict[str, Any]:
     """The models that the caller may use."""
-    names = [name for name in settings.models if caller.may_use(name)]
+    names = [each for name, model in settings.models.items() if caller.may_use(name) for each in (name, *model.aliases)]
     return {"object": "list", "data": [_object(name) for name in names]}
 
 
@@ -22,17 +22,19 @@ def model_object(name: str, settings: Settings, caller: ApiKey) -> dict[str, Any
     Raises:
         Problem: no model of that name that the caller may use.
     """
-    return _object(permitted(name, settings, caller))
+    permitted(name, settings, caller)
+    return _object(name)
 
 
 def permitted(name: str, settings: Settings, caller: ApiKey) -> str:
-    """The name, when there is such a model and the caller may use it.
+    """The name of the model of that name or alias, when there is one and the caller may use it.
 
     Raises:
         Problem: 404 in either case, so that callers do not learn of other models.
     """
-    if name in settings.models and caller.may_use(name):
-        return name
+    model = settings.named(name)
+    if model in settings.models and caller.may_use(model):
+        return model
     may = ", ".join(sorted(each for each in settings.models if caller.may_use(each))) or "none"
     raise Problem(
         404,

@@ -85,7 +85,8 @@ def job_of(
     Raises:
         Problem: the model or tier is unknown or not permitted, or the model is for another task.
     """
-    model = settings.model(permitted(asked.model, settings, caller))
+    name = permitted(asked.model, settings, caller)
+    model = settings.model(name)
     if model.task != task:
         does = f"serves {model.task}" if model.task else "is served by /v1/jobs"
         raise Problem(
@@ -93,8 +94,8 @@ def job_of(
         )
     return Job.parse(
         {
-            "model": asked.model,
-            "tier": tier_of(asked.service_tier, asked.model, settings, caller),
+            "model": name,
+            "tier": tier_of(asked.service_tier, name, settings, caller),
             "input": inputs,
             "parameters": parameters,
             "tenant": caller.tenant,

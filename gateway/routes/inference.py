@@ -52,7 +52,7 @@ async def list_models(caller: Caller, client: Client) -> dict[str, Any]:
     return model_list(client.settings, caller)
 
 
-@router.get("/models/{model}")
+@router.get("/models/{model:path}")
 async def retrieve_model(model: str, caller: Caller, client: Client) -> dict[str, Any]:
     """Retrieve a model."""
     return model_object(model, client.settings, caller)

@@ -98,7 +98,7 @@ async def create_job(
 
 def _job(asked: JobRequest, caller: Caller, client: AsyncClient, idempotency_key: str) -> Job:
     settings = client.settings
-    permitted(asked.model, settings, caller)
+    model = permitted(asked.model, settings, caller)
     longest = settings.redis.result_ttl_s
     if asked.deadline_s is not None and asked.deadline_s > longest:
         message = f"deadline_s = {asked.deadline_s:g}; allowed: up to {longest:g} (redis.result_ttl_s)"
@@ -110,8 +110,8 @@ def _job(asked: JobRequest, caller: Caller, client: AsyncClient, idempotency_key
             raise Problem(400, str(error), param="webhook.url", code="forbidden_webhook") from None
     job = Job.parse(
         {
-            "model": asked.model,
-            "tier": tier_of(asked.tier, asked.model, settings, caller),
+            "model": model,
+            "tier": tier_of(asked.tier, model, settings, caller),
             "input": asked.input,
             "parameters": asked.parameters,
             "tenant": caller.tenant,

@@ -9,10 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from .engine_options import OPTIONS, PATH, EchoOptions, EngineOptions, OpenAIOptions
 
 NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+ALIAS = r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$"
 TIER_NAME = r"^[a-z0-9][a-z0-9_-]{0,31}$"
 DEVICE_NAME = r"^(cpu|cuda):\d+$"
 ALLOWED = {
     NAME: "allowed: lower-case letters, digits, . _ -, and a letter or digit first; 64 at most",
+    ALIAS: "allowed: letters, digits, . _ - /, and a letter or digit first; 128 at most",
     TIER_NAME: "allowed: lower-case letters, digits, _ -, and a letter or digit first; 32 at most",
     DEVICE_NAME: "allowed: cpu:N or cuda:N, such as cpu:0, which is what a worker can hold",
     PATH: "allowed: a path that begins with /",
@@ -88,6 +90,8 @@ class Model(_Table):
     """The engine that runs the model ([engines.md](engines.md))."""
     source: str = ""
     """The model's files: ``package:NAME`` (inside an installed Python package), a path, or a hub id."""
+    aliases: tuple[Annotated[str, Field(pattern=ALIAS)], ...] = ()
+    """Further names by which requests may name the model, such as its hub id ``Qwen/Qwen2.5-7B-Instruct``."""
     tiers: tuple[TierName, ...] = ("interactive", "standard", "batch")
     """Tiers that the model serves."""
     memory_gb: Gigabytes = 1.0

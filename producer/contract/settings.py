@@ -127,12 +127,26 @@ class Settings(BaseSettings):
             for tier in model.tiers:
                 if tier not in self.tiers:
                     raise ValueError(f"models.{name}.tiers names {tier!r}; allowed: {', '.join(sorted(self.tiers))}")
+        named = set(self.models)
+        for name, model in self.models.items():
+            for alias in model.aliases:
+                if alias in named:
+                    raise ValueError(
+                        f"models.{name}.aliases names {alias!r}, as another model is named; allowed: others"
+                    )
+                named.add(alias)
         check(self.tenants)
         return self
 
     def tenant(self, name: str) -> Tenant:
         """The share and the quotas of a tenant, whether or not it has a table."""
         return tenant(self.tenants, name)
+
+    def named(self, asked: str) -> str:
+        """The name of the model that a request names by that name or alias; the same text if there is none."""
+        if asked in self.models:
+            return asked
+        return next((name for name, model in self.models.items() if asked in model.aliases), asked)
 
     def model(self, name: str) -> Model:
         """The model of that name.

@@ -44,3 +44,7 @@ def test_web_pages_of_other_origins_are_let_in_by_name_only(closed: TestClient) 
         assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (status, asks["Origin"])
         assert "x-request-id" in answer.headers["access-control-expose-headers"]
     assert opened.options("/v1/models", headers={**asks, "Origin": "https://evil.example.com"}).status_code == 400
+
+
+def test_a_model_with_a_slash_in_its_name_can_be_retrieved() -> None:
+    assert create_app(Settings()).url_path_for("retrieve_model", model="a/B") == "/v1/models/a/B"

@@ -9,11 +9,15 @@ from typing import Any
 import pytest
 
 from gateway.access.api_key import ANYBODY, ApiKey
+from gateway.batches.line_translation import Terms
+from gateway.batches.lines import parse
 from gateway.openai.api_error import Problem, problem_of
 from gateway.openai.chunks import Chunks
 from gateway.openai.endpoints import ENDPOINTS
+from gateway.openai.model_list import model_list
 from gateway.openai.parameters import NEUTRAL, TABLE, Parameter
 from producer import BrokerUnavailable, InvalidJob, Job, Settings
+from producer.client import build
 from producer.contract import celery_message
 from producer.contract.errors import ContextLengthExceeded, ServerBusy, ServerRefused, StokerError
 from producer.contract.job import Result
@@ -300,6 +304,28 @@ def test_the_service_tier_is_one_that_the_caller_may_use(
     caller = ApiKey(id="k", tiers=may)
     body = {**ASKED["/v1/embeddings"], "service_tier": asked}
     assert ENDPOINTS["/v1/embeddings"].read(body, SETTINGS, caller).job.tier == tier
+
+
+HUB = "meta-llama/Llama-3.1-8B-Instruct"
+
+
+def test_a_model_may_be_named_by_its_hub_id() -> None:
+    talk = {"engine": "echo", "options": {"task": "generate"}, "aliases": [HUB]}
+    settings = Settings.model_validate({"models": {"llama": talk, "other": {"engine": "echo"}}})
+    order = ENDPOINTS["/v1/completions"].read({"model": HUB, "prompt": "x"}, settings, ANYBODY)
+    assert order.job.model == "llama"
+    assert build(settings, HUB, "x", None, None, {}).model == "llama"
+    assert Terms(settings, "run", model=HUB).read(parse(1, b'{"input": "x"}', 99)).job.model == "llama"
+    assert [each["id"] for each in model_list(settings, ANYBODY)["data"]] == ["llama", HUB, "other"]
+    with pytest.raises(Problem, match="may not use it; allowed: other"):
+        ENDPOINTS["/v1/completions"].read({"model": HUB, "prompt": "x"}, settings, ApiKey(id="k", models=("other",)))
+
+
+@pytest.mark.parametrize("aliases", [["other"], ["a", "a"], ["/a"], ["a b"], ["a\n"], [""]])
+def test_an_alias_is_the_name_of_one_model(aliases: list[str]) -> None:
+    models = {"llama": {"engine": "echo", "aliases": aliases}, "other": {"engine": "echo"}}
+    with pytest.raises(ValueError, match="aliases"):
+        Settings.model_validate({"models": models})
 
 
 def test_a_stream_does_not_take_back_what_it_told() -> None:
