@@ -7,8 +7,8 @@ three quarters of a worker's time. Fan-out, and with it remote control, events a
 select this transport, by ``broker_transport``: producers and Flower stay on ``redis://``.
 
 Private parts of Kombu 5.7 in use: ``MultiChannelPoller._register``, ``_fd_to_chan``, ``_chan_to_sock``,
-``Channel.handlers``, ``Channel.pool``, ``Channel._queue_bind``. ``tests/integration/test_celery_contract.py`` covers
-them.
+``Channel.handlers``, ``Channel.pool``, ``Channel._queue_bind``, ``Channel._receive_one``.
+``tests/integration/test_celery_contract.py`` covers them.
 """
 
 from __future__ import annotations
@@ -238,6 +238,19 @@ class Channel(stock.Channel):
                 if code:
                     time.sleep(REFUSED_S)  # Celery reconnects at once
                 raise
+
+    def _receive_one(self, client: Any) -> Any:
+        """Read a message of a fan-out, such as a command of remote control.
+
+        Any client of Redis that may publish can send one: whatever it holds, a worker drops it and goes on.
+        """
+        try:
+            return super()._receive_one(client)
+        except self.connection_errors:
+            raise
+        except Exception as error:
+            logger.warning("a message of remote control was dropped, which cannot be read: %r", error)
+            return True
 
     def close(self) -> None:
         """Close the channel and the connections of its peeks."""

@@ -87,7 +87,19 @@ class Podman:
         mounts = [f"{self._pip_conf()}:/etc/pip.conf:ro", "/etc/ssl/certs:/etc/ssl/certs:ro"]
         mounts += [f"{path}:{path}:ro" for path in self._pip_files()]
         volumes = [word for mount in mounts for word in ("--volume", mount)]
-        self.run("buildah", "bud", "--layers", "--isolation", "chroot", *volumes, "--file", str(file), "--tag", tag, str(context))
+        self.run(
+            "buildah",
+            "bud",
+            "--layers",
+            "--isolation",
+            "chroot",
+            *volumes,
+            "--file",
+            str(file),
+            "--tag",
+            tag,
+            str(context),
+        )
 
     def _pip_options(self) -> dict[str, str]:
         listed = self.run(sys.executable, "-m", "pip", "config", "list").splitlines()

@@ -186,3 +186,14 @@ def test_the_mailbox_reads_only_json(fleet: Fleet, stock: Celery, tmp_path: Path
     assert "untrusted content of type pickle" in fleet.log("w").read_text()
     assert still_serves(fleet)
     assert not touched.exists()
+
+
+def test_whatever_is_published_to_the_mailbox_ends_no_worker(fleet: Fleet, stock: Celery) -> None:
+    body = json.dumps({"body": "x", "properties": {"body_encoding": "nope", "delivery_tag": "1", "delivery_info": {}}})
+    documents = ("null", "[]", '"x"', "7", "{}", "garbage", b"\xff\xfe", body, '{"body": 7, "properties": 7}')
+    with stock as app:
+        for document in documents:
+            assert fleet.redis.publish("/0.celery.pidbox", document) >= 1
+        assert wait_for(lambda: app.control.inspect(timeout=1).ping(), "a pong")
+    assert "a message of remote control was dropped" in fleet.log("w").read_text()
+    assert still_serves(fleet)
