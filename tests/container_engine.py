@@ -45,16 +45,14 @@ class Podman:
         self.environment = {**os.environ, "CONTAINERS_STORAGE_CONF": str(storage), "CONTAINERS_CONF": str(engine)}
 
     def run(self, *command: str, timeout: float = 1800, cwd: Path = ROOT) -> str:
-        """What a command prints.
+        """What a command prints on its standard output.
 
         Raises:
             AssertionError: it failed; with the end of what it printed.
         """
-        done = subprocess.run(
-            command, cwd=cwd, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            timeout=timeout,
-        )  # fmt: skip
-        assert done.returncode == 0, f"{' '.join(command)}: exit code {done.returncode}\n{done.stdout[-5000:]}"
+        done = subprocess.run(command, cwd=cwd, env=self.environment, capture_output=True, text=True, timeout=timeout)
+        said = f"{done.stdout[-3000:]}{done.stderr[-3000:]}"
+        assert done.returncode == 0, f"{' '.join(command)}: exit code {done.returncode}\n{said}"
         return done.stdout
 
     def has(self, image: str) -> bool:

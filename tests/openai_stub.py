@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, NoReturn
 
 MODEL = "stub"
@@ -332,6 +333,14 @@ def linger() -> NoReturn:
         signal.pause()
 
 
+def _removed(file: Path) -> bool:
+    try:
+        file.unlink()
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def main() -> None:
     misdeeds = "\n".join(f"  {name:12} {what}" for name, what in {**MISDEEDS, **EMBEDDED}.items())
     parser = argparse.ArgumentParser(
@@ -342,6 +351,12 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--token-s", type=float, default=0.005, help="time for each token")
     parser.add_argument("--always", default="", help="put this before every prompt, such as '!parts'")
+    parser.add_argument(
+        "--black-hole",
+        type=Path,
+        metavar="FILE",
+        help="the server that removes FILE is healthy and answers 500",
+    )
     parser.add_argument("--no-health", action="store_true", help="/health is 404, as hosted servers have it")
     parser.add_argument(
         "--refuse", action="append", default=[], metavar="PARAM", help="refuse requests with this parameter; repeatable"
@@ -350,6 +365,8 @@ def main() -> None:
     parser.add_argument("--child", action="store_true", help="start a process that ignores SIGTERM, as a model's may")
     parser.add_argument("--daemon", action="store_true", help="likewise, in a session of its own and without a parent")
     options = parser.parse_args()
+    if options.black_hole and _removed(options.black_hole):
+        options.always = f"!status 500 {sys.maxsize}"
     if options.fail is not None:
         print("loading ...", "no such weights", sep="\n", file=sys.stderr)
         sys.exit(options.fail)

@@ -20,12 +20,14 @@ from pathlib import Path
 
 from benchmarks.bars import Bar, show
 
-from . import clock, devices, streams
+from . import answers, clock, devices, spread, streams
 
 SITUATIONS: dict[str, Callable[..., list[Bar]]] = {
     "streams": streams.run,
     "clock": clock.run,
     "devices": devices.run,
+    "answers": answers.run,
+    "spread": spread.run,
 }
 
 

@@ -21,7 +21,7 @@ WORDS = "".join(f" w{n}" for n in range(TOKENS))
 RIGHT: dict[str, str | None] = {
     "plain": WORDS,
     "!status 503 2": WORDS,
-    "!status 500 9": None,
+    "!status 500 99": None,
     "!status 429 2": WORDS,
     "!quota": None,
     "!code": None,
