@@ -3,7 +3,7 @@
 ``n`` jobs that share a device each take ``fixed + per_job * n`` seconds, so that the device does
 ``n / (fixed + per_job * n)`` jobs a second. Iterations of a continuous batch follow that line in Orca and Splitwise
 (Patel et al., ISCA 2024). One rate measured on a half-empty batch does not identify the line; rates at two batch sizes
-do.
+do. ``history.py`` beside this feeds it, from what workers measure.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Every parameter of every endpoint, and what becomes of it: the table that the code obeys and the docs print.
+"""Every parameter of every endpoint: supported, ignored or refused; the table that the code obeys and the docs print.
+
+What a supported one becomes in a job is in ``generation.py`` beside this.
 
 Supported ones are fields of the endpoint's request. One that is refused is an error, unless its value asks for nothing;
 one that is ignored changes nothing in the answer, and is named in the response's header ``x-stoker-ignored``. One that

@@ -36,10 +36,10 @@ LOOK_S = 0.001
 class HoldLimits:
     """How long jobs may be held.
 
-    A batch is due as soon as ``full`` jobs are queued, over all tiers. ``hold_s`` is how long the head of each tier may
-    be held, from when it was first seen. Until the device is free, in ``busy_s`` seconds, only a full batch is due. A
-    job with a deadline of its own is due ``run_s`` before it. ``per_job_s`` is the expected time to the next arrival,
-    which tells when to check again.
+    A batch is due as soon as ``full`` jobs are queued, over all tiers. ``hold_s`` is how long the jobs of each tier may
+    be held, from when its queue ceased to be empty. Until the device is free, in ``busy_s`` seconds, only a full batch
+    is due. A job with a deadline of its own is due ``run_s`` before it. ``per_job_s`` is the expected time to the next
+    arrival, which tells when to check again.
     """
 
     full: int
@@ -51,7 +51,7 @@ class HoldLimits:
 
 @dataclass(frozen=True, slots=True)
 class TierQueue:
-    """The queued jobs of one tier: their number, the seconds since the head was first seen, and the seconds to the
+    """The queued jobs of one tier: their number, the seconds since it ceased to be empty, and the seconds to the
     earliest deadline among them."""
 
     jobs: int
