@@ -23,6 +23,7 @@ from .devices.nvml import LocalProbe, choose_probe
 from .dry_run import ConsoleSink, DryRunLauncher, DryRunLease
 from .journal import Journal
 from .launchers.local import LocalLauncher
+from .revocations import Revocations
 from .sweep import Sweep
 
 
@@ -44,7 +45,12 @@ def main() -> int:
         return 2
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: controller.interrupt())
+    revocations = None if options.dry_run else Revocations(connect(fleet.settings), fleet.settings)
+    if revocations is not None:
+        revocations.start()
     controller.run()
+    if revocations is not None:
+        revocations.stop()
     controller.redis.close()
     return 0
 

@@ -159,11 +159,12 @@ def stock(fleet: GrantScope) -> list[Grant]:
 def worker(fleet: GrantScope) -> list[Grant]:
     """A worker: all queues and state of its models, and of no other model."""
     return [
-        Grant(["evalsha"], [*fleet.queues, *fleet.state, keys.cancelled(), keys.stream("*"), RESULT]),
+        Grant(["evalsha"], [*fleet.queues, *fleet.state, *CANCELLED, keys.stream("*"), RESULT]),
         Grant(["xadd", "pexpire"], [keys.stream("*")]),
         Grant(["llen", "lrange", "lindex", "ltrim", "lpush", "rpush", "blmove", "exists"], fleet.queues),
         Grant(["@hash", "@list", "@sortedset", "@stream", "@string", "exists", "del"], fleet.state),
         Grant(["zcard", "zmscore", "zscore"], [keys.cancelled()]),
+        Grant(["zadd", "zremrangebyscore"], CANCELLED),
         Grant(["get", "set", "del", "publish"], [RESULT], [RESULT]),
         *_heart(),
         *_remote_control(fleet, [*fleet.queues]),
@@ -179,6 +180,7 @@ def autoscaler(fleet: GrantScope) -> list[Grant]:
         Grant(["@hash", "@list", "@sortedset", "@stream", "@string", "exists"], fleet.state),
         Grant(["del"], [keys.wake(model, "*") for model in fleet.models]),
         Grant(["zadd", "zmscore", "zrange", "zrem", "zremrangebyscore"], CANCELLED),
+        Grant(["subscribe"], channels=[fleet.pidbox]),
         Grant(["set", "get", "getrange", "publish"], [RESULT], [RESULT]),
         Grant(["get", "set", "del", "pexpire"], [keys.leader()]),
         Grant(["set", "get"], [keys.devices(), keys.sizes()]),

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from producer.contract import message_body
+from producer.contract.celery_message import is_id
 from producer.contract.job import TASK
 from producer.contract.message_body import NotAJob, check_sends_nothing, read_json, read_object
 
 LONGEST_S = 10.0**9
 """Longest time limit in seconds: clocks and timers overflow not far beyond."""
-
-_ID = re.compile(r"[!-~]{1,256}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +47,7 @@ def read(message: bytes) -> Message:
     if headers.get("task") != TASK:
         raise NotAJob(f"headers.task is {headers.get('task')!r:.80}, not {TASK!r}")
     job_id = headers.get("id")
-    if not isinstance(job_id, str) or _ID.fullmatch(job_id) is None:
+    if not is_id(job_id):
         raise NotAJob("headers.id is not a text of up to 256 printable ASCII characters without spaces")
     if (kind := payload.get("content-type")) != "application/json":
         raise NotAJob(f"content-type is {kind!r:.80}: only application/json is accepted")

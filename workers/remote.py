@@ -10,7 +10,20 @@ write files.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
 from celery.worker.control import Panel
+from redis.exceptions import RedisError
+
+from producer.contract.celery_message import ids_of
+from producer.contract.dialogue import run
+from producer.contract.withdrawal import remember
+from scheduler.lease.queue import Queue
+
+logger = logging.getLogger(__name__)
 
 ALLOWED = frozenset(
     {
@@ -40,3 +53,21 @@ def restrict() -> None:
     for name, command in list(Panel.data.items()):
         if command not in kept:
             del Panel.data[name]
+    for name in ("revoke", "terminate"):
+        Panel.data[name] = _remembered(Panel.data[name])
+
+
+def _remembered(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A command that revokes jobs, and has them remembered: the worker that hears it may be replaced before it takes
+    them, and others may hear nothing."""
+
+    @wraps(command)
+    def remembering(state: Any, *args: Any, **arguments: Any) -> Any:
+        queue: Queue = state.app.assignment.ledger.queue
+        try:
+            run(queue.redis, remember(state.app.assignment.settings, ids_of(arguments.get("task_id"))))
+        except RedisError as error:
+            logger.warning("revoked jobs cannot be remembered now, only this worker knows of them: %s", error)
+        return command(state, *args, **arguments)
+
+    return remembering

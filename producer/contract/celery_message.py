@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import socket
 import time
 import uuid
@@ -182,6 +183,34 @@ def revocation(job_ids: Sequence[str]) -> bytes:
         },
     }
     return json.dumps(message).encode()
+
+
+MOST_REVOKED = 10_000
+"""Most jobs that one message revokes; the others of it are left alone."""
+
+_ID = re.compile(r"[!-~]{1,256}")
+
+
+def is_id(value: object) -> TypeGuard[str]:
+    """Whether a value can be the id of a job: up to 256 printable ASCII characters without spaces."""
+    return isinstance(value, str) and _ID.fullmatch(value) is not None
+
+
+def revoked_ids(message: bytes) -> list[str]:
+    """The jobs that a message to the workers' mailbox revokes; none if it is no revocation, whatever else it is."""
+    try:
+        payload = json.loads(message)
+        command = json.loads(base64.b64decode(payload["body"]))
+        if command["method"] not in ("revoke", "terminate"):
+            return []
+        return ids_of(command["arguments"]["task_id"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return []
+
+
+def ids_of(given: object) -> list[str]:
+    """The ids of jobs in the argument of a revocation, which is one or a list."""
+    return [each for each in (given if isinstance(given, list) else [given]) if is_id(each)][:MOST_REVOKED]
 
 
 def cancelled_meta(job_id: str) -> bytes:

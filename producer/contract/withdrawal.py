@@ -8,7 +8,7 @@ autoscaler finishes the search, once for all jobs that were cancelled meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
@@ -22,6 +22,10 @@ from .settings import Settings
 from .tenants import DEFAULT, quoted
 
 WITHDRAW_LUA = script(__package__, "withdraw.lua")
+REVOKE_LUA = script(__package__, "revoke.lua")
+
+REVOKED_AT_ONCE = 1000
+"""Most revoked jobs remembered in one step."""
 
 STEP_BYTES = 256 * 1024
 """Most bytes of messages looked at in one step, about: some milliseconds of Redis."""
@@ -152,3 +156,16 @@ def search(wanted: Iterable[str], searched: Search, most: int) -> Dialogue[set[s
     except NoPermissionError:
         pass
     return left
+
+
+def remember(settings: Settings, job_ids: Sequence[str]) -> Dialogue[None]:
+    """Remember jobs as cancelled that were revoked by a message to the workers. No worker starts them from now on, and
+    the autoscaler takes those that are queued out of their queues."""
+    names, ttl_s = [keys.cancelled(), keys.withdrawals()], int(settings.redis.result_ttl_s)
+    parts = range(0, len(job_ids), REVOKED_AT_ONCE)
+    replies = yield from evaluated(
+        REVOKE_LUA, [(names, [ttl_s, *job_ids[begin : begin + REVOKED_AT_ONCE]]) for begin in parts]
+    )
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply

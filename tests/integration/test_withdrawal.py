@@ -8,13 +8,17 @@ from typing import Any
 
 import pytest
 import redis as redis_py
+from celery import Celery
 
+from autoscaler.revocations import Revocations
 from autoscaler.sweep import Sweep
 from deploy import acl
 from deploy.machine.server import Server
+from processes import wait_for
 from producer import AsyncClient, Client, Settings, Status
 from producer.contract import keys
-from producer.contract.connection import database
+from producer.contract.connection import connect, database
+from producer.contract.job import TASK
 from scheduler.lease.queue import Queue
 from scheduler.queue_lengths import observe
 
@@ -118,3 +122,25 @@ def test_the_autoscaler_finds_a_job_wherever_it_is_in_a_long_queue(redis: redis_
     while redis.zcard(keys.withdrawals()):
         sweep(long)
     assert queued(redis, long) == 3000 - 6
+
+
+def test_a_stock_revoke_holds_with_no_worker_up(
+    redis: redis_py.Redis, settings: Settings, server: Server, client: Client
+) -> None:
+    revocations = Revocations(connect(settings), settings)
+    revocations.start()
+    try:
+        wait_for(lambda: redis.pubsub_numsub(keys.pidbox(database(redis)))[0][1], "the autoscaler to listen")
+        redis.publish(keys.pidbox(database(redis)), b"rubbish")
+        with Celery(broker=server.url, backend=server.url, set_as_current=False) as app:
+            gone = app.send_task(TASK, kwargs={"input": "x"}, queue="m.batch", ignore_result=True)
+            stays = app.send_task(TASK, kwargs={"input": "x"}, queue="m.batch", ignore_result=True)
+            gone.revoke()
+            wait_for(lambda: redis.zscore(keys.cancelled(), gone.id), "it to be remembered")
+        Sweep(redis)(settings)
+        assert client.status(gone.id) is Status.CANCELLED
+    finally:
+        revocations.stop()
+    assert queued(redis, settings) == 1
+    (job,) = Queue(redis, settings, "m").claim(10, "w.1")
+    assert stays.id.encode() in job.message

@@ -145,6 +145,17 @@ def test_a_stock_application_revokes_a_running_job(fleet: Fleet, stock: Celery) 
         running.get(timeout=DEADLINE_S)
 
 
+def test_a_stock_revoke_outlives_the_worker_that_hears_it(fleet: Fleet, stock: Celery) -> None:
+    first = fleet.worker("sleepy", "first")
+    queued = stock.send_task(TASK, kwargs={"model": "echo", "input": "x"}, queue="echo.interactive")
+    queued.revoke()
+    wait_for(lambda: fleet.redis.zscore(keys.cancelled(), queued.id), "it to be remembered")
+    first.kill()
+    fleet.worker("echo", "second")
+    with pytest.raises(TaskRevokedError):
+        queued.get(timeout=DEADLINE_S)
+
+
 def test_a_stock_application_hears_what_is_wrong(fleet: Fleet, stock: Celery) -> None:
     fleet.worker("echo", "w")
     wrong = {
