@@ -67,8 +67,8 @@ def consume() -> Iterator[Callable[..., Consumer]]:
     """Start consumers of a batch, which echo; all end with the test."""
     started = []
 
-    def start(settings: Settings, **options: Any) -> Consumer:
-        started.append(Consumer(settings, "echo", **options))
+    def start(settings: Settings, model: str = "echo", **options: Any) -> Consumer:
+        started.append(Consumer(settings, model, **options))
         started[-1].start()
         return started[-1]
 

@@ -38,7 +38,7 @@ def batch(
     ],
     model: Annotated[str | None, typer.Option("--model", "-m", help="Model for lines that name none.")] = None,
     tier: Annotated[str | None, typer.Option(help="[dim]Default: the model's slowest[/dim]")] = None,
-    in_flight: Annotated[int, typer.Option(min=1, help="Maximum of lines submitted and not yet answered.")] = 256,
+    in_flight: Annotated[int, typer.Option(min=1, help="Maximum of unanswered lines of each model.")] = 256,
     tenant: Annotated[str, typer.Option(help="Tenant that the jobs count for.")] = "default",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start again and replace OUT.")] = False,
 ) -> None:

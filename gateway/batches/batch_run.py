@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, BinaryIO
@@ -20,9 +20,8 @@ from producer.contract.redis_errors import cannot_serve
 from . import lines
 from .in_flight import CHUNK, Flight, chunk
 from .lease import Field, Lease
-from .line_set import LineSet
+from .line_source import LineSource
 from .line_translation import NotRun, Terms, cancelled, expired, tell_openai
-from .lines import Line
 from .parts import OutputParts
 from .progress import Pace, width
 from .records import ENDED, BatchRecord, FileRecord, Mistake, Status
@@ -158,13 +157,13 @@ class BatchRun:
             self._finish("failed", mistakes=_told([DELETED]))
             return
         with source as file, closing(fresh) as flight:
-            left = _lines(file, longest, finished)
+            left = LineSource(file, longest, finished, terms.model_of)
             pace = Pace(time.time(), len(finished))
 
             def over() -> bool:
                 return self._lease.cancelling or time.time() >= record.asked.expires_at or self._stop.is_set()
 
-            for _ in fly(left, flight, self._width(flight), over):
+            for _ in fly(left, flight, self._width(), over):
                 if self._parts.due:
                     now = time.time()
                     rate = pace.add(now, len(finished))
@@ -178,18 +177,19 @@ class BatchRun:
         """Finalize: step 6 of ``parts``."""
         self._commit({"status": "finalizing", "finalizing_at": int(time.time()), "ending": ending, **besides})
 
-    def _width(self, flight: Flight) -> Callable[[], int]:
-        now, look_at = width([], ()), 0.0
+    def _width(self) -> Callable[[str], int]:
+        beats: list[heartbeat.Heartbeat] = []
+        look_at = 0.0
 
-        def most() -> int:
-            nonlocal now, look_at
+        def of(model: str) -> int:
+            nonlocal beats, look_at
             if time.monotonic() >= look_at:
-                now, look_at = width(heartbeat.read_all(self._redis), flight.models), time.monotonic() + LOOK_S
-            return now
+                beats, look_at = heartbeat.read_all(self._redis), time.monotonic() + LOOK_S
+            return width(beats, model)
 
-        return most
+        return of
 
-    def _answer_the_rest(self, left: Iterator[Line], flight: Flight) -> Status:
+    def _answer_the_rest(self, left: LineSource, flight: Flight) -> Status:
         """Answer the remaining lines without submitting more: jobs that ended keep their answers, others were not
         run."""
         ending: Status = "cancelled" if self._lease.cancelling else "expired"
@@ -197,7 +197,7 @@ class BatchRun:
         if any_left:
             self._cancel_flight(flight)
             flight.give_up(self._why())
-        for count, line in enumerate(left, 1):
+        for count, line in enumerate(left.rest(), 1):
             any_left = True
             flight.refuse(line, self._why())
             if count % CHUNK == 0:
@@ -256,9 +256,3 @@ class BatchRun:
 
 def _told(mistakes: list[Mistake]) -> str:
     return json.dumps([mistake.model_dump() for mistake in mistakes])
-
-
-def _lines(file: BinaryIO, longest: int, finished: LineSet) -> Iterator[Line]:
-    for number, raw in lines.read(file, longest):
-        if number not in finished:
-            yield lines.parse(number, raw, longest)

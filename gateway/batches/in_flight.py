@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Protocol
 
 from producer.client import Client, outcome
 from producer.collect import Collector
+from producer.contract import keys
 from producer.contract.errors import InvalidJob, QueueFull, StokerError
 from producer.contract.job import Result
 from producer.contract.settings import Settings
 
 from .line_set import LineSet
+from .line_source import LineSource
 from .line_translation import LineRequest, Tell, Terms
 from .lines import Line
 
@@ -22,7 +24,7 @@ CHUNK = 64
 """Most jobs in one write."""
 
 MOST_BYTES = 4 * 1024 * 1024
-"""Most bytes of lines in flight; bounds the memory."""
+"""Most bytes of lines in flight, shared by the models that have any; bounds the memory."""
 
 
 def chunk(settings: Settings, tenant: str) -> int:
@@ -60,9 +62,9 @@ class Flight:
     ) -> None:
         self.finished = finished
         self.errors = 0
-        self.models: set[str] = set()
-        """The models of the jobs so far."""
-        self._size = 0
+        self._lines: Counter[str] = Counter()
+        """By model, the lines without an answer; and their bytes:"""
+        self._bytes: Counter[str] = Counter()
         self.chunk = chunk
         self._client = client
         self._terms = terms
@@ -70,17 +72,13 @@ class Flight:
         self._sink = sink
         self._collector = Collector(client.redis)
         self._unanswered: dict[str, LineRequest] = {}  # by job id
-        self._unsent: deque[str] = deque()
-        self._retry_at = 0.0
+        self._unsent: dict[str, deque[str]] = {}
+        """By queue, the ids of jobs that are to be sent; a queue that is full holds up no other."""
+        self._retry_at: dict[str, float] = {}
 
     def __len__(self) -> int:
         """Number of lines without an answer."""
         return len(self._unanswered)
-
-    @property
-    def has_room(self) -> bool:
-        """Whether another line may be taken. One is always allowed, whatever its size."""
-        return not self._unanswered or self._size < MOST_BYTES
 
     @property
     def waits(self) -> bool:
@@ -92,22 +90,41 @@ class Flight:
         """Ids of the jobs in flight."""
         return list(self._unanswered)
 
-    def take(self, lines: Iterable[Line]) -> bool:
-        """Take lines to be sent; invalid ones are answered at once. False when there was none."""
-        any_taken = False
-        for line in lines:
-            any_taken = True
-            try:
-                request = self._terms.read(line)
-            except StokerError as error:
-                self._answer(line, None, error)
-                continue
-            job_id = request.job.id
-            self._unanswered[job_id] = request
-            self._unsent.append(job_id)
-            self._size += line.size
-            self.models.add(request.job.model)
-        return any_taken
+    def take(self, source: LineSource, width: Callable[[str], int]) -> None:
+        """Take lines to be sent, as far as their models have room; invalid ones are answered at once.
+
+        Args:
+            width: how many lines of a model may be in flight now.
+        """
+        most: dict[str, int] = {}
+
+        def has_room(model: str) -> bool:
+            if model not in most:
+                free = width(model) - self._lines[model]
+                # Not for each job that ends, a write of its own.
+                most[model] = width(model) if free >= self.chunk else 0
+            if self._lines[model] >= most[model]:
+                return False
+            sharing = len({*+self._lines, model})
+            return self._bytes[model] < MOST_BYTES // sharing  # one line is always allowed, whatever its size
+
+        for line in source.take(has_room):
+            self._take(line)
+
+    def _take(self, line: Line) -> None:
+        try:
+            request = self._terms.read(line)
+        except StokerError as error:
+            self._answer(line, None, error)
+            return
+        self._unanswered[request.job.id] = request
+        self._to_send(request)
+        self._lines[request.job.model] += 1
+        self._bytes[request.job.model] += line.size
+
+    def _to_send(self, request: LineRequest) -> None:
+        job = request.job
+        self._unsent.setdefault(keys.queue(job.model, job.tier), deque()).append(job.id)
 
     def send(self) -> str:
         """Submit unsent lines. Returns the reason when some must be sent later.
@@ -115,21 +132,24 @@ class Flight:
         Raises:
             BrokerUnavailable, redis.RedisError: call ``resend``, then this again.
         """
-        while self._unsent:
-            if time.monotonic() < self._retry_at:
-                return "the queue is full"
-            first = list(islice(self._unsent, self.chunk))
+        for queue, unsent in self._unsent.items():
+            self._send(queue, unsent)
+        full = [queue for queue, unsent in self._unsent.items() if unsent]
+        return "; ".join(f"the queue {queue} is full" for queue in full)
+
+    def _send(self, queue: str, unsent: deque[str]) -> None:
+        while unsent and time.monotonic() >= self._retry_at.get(queue, 0.0):
+            first = list(islice(unsent, self.chunk))
             # An answer may have come meanwhile: to what an outage left in doubt, or to a line that is wrong.
             job_ids = [job_id for job_id in first if job_id in self._unanswered]
             try:
                 self._submit(job_ids)
             except QueueFull as full:
-                self._retry_at = time.monotonic() + full.retry_after_s
+                self._retry_at[queue] = time.monotonic() + full.retry_after_s
             else:
                 for _ in first:
-                    self._unsent.popleft()
+                    unsent.popleft()
                 self._collector.add(job_id for job_id in job_ids if job_id in self._unanswered)
-        return ""
 
     def _submit(self, job_ids: Sequence[str]) -> None:
         try:
@@ -146,8 +166,9 @@ class Flight:
 
         Jobs that Redis still knows are not queued twice; jobs that it has lost are queued again.
         """
-        self._unsent = deque(self._unanswered)
-        self._retry_at = 0.0
+        self._unsent, self._retry_at = {}, {}
+        for request in self._unanswered.values():
+            self._to_send(request)
 
     def collect(self, timeout: float) -> None:
         """Write the answers that come within ``timeout`` seconds; returns after the first few.
@@ -156,7 +177,7 @@ class Flight:
             redis.ConnectionError, redis.TimeoutError: call it again.
         """
         if not len(self._collector):
-            time.sleep(timeout if self._unsent else 0.0)  # the queue is full of other submitters' jobs
+            time.sleep(timeout if any(self._unsent.values()) else 0.0)  # the queue is full of other submitters' jobs
         else:
             for job_id, stored in self._collector.poll(timeout):
                 if job_id in self._unanswered:
@@ -174,7 +195,8 @@ class Flight:
 
     def _end(self, job_id: str, ended: Result | StokerError) -> None:
         request = self._unanswered.pop(job_id)
-        self._size -= request.line.size
+        self._lines[request.job.model] -= 1
+        self._bytes[request.job.model] -= request.line.size
         self._answer(request.line, request, ended)
 
     def _answer(self, line: Line, request: LineRequest | None, ended: Result | StokerError) -> None:

@@ -55,6 +55,13 @@ class Terms:
     endpoint: str | None = None
     deadline: datetime | None = None
 
+    def model_of(self, line: Line) -> str | None:
+        """The model that a line names; None if it names none of the fleet, or is invalid."""
+        if line.error is not None:
+            return None
+        named = (line.fields["body"] if line.is_openai else line.fields).get("model", self.model)
+        return named if isinstance(named, str) and named in self.settings.models else None
+
     def read(self, line: Line) -> LineRequest:
         """The job that a line asks for.
 

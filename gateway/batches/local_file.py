@@ -24,9 +24,8 @@ from ..access.api_key import ApiKey
 from . import lines, resume
 from .custom_ids import FirstLines
 from .in_flight import Flight, chunk
-from .line_set import LineSet
+from .line_source import LineSource
 from .line_translation import Terms, tell_alike
-from .lines import Line
 from .submit_loop import fly
 
 MOST_MISTAKES = 10
@@ -54,7 +53,7 @@ class FileBatch:
     Args:
         model: of the lines that name none.
         tier: by default each model's slowest.
-        in_flight: most lines that are submitted and not yet answered; bounds the memory.
+        in_flight: most lines of each model that are submitted and not yet answered; bounds the memory.
         overwrite: start again, whatever the output holds.
 
     Raises:
@@ -126,7 +125,7 @@ class FileBatch:
             closing(Flight(self._client, terms, tell_alike(run), _OutputFile(file), finished, self._chunk)) as flight,
         ):
             flight.errors = errors
-            yield from self._fly(self._lines(source, finished), total, flight)
+            yield from self._fly(LineSource(source, self._longest, finished, terms.model_of), total, flight)
             file.flush()
             os.fsync(file.fileno())
         if len(finished) >= total:
@@ -148,15 +147,10 @@ class FileBatch:
             raise BatchError(f"{self._source}: each custom_id gets one answer, so none may be there twice:\n{said}")
         return total
 
-    def _lines(self, source: BinaryIO, finished: LineSet) -> Iterator[Line]:
-        for number, raw in lines.read(source, self._longest):
-            if number not in finished:
-                yield lines.parse(number, raw, self._longest)
-
-    def _fly(self, more: Iterator[Line], total: int, flight: Flight) -> Iterator[Progress]:
+    def _fly(self, left: LineSource, total: int, flight: Flight) -> Iterator[Progress]:
         resumed = len(flight.finished)
         waiting = ""
-        for waiting in fly(more, flight, lambda: self._in_flight, lambda: self._stopping, self._hint):
+        for waiting in fly(left, flight, lambda _: self._in_flight, lambda: self._stopping, self._hint):
             yield Progress(total, len(flight.finished), flight.errors, resumed, len(flight), waiting)
         if self._stopping:
             try:

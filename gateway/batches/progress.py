@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 from producer.contract.heartbeat import Heartbeat, WorkerState
 
@@ -11,7 +11,8 @@ MEMORY_S = 30.0
 """Time constant of the smoothed rate, in seconds."""
 
 LEAST, MOST = 256, 4096
-"""Bounds of the lines in flight: enough for the autoscaler to see the demand, few enough for a process's memory."""
+"""Bounds of the lines of one model in flight: enough for the autoscaler to see the demand, few enough for a process's
+memory."""
 
 
 class Pace:
@@ -32,10 +33,10 @@ class Pace:
         return self._mean / known if known else 0.0
 
 
-def width(beats: Iterable[Heartbeat], models: Collection[str]) -> int:
-    """The number of lines to keep in flight: twice what the workers hold, so that as many are queued as run.
+def width(beats: Iterable[Heartbeat], model: str) -> int:
+    """The number of a model's lines to keep in flight: twice what the workers hold, so that as many are queued as run.
 
     Fewer would let workers run dry between two polls; more can stay in the file, where they delay no other job.
     """
-    held = sum(beat.capacity for beat in beats if beat.model in models and beat.state is WorkerState.READY)
+    held = sum(beat.capacity for beat in beats if beat.model == model and beat.state is WorkerState.READY)
     return min(MOST, max(LEAST, 2 * held))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from itertools import islice
 
 from redis.exceptions import RedisError
 
@@ -13,7 +12,7 @@ from producer.contract.errors import BrokerUnavailable
 from producer.contract.redis_errors import cannot_serve
 
 from .in_flight import Flight
-from .lines import Line
+from .line_source import LineSource
 
 POLL_S = 0.25
 """Longest wait for results before progress is reported and a stop is noticed, in seconds."""
@@ -26,9 +25,9 @@ HINT_S = 10.0
 
 
 def fly(
-    lines: Iterator[Line],
+    source: LineSource,
     flight: Flight,
-    most: Callable[[], int],
+    width: Callable[[str], int],
     stopping: Callable[[], bool],
     hint: Callable[[], str] = str,
 ) -> Iterator[str]:
@@ -37,19 +36,17 @@ def fly(
     Yields at least every ``POLL_S`` seconds: what blocks it, such as a Redis that is away, or an empty text.
 
     Args:
-        most: how many lines may be in flight now.
+        width: how many lines of a model may be in flight now.
         hint: asked for what is missing when no answers come.
     """
-    resumed, more = len(flight.finished), True
+    resumed = len(flight.finished)
     missing, look_at = "", time.monotonic() + HINT_S
-    while not stopping() and (more or len(flight)):
+    while not stopping() and (source.more or len(flight)):
         waiting = ""
         try:
-            room = most() - len(flight)
-            if more and room >= flight.chunk and flight.has_room:  # not for each job that ends, a write of its own
-                more = flight.take(_bounded(islice(lines, room), flight))
+            flight.take(source, width)
             waiting = flight.send()
-            flight.collect(POLL_S)
+            flight.collect(0.0 if source.looking else POLL_S)
             if len(flight.finished) > resumed:
                 missing, look_at = "", math.inf
             elif time.monotonic() >= look_at:
@@ -61,9 +58,3 @@ def fly(
             waiting = str(error)
             time.sleep(OUTAGE_PAUSE_S)
         yield "; ".join(filter(None, (waiting, missing)))
-
-
-def _bounded(lines: Iterator[Line], flight: Flight) -> Iterator[Line]:
-    """The next lines, while there is room for their bytes."""
-    while flight.has_room and (line := next(lines, None)) is not None:
-        yield line

@@ -83,6 +83,30 @@ def test_no_more_are_in_flight_than_allowed(client: Client, redis: redis_py.Redi
     assert redis.llen("echo.batch") == 50  # the slowest tier, as none was asked for
 
 
+@pytest.mark.parametrize("what_fills_it", ["lines", "bytes", "its queue"])
+def test_a_model_that_is_down_holds_up_no_other(
+    server: Server, redis: redis_py.Redis, consume: Consume, tmp_path: Path, out: Path, what_fills_it: str
+) -> None:
+    size = 150_000 if what_fills_it == "bytes" else 0
+    models = ["other"] * 60 + ["echo", "other", "nosuch"] * 10 + ["echo"] * 30
+    source = tmp_path / "in.jsonl"
+    source.write_text("\n".join(json.dumps({"model": each, "input": each + "x" * size}) for each in models))
+    with Client(settings_for(server.url, max_queued=30)) as client:
+        if what_fills_it == "its queue":
+            client.submit_many(client.job("other", "x", tier="batch", idempotency_key=f"before:{n}") for n in range(30))
+        consume(client.settings)
+        batch = FileBatch(client, source, out, in_flight=50 if size else 20)
+        done = 0
+        for progress in batch.run():
+            if progress.done >= 50 and not done:
+                done = progress.done
+                consume(client.settings, "other")
+        assert done == 50, "40 of the model that is up, and 10 that are wrong"
+    found = sorted(answers(out), key=lambda answer: answer["line"])
+    assert [answer.get("output", "nosuch")[: len(each)] for answer, each in zip(found, models, strict=True)] == models
+    assert progress == Progress(100 + 20, 120, 10, 0, 0)
+
+
 def test_a_wrong_line_is_an_error_of_its_own(client: Client, consume: Consume, tmp_path: Path, out: Path) -> None:
     source = tmp_path / "in.jsonl"
     source.write_text(
@@ -208,7 +232,7 @@ def test_a_full_queue_is_waited_for(
     settings = settings_for(server.url, max_queued=60)
     with Client(settings) as client:
         steps = FileBatch(client, source, out, "echo").run()
-        assert next(steps).waiting == "the queue is full"
+        assert next(steps).waiting == "the queue echo.batch is full"
         consumer = consume(settings)
         *_, last = steps
     assert (last.done, last.waiting) == (200, "")
