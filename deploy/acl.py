@@ -36,6 +36,7 @@ CONNECTION = (
 """
 
 RESULT = keys.result("*")
+OPEN_BATCHES = (keys.open_batches(), keys.open_batches_of("*"), keys.open_tenants())
 CANCELLED = (keys.cancelled(), keys.withdrawals())
 
 
@@ -75,14 +76,14 @@ def gateway(fleet: GrantScope) -> list[Grant]:
         Grant(["hget"], [name(model) for model in fleet.models for name in (keys.served, keys.waiting)]),
         *_registry(),
         Grant(["evalsha", "hset", "hget", "hsetnx"], [keys.batch("*")]),
-        Grant(["zadd"], [keys.batches("*"), keys.open_batches()]),
+        Grant(["zadd"], [keys.batches("*"), *OPEN_BATCHES]),
         Grant(["zrevrangebylex"], [keys.batches("*")]),
     ]
 
 
 def batches(fleet: GrantScope) -> list[Grant]:
     """The batch process: a producer that also runs batches, and deletes results once they are in an output file."""
-    batch = [keys.batch("*"), keys.batch_lease("*"), keys.batch_parts("*"), keys.open_batches()]
+    batch = [keys.batch("*"), keys.batch_lease("*"), keys.batch_parts("*"), *OPEN_BATCHES]
     return [
         *producer(fleet),
         *_withdrawals(fleet),
@@ -91,7 +92,9 @@ def batches(fleet: GrantScope) -> list[Grant]:
         Grant(["hset", "hget", "hincrby"], [keys.batch("*")]),
         Grant(["hsetnx", "hgetall", "del"], [keys.batch_parts("*")]),
         Grant(["set", "get", "pexpire", "del"], [keys.batch_lease("*")]),
-        Grant(["zrangebylex", "zrem"], [keys.open_batches()]),
+        Grant(["zrangebylex", "zrange", "zrem", "exists"], OPEN_BATCHES),
+        Grant(["mget"], [keys.batch_lease("*")]),
+        Grant(["hgetall"], [keys.api_keys()]),
         Grant(["del"], [keys.submission("*"), RESULT]),
     ]
 
@@ -221,7 +224,7 @@ def monitor(fleet: GrantScope) -> list[Grant]:
 
 
 def operator(fleet: GrantScope) -> list[Grant]:
-    """An operator: a monitor that also handles dead letters, manages API keys and releases devices."""
+    """An operator: a monitor that also handles dead letters, manages API keys, cancels batches and releases devices."""
     dead = [keys.dead(model) for model in fleet.models]
     return [
         *monitor(fleet),
@@ -231,6 +234,8 @@ def operator(fleet: GrantScope) -> list[Grant]:
         Grant(["lpush"], fleet.queues),
         Grant(["get", "del"], [RESULT]),
         Grant(["hset", "hgetall"], [keys.api_keys()]),
+        Grant(["zrangebylex"], [keys.open_batches()]),
+        Grant(["evalsha", "hgetall", "hget", "hsetnx"], [keys.batch("*")]),
         Grant(["hset"], [keys.quarantine()]),
     ]
 

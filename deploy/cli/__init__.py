@@ -36,11 +36,11 @@ for command in (
     fleet.worker,
     fleet.autoscaler,
     gateway.gateway,
-    batches.batches,
     simulate.simulate,
     acl.acl,
 ):
     app.command()(command)
+app.add_typer(batches.app)
 app.add_typer(dead.app)
 app.add_typer(keys.app)
 

@@ -42,6 +42,11 @@ def revoke(redis: Redis, key_id: str) -> ApiKey:
     raise ConfigError(f"no API key has the id {key_id!r}; 'stoker keys list' shows those there are")
 
 
+def is_revoked(redis: Redis, key_id: str) -> bool:
+    """Whether the key with that id was revoked. One that is not there, as while no key existed, was not."""
+    return any(key.id == key_id and key.revoked_at is not None for key in _stored(redis).values())
+
+
 def _stored(redis: Redis) -> dict[str, ApiKey]:
     found = redis.hgetall(keys.api_keys())
     return {text(name): ApiKey.model_validate_json(stored) for name, stored in found.items()}

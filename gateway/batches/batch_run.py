@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, BinaryIO
@@ -17,6 +19,7 @@ from producer.contract import heartbeat
 from producer.contract.errors import BrokerUnavailable, StokerError
 from producer.contract.redis_errors import cannot_serve
 
+from ..access import api_key_store
 from . import lines
 from .in_flight import CHUNK, Flight, chunk
 from .lease import Field, Lease
@@ -24,7 +27,7 @@ from .line_source import LineSource
 from .line_translation import NotRun, Terms, cancelled, expired, tell_openai
 from .parts import OutputParts
 from .progress import Pace, width
-from .records import ENDED, BatchRecord, FileRecord, Mistake, Status
+from .records import CANCELLABLE, ENDED, BatchRecord, FileRecord, Mistake, Status
 from .registry import Registry
 from .store import SOURCE, Store
 from .submit_loop import OUTAGE_PAUSE_S, POLL_S, fly
@@ -39,10 +42,15 @@ LOOK_S = 5.0
 CANCEL_S = 30.0
 """Seconds after which cancelled jobs without a result are taken for cancelled."""
 
+REVOKED = Mistake(code="api_key_revoked", message="the API key that made the batch was revoked: it is cancelled")
 DELETED = Mistake(code="file_not_found", message="the input file was deleted")
 
-_CHECKING = threading.Lock()
-"""One batch of a process is validated at a time, since the table of custom_ids takes memory."""
+_CHECKING: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+"""By tenant: one batch of a tenant is validated at a time in a process, since the table of custom_ids takes memory."""
+
+SLICE_S, REST_S = 0.02, 1.0
+"""Seconds after which a pause as long follows the validation of a line, up to the latter: to decode a long line holds
+up the other threads."""
 
 
 class Stopped(StokerError):
@@ -54,22 +62,33 @@ class BatchRun:
 
     Args:
         redis, client: of this run alone.
-        stop: set when the process is to end.
+        stop: set when it is to stop, and to go on later or in another process.
+        advance: called at each progress.
     """
 
-    def __init__(self, redis: Redis, client: Client, store: Store, lease: Lease, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        client: Client,
+        store: Store,
+        lease: Lease,
+        stop: threading.Event,
+        advance: Callable[[], None] = lambda: None,
+    ) -> None:
         self._redis = redis
         self._client = client
         self._store = store
         self._lease = lease
         self._stop = stop
+        self._advance = advance
+        self._key_looked_at = -math.inf
         self._parts = OutputParts(store, lease, client)
 
     def run(self) -> Status:
         """Run it to its end, and return how it ended.
 
         Raises:
-            Stopped: the process is to end before the batch has ended; the lease is given up.
+            Stopped: it was told to stop before the batch has ended; the lease is given up.
             LeaseLost: another process runs it.
             OSError: its files cannot be read or written.
             redis.RedisError: Redis is away; call it again, under the same lease.
@@ -95,16 +114,28 @@ class BatchRun:
         while True:
             try:
                 self._parts.commit(fields, over=over, let_go=let_go)
+                if not over and not let_go:
+                    self._look_at_key()
                 return
             except RedisError as error:
                 if self._stop.is_set() or not cannot_serve(error):
                     raise
                 time.sleep(OUTAGE_PAUSE_S)
 
+    def _look_at_key(self) -> None:
+        """Cancel the batch if its API key was revoked since."""
+        if self._lease.cancelling or time.monotonic() < self._key_looked_at + LOOK_S:
+            return
+        self._key_looked_at = time.monotonic()
+        record = self._lease.record()
+        if record.status in CANCELLABLE and api_key_store.is_revoked(self._redis, record.asked.caller.id):
+            self._lease.commit(fields={"cancelling_at": int(time.time()), "mistakes": _told([REVOKED])})
+
     def _alive(self) -> None:
-        """Renew the lease when it is time; ends the run when the process is to end."""
+        """Renew the lease when it is time; ends the run when it is to stop."""
+        self._advance()
         if self._stop.is_set():
-            raise Stopped("the process is to end")
+            raise Stopped("the batch is to stop")
         if self._parts.due:
             self._commit()
 
@@ -120,7 +151,8 @@ class BatchRun:
 
     def _check(self, record: BatchRecord) -> None:
         """Validate the input. Any mistake ends the batch, and all of them are listed."""
-        while not _CHECKING.acquire(timeout=1.0):
+        checking = _CHECKING[record.tenant]
+        while not checking.acquire(timeout=1.0):
             self._alive()
         checked = ValidationReport()
         try:
@@ -128,14 +160,15 @@ class BatchRun:
             longest = lines.longest(settings)
             most = settings.gateway.max_file_lines
             with self._input(record) as file:
-                for _ in check(lines.read(file, longest), longest, self._terms(record), most, checked):
+                read = self._in_slices(lines.read(file, longest))
+                for _ in check(read, longest, self._terms(record), most, checked):
                     self._alive()
                     if self._lease.cancelling:
                         break
         except FileNotFoundError:
             checked.mistakes.append(DELETED)
         finally:
-            _CHECKING.release()
+            checking.release()
         now = int(time.time())
         if self._lease.cancelling:
             self._commit({"status": "cancelled", "cancelled_at": now})
@@ -143,6 +176,15 @@ class BatchRun:
             self._commit({"status": "failed", "failed_at": now, "mistakes": _told(checked.mistakes)})
         else:
             self._commit({"status": "in_progress", "in_progress_at": now, "total": checked.total})
+
+    def _in_slices(self, read: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+        """The lines, with a pause for the other batches of the process after each that took long."""
+        for each in read:
+            began = time.monotonic()
+            yield each
+            if (took := time.monotonic() - began) >= SLICE_S:
+                self._alive()
+                self._stop.wait(min(took, REST_S))
 
     def _fly(self, record: BatchRecord) -> None:
         """Answer every line: by its job, or as not run because the batch ended before."""
@@ -163,13 +205,17 @@ class BatchRun:
             def over() -> bool:
                 return self._lease.cancelling or time.time() >= record.asked.expires_at or self._stop.is_set()
 
+            answered = len(finished)
             for _ in fly(left, flight, self._width(), over):
+                if len(finished) > answered:
+                    answered = len(finished)
+                    self._advance()
                 if self._parts.due:
                     now = time.time()
                     rate = pace.add(now, len(finished))
                     self._commit({"lines_per_s": round(rate, 3), "told_at": round(now, 3)})
             if self._stop.is_set():
-                raise Stopped("the process is to end")
+                raise Stopped("the batch is to stop")
             ending = self._answer_the_rest(left, flight)
         self._finish(ending)
 

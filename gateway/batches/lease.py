@@ -71,14 +71,18 @@ class Lease:
             redis.RedisError: it may have been committed.
         """
         told = [each for name, value in (fields or {}).items() if value is not None for each in (name, value)]
+        tenant = self.record().tenant if over else ""
+        lease_ms = 0 if let_go or over else self._lease_ms
         held, cancelling = self._commit(
             [
                 keys.batch_lease(self.batch_id),
                 keys.batch(self.batch_id),
                 keys.batch_parts(self.batch_id),
                 keys.open_batches(),
+                keys.open_batches_of(tenant),
+                keys.open_tenants(),
             ],
-            [self._holder, 0 if let_go or over else self._lease_ms, self.batch_id, part, *counts, int(over), *told],
+            [self._holder, lease_ms, self.batch_id, part, *counts, int(over), tenant, *told],
         )
         if not held:
             raise LeaseLost(f"batch {self.batch_id} is run by another process now")

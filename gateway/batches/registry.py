@@ -70,6 +70,8 @@ class Registry:
             pipe.hsetnx(keys.batch(batch_id), "status", "validating")
             pipe.zadd(keys.batches(asked.caller.tenant), {batch_id: 0})
             pipe.zadd(keys.open_batches(), {batch_id: 0})
+            pipe.zadd(keys.open_batches_of(asked.caller.tenant), {batch_id: 0})
+            pipe.zadd(keys.open_tenants(), {asked.caller.tenant: 0})
             pipe.execute()
         return BatchRecord(id=batch_id, asked=asked)
 
@@ -96,6 +98,18 @@ class Registry:
             return [BatchRecord.stored(batch_id, stored).public() for batch_id, stored in found if stored]
 
         return self._page(keys.batches(tenant), after, limit, True, load)
+
+    def open(self, tenant: str | None = None, most: int = 1000) -> list[BatchRecord]:
+        """The batches that are not over, of one tenant or of all, the oldest first."""
+        index = keys.open_batches() if tenant is None else keys.open_batches_of(tenant)
+        ids = [each.decode() for each in self._redis.zrangebylex(index, "-", "+", 0, most)]
+        found = zip(ids, (self._redis.hgetall(keys.batch(each)) for each in ids), strict=True)
+        return [BatchRecord.stored(batch_id, stored) for batch_id, stored in found if stored]
+
+    def find(self, batch_id: str) -> BatchRecord | None:
+        """A batch of any tenant: for operators."""
+        stored = self._redis.hgetall(keys.batch(batch_id))
+        return BatchRecord.stored(batch_id, stored) if stored else None
 
     def cancel(self, tenant: str, batch_id: str) -> BatchRecord:
         """Have a batch cancelled; finished lines keep their answers.

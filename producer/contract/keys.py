@@ -227,6 +227,16 @@ def open_batches() -> str:
     return "stoker:openbatches"
 
 
+def open_batches_of(tenant: str) -> str:
+    """Sorted set, by name. Ids of a tenant's batches that are not over."""
+    return f"stoker:openbatches:{tenant}/"
+
+
+def open_tenants() -> str:
+    """Sorted set, by name. Tenants with batches that are not over."""
+    return "stoker:opentenants"
+
+
 def batch_lease(batch_id: str) -> str:
     """String. The batch process that runs the batch; expires when it stops renewing."""
     return f"stoker:batchlease:{batch_id}"

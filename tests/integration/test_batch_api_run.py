@@ -11,9 +11,12 @@ from typing import Any
 
 import pytest
 import redis as redis_py
+from typer.testing import CliRunner, Result
 
 from batch_consumer import Consumer
+from deploy.cli import app
 from deploy.machine.server import Server
+from gateway.access import api_key_store
 from gateway.access.api_key import ApiKey
 from gateway.batches.batch_process import Runner
 from gateway.batches.batch_run import BatchRun, Stopped
@@ -21,6 +24,7 @@ from gateway.batches.lease import Lease, LeaseLost
 from gateway.batches.records import BatchRecord, BatchSpec, FileRecord, new_id
 from gateway.batches.registry import Registry
 from gateway.batches.store import SOURCE, store_of
+from gateway.batches.turns import AT_ONCE, OF_TENANT
 from processes import wait_for
 from producer import Client
 from producer.contract import keys
@@ -37,33 +41,40 @@ class Desk:
     def __init__(self, url: str, files: str, **redis: Any) -> None:
         self.settings = Settings(
             redis=Redis(url=url, **redis),
-            models={"echo": Model(engine="echo", tiers=("interactive", "batch"))},
+            models={name: Model(engine="echo", tiers=("interactive", "batch")) for name in ("echo", "asleep")},
             gateway=Gateway(files=files),
         )
         self.redis = redis_py.Redis.from_url(url)
         self.registry = Registry(self.redis)
         self.store = store_of(self.settings)
 
-    def upload(self, lines: list[dict[str, Any] | str]) -> str:
+    def upload(self, lines: list[dict[str, Any] | str], tenant: str = "ours") -> str:
         text = "".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines).encode()
         record = FileRecord(
-            id=new_id("file-"), tenant="ours", filename="in", purpose="batch", size=len(text), created_at=0
+            id=new_id("file-"), tenant=tenant, filename="in", purpose="batch", size=len(text), created_at=0
         )
         with self.store.writing(f"{SOURCE}/{record.id}") as file:
             file.write(text)
         self.registry.add_file(record)
         return record.id
 
-    def create(self, lines: list[dict[str, Any] | str], window_s: int = 3600, endpoint: str = "/v1/jobs") -> str:
+    def create(
+        self,
+        lines: list[dict[str, Any] | str],
+        window_s: int = 3600,
+        endpoint: str = "/v1/jobs",
+        caller: ApiKey = CALLER,
+        model: str = "echo",
+    ) -> str:
         now = int(time.time())
         asked = BatchSpec(
-            caller=CALLER,
+            caller=caller,
             endpoint=endpoint,
-            input_file_id=self.upload(lines),
+            input_file_id=self.upload(lines, caller.tenant),
             completion_window=f"{window_s}s",
             created_at=now,
             expires_at=now + window_s,
-            model="echo",
+            model=model,
         )
         return self.registry.add_batch(new_id("batch_"), asked).id
 
@@ -342,3 +353,78 @@ def test_the_process_takes_on_what_there_is_and_stops_when_told(desk: Desk, cons
     thread.join()
     for each in batches:
         assert_each_once(*desk.answers(each), 50)
+
+
+@contextmanager
+def processing(desk: Desk) -> Iterator[None]:
+    """A batch process, in this one."""
+    process = Runner(desk.settings)
+    thread = Thread(target=process.run)
+    thread.start()
+    try:
+        yield
+    finally:
+        process.stop()
+        thread.join()
+
+
+def test_a_tenant_whose_batches_get_nowhere_holds_up_neither_others_nor_itself(
+    desk: Desk, consume: Consume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consume(desk.settings)
+    alice, bob = ApiKey(id="a", tenant="alice"), ApiKey(id="b", tenant="bob")
+
+    def ended(batch_id: str) -> bool:
+        return desk.redis.hget(keys.batch(batch_id), "status") == b"completed"
+
+    def begun(batch_id: str) -> bool:
+        return desk.redis.hget(keys.batch(batch_id), "status") == b"in_progress"
+
+    with processing(desk):
+        stuck = [desk.create(requests(3), caller=alice, model="asleep") for _ in range(2 * AT_ONCE)]
+        wait_for(lambda: sum(map(begun, stuck)) == OF_TENANT, "all that may run of them")
+        others = [desk.create(requests(5), caller=bob) for _ in range(AT_ONCE)]
+        wait_for(lambda: all(map(ended, others)), "another tenant's batches")
+        monkeypatch.setattr("gateway.batches.turns.IDLE_S", 0.3)
+        own = desk.create(requests(5), caller=alice)
+        wait_for(lambda: ended(own), "its own batch for a model that is up")
+    assert desk.redis.zrange(keys.open_tenants(), 0, -1) == [b"alice"]
+
+
+def test_a_batch_whose_key_is_revoked_starts_no_more_lines(
+    desk: Desk, consume: Consume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.batches.batch_run.LOOK_S", 0.1)
+    monkeypatch.setattr("gateway.batches.parts.EVERY_S", 0.1)
+    consume(desk.settings, limit=10)
+    secret, key = ApiKey.new("ours")
+    api_key_store.add(desk.redis, secret, key)
+    batch_id = desk.create(requests(600), caller=key)
+    with processing(desk):
+        wait_for(lambda: desk.batch(batch_id).completed == 10, "its first lines")
+        api_key_store.revoke(desk.redis, key.id)
+        wait_for(lambda: desk.batch(batch_id).status == "cancelled", "its end")
+    output, errors = desk.answers(batch_id)
+    assert_each_once(output, errors, 600)
+    assert len(output) == 10
+    assert [mistake.code for mistake in desk.batch(batch_id).mistakes] == ["api_key_revoked"]
+
+
+def test_an_operator_lists_and_cancels_batches_of_any_tenant(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fleet = tmp_path / "fleet.toml"
+    fleet.write_text(f'redis.url = "{desk.settings.redis_url}"\n[models.echo]\nengine = "echo"\n')
+    monkeypatch.setenv("STOKER_FLEET", str(fleet))
+    batch_id = desk.create(requests(3))
+
+    def stoker(*arguments: str) -> Result:
+        return CliRunner().invoke(app, ["batches", *arguments])
+
+    listed = stoker("list").stdout.splitlines()[-1].split()
+    assert listed == [batch_id, "ours", "k", "validating", "0", "0"]
+    assert stoker("list", "--tenant", "theirs").stdout == "no batch is open\n"
+    assert stoker("cancel", batch_id).stdout == f"{batch_id}, of tenant ours, is cancelling\n"
+    assert desk.run(desk.claim(batch_id)) == "cancelled"
+    assert "cannot be cancelled any more" in str(stoker("cancel", batch_id).exception)
+    assert "'stoker batches list' shows" in str(stoker("cancel", "batch_none").exception)
