@@ -114,7 +114,7 @@ def list_keys(
 
 @app.command()
 def revoke(key_id: Annotated[str, typer.Argument(metavar="ID", help="As 'stoker keys list' shows it.")]) -> None:
-    """Revoke a key: its next request is refused. Jobs already submitted with it continue.
+    """Revoke a key: its next request is refused, and its batches are cancelled. Jobs already submitted continue.
 
     [bold]Example[/bold]
 
