@@ -66,7 +66,7 @@ class Revocations:
                 self._stopping.wait(PAUSE_S)
 
     def _listen(self) -> None:
-        with self._redis.pubsub(ignore_subscribe_messages=True) as heard:  # type: ignore[no-untyped-call]  # redis-py
+        with self._redis.pubsub(ignore_subscribe_messages=True) as heard:
             heard.subscribe(keys.pidbox(database(self._redis)))
             while not self._stopping.is_set():
                 message = heard.get_message(timeout=LOOK_S)
