@@ -43,7 +43,7 @@ MISDEEDS = {
     "!error": "'!error 400': reports an error in the middle of the stream",
     "!dying": "reports an error in the middle of the stream, and is not healthy from then on",
     "!abort": "says at the end that it aborted the request",
-    "!sick": "is not healthy from now on, and answers 500",
+    "!sick": "'!sick 503': is not healthy from now on, and answers with that status, 500 by default",
     "!wide": "answers with a character that some take for the end of a line",
     "!parts": "answers with contents that are lists of parts",
     "!azure": "sends events without choices and choices without a text among the others",
@@ -87,7 +87,8 @@ class Seen:
         self._lock = threading.Lock()
         self._times: dict[str, int] = {}
         self._told: dict[str, Any] = {"requests": [], "running": 0, "most_running": 0, "hung_up_on": 0}
-        self.sick = False
+        self.sick = 0
+        """The status of all answers from now on, unless 0."""
 
     def begin(self, request: dict[str, Any]) -> None:
         with self._lock:
@@ -182,9 +183,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def _misbehave(self, misdeed: str, words: list[str], prompt: str) -> None:
         if misdeed == "!sick":
-            self.server.seen.sick = True
+            self.server.seen.sick = int("".join(words) or 500)
         if self.server.seen.sick:
-            raise Refused(500, "the engine is dead")
+            raise Refused(self.server.seen.sick, "the engine is dead")
         if misdeed == "!status" and self.server.seen.times(prompt) <= int(words[1]):
             raise Refused(int(words[0]), "as asked", "".join(words[2:]))
         if misdeed == "!quota":
@@ -265,7 +266,7 @@ class Handler(BaseHTTPRequestHandler):
                 code = int(prompt.split()[1])
                 self._data(json.dumps({"error": {"message": "broken in the middle", "code": code}}))
             case "!dying":
-                self.server.seen.sick = True
+                self.server.seen.sick = 500
                 self._data(json.dumps({"error": {"message": "the engine core has ended", "code": 500}}))
             case "!end":
                 self._data("[DONE]")

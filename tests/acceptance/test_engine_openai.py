@@ -396,8 +396,12 @@ def test_a_server_that_dies_is_the_end_of_the_engine(engine: OpenAIEngine, when:
     assert "killed by SIGKILL" in said or "its health check /health does not answer 200" in said
 
 
-def test_a_server_that_is_not_well_is_the_end_of_the_engine(engine: OpenAIEngine) -> None:
-    engine.submit(Request("a", ["!sick"]))
+@pytest.mark.parametrize("status", [500, 503])
+def test_a_server_that_is_not_well_is_the_end_of_the_engine(
+    engine: OpenAIEngine, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setattr(client.retry_backoff, "delays", lambda retries: [0.01] * retries)
+    engine.submit(Request("a", [f"!sick {status}"]))
     assert "the engine is dead; and its health check /health does not answer 200" in step_until_lost(engine)
 
 

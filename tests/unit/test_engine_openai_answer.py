@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import copy
 import functools
 import itertools
@@ -406,6 +407,13 @@ def responses(task: str) -> st.SearchStrategy[tuple[int, str, list[bytes]]]:
     """A status, a content type, and documents."""
     statuses = st.just(200) | st.sampled_from([200, 400, 422, 429, 503, 404, 500])
     return st.tuples(statuses, st.sampled_from(["text/event-stream", "application/json", ""]), bodies(task))
+
+
+@given(JSON)
+def test_whatever_a_server_lists_is_a_model_or_an_error(listed: Any) -> None:
+    for document in (listed, {"data": listed}, {"data": [{"id": listed}]}):
+        with contextlib.suppress(ValueError):
+            assert answer.first_model(json.dumps(document).encode())
 
 
 class Answering:

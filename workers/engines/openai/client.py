@@ -193,7 +193,10 @@ class ServerClient:
             elif error.status not in server_error.BUSY:
                 await self._failed(f"the server answered {error.status}: {error.message}")
             elif not error.passes or not await self._pause(next(pauses, None), deadline, wanted_s):
-                raise error.busy(wanted_s)
+                busy = error.busy(wanted_s)
+                if error.status == 503 and await self.healthy() is False:  # it may also be broken
+                    raise self._lost(str(busy))
+                raise busy
 
     async def _exchange(
         self, path: str, content: bytes, read: Callable[[httpx2.Response], Awaitable[None]]
@@ -229,8 +232,11 @@ class ServerClient:
         server would fail every job in the queue and use up their retries, so the engine ends.
         """
         if await self.healthy() is False:
-            raise ServerLost(f"{what}; and its health check {self.health} does not answer 200 ({self.ailment})")
+            raise self._lost(what)
         raise EngineError(what)
+
+    def _lost(self, what: str) -> ServerLost:
+        return ServerLost(f"{what}; and its health check {self.health} does not answer 200 ({self.ailment})")
 
 
 async def _body(response: httpx2.Response) -> bytes:
