@@ -2,6 +2,7 @@
 
 The base image is a Debian made by debootstrap with Debian's Python, tagged as the image in ``deploy/Dockerfile``.
 Needs root, podman, buildah, runc, iptables and debootstrap. crun does not run on hosts with hybrid cgroups.
+``python tests/container_engine.py`` makes the images that ours are built from, and says whether containers run here.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ runtime = "runc"
 cgroup_manager = "cgroupfs"
 events_logger = "file"
 """
+FOLDER = Path(os.environ.get("STOKER_CONTAINERS", ROOT / ".containers"))
 PIP_PATHS = ("find-links", "cert", "constraint")
 """Options of pip that name files of this machine."""
 
@@ -112,3 +114,19 @@ class Podman:
     def _pip_files(self) -> list[str]:
         options = self._pip_options()
         return [path for name in PIP_PATHS if (path := options.get(name, "")).startswith("/") and Path(path).exists()]
+
+
+def main() -> int:
+    """Exit code 0 if containers run here, 1 if not."""
+    engine = Podman(FOLDER)
+    try:
+        engine.make_bases()
+        engine.run("podman", "run", "--rm", "--network", "none", PYTHON_IMAGE, "python", "--version")
+    except AssertionError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

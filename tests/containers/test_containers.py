@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import secrets
 import subprocess
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from container_engine import ROOT, Podman
+from container_engine import FOLDER, ROOT, Podman
 from deploy.machine.ports import free_port
 from processes import wait_for
 from producer.contract.job import TASK
@@ -48,7 +47,7 @@ with Celery(broker=url, backend=url, set_as_current=False) as app:
 
 @pytest.fixture(scope="module")
 def podman() -> Podman:
-    engine = Podman(Path(os.environ.get("STOKER_CONTAINERS", ROOT / ".containers")))
+    engine = Podman(FOLDER)
     engine.make_bases()
     engine.build(ROOT / "deploy" / "Dockerfile", IMAGE)
     return engine
