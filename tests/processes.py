@@ -21,7 +21,7 @@ DEADLINE_S = 120.0
 """How long a test waits for a condition before it fails. Generous: these machines may be busy."""
 
 
-def wait_for(condition: Callable[[], T], what: str, deadline_s: float = DEADLINE_S) -> T:
+def wait_for(condition: Callable[[], T | None], what: str, deadline_s: float = DEADLINE_S) -> T:
     """Poll a condition until it holds, and return what it returned."""
     deadline = time.monotonic() + deadline_s
     while time.monotonic() < deadline:

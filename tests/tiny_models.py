@@ -68,7 +68,7 @@ def roberta(labels: int, max_length: int) -> str:
         intermediate_size=64,
         max_position_embeddings=max_length + 2,
         initializer_range=0.4,
-        num_labels=labels,
+        num_labels=labels,  # type: ignore[call-arg]  # a property, which sets id2label
         type_vocab_size=2,
     )
     torch.manual_seed(labels)

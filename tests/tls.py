@@ -6,9 +6,13 @@ import asyncio
 import contextlib
 import ssl
 import threading
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any, TypeVar
 
 import trustme
+
+T = TypeVar("T")
 
 
 class TlsFront:
@@ -48,7 +52,7 @@ class TlsFront:
         for end in (writer, back_writer):
             end.transport.abort()
 
-    def _do(self, work):  # type: ignore[no-untyped-def]
+    def _do(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
     async def _end(self) -> None:

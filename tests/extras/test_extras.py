@@ -32,7 +32,7 @@ class Environment:
         (folder / "fleet.toml").write_text(FLEET)
         self.run(sys.executable, "-m", "venv", "venv")
         self.bin = folder / "venv" / "bin"
-        pip = [self.bin / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        pip: list[str | Path] = [self.bin / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         self.run(*pip, "-c", ROOT / "constraints.txt", f"stoker{extras} @ {wheel.as_uri()}")
 
     def environment(self) -> dict[str, str]:

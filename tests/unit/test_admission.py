@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from producer.contract.errors import DeadlineUnreachable, InvalidJob
+from producer.contract.fleet_schema import Model
 from producer.contract.job import Job
-from producer.contract.settings import Model, Settings
+from producer.contract.settings import Settings
 from producer.estimates.admission import Admission, admit, concerns
 from producer.estimates.wait_time import Estimate, Interval, Why
 
@@ -69,7 +70,7 @@ def test_degraded_it_goes_to_the_next_lower_tier_and_has_no_deadline() -> None:
 
 
 def test_an_estimate_is_asked_for_only_where_it_matters() -> None:
-    asked = [concerns(job(left), how) for left in (1, None) for how in ("accept", "refuse", "degrade")]  # type: ignore[arg-type]
+    asked = [concerns(job(left), how) for left in (1, None) for how in ("accept", "refuse", "degrade")]
     assert asked == [False, True, True, False, False, False]
     with pytest.raises(InvalidJob, match=r"'perhaps'; allowed: accept, refuse, degrade"):
         concerns(job(1), "perhaps")  # type: ignore[arg-type]

@@ -402,7 +402,7 @@ def check_devices(fleet: Fleet, starts: Sequence[Start]) -> None:
 
 def test_a_fleet_left_to_itself_follows_its_jobs_up_and_goes_back_to_zero() -> None:
     """Two models, two slots, a virtual clock: workers take 5 s to load and do 2 jobs a second."""
-    fleet = Fleet(slots(2), **TWO)
+    fleet = Fleet(slots(2), (), **TWO)
     fleet.queued.update(m=40, n=40)
     names = (f"w{n}" for n in itertools.count())
     empty_since = {"m": NOW, "n": NOW}

@@ -180,4 +180,6 @@ def test_memory_is_never_oversubscribed(sizes: list[float], used: list[float], w
             held = (*held, Occupant(f"{name}{n}", name, device.id, memory))
     for device in devices:
         taken = sum(tenant.memory_gb for tenant in held if tenant.device == device.id)
+        assert device.used_gb is not None
+        assert device.memory_gb is not None
         assert device.used_gb + taken <= device.memory_gb + 1e-6

@@ -11,8 +11,8 @@ from gateway.access.api_key import ApiKey
 from gateway.batches import completion_window
 from gateway.batches.custom_ids import FirstLines
 from gateway.batches.in_flight import CHUNK, chunk
-from gateway.batches.line_translation import JOBS, LineError, Terms, tell_openai
-from gateway.batches.lines import parse
+from gateway.batches.line_translation import JOBS, Terms, tell_openai
+from gateway.batches.lines import LineError, parse
 from gateway.batches.progress import LEAST, MOST, Pace, width
 from gateway.batches.records import BatchRecord, BatchSpec, new_id
 from gateway.batches.resume import number_of
@@ -29,7 +29,8 @@ SETTINGS = Settings(models={"echo": Model(engine="echo"), "talk": Model(engine="
 
 @given(st.lists(st.text(max_size=3), max_size=200))
 def test_first_seen_knows_on_which_line_a_name_came_first(names: list[str]) -> None:
-    seen, first = FirstLines(), {}
+    seen = FirstLines()
+    first: dict[str, int] = {}
     for line, name in enumerate(names, 1):
         assert seen.add(name, line) == first.setdefault(name, line)
 
@@ -93,7 +94,7 @@ def record(**fields: object) -> BatchRecord:
     asked = BatchSpec(
         caller=ApiKey(id="k"), endpoint=JOBS, input_file_id="f", completion_window="24h", created_at=1, expires_at=9
     )
-    return BatchRecord(id="batch_1", asked=asked, **fields)  # type: ignore[arg-type]  # of many types
+    return BatchRecord(id="batch_1", asked=asked, **fields)
 
 
 def test_the_estimate_is_of_what_is_left_at_the_pace_of_late() -> None:
@@ -138,6 +139,7 @@ def test_what_a_batch_cannot_ask_for(fields: dict[str, object], param: str) -> N
     terms = Terms(SETTINGS, "run", endpoint="/v1/chat/completions")
     with pytest.raises((LineError, Problem)) as refused:
         terms.read(line(custom_id="a", method="POST", **fields))
+    assert isinstance(refused.value, LineError | Problem)
     assert refused.value.param == param
 
 

@@ -2,8 +2,8 @@
 
 import math
 
-from benchmarks.window.cell import BAR, CLEAR, Cell, precise
-from benchmarks.window.grid import LINES, MOST, Line
+from benchmarks.window.cell import BAR, CLEAR, precise
+from benchmarks.window.grid import LINES, MOST, Cell, Line
 from benchmarks.window.play import TURN, play, play_in_turns
 from benchmarks.window.policies import Greedy, View
 

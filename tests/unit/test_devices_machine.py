@@ -39,6 +39,12 @@ DEVICES = [
 ]
 
 
+def memory_gb(device: Device) -> float:
+    """The memory of a device that tells it."""
+    assert device.memory_gb is not None
+    return device.memory_gb
+
+
 class Machine:
     """A fleet in memory, and what a launcher and its workers would do to it."""
 
@@ -85,7 +91,7 @@ class Machine:
         """Somebody else's process takes some of what nobody uses, or goes."""
         where = self.rng.choice([*self.devices])
         own = sum(MODELS[one.model].memory_gb for one in self.workers.values() if one.device == where)
-        room = self.devices[where].memory_gb - own
+        room = memory_gb(self.devices[where]) - own
         self.strangers[where] = self.rng.uniform(0, room) if self.rng.random() < 0.3 else 0.0
 
     def fault(self) -> None:
@@ -159,13 +165,13 @@ class Machine:
             here = [one for one in self.workers.values() if one.device == device.id]
             taken = self.strangers[device.id] + sum(MODELS[one.model].memory_gb for one in here)
             if any(one.device == device.id for one in new):
-                assert taken <= device.memory_gb + 1e-6, f"{device.id} oversubscribed: {taken:.1f} GB"
+                assert taken <= memory_gb(device) + 1e-6, f"{device.id} oversubscribed: {taken:.1f} GB"
                 assert not device.fault, f"{device.id} is used though {device.fault}"
             if device.kind == "cpu":
                 assert len(here) <= 1
             serving = [one.model for one in here if one.serves]
             assert all(serving.count(model) <= MODELS[model].replicas_per_gpu for model in {*serving})
-            self.worst = max(self.worst, taken / device.memory_gb)
+            self.worst = max(self.worst, taken / memory_gb(device))
             # One state, and the one that its workers and its health say.
             was_here = {one.phase for one in before.values() if one.device == device.id}
             busy = bool(was_here - {Phase.STARTING, Phase.LOADING})
@@ -224,4 +230,4 @@ def test_nothing_is_oversubscribed_doubly_used_or_leaked_in_10_000_operations() 
     assert machine.reconciler.health == {}
     held = occupants(seen.workers, seen.devices, MODELS)
     free = sum(free_gb(device, [one for one in held if one.device == device.id]) for device in seen.devices)
-    assert free == sum(device.memory_gb for device in DEVICES) - MODELS["middling"].memory_gb
+    assert free == sum(memory_gb(device) for device in DEVICES) - MODELS["middling"].memory_gb

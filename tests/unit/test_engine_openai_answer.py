@@ -369,17 +369,24 @@ SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | WORDS
 JSON = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3), max_leaves=8
 )
-CHUNKS = [
+Document = dict[str, object]
+CHUNKS: list[Document] = [
     {"choices": [{"index": 0, "delta": {"role": "assistant", "content": "a", "reasoning_content": "r"}}]},
     {"choices": [{"index": 0, "delta": {"content": [{"type": "text", "text": "b"}]}, "finish_reason": None}]},
     {"choices": [{"index": 0, "text": "c", "finish_reason": "stop"}]},
     {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 2}},
 ]
-WHOLE = {"choices": [{"message": {"content": "a"}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 1}}
-EMBEDDED = {"data": [{"index": 0, "embedding": [1.0, 2.0]}], "usage": {"prompt_tokens": 1}}
-PACKED = {"data": [{"embedding": "AACAPwAAAEA="}]}
-ERROR = {"error": {"message": "m", "code": 400, "type": "t", "param": "p"}, "detail": [{"loc": ["body", "p"]}]}
-RIGHT = {"generate": [CHUNKS, [WHOLE], [ERROR]], "embeddings": [[EMBEDDED], [PACKED], [ERROR]]}
+WHOLE: Document = {"choices": [{"message": {"content": "a"}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 1}}
+EMBEDDED: Document = {"data": [{"index": 0, "embedding": [1.0, 2.0]}], "usage": {"prompt_tokens": 1}}
+PACKED: Document = {"data": [{"embedding": "AACAPwAAAEA="}]}
+ERROR: Document = {
+    "error": {"message": "m", "code": 400, "type": "t", "param": "p"},
+    "detail": [{"loc": ["body", "p"]}],
+}
+RIGHT: dict[str, list[list[Document]]] = {
+    "generate": [CHUNKS, [WHOLE], [ERROR]],
+    "embeddings": [[EMBEDDED], [PACKED], [ERROR]],
+}
 
 
 def places(document: Any) -> list[tuple[Any, Any]]:
@@ -446,7 +453,7 @@ class Answering:
 def answering(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Answering]:
     answering = Answering(request.param)
     transport = httpx2.MockTransport(answering.answer)
-    monkeypatch.setattr(client.httpx2, "AsyncClient", functools.partial(httpx2.AsyncClient, transport=transport))
+    monkeypatch.setattr(httpx2, "AsyncClient", functools.partial(httpx2.AsyncClient, transport=transport))
     monkeypatch.setattr(client, "BUSY_RETRIES", 0)
     answering.engine.load()
     yield answering

@@ -51,13 +51,14 @@ def test_a_client_submits_what_a_worker_reads(seed: int) -> None:
 @pytest.mark.parametrize("half", ["\ud800", "a\udfffb", "\ude00\ud83d"])
 @pytest.mark.parametrize("field", ["input", "parameters", "metadata", "tenant", "idempotency_key", "keys"])
 def test_half_a_character_is_refused_wherever_it_is(half: str, field: str) -> None:
-    fields: dict[str, Any] = {
+    cases: dict[str, dict[str, Any]] = {
         "parameters": {"parameters": {"p": [half]}},
         "metadata": {"metadata": {"m": half}},
         "tenant": {"tenant": half},
         "idempotency_key": {"idempotency_key": half},
         "keys": {"metadata": {half: "m"}},
-    }.get(field, {})
+    }
+    fields = cases.get(field, {})
     with pytest.raises(InvalidJob, match="metadata" if field == "keys" else field):
         submitted(half if field == "input" else "x", **fields)
 

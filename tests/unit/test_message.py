@@ -18,6 +18,9 @@ GOOD = json.loads(encode(Job(model="m", tier="batch", input="x"), "id"))
 LINK = {"task": "os.system", "args": ["id"], "kwargs": {}, "options": {"queue": "celery"}}
 
 
+WRONG_LIMITS: tuple[object, ...] = (7, "x", [], [1], [None, "9"], [-1, None], [10**400, None], [None, True], {})
+
+
 def changed(**changes: object) -> bytes:
     return json.dumps({**GOOD, **changes}).encode()
 
@@ -31,7 +34,8 @@ def test_our_own_envelope_is_read() -> None:
     assert message.id == "id"
     assert message.fields == {"model": "m", "tier": "batch", "input": "x", "parameters": {"p": 1}}
     assert message.wants_result
-    assert message.expires is message.time_limit_s is None
+    assert message.expires is None
+    assert message.time_limit_s is None
     assert message.submitted_at is not None
     assert message.told["kwargsrepr"] == "{'model': 'm', 'tier': 'batch', 'inputs': 1}"
 
@@ -73,7 +77,7 @@ def test_no_header_but_those_that_are_known_steers_anything() -> None:
         (changed(headers={**GOOD["headers"], "compression": "bzip2"}), "nothing compressed"),
         *(
             (changed(headers={**GOOD["headers"], "timelimit": limit}), "headers.timelimit is not")
-            for limit in (7, "x", [], [1], [None, "9"], [-1, None], [10**400, None], [None, True], {})
+            for limit in WRONG_LIMITS
         ),
         (changed(headers={**GOOD["headers"], "ignore_result": "x"}), "ignore_result is not true or false"),
         (changed(headers={**GOOD["headers"], "submitted_at": float("nan")}), "the message is not JSON"),

@@ -24,7 +24,7 @@ from producer.contract.job import Result
 from scheduler.results import failed
 
 SETTINGS = Settings(
-    models={  # type: ignore[arg-type]  # pydantic reads tables
+    models={
         "talk": {"engine": "echo", "options": {"task": "generate"}},
         "vectors": {"engine": "echo", "options": {"task": "embeddings"}},
     }
@@ -153,7 +153,7 @@ def test_every_generation_has_a_seed_so_that_a_second_run_says_the_same() -> Non
 
 
 def test_a_server_of_the_openai_engine_is_told_only_what_the_request_sets() -> None:
-    settings = Settings(models={"talk": {"engine": "openai", "options": {"url": "http://localhost:1"}}})  # type: ignore[dict-item]  # pydantic reads tables
+    settings = Settings(models={"talk": {"engine": "openai", "options": {"url": "http://localhost:1"}}})
     chat, completion = ENDPOINTS["/v1/chat/completions"], ENDPOINTS["/v1/completions"]
     assert chat.read(ASKED[chat.path], settings, ANYBODY).job.parameters == {"max_new_tokens": 512, "fit": True}
     job = completion.read(ASKED[completion.path], settings, ANYBODY).job

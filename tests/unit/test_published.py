@@ -80,7 +80,8 @@ def test_a_field_of_a_later_version_is_passed_over() -> None:
     inputs=st.dictionaries(st.text(), st.none() | st.integers() | st.floats(allow_nan=False) | st.lists(st.text())),
 )
 def test_an_entry_of_the_journal_comes_back_as_it_was(at: float, texts: list[str], inputs: dict[str, object]) -> None:
-    entry = JournalEntry(at, *texts, inputs=inputs)
+    action, model, worker, device, reason = texts
+    entry = JournalEntry(at, action, model, worker, device, reason, inputs=inputs)
     assert set(entry.fields()) == {"at", "action", "model", "worker", "device", "reason", "inputs"}
     stored = {name.encode(): value.encode() for name, value in entry.fields().items()}
     assert JournalEntry.of_fields(stored) == entry

@@ -7,8 +7,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from deploy.cli import app
-from deploy.cli import simulate as command
 from producer.contract.errors import ConfigError, StokerError
+from simulator.run import Simulation
 
 FLEET = """
 [models.big]
@@ -165,7 +165,7 @@ def test_interrupted_it_says_so_and_leaves_no_picture(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command.Simulation, "run", interrupted)
+    monkeypatch.setattr(Simulation, "run", interrupted)
     found = run("--trace", mooncake, "--fleet", fleet, "--plot", tmp_path / "out.png")
     assert found.exit_code == 130
     assert not (tmp_path / "out.png").exists()
