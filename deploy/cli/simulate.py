@@ -117,24 +117,15 @@ def simulate(
       stoker simulate --trace clients.tgz --for 7200 --compare slack,threshold,strict+round-robin
     """
     if compare:
-        from simulator.results.clairvoyant import clairvoyant  # only this needs a linear program, and its solver
+        _require_solver()
     settings, hardware = _fleet(fleet)
     fleets_own = settings.scaling.policy
     chosen = [schemes.named(name, fleets_own) for name in (compare.split(",") if compare else [policy or fleets_own])]
     shares = dict(_shares(one) for one in assigned or ())
     requests = _requests(trace, settings, hardware, shares, seed, lasts_s, times, busy)
-    runs: list[tuple[Report, RunOutcome]] = []
-    sample_s = max(settings.scaling.interval_s, requests.lasts_s / SAMPLES)
     try:
-        for one in chosen:
-            run = Simulation(settings, hardware, requests, one.scaling, one.order, seed, sample_s, routing=one.routing)
-            with _bar(one.name, len(requests)) as bar:
-                outcome = run.run(bar)
-            runs.append((report(one.name, settings, hardware, outcome), outcome))
-        bounds: list[float] = []
-        if compare:
-            with progress_console.status("the clairvoyant bound"):
-                bounds = [clairvoyant(settings, hardware, outcome).device_hours for _, outcome in runs]
+        runs = [_run(one, settings, hardware, requests, seed) for one in chosen]
+        bounds = _bounds(settings, hardware, [outcome for _, outcome in runs]) if compare else []
         if plot is not None:
             from ..plot_simulation import save
 
@@ -142,15 +133,43 @@ def simulate(
     except KeyboardInterrupt:
         progress_console.print("interrupted: nothing was saved", markup=False)
         raise typer.Exit(EXIT_INTERRUPTED) from None
-    reports = [found for found, _ in runs]
-    if as_json:
-        for n, found in enumerate(reports):
-            extra = {"clairvoyant_device_hours": bounds[n]} if compare else {}
-            print(json.dumps({**found.line(), **extra}))
-        return
-    console.print(_compared(reports, bounds) if compare else _single(reports[0]))
-    if plot is not None:
+    _print([found for found, _ in runs], bounds, as_json)
+    if plot is not None and not as_json:
         console.print(f"picture: {plot}", markup=False, soft_wrap=True)
+
+
+def _require_solver() -> None:
+    """Fail before the runs rather than after them if the solver of the clairvoyant bound is not installed."""
+    from simulator.results import clairvoyant  # noqa: F401
+
+
+def _run(
+    policy: schemes.PolicySpec, settings: Settings, hardware: Hardware, requests: Trace, seed: int
+) -> tuple[Report, RunOutcome]:
+    """Simulate one policy, with a progress bar."""
+    sample_s = max(settings.scaling.interval_s, requests.lasts_s / SAMPLES)
+    run = Simulation(settings, hardware, requests, policy.scaling, policy.order, seed, sample_s, routing=policy.routing)
+    with _bar(policy.name, len(requests)) as bar:
+        outcome = run.run(bar)
+    return report(policy.name, settings, hardware, outcome), outcome
+
+
+def _bounds(settings: Settings, hardware: Hardware, outcomes: Sequence[RunOutcome]) -> list[float]:
+    """The clairvoyant bound of each run, in device hours."""
+    from simulator.results.clairvoyant import clairvoyant  # only this needs a linear program, and its solver
+
+    with progress_console.status("the clairvoyant bound"):
+        return [clairvoyant(settings, hardware, outcome).device_hours for outcome in outcomes]
+
+
+def _print(reports: Sequence[Report], bounds: Sequence[float], as_json: bool) -> None:
+    """Print the reports; ``bounds`` are their clairvoyant bounds, empty unless policies are compared."""
+    if not as_json:
+        console.print(_compared(reports, bounds) if bounds else _single(reports[0]))
+        return
+    for n, found in enumerate(reports):
+        extra = {"clairvoyant_device_hours": bounds[n]} if bounds else {}
+        print(json.dumps({**found.line(), **extra}))
 
 
 def _fleet(name: str | None) -> tuple[Settings, Hardware]:
