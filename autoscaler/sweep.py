@@ -58,7 +58,7 @@ class Sweep:
             self._withdraw(settings)
 
     def _withdraw(self, settings: Settings) -> None:
-        """Take jobs out of the queues that were cancelled, and not found by whoever cancelled them."""
+        """Remove cancelled jobs from the queues that the cancelling process did not find there."""
         if self._search is None:
             found: Any = self.redis.zrange(keys.withdrawals(), 0, AT_ONCE - 1)
             if not found:

@@ -23,9 +23,9 @@ ROUNDING = 1e-9
 class SimulatedWorker:
     """One replica on one device.
 
-    A continuous engine keeps a clock that counts tokens: it advances by one with each step, for all that run alike, so
-    a request that joins at token ``v`` and wants ``k`` ends at ``v + k``, whoever joins or leaves meanwhile. Each event
-    so costs the logarithm of what runs.
+    A continuous engine keeps a clock that counts tokens. Each step advances it by one for all running requests, so a
+    request that joins at token ``v`` and generates ``k`` ends at ``v + k``, whichever requests join or leave meanwhile.
+    An event costs the logarithm of the number of running requests.
     """
 
     __slots__ = (

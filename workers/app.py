@@ -37,7 +37,7 @@ class WorkerApp(Celery):  # type: ignore[misc]  # Celery has no types
     """Celery's worker, once it is made."""
 
     def _get_backend(self) -> NoBackend:
-        # Not by the setting's "class+url" form: Celery, which shows settings to whoever asks, masks no password in it.
+        # Not by the setting's "class+url" form: Celery shows settings on request, and masks no password in that form.
         # Of several sentinels the first will do.
         return NoBackend(app=self, url=self.conf.result_backend.partition(";")[0])
 

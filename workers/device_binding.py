@@ -33,7 +33,7 @@ def bind(device: str, env: MutableMapping[str, str], uuid_of: Callable[[int], st
     if kind != "cuda" or not number.isdigit():
         return ""
     if env.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID") != "PCI_BUS_ID":
-        return ""  # somebody counts otherwise, and knows why
+        return ""  # set by the operator, on purpose
     seen = [entry.strip() for entry in env.get("CUDA_VISIBLE_DEVICES", number).split(",") if entry.strip()]
     gpu = seen[0] if len(seen) == 1 else seen[int(number)] if int(number) < len(seen) else ""
     uuid = gpu if gpu.startswith(UUIDS) else uuid_of(int(gpu)) if gpu.isdigit() else ""

@@ -26,7 +26,7 @@ STUCK_S = 120.0
 
 
 class Siege:
-    """The batch, and who kills what it needs. ``in_flight`` sums up what workers held when that was cut off."""
+    """Kills processes that a running batch needs. ``in_flight`` counts the jobs that killed workers held."""
 
     def __init__(self, stage: Stage, rng: random.Random, say: Say) -> None:
         self.stage = stage

@@ -41,7 +41,7 @@ class Announcements:
         self._redis.close()
 
     def catch_up(self, job_ids: Iterable[str]) -> None:
-        """Read the results that were announced while nobody heard."""
+        """Read results whose announcements were lost."""
         missing = [job_id for job_id in job_ids if job_id not in self.first]
         for start in range(0, len(missing), 1000):
             chunk = missing[start : start + 1000]

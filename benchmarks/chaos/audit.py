@@ -1,4 +1,4 @@
-"""What was written, read from the append-only file: nobody has to have been listening."""
+"""Reads the history of writes from the server's append-only file, so that no subscriber is needed during the run."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class Tide:
         self._ending = threading.Event()
 
     def run(self, count: int) -> None:
-        """Drain so many workers."""
+        """Drain ``count`` workers."""
         feeder = threading.Thread(target=self._feed, name="feeder", daemon=True)
         feeder.start()
         try:

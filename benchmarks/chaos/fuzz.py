@@ -1,4 +1,4 @@
-"""Hostile and malformed messages, drawn from a seed: what anybody who can reach Redis may push onto a queue."""
+"""Hostile and malformed messages, drawn from a seed: what any client of Redis may push onto a queue."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Fate(StrEnum):
 
     DEAD = "dead letter"
     REFUSED = "dead letter or FAILURE result"
-    """Well-formed, but its fields are wrong: whoever sent it may rather be told so by a result under its id."""
+    """Whether it is well-formed but has wrong fields, so that a failed result under its id is allowed as well."""
     ANY = "one outcome of whatever kind"
     """The wrong value stands in a field that nothing here reads, or happens to be a right one."""
 
@@ -111,7 +111,7 @@ SIGNATURES: list[Any] = [
 
 
 def hostile(rng: random.Random, count: int, queue: str, canary: Path) -> list[Hostile]:
-    """So many messages for a queue; every kind comes up before any comes up twice."""
+    """Draw ``count`` messages for a queue; every kind occurs before any occurs twice."""
     drawn: list[Hostile] = []
     while len(drawn) < count:
         fresh = list(_all(rng, queue, canary))

@@ -91,7 +91,7 @@ class Siege:
             self._failure = error
 
     def _wait_for_progress(self, done: int) -> None:
-        """Until so many jobs are done; gives up when none was for two minutes."""
+        """Wait until ``done`` jobs are done. Gives up after two minutes without progress."""
         last, since, looked = -1, time.monotonic(), time.monotonic()
         while len(self.heard.first) < done:
             now = time.monotonic()
@@ -102,7 +102,7 @@ class Siege:
             elif now - since > 120:
                 self.say(f"  nothing moved for two minutes at {last} of {len(self.ids)} jobs")
                 return
-            if now - looked > 2:  # what was announced while nobody heard
+            if now - looked > 2:  # announcements that were lost
                 looked = now
                 with suppress(*OUTAGE):
                     self.heard.catch_up(self.ids)
@@ -140,7 +140,7 @@ class Siege:
 def run(folder: Path, seed: int, jobs: int, kills: tuple[int, int, int], say: Say) -> tuple[list[Bar], Verdict]:
     """Play it; ``kills`` are how many of workers, autoscalers and servers."""
     rng = random.Random(seed)
-    # Nobody is at fault for being killed: with max_losses at 1000 no job becomes a suspect or a dead letter for
+    # No job is at fault for a kill: with max_losses at 1000 no job becomes a suspect or a dead letter for
     # having been in a killed worker's hands. A dead letter would count as lost.
     with Arena(
         folder,

@@ -56,7 +56,7 @@ class Redelivery:
 
     @property
     def waiting(self) -> int:
-        """Jobs of killed workers that nobody has claimed again yet."""
+        """Jobs of killed workers that have not been claimed again yet."""
         return len(self._waiting)
 
     def _run(self) -> None:
@@ -86,7 +86,7 @@ class Redelivery:
         self._held = dict(held)
 
     def _learn(self) -> None:
-        """Whoever held a job a moment ago made the result that is there now."""
+        """Credit each new result to the worker that held the job at the previous look."""
         for owner, jobs in self._held.items():
             stored = next((self._heard.first[job_id] for job_id in jobs if job_id in self._heard.first), None)
             if owner not in self._owners and stored is not None and decode_worker(stored):

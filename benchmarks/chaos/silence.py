@@ -88,7 +88,7 @@ def _holds(arena: Arena, name: str) -> bool:
 
 
 def _stopped_then_killed(arena: Arena) -> list[str]:
-    """Idle, with its blocking peeks out, and then in mid-batch: what it was about to take nobody else may miss."""
+    """Stop a worker in a blocking peek, and one in the middle of a batch: other workers must get their jobs."""
     jobs = arena.jobs(range(JOBS))
     idle = arena.worker("idle")
     idle.send_signal(signal.SIGSTOP)

@@ -134,7 +134,7 @@ def run(folder: Path, seed: int, jobs: int, kills: tuple[int, int], say: Callabl
 
 
 def _until(heard: Announcements, ids: list[str], done: int, patience_s: float) -> bool:
-    """Wait for so many results; False when none came for so long."""
+    """Wait for ``done`` results. Returns False if none came for ``patience_s`` seconds."""
     last, since = -1, time.monotonic()
     while len(heard.first) < done:
         with suppress(*OUTAGE):

@@ -19,7 +19,7 @@ class Verdict:
     """Counts of jobs."""
 
     lost: int
-    """Without a result, with a failed one (a dead letter too), or with somebody else's."""
+    """Jobs without a result, with a failed one (also dead letters), or with the result of another job."""
     twice: int
     """With more than one final result stored or announced, or with one that changed after it was first seen."""
     stuck: int

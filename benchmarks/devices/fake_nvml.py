@@ -36,7 +36,7 @@ def build(folder: Path) -> Path:
 
 
 class FakeGpus:
-    """The script of the library in ``folder``, which it reads at every call, and its record of who looked when."""
+    """The fake library's script in ``folder``, which it reads at every call, and its record of the calls."""
 
     def __init__(self, folder: Path, count: int = 3) -> None:
         self.library = build(folder)
@@ -64,7 +64,7 @@ class FakeGpus:
         self._write()
 
     def looks(self, gpu: int) -> list[float]:
-        """When somebody looked at a GPU, in Unix seconds."""
+        """Times at which the GPU was queried, in Unix seconds."""
         lines = self._looks.read_text().splitlines() if self._looks.exists() else []
         return [float(at) for index, at in (line.split() for line in lines) if int(index) == gpu]
 

@@ -29,7 +29,7 @@ class InOrder(Packing):
     def next_batch(
         self,
         lengths: Sequence[int],
-        due_s: Sequence[float] = (),  # noqa: ARG002  nobody is due here
+        due_s: Sequence[float] = (),  # noqa: ARG002  no job is due here
         seconds: Callable[[int], float] = lambda _: math.nan,  # noqa: ARG002
     ) -> list[int]:
         """See ``Packing``."""

@@ -132,7 +132,7 @@ class Model:
 
 
 class Fifo:
-    """First in, first out, whoever's the jobs are."""
+    """First in, first out, regardless of tenants."""
 
     def __init__(self, jobs: Iterable[Job]) -> None:
         self._waiting = list(reversed(list(jobs)))

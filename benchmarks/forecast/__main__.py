@@ -31,7 +31,7 @@ SERVEGEN_S, SERVEGEN_EVERY = 4 * 3600.0, 6
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A trace: how many came in each tick, and after how many ticks somebody looks."""
+    """A trace: the number of arrivals in each tick, and the ticks at which a forecast is made."""
 
     name: str
     counts: list[int]

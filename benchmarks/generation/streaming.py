@@ -88,7 +88,7 @@ class Worker:
 
 @contextmanager
 def worker(folder: Path, places: int, *, source: str, device: str, memory_gb: float) -> Iterator[Worker]:
-    """A worker of a model with so many places, on a server of its own; both end with the block."""
+    """Run a worker with ``places`` slots on a Redis server of its own; both end with the block."""
     server = Server(folder / "server")
     server.start()
     fleet = folder / "fleet.toml"

@@ -46,7 +46,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a run took, and the tokens that it made and that somebody had asked for."""
+    """Duration of a run, and the number of requested tokens that it generated."""
 
     seconds: float
     tokens: int

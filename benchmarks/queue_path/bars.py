@@ -73,7 +73,7 @@ def _cpu_over_survivors(
 
 
 def _round_trip(asked_s: Mapping[str, Sequence[float]], survivals: Mapping[str, Survival]) -> Bar:
-    """Beside the peers that keep their jobs. Who pops a job and notes it nowhere saves a round trip, and is named."""
+    """Against the peers that survive kill -9; others save a round trip by recording no claim; the note has them."""
     name = "round trip p50, ours over the best's of the peers that survive kill -9"
     p50_s = {peer: statistics.median(took_s) for peer, took_s in asked_s.items()}
     ours = p50_s.pop(OURS, None)

@@ -11,7 +11,7 @@ from celery import Celery
 
 
 class Monitor:
-    """Connected from entering until leaving. Without one, events might be sent to nobody, or not at all."""
+    """Connected from entering until leaving. Without a receiver, events might be dropped or not sent at all."""
 
     def __init__(self, url: str) -> None:
         self.succeeded = 0

@@ -1,4 +1,4 @@
-"""Who is measured, and how each was set up."""
+"""The contestants, and how each is set up."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Contestant:
     ways: tuple[str, ...] = ("enqueue",)
     """Methods of the application that queue jobs, each timed."""
     share: float = 1.0
-    """Of the jobs, for who would take minutes."""
+    """Share of the jobs that is measured; below 1 for peers that would take minutes."""
     at_once: int = 1
     """Jobs that its worker runs at the same time."""
     sends_events: bool = False
@@ -70,7 +70,7 @@ ROSTER = (
         "stoker_app",
         ("python", "-m", "workers", "--model", "echo", "--device", "cpu:0"),
         ways=("enqueue", "enqueue_singly"),
-        share=3.0,  # a moment, for who is this fast
+        share=3.0,  # this fast, all jobs would take a moment
         at_once=32,
         sends_events=True,
     ),
@@ -102,7 +102,7 @@ def chosen(names: str) -> list[Contestant]:
     """The contestants whose names begin with one of these, separated by semicolons; all for an empty text.
 
     Raises:
-        ConfigError: naming who there is, or the command that installs what is missing.
+        ConfigError: an unknown name (lists the known ones), or a peer is not installed (names the command).
     """
     wanted = [name.strip() for name in names.split(";") if name.strip()]
     for name in wanted:

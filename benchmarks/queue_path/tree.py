@@ -35,9 +35,9 @@ class Tree:
                 process.resume()
 
     def kill(self) -> None:
-        """SIGKILL all of it at one moment, as losing its machine would. Who has a job in hands loses it."""
+        """SIGKILL all processes at one moment, as the loss of their machine would. Running jobs are lost."""
         with suppress(psutil.NoSuchProcess):
-            self.freeze()  # so that nobody starts another child, or sees one die, meanwhile
+            self.freeze()  # so that no process starts another child, or sees one die, meanwhile
             processes = self._all()
             for process in processes:
                 with suppress(psutil.NoSuchProcess):

@@ -27,7 +27,7 @@ class Turn:
     rates: dict[str, float]
     """Jobs enqueued per second, in each way; nothing consumes meanwhile."""
     heard: float | None
-    """Share of the jobs whose success the monitor heard of; None for who sends no events."""
+    """Share of the jobs with a success event; None for peers that send no events."""
 
 
 def play(contestant: Contestant, folder: Path, jobs: int) -> Turn:

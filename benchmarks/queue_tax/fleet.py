@@ -72,7 +72,7 @@ class Fleet:
 
     @property
     def pid(self) -> int:
-        """The worker's, for who profiles it."""
+        """Process id of the worker, for profilers."""
         return self._process.pid
 
     def wait_until_ready(self) -> None:

@@ -47,7 +47,7 @@ class Pair:
 
 
 def order(rounds: int) -> list[tuple[Way, Way]]:
-    """Who goes first in each round: ABBA, so that a machine that drifts favours neither."""
+    """The order in each round: ABBA, so that a machine that drifts favours neither."""
     return [("fleet", "engine") if turn % 2 == 0 else ("engine", "fleet") for turn in range(rounds)]
 
 

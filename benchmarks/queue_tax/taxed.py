@@ -49,7 +49,7 @@ def measure(
 
 
 def line(work: Work, pair: Pair) -> str:
-    """A pair, for who watches."""
+    """Print a pair as progress."""
     return (
         f"{work.name}: fleet {pair.fleet.rate:,.1f} and engine {pair.engine.rate:,.1f} {work.unit}/s, "
         f"ratio {pair.ratio:.3f}, {pair.cpu_us_per_job:,.0f} us more CPU a job"

@@ -1,4 +1,4 @@
-"""The requests: mixed lengths, the same for whoever runs them. Pure, by their seed."""
+"""The requests: of mixed lengths, the same for every contestant. Pure, by their seed."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Work:
 
 
 def text(draw: random.Random, words: int) -> str:
-    """A text of so many words, with no sense in it."""
+    """A meaningless text of that number of words."""
     return " ".join(draw.choices(WORDS, k=words))
 
 

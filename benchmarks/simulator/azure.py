@@ -76,7 +76,7 @@ def read(folder: Path, name: str, seed: int, lasts_s: float | None = None) -> Tr
 
 
 def fleet(low: int = 0, high: int = DEVICES, scaling: Mapping[str, Any] | None = None) -> Settings:
-    """The fleet file: the model between so many replicas, and the rest as it is by default."""
+    """Settings with the least and most replicas of the model, and defaults otherwise."""
     model = Model(engine="generate", source=MODEL, min_replicas=low, max_replicas=high, max_concurrency=SEQUENCES)
     return Settings(models={MODEL: model}, scaling=Scaling(**(scaling or {})))
 

@@ -180,7 +180,7 @@ def _serve(client: Client, asks: Sequence[Ask]) -> list[Served]:
 
 
 def _later(turn: int, served: Sequence[Served]) -> list[Served]:
-    """A round of its turn, as one of a long run: with so much time before it that all before it have ended."""
+    """Shift a round to its place in one long run, behind the end of all earlier rounds."""
     by = turn * (TURN_S + LONGEST_S)
     return [replace(one, at=one.at + by, started=one.started + by, ended=one.ended + by) for one in served]
 

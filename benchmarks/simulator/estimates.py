@@ -1,8 +1,9 @@
-"""How often what was foretold to a queued request came true.
+"""How often the estimates of queued requests came true.
 
-Each trace is cut in two. In the first part the fleet learns what its workers do and how wrong its estimates are; the
-second is held back: whoever has to wait there gets an estimate when it is queued, which is compared with what became of
-it. Three tiers alike, 16 devices, the live policy, 60 s to load. Shares are of all estimates over all held-back traces.
+Each trace is cut in two. In the first part the fleet learns the speed of its workers and the errors of its estimates.
+The second is held back: each request that has to wait there gets an estimate when it is queued, which is compared with
+the outcome. Three tiers with equal shares, 16 devices, the live policy, 60 s to load. Shares are of all estimates over
+all held-back traces.
 """
 
 from __future__ import annotations

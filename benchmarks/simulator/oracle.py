@@ -1,7 +1,7 @@
-"""How near the policy comes to somebody who knows the future, and how far it is from a threshold.
+"""Compares the live policy with clairvoyant schedules and with a threshold policy.
 
 On each of Azure's traces: the live policy as it is by default, against the cheapest clairvoyant schedule found that
-misses no more requests (``schedules.py``); the linear program's bound, below which nobody can be, stands beside it.
+misses no more requests (``schedules.py``); the linear program's bound, which no schedule can beat, stands beside it.
 Then the threshold of the textbooks, +-1 step, against the live policy at equal device hours: its floor ``min_replicas``
 is raised until it uses as many, in between two floors by interpolation. A fleet that never moves stands beside both.
 """
@@ -82,7 +82,7 @@ def _threshold(name: str, trace: Trace) -> Bar:
 
 
 def _missed_at(hours: float, runs: Iterable[Run]) -> float | None:
-    """Requests missed at so many device hours, between two runs that grow; None when they never use as many."""
+    """Requests missed at ``hours`` device hours, interpolated between two runs; None when no run uses as many."""
     for one, more in itertools.pairwise(runs):
         if one.hours <= hours <= more.hours:
             share = (hours - one.hours) / max(more.hours - one.hours, 1e-9)

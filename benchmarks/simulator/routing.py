@@ -3,8 +3,8 @@
 Replicas as in figures 3 and 4 that stay, all loaded before the first request: of each trace the fewest with which
 pulling attains 95% of the targets. The same replicas then get their requests by each other routing, in the same order
 of tiers and tenants; and replicas are added until it attains as much. Beside Azure's traces stands ServeGen's, slowed
-down to what 16 replicas can do, for the sake of its 108 tenants: affinity is theirs. Nobody is preempted: that takes
-one queue, and would be a gain of another kind.
+down to what 16 replicas can do, for the sake of its 108 tenants: affinity is theirs. Nothing is preempted: preemption
+needs one queue, and would be a separate gain.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _traces(folder: Path, seed: int, quick: bool) -> Iterator[tuple[str, Trace]]
 
 
 def _enough(trace: Trace, routing: Routing, attained: float, fewest: int) -> tuple[int, Report]:
-    """The fewest replicas, from so many on, that attain so much; one more than there are devices when none do."""
+    """The fewest replicas, at least ``fewest``, that attain ``attained``; ``DEVICES + 1`` when no number does."""
     for size in range(fewest, DEVICES + 1):
         found = _serve(trace, routing, size)
         if found.attained >= attained:

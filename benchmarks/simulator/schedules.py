@@ -1,4 +1,4 @@
-"""Clairvoyant schedules: who knows every request beforehand says how many replicas serve in each slot of ten seconds.
+"""Clairvoyant schedules: the number of serving replicas in each slot of ten seconds, all requests known beforehand.
 
 The best is not known. Candidates come from a dynamic program over a fluid model of the fleet: its state is how many
 replicas serve and how many requests are with them, its cost the device seconds, those of loading and draining included,
@@ -39,7 +39,7 @@ DRAIN_S = 20.0
 MOST = 1200
 """Requests in the fleet, at most, in the fluid model."""
 FILL = (0.35, 0.8, 1.2, 1.6, 2.5)
-"""How full the slots may be before a request counts as missed; above 1, so many wait as well."""
+"""Load of the slots above which a request counts as missed; above 1, the excess waits."""
 PRICES = (0.15, 0.3, 0.6, 1.0, 2.0)
 """Of a missed request, in device seconds."""
 PIECES = (1, 2, 3, 6, 12, 24)
@@ -60,7 +60,7 @@ class Scheduled:
         here = min(now, last)
         ahead = range(here + 1, min(here + LOADING, last) + 1)
         loading = sum(max(0, self.schedule[slot] - self.schedule[slot - 1]) for slot in ahead)
-        # Whoever is behind the last slot has requests to finish.
+        # Replicas that serve after the last slot have requests to finish.
         replicas = self.schedule[here] + loading if now <= last else max(1, self.schedule[last])
         return {name: Size(replicas, "as it was known to be best", 0.0) for name in seen.demands}, memory
 
@@ -90,10 +90,10 @@ def play(name: str, trace: Trace, schedule: Schedule) -> azure.Run:
 def cheapest(
     name: str, trace: Trace, missed: int, cuts: int, seed: int, tell: Callable[[str], None] = lambda _: None
 ) -> Found:
-    """The cheapest schedule found that misses at most so many requests.
+    """The cheapest schedule found that misses at most ``missed`` requests.
 
     Args:
-        cuts: how often it is tried to cut a piece off.
+        cuts: number of attempts to cut a piece off.
     """
     found = [replay(name, trace, one) for one in candidates(trace)]
     found.append(replay(name, trace, tuple([DEVICES] * (int((trace.lasts_s + LOAD_S) / SLOT_S) + 1))))
@@ -172,7 +172,7 @@ def _plan(trace: Trace, requests: Array, works: Array, fill: float, price: float
         here = serving[:, None] * SLOT_S + price * missed + np.take_along_axis(least, left, axis=1)
         here += np.where(after > MOST, 1e6, 0.0)
         if slot < LOADING:
-            here[1:] += 1e7  # nobody serves before the first can have loaded
+            here[1:] += 1e7  # no replica serves before the first can have loaded
         total = moving_s[:, :, None] + here[None, :, :]
         choices[slot], ends[slot] = total.argmin(axis=1), left
         least = total.min(axis=1)

@@ -30,7 +30,7 @@ BEST = "clairvoyant"
 FORESEEN = 2000
 """Jobs, the last of a cell, over which the clairvoyant best is searched."""
 STRETCHES = 30
-"""A cell's jobs are parted into so many, to see how much it varies."""
+"""Number of parts into which a cell's jobs are divided, to measure the variance."""
 BAR = 0.5
 """Points that a cell may be behind the best fixed window."""
 CLEAR = 10
@@ -116,8 +116,8 @@ class Measured:
 
 
 def precise(cell: Cell, jobs: int, seed: int, error: float) -> Measured:
-    """Play a cell on a virtual device: so many jobs, or as many more as bring the standard error down to ``error``
-    points, or to where the bar is clear."""
+    """Play at least ``jobs`` jobs of a cell on a virtual device, until the standard error is at most ``error`` points
+    or the bar is clear."""
 
     def seconds(first: int, last: int) -> float:
         return cell.line.seconds(last - first)
@@ -152,7 +152,7 @@ def _with_best(measured: Measured, seed: int) -> Measured:
 def measure_all(
     grid: Sequence[Cell], jobs: int, seed: int, workers: int, say: Console, error: float = math.inf
 ) -> list[Measured]:
-    """Cells on virtual clocks, in so many processes. ``error``: see ``precise``."""
+    """Measure cells on virtual clocks, in ``workers`` processes. ``error``: see ``precise``."""
     found: dict[int, Measured] = {}
     with ProcessPoolExecutor(workers) as pool, Progress(console=say) as progress:
         task = progress.add_task(f"{len(grid)} cells of {jobs:,} jobs or more", total=len(grid))

@@ -1,4 +1,4 @@
-"""The clairvoyant best: who knows all arrivals, and parts them into batches so that the fewest are late.
+"""The clairvoyant optimum: all arrivals are known, and parted into batches so that the fewest jobs are late.
 
 Among those schedules it takes one with the least device time. A batch of known members begins when the device is free
 and the last of them has come: there is nothing to wait for. So what can be reached at a job is a set of (late, batches,

@@ -90,8 +90,8 @@ def snapshot(
 ) -> Snapshot:
     """The snapshot for a job at ``place``.
 
-    Whoever reads estimates and whoever learns how far they are off builds it here: an error that is learned of another
-    snapshot is filed under another kind, or corrects another expectation, than the one that is read.
+    Estimates and their errors are both computed from this snapshot. With separate builders, an error could be recorded
+    under another calibration bucket than the estimate that it corrects.
 
     Args:
         now: seconds by any clock.

@@ -1,7 +1,7 @@
-"""The routing, by name: whether requests wait in one queue for whichever worker is free, or each behind one worker.
+"""The routing policies by name: workers pull from one queue, or requests are pushed to a queue for each worker.
 
-Stoker's workers pull. What load balancers do instead is to push: a request is sent to one worker as it comes, and waits
-there behind what that worker has, whoever else falls idle meanwhile.
+Stoker's workers pull. Load balancers push: they send a request to one worker on arrival, and it waits behind that
+worker's other requests even while another worker is idle.
 """
 
 from __future__ import annotations

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from .outcome import RunOutcome
 
 SLOTS, FEWEST_SLOTS = 2000, 300
-"""At most this many to a run, over all models, but to each at least so many, by default; a longer slot makes the bound
-lower, never wrong."""
+"""Most slots of a run over all models, and fewest slots of each model, by default. Longer slots lower the bound, which
+thus stays a lower bound."""
 SHORTEST_SLOT_S = 0.5
 ALIKE = 1.1
 """Requests of one slot whose work differs by less than this factor may miss their targets for each other."""
@@ -106,7 +106,7 @@ def _work(
     for one in done:
         tier, at = trace.tier[one], trace.at[one]
         seconds = service.device_s(trace.input_tokens[one], trace.output_tokens[one], concurrency)
-        # Of a full batch each has its part of the device: who joins it at the target is there for so long.
+        # In a full batch each request has its share of the device: one that joins at its target stays this long.
         ends_by = at + targets[tier] + concurrency * seconds
         requests.append((tier, int(at / slot_s), int(ends_by / slot_s), seconds))
         missed[tier] += outcome.started[one] - at > targets[tier]

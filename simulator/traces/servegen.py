@@ -73,7 +73,7 @@ def read(path: Path, seed: int, lasts_s: float | None) -> Trace:
                 raise TraceError(f"{path}: {client} has no {client}-{what}: a client is both, {' and '.join(WHAT)}")
         bins = [*_bins(f"{path}, {client}-trace.csv", files["trace.csv"])]
         lengths = _lengths(f"{path}, {client}-dataset.json", files["dataset.json"])
-        # A generator for each client, so that one more does not change what the others do.
+        # A generator for each client, so that adding a client does not change the draws of the others.
         rng = random.Random(f"{seed} {client}")
         tenant = len(tenants)
         tenants.append(client)

@@ -46,7 +46,7 @@ def cluster(models: int = MODELS, devices: int = 64) -> tuple[Settings, Hardware
     """
     names = [f"model-{rank:02d}" for rank in range(1, models + 1)]
     model = Model(engine="echo", max_concurrency=32, max_replicas=devices)
-    scaling = Scaling(idle_s=300.0)  # who loads for half a minute does not go after as much
+    scaling = Scaling(idle_s=300.0)  # longer than the half minute that loading takes
     service = ServiceModel(0.02, 0.0005, 0.0001, load_s=LOAD_MEDIAN_S, load_sigma=LOAD_SIGMA)
     hardware = Hardware((DeviceType(type="gpu", count=devices),), dict.fromkeys(names, service))
     return Settings(models=dict.fromkeys(names, model), scaling=scaling), hardware

@@ -8,7 +8,7 @@ A line of JSON on stdin, a line of JSON on stdout, one after the other:
 
 An application is a module with a class ``Peer``:
 
-    enqueue(jobs)    queue so many jobs in its best way, and return what identifies each
+    enqueue(jobs)    queue that number of jobs in its fastest way; returns a token for each
     stored(tokens)   for each of those, whether it has a successful result
     ask()            queue one job and wait for its result
 """

@@ -20,4 +20,4 @@ JOB_TIMEOUT_S = 5
 """How long a job may take, where redelivery waits for that long."""
 
 RETRIES = 1000
-"""How often a job may be run again, where that has to be said: nobody is at fault for being killed."""
+"""Maximum number of reruns of a job, for peers that need a limit. High, because kills are not the job's fault."""
