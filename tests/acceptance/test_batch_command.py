@@ -20,7 +20,7 @@ def test_a_file_of_requests_becomes_a_file_of_answers(
 ) -> None:
     fleet = make_fleet(server.url, '[models.echo]\nengine = "echo"\nmax_concurrency = 16\n')
     fleet.worker("echo", "worker")
-    requests = [{"custom_id": f"c{n}", "input": [f"text {n}", {"n": n}]} for n in range(300)]
+    requests: list[dict[str, object]] = [{"custom_id": f"c{n}", "input": [f"text {n}", {"n": n}]} for n in range(300)]
     requests[7]["parameters"] = {"fail": "not this one"}
     source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_text("".join(json.dumps(request) + "\n" for request in requests))

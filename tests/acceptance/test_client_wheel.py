@@ -46,7 +46,7 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("environment")
     run(sys.executable, "-m", "venv", "own", cwd=folder)
     found = folder / "own" / "bin" / "python"
-    pip = [found, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip: list[str | Path] = [found, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     run(*pip, "-c", ROOT / "constraints.txt", wheel, cwd=folder)
     return found
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -65,7 +66,12 @@ def test_a_python_example_runs(url: str, tmp_path: Path, example: str) -> None:
 def test_the_examples_say_what_the_model_says(url: str, tmp_path: Path) -> None:
     assert "Paris" in run(sys.executable, "-c", PYTHON[0].replace(PUBLISHED, url), folder=tmp_path)
     with openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0) as client:
-        asked = {"model": "smollm2", "prompt": "The capital of France is", "max_tokens": 12, "temperature": 0}
+        asked: dict[str, Any] = {
+            "model": "smollm2",
+            "prompt": "The capital of France is",
+            "max_tokens": 12,
+            "temperature": 0,
+        }
         whole = client.completions.create(**asked)
         pieces = list(client.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
     assert whole.choices[0].text.startswith(" Paris")

@@ -53,7 +53,7 @@ def test_in_company_of_all_lengths_as_the_model_says_of_each_alone(engine: Engin
 def test_pairs_and_texts_share_a_batch(engine: Engine, source: str) -> None:
     pair = {"text": "A fox jumps.", "text_pair": "An animal moves."}
     text = "A fox jumps, and so an animal moves."
-    outcome = run(engine, Request("a", [pair, text]))["a"]
+    outcome = run(engine, Request("a", [{**pair}, text]))["a"]
     assert outcome.batch_size == 2
     assert_scores(told(outcome)[0], tiny_models.logits_alone(source, *pair.values()).softmax(-1))
     assert_scores(told(outcome)[1], tiny_models.logits_alone(source, text).softmax(-1))

@@ -226,7 +226,12 @@ def test_prompts_that_are_read_are_told_of_where_jobs_join_and_leave(engine: Eng
     reports: list[Report] = []
     engine.submit(Request("a", *case.good))
     engine.submit(Request("b", *case.good))
-    wait_for(lambda: reports.extend(engine.step(1.0)) or sum(isinstance(one, Outcome) for one in reports) == 2, "both")
+
+    def both_ended() -> bool:
+        reports.extend(engine.step(1.0))
+        return sum(isinstance(one, Outcome) for one in reports) == 2
+
+    wait_for(both_ended, "both")
     for name in ("a", "b"):
         told = [type(one) for one in reports if not isinstance(one, Batch) and one.id == name]
         assert told[:-1].count(Prefilled) == (len(told) - 1 if engine.slots else 0), "before its outcome"

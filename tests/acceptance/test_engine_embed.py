@@ -53,7 +53,8 @@ def by_hand(text: str) -> torch.Tensor:
     with torch.inference_mode():
         hidden = model(**tokenizer(text, return_tensors="pt", truncation=True, max_length=256)).last_hidden_state[0]
     mean = hidden.mean(0)
-    return mean / mean.norm()
+    unit: torch.Tensor = mean / mean.norm()
+    return unit
 
 
 def test_as_the_model_says(engine: MicroBatchEngine) -> None:
@@ -78,7 +79,7 @@ def test_in_company_of_other_lengths_as_the_model_says_of_each_alone(engine: Mic
 
 
 def test_many_inputs_are_split_and_answered_whole(engine: MicroBatchEngine) -> None:
-    outcomes = run(engine, Request("whole", TEXTS), *(Request(str(i), [text]) for i, text in enumerate(TEXTS)))
+    outcomes = run(engine, Request("whole", [*TEXTS]), *(Request(str(i), [text]) for i, text in enumerate(TEXTS)))
     whole = vectors(outcomes["whole"])
     for number in range(len(TEXTS)):
         torch.testing.assert_close(whole[number], vectors(outcomes[str(number)])[0], atol=1e-5, rtol=0)

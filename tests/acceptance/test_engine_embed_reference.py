@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Dropout, LayerNorm, Pooling, WeightedLayerPooling
@@ -129,7 +130,7 @@ def as_version(source: Path, version: int) -> Path:
     for dense in source.glob("*_Dense"):
         change(dense / "config.json", module_input_name=None, module_output_name=None)
         if version == 2:
-            weights = tiny_models.load_file(dense / "model.safetensors")
+            weights = load_file(dense / "model.safetensors")
             torch.save(weights, dense / "pytorch_model.bin")
             (dense / "model.safetensors").unlink()
     return source

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import JsonValue
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.generation.continuous_batching.requests import GenerationOutput
 
@@ -35,7 +36,7 @@ from workers.engines import sources
 from workers.engines.generation import sequence_attention
 from workers.engines.generation.generate import GenerateEngine
 from workers.engines.generation.prompt import Prompts
-from workers.engines.protocol import Request
+from workers.engines.protocol import Outcome, Request
 
 PROMPTS = [
     "The capital of France is",
@@ -86,7 +87,7 @@ def test_the_capital_of_france(engine: GenerateEngine) -> None:
 
 
 def test_a_chat_is_answered(engine: GenerateEngine) -> None:
-    chat = {"messages": [{"role": "user", "content": "What is the capital of France?"}]}
+    chat: dict[str, JsonValue] = {"messages": [{"role": "user", "content": "What is the capital of France?"}]}
     outcome = run(engine, Request("a", [chat], {"max_new_tokens": 30}))["a"]
     assert "Paris" in text(outcome)
     assert outcome.outputs is not None
@@ -114,7 +115,7 @@ def test_greedy_in_company_is_what_the_model_generates_alone(
 
     directory = sources.resolve(SOURCE)
     tokenizer = AutoTokenizer.from_pretrained(directory)
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="sdpa")
+    model: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="sdpa")
     for prompt in prompts:
         features = tokenizer(prompt, return_tensors="pt")
         alone = model.generate(**features, max_new_tokens=12, do_sample=False)[0].tolist()
@@ -230,6 +231,7 @@ def test_a_deadline_does_not_wait_for_the_timeout_of_a_step(engine: GenerateEngi
         begun = time.monotonic()
         [outcome] = engine.step(DEADLINE_S)
         assert time.monotonic() - begun < DEADLINE_S / 2
+    assert isinstance(outcome, Outcome)
     assert isinstance(outcome.error, JobExpired)
 
 
@@ -256,7 +258,7 @@ def test_a_job_of_thousands_is_encoded_in_slices_and_holds_up_nobody(engine: Gen
 
 
 def test_nothing_runs_of_a_job_whose_last_input_is_wrong(engine: GenerateEngine) -> None:
-    outcome = run(engine, Request("a", ["Once upon a time"] * 300 + [""]))["a"]
+    outcome = run(engine, Request("a", [*["Once upon a time"] * 300, ""]))["a"]
     assert isinstance(outcome.error, InvalidJob)
     assert "input 300 is empty" in str(outcome.error)
     assert not engine._admission.running
@@ -464,7 +466,7 @@ def test_two_workers_that_start_together_convert_the_gguf_once(tmp_path: Path) -
     try:
         assert [worker.returncode for worker in workers] == [0, 0]
         assert [str(path) for path in tmp_path.iterdir() if path.is_dir()] == list(found)
-        model = AutoModelForCausalLM.from_pretrained(next(iter(found)))
+        model: Any = AutoModelForCausalLM.from_pretrained(next(iter(found)))
         reference = AutoModelForCausalLM.from_pretrained(sources.resolve(SOURCE))
         for name, weight in model.state_dict().items():
             assert torch.equal(weight, reference.state_dict()[name])

@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 
 import pytest
+from pydantic import JsonValue
 
 from generating import Told, drive, left_empty, loaded, run, stream, text
 from producer.contract.errors import EngineError, JobCancelled
 from workers.engines.generation.generate import GenerateEngine
 from workers.engines.protocol import Request
 
-EMOJI = {
+EMOJI: dict[str, JsonValue] = {
     "messages": [
         {"role": "user", "content": "Repeat exactly: \N{SHRUG}\N{ROCKET}\N{PARTY POPPER} caf\u00e9 \u4f60\u597d"}
     ]

@@ -29,8 +29,8 @@ from producer.contract.errors import (
     ServerRefused,
 )
 from producer.contract.fleet_schema import Model
+from scheduler.lease import retry_backoff
 from workers.device_thread import EXIT_ENGINE_LOST
-from workers.engines.openai import client
 from workers.engines.openai.client import ServerLost
 from workers.engines.openai.engine import OpenAIEngine
 from workers.engines.openai.server import free_port
@@ -156,8 +156,9 @@ def test_the_answers_of_servers_that_differ_from_the_api(engine: OpenAIEngine) -
     outcomes = {report.id: report for report in reports if isinstance(report, Outcome)}
     for name, text in prompts.items():
         assert outcomes[name].error is None
-        assert outcomes[name].outputs is not None
-        assert outcomes[name].outputs[0]["text"] == text
+        outputs = outcomes[name].outputs
+        assert outputs is not None
+        assert outputs[0]["text"] == text
         assert (
             "".join(report.text for report in reports if isinstance(report, OutputPiece) and report.id == name) == text
         )
@@ -347,7 +348,7 @@ def test_what_goes_wrong_with_one_request_ends_that_one(
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_busy_server_is_asked_again(engine: OpenAIEngine, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
-    monkeypatch.setattr(client.retry_backoff, "delays", lambda retries: [0.01] * retries)
+    monkeypatch.setattr(retry_backoff, "delays", lambda retries: [0.01] * retries)
     outcomes = run(engine, Request("busy", [f"!status {status} 4"]), Request("always", [f"!status {status} 999"]))
     assert outcomes["busy"].error is None
     error = outcomes["always"].error
@@ -400,7 +401,7 @@ def test_a_server_that_dies_is_the_end_of_the_engine(engine: OpenAIEngine, when:
 def test_a_server_that_is_not_well_is_the_end_of_the_engine(
     engine: OpenAIEngine, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
-    monkeypatch.setattr(client.retry_backoff, "delays", lambda retries: [0.01] * retries)
+    monkeypatch.setattr(retry_backoff, "delays", lambda retries: [0.01] * retries)
     engine.submit(Request("a", [f"!sick {status}"]))
     assert "the engine is dead; and its health check /health does not answer 200" in step_until_lost(engine)
 
@@ -554,7 +555,7 @@ def few_files() -> Iterator[Callable[[int], None]]:
 def test_without_file_descriptors_requests_wait_and_the_engine_is_not_lost(
     engine: OpenAIEngine, few_files: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client.retry_backoff, "delays", lambda retries: [0.05] * retries)
+    monkeypatch.setattr(retry_backoff, "delays", lambda retries: [0.05] * retries)
     engine.submit(Request("connected", ["!hang"]))
     step_until(engine, lambda told: told["running"] == 1)
     few_files(max(int(each.name) for each in Path("/proc/self/fd").iterdir()) + 8)

@@ -92,7 +92,7 @@ def test_the_activation_that_the_models_files_name(where: str, tmp_path: Path) -
         (tmp_path / "config.json").write_text(json.dumps(config))
     engine = load(str(tmp_path))
     assert_ranked(
-        told(run(engine, Request("a", [{"query": QUERY, "documents": DOCUMENTS}]))["a"])[0],
+        told(run(engine, Request("a", [{"query": QUERY, "documents": [*DOCUMENTS]}]))["a"])[0],
         alone(str(plain), QUERY, DOCUMENTS),
     )
     engine.close()

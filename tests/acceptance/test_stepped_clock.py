@@ -34,7 +34,7 @@ def home(tmp_path: Path, clock: SteppedClock) -> Iterator[Home]:
 
 def rounds(client: redis_py.Redis, number: int) -> None:
     """Wait until the autoscaler has looked at everything again so many times."""
-    seen: set[bytes] = set()
+    seen: set[bytes | str] = set()
 
     def looked() -> bool:
         seen.update({client.get(keys.devices()) or b""} - {b""})

@@ -58,7 +58,7 @@ def stock_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     venv.create(folder, with_pip=True)
     python = folder / "bin" / "python"
     constraints = ROOT / "constraints.txt"
-    install = [python, "-m", "pip", "install", "-q", "-c", constraints, "celery[redis]"]
+    install: list[str | Path] = [python, "-m", "pip", "install", "-q", "-c", constraints, "celery[redis]"]
     subprocess.run(install, check=True, capture_output=True, timeout=150)
     return python
 
@@ -69,7 +69,7 @@ def test_a_stock_application_gets_its_results_and_its_remote_control(
     fleet = make_fleet(server.url, TABLES)
     fleet.worker("echo", "w")
     fleet.worker("sleepy", "s")
-    command = [stock_python, "-I", "-c", BACKEND, server.url]
+    command: list[str | Path] = [stock_python, "-I", "-c", BACKEND, server.url]
     done = subprocess.run(command, capture_output=True, text=True, timeout=150, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

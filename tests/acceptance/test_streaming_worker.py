@@ -1,6 +1,7 @@
 """Streaming as its user meets it: a real model in real worker processes, one of which is killed in mid-sentence."""
 
 import asyncio
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 
@@ -45,6 +46,7 @@ def put_together(pieces: list[Piece]) -> str:
 def holder(fleet: Fleet) -> str:
     """The worker that holds the one job."""
     [lease] = fleet.redis.hkeys(keys.inflight(MODEL))
+    assert isinstance(lease, bytes)
     name: str = lease.decode().partition("|")[2].partition(".")[0]
     return name
 
@@ -53,7 +55,7 @@ def holder(fleet: Fleet) -> str:
 def test_a_stream_outlives_its_reader_and_its_worker(fleet: Fleet) -> None:
     started = {name: fleet.start(MODEL, name) for name in ("a", "b")}
     for name in started:
-        wait_for(lambda name=name: fleet.beat(name, WorkerState.READY), f"worker {name}")
+        wait_for(functools.partial(fleet.beat, name, WorkerState.READY), f"worker {name}")
     parameters = {"max_new_tokens": 100, "stop": ["\n\n\n\n"]}
     job = fleet.client.submit(MODEL, "Once upon a time", parameters=parameters, stream=True)
     begun = read_until(fleet.client.stream(job, timeout=60), 5)  # and this reader goes away

@@ -136,7 +136,7 @@ def test_how_it_ended(engine: OpenAIEngine) -> None:
 
 
 def test_a_stream_comes_in_pieces_that_are_its_text(engine: OpenAIEngine) -> None:
-    engine.submit(Request("a", PROMPTS[:3], {"max_new_tokens": 16}, stream=True))
+    engine.submit(Request("a", [*PROMPTS[:3]], {"max_new_tokens": 16}, stream=True))
     reports = reports_of(engine, 1)
     pieces = [report for report in reports if isinstance(report, OutputPiece)]
     [outcome] = [report for report in reports if isinstance(report, Outcome)]
