@@ -66,7 +66,17 @@ def _controller(fleet: FleetFile, path: Path, *, dry: bool) -> Controller:
     redis = connect(settings, socket_timeout=5, socket_connect_timeout=2)
     if not dry:
         local, sweep, steps = LocalLauncher(settings.state_dir, env), Sweep(redis), ClockSteps()
-        return Controller(settings, redis, probe, local, sweep, reread=fleet.again, stepped_s=steps, expect=expect)
+        return Controller(
+            settings,
+            redis,
+            probe,
+            local,
+            sweep,
+            reread=fleet.again,
+            stepped_s=steps,
+            expect=expect,
+            excuse=sweep.excuse,
+        )
     print("A dry run: nothing is started, drained or written. Ctrl-C ends it.", flush=True)
     journal = Journal(redis, sink=ConsoleSink(partial(print, flush=True)))
     launcher, lease = DryRunLauncher(settings.state_dir), DryRunLease()

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
@@ -17,7 +18,7 @@ from producer.contract import heartbeat, keys
 from producer.contract.redis_errors import cannot_serve, trouble
 from scheduler.queue_lengths import observe
 
-from . import roster
+from . import retries, roster
 from .actions.decision import Decision, Drain, Hold, Start
 from .devices.placement import occupants
 from .error_isolation import FailedRounds, IsolatedErrors
@@ -55,6 +56,8 @@ class Controller:
 
     Args:
         sweep: called first in every round of the leader, to return the jobs of lost workers to their queues.
+        excuse: called with the model and the name of a worker that died of an outside cause, so that its jobs count no
+            loss.
         clock: Unix seconds.
         reread: returns the current settings, as a new object when they changed.
         policy: the scaling policy; by default the one that the settings name.
@@ -81,12 +84,14 @@ class Controller:
         expect: Callable[[Mapping[str, str]], None] = lambda _: None,
         *,
         learns: bool = True,
+        excuse: Callable[[str, str], None] = lambda *_: None,
     ) -> None:
         self.settings = settings
         self.redis = redis
         self.probe = probe
         self.launcher = launcher
         self.sweep = sweep
+        self.excuse = excuse
         self.clock = clock
         self.reread = reread
         self.stepped_s = stepped_s
@@ -102,6 +107,8 @@ class Controller:
         self._reachable = True
         self._errors = IsolatedErrors(log)
         self._failed_rounds = FailedRounds(log)
+        self._killed: dict[str, str] = {}
+        """Why a worker was killed that has not ended yet."""
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -167,6 +174,9 @@ class Controller:
             self.estimates.forget()
         now = self.clock()
         self._note_ended(now)
+        if self.learns:
+            with self._errors.isolated("'stoker retry'", "models are started when their back-off is over"):
+                self._retry(now)
         beats = heartbeat.read_all(self.redis)
         seen = self._observe(now, beats)
         decisions = self.reconciler.decide(seen)
@@ -245,14 +255,24 @@ class Controller:
         return {name: value for name, value in measured.items() if math.isfinite(value)}
 
     def _note_ended(self, now: float) -> None:
-        for ended in self.launcher.ended():
+        for found in self.launcher.ended():
+            why = self._killed.pop(found.name, "")
+            ended = replace(found, cause=why, outside=True) if why else found
             last = heartbeat.parse([self.redis.get(keys.worker(ended.name))])
             served = any(beat.ready_at is not None for beat in last)
             # Its process has ended and sends no heartbeat: do not wait until the last one expires.
             heartbeat.remove(self.redis, ended.name)
+            if ended.outside or ended.asked:
+                with self._errors.isolated(ended.name, "its jobs count a loss when their leases run out"):
+                    self.excuse(ended.model, ended.name)
             if not ended.asked:
                 self.reconciler.failed(now, ended.model, ended.lived_s, ended.cause, served)
                 self.journal.lost(now, ended)
+
+    def _retry(self, now: float) -> None:
+        for model in retries.take(self.redis):
+            self.reconciler.retry(model)
+            self.journal.retried(now, model)
 
     def _carry_out(self, now: float, decisions: Sequence[Decision]) -> bool:
         """Act on the decisions, each only while the lease is held.
@@ -278,6 +298,8 @@ class Controller:
     def _act(self, now: float, decision: Start | Drain) -> None:
         if not isinstance(decision, Start):
             self.launcher.drain(decision.worker, decision.grace_s)
+            if decision.grace_s == 0:
+                self._killed[decision.worker] = decision.reason
             self.journal.decided(now, decision, decision.worker)
             return
         try:

@@ -32,6 +32,7 @@ VERBS = {
     "drain": "drain",
     "hold": "hold back",
     "lost": "note the loss of",
+    "retry": "retry",
     "quarantine": "quarantine",
     "release": "take back",
 }

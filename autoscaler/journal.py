@@ -101,6 +101,10 @@ class Journal:
         inputs = {"lived_s": round(ended.lived_s, 1)}
         self.sink.append(JournalEntry(now, ended.model, "lost", reason, ended.name, inputs=inputs))
 
+    def retried(self, now: float, model: str) -> None:
+        """Add that an operator ended the back-off of ``model``."""
+        self.sink.append(JournalEntry(now, model, "retry", "an operator ended its back-off ('stoker retry')"))
+
     def failed(self, now: float, decision: Start, cause: str) -> None:
         """Add a start that failed."""
         self.sink.append(

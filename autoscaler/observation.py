@@ -56,6 +56,10 @@ class Memory:
     resized_at: Mapping[str, float] = field(default_factory=dict)
     """By model, when a policy with cooldowns last changed the size."""
 
+    def retried(self, model: str) -> Memory:
+        """The memory without the back-off of ``model``."""
+        return replace(self, failures={name: one for name, one in self.failures.items() if name != model})
+
     def failed(self, now: float, model: str, lived_s: float, cause: str, served: bool = False) -> Memory:
         """The memory after a further worker of ``model`` ended unasked or could not be started."""
         failure = backoff.after(self.failures.get(model), now, lived_s, cause, served)

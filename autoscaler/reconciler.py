@@ -87,6 +87,10 @@ class Reconciler:
         decisions, self._memory = decide(seen, self._memory, self.policy)
         return decisions
 
+    def retry(self, model: str) -> None:
+        """End the back-off of ``model``."""
+        self._memory = self._memory.retried(model)
+
     def failed(self, now: float, model: str, lived_s: float, cause: str, served: bool = False) -> None:
         """Note that a worker of ``model`` ended unasked or could not be started."""
         self._memory = self._memory.failed(now, model, lived_s, cause, served)

@@ -188,6 +188,7 @@ def autoscaler(fleet: GrantScope) -> list[Grant]:
         Grant(["get", "set", "del", "pexpire"], [keys.leader()]),
         Grant(["set", "get"], [keys.devices(), keys.sizes()]),
         Grant(["hgetall", "hset", "hdel"], [keys.quarantine()]),
+        Grant(["spop"], [keys.retry_requests()]),
         Grant(["xadd"], [keys.decisions()]),
         *_heart(),
         Grant(["get", "mget"], [keys.worker("*")]),
@@ -224,7 +225,8 @@ def monitor(fleet: GrantScope) -> list[Grant]:
 
 
 def operator(fleet: GrantScope) -> list[Grant]:
-    """An operator: a monitor that also handles dead letters, manages API keys, cancels batches and releases devices."""
+    """An operator: a monitor that also handles dead letters, manages API keys, cancels batches, releases devices and
+    retries models."""
     dead = [keys.dead(model) for model in fleet.models]
     return [
         *monitor(fleet),
@@ -237,6 +239,7 @@ def operator(fleet: GrantScope) -> list[Grant]:
         Grant(["zrangebylex"], [keys.open_batches()]),
         Grant(["evalsha", "hgetall", "hget", "hsetnx"], [keys.batch("*")]),
         Grant(["hset"], [keys.quarantine()]),
+        Grant(["sadd"], [keys.retry_requests()]),
     ]
 
 

@@ -10,8 +10,6 @@ from ..roster import Phase, Worker
 from .decision import Drain
 
 if TYPE_CHECKING:
-    from producer.contract.fleet_schema import Scaling
-
     from ..devices.device import Device
     from ..observation import Memory, Observation
 
@@ -22,6 +20,10 @@ HAND_BACK_S = 10.0
 
 LAST_WORDS_S = 2.0
 """Seconds that a worker on a lost device gets to give back the jobs it has not begun, before it is killed."""
+
+OWN_END_S = 60.0
+"""Seconds beyond an engine's own limit for loading: its worker starts before the limit does, and has to end its server.
+"""
 
 
 def remove(seen: Observation, memory: Memory) -> tuple[list[Drain], Memory]:
@@ -37,28 +39,41 @@ def remove(seen: Observation, memory: Memory) -> tuple[list[Drain], Memory]:
     faults = {device.id: device for device in seen.devices if device.fault and not device.suspect}
     drains = []
     for worker in managed:
-        if late := _overdue(seen.now, scaling, worker, silent) or _stranded(seen.now, worker, faults):
+        if late := _overdue(seen, worker, silent) or _stranded(seen.now, worker, faults):
             drains.append(Drain(worker.model, worker.name, worker.device, 0.0, late))
         elif worker.serves and (why := _unwanted(worker, faults, seen.settings.models)):
             drains.append(Drain(worker.model, worker.name, worker.device, scaling.drain_s, why))
     return drains, replace(memory, silent_since=silent)
 
 
-def _overdue(now: float, scaling: Scaling, worker: Worker, silent: Mapping[str, float]) -> str:
+def _overdue(seen: Observation, worker: Worker, silent: Mapping[str, float]) -> str:
     """Which time limit a worker has exceeded; empty when none."""
+    now, scaling = seen.now, seen.settings.scaling
     if worker.phase is Phase.DRAINING:
         waited, limit = now - (worker.draining_since or now), scaling.drain_s
         late = waited > limit + HAND_BACK_S
         return f"killed: draining for {waited:.0f} s (drain_s {limit:g})" if late else ""
-    limit = scaling.start_s
     if worker.phase is Phase.STARTING:
         # Counted from when it was first seen silent, not from its start: after a Redis or an autoscaler that
         # was down, every worker looks silent for a moment.
         waited = now - silent[worker.name]
-        return f"killed: no heartbeat for {waited:.0f} s (start_s {limit:g})" if waited > limit else ""
-    waited = now - worker.started_at
+        limit = scaling.start_s
+        return f"killed: no heartbeat for {waited:.0f} s (scaling.start_s {limit:g})" if waited > limit else ""
+    waited, (limit, key) = now - worker.started_at, _load_limit(seen, worker.model)
     late = worker.phase is Phase.LOADING and waited > limit
-    return f"killed: loading for {waited:.0f} s (start_s {limit:g})" if late else ""
+    return f"killed: loading for {waited:.0f} s ({key}; downloads count)" if late else ""
+
+
+def _load_limit(seen: Observation, model: str) -> tuple[float, str]:
+    """How long a worker of the model may load, in seconds, and what says so.
+
+    An engine with a limit of its own can tell the end of its server's log: it gets the time to end by itself.
+    """
+    found = seen.settings.models.get(model)
+    own_s: float | None = getattr(found.options, "start_s", None) if found is not None else None
+    if own_s is None:
+        return seen.settings.scaling.start_s, f"scaling.start_s {seen.settings.scaling.start_s:g}"
+    return own_s + OWN_END_S, f"models.{model}.options.start_s {own_s:g}"
 
 
 def _stranded(now: float, worker: Worker, faults: Mapping[str, Device]) -> str:

@@ -40,8 +40,10 @@ LINGER_S = 30.0
 LAST_WORDS_FROM = 16_384
 LAST_WORDS_LINES = 2
 LAST_WORDS_CHARS = 400
-KILLED = "from outside, or by the kernel when memory ran out"
-"""The cause for a worker that ended by SIGKILL."""
+KILLED = "from outside"
+OUT_OF_MEMORY = "by the kernel: the memory of the machine, or of its control group, ran out"
+"""The causes for a worker that ended by SIGKILL."""
+VMSTAT = Path("/proc/vmstat")
 
 
 class LocalLauncher:
@@ -62,6 +64,7 @@ class LocalLauncher:
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._ended: list[Ended] = []
         self._lingering_since: dict[str, float] = {}
+        self._oom_kills = oom_kills()
 
     @property
     def id(self) -> str:
@@ -198,7 +201,9 @@ class LocalLauncher:
         code = child.wait() if child is not None else None  # dead as its record is, so this only collects it
         how = "ended unseen" if code is None else f"exit {code}" if code >= 0 else signal.Signals(-code).name
         killed = code == -signal.SIGKILL
-        words = KILLED if killed else last_words(self._log(record.name))  # a killed worker logs no cause
+        out_of_memory = killed and self._oom_killed()
+        killer = OUT_OF_MEMORY if out_of_memory else KILLED
+        words = killer if killed else last_words(self._log(record.name))  # a killed worker logs no cause
         self._ended.append(
             Ended(
                 record.name,
@@ -206,8 +211,14 @@ class LocalLauncher:
                 asked=record.draining_since is not None,
                 lived_s=record.identity.age_s,
                 cause=f"{how}: {words}" if words else how,
+                outside=out_of_memory,
             )
         )
+
+    def _oom_killed(self) -> bool:
+        """Whether the kernel has killed a process for lack of memory since a worker was last found killed."""
+        before, self._oom_kills = self._oom_kills, oom_kills()
+        return self._oom_kills > before
 
     def _log(self, name: str) -> Path:
         return self.log_dir / f"{name}.log"
@@ -218,6 +229,15 @@ def launcher_id(state_dir: Path) -> str:
     # The directory tells apart two fleets on one machine. The host name may change, so the machine's id is used.
     place = f"{this_machine()}:{state_dir.absolute()}"
     return f"local:{hashlib.sha256(place.encode()).hexdigest()[:16]}"
+
+
+def oom_kills() -> int:
+    """How many processes the kernel has killed for lack of memory since it was booted; 0 where it does not say."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in VMSTAT.read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
 
 
 def launched(record: records.Record) -> Launched:

@@ -45,7 +45,8 @@ class Launched:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A worker that ended. ``asked`` is True if it was draining, not if it was killed without grace.
+    """A worker that ended. ``asked`` is True if it was draining, not if it was killed without grace; ``outside`` if it
+    was killed and none of its jobs need be the cause, as when the memory of the machine ran out.
 
     ``cause`` is for display: how it ended, and the last lines of its log.
     """
@@ -55,6 +56,7 @@ class Ended:
     asked: bool
     lived_s: float
     cause: str
+    outside: bool = False
 
 
 class Launcher(Protocol):

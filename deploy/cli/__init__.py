@@ -14,7 +14,7 @@ from producer.contract.errors import StokerError
 from producer.contract.redis_errors import trouble
 from producer.contract.settings import Settings
 
-from . import acl, batch, batches, dead, explain, fleet, gateway, keys, release, simulate, status
+from . import acl, batch, batches, dead, explain, fleet, gateway, keys, release, retry, simulate, status
 
 app = typer.Typer(
     name="stoker",
@@ -32,6 +32,7 @@ for command in (
     status.status,
     explain.explain,
     release.release,
+    retry.retry,
     fleet.down,
     fleet.worker,
     fleet.autoscaler,

@@ -78,7 +78,7 @@ class OpenAIOptions(_Options):
     """Path that answers 200 when the server is ready, and as long as it is well. Default: the first that the server has
     of ``/health``, ``/v1/models`` and ``/``."""
     start_s: Annotated[float, Field(gt=0)] = 600.0
-    """Seconds within which the server must be ready."""
+    """Seconds within which the server must be ready, its downloads included: in place of ``scaling.start_s``."""
     stop_s: Annotated[float, Field(gt=0)] = 5.0
     """Seconds between SIGTERM and SIGKILL when the command is stopped."""
     task: Literal["generate", "embeddings"] = "generate"

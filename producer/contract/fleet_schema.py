@@ -190,7 +190,8 @@ class Scaling(_Table):
     drain_s: Seconds = 60.0
     """Seconds that a draining worker may take before its jobs are given back."""
     start_s: Seconds = 300.0
-    """Seconds that a worker may take to load before it is replaced."""
+    """Seconds that a worker may take to load, downloads included, before it is replaced. The ``openai`` engine has
+    ``options.start_s`` instead."""
     headroom_devices: Annotated[int, Field(ge=0)] = 0
     """Devices kept free for bursts: only a model with jobs queued in a tier that cannot wait for a load gets them."""
     policy: PolicyName = "slack"

@@ -295,6 +295,11 @@ def sizes() -> str:
     return "stoker:sizes"
 
 
+def retry_requests() -> str:
+    """Set. Models that an operator wants started again before their back-off is over; the leader takes them out."""
+    return "stoker:retry"
+
+
 def quarantine() -> str:
     """Hash. UUID of a device -> what its faults were and until when it is out of use, as JSON; a field goes when it has
     long been well."""

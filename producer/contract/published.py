@@ -165,8 +165,8 @@ class PublishedNode(NodeSummary):
 class JournalEntry:
     """One decision of the autoscaler, with its reason and the numbers that it was based on.
 
-    ``action`` is start, drain, hold, lost, quarantine or release. ``model``, ``worker`` and ``device`` are empty where
-    it is about none.
+    ``action`` is start, drain, hold, lost, retry, quarantine or release. ``model``, ``worker`` and ``device`` are empty
+    where it is about none.
     """
 
     at: float

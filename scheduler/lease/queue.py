@@ -218,6 +218,17 @@ class Queue:
         self.redis.zadd(keys.leases(self.model), dict.fromkeys(leases, 0.0), xx=True)
         self.reap()
 
+    def excuse(self, worker: str) -> int:
+        """Defer the jobs of a worker that has died of an outside cause: that is no loss; returns how many.
+
+        They count a retry, because the cause is only probable: a job that is held at each of many such deaths counts
+        losses in the end.
+        """
+        found: Any = self.redis.hkeys(keys.inflight(self.model))
+        leases: list[str] = [lease.decode() for lease in found]
+        own = [lease for lease in leases if lease.split("|")[1].rpartition(".")[0].rpartition(".")[0] == worker]
+        return sum(self.defer(lease) > 0 for lease in own)
+
     def bury(self, lease: str, reason: str) -> bool:
         """Move a job to the dead letters; False when the lease was lost."""
         names = self._names("inflight", "leases", "losses", "dead", "retries", "history")

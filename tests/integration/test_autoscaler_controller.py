@@ -12,6 +12,7 @@ import pytest
 import redis as redis_py
 from rich.console import Console
 
+from autoscaler import retries
 from autoscaler.controller import Controller
 from autoscaler.devices import quarantine_record
 from autoscaler.devices.device import Device
@@ -111,10 +112,19 @@ class Rig:
         self.launcher = MemoryLauncher(lambda: self.now)
         self.probe = Slots(slots)
         self.swept = 0
+        self.excused: list[str] = []
         self.controller = self.another()
 
     def another(self) -> Controller:
-        return Controller(SETTINGS, self.redis, self.probe, self.launcher, sweep=self.sweep, clock=lambda: self.now)
+        return Controller(
+            SETTINGS,
+            self.redis,
+            self.probe,
+            self.launcher,
+            sweep=self.sweep,
+            clock=lambda: self.now,
+            excuse=lambda _, worker: self.excused.append(worker),
+        )
 
     def sweep(self, _: Settings) -> None:
         self.swept += 1
@@ -182,6 +192,36 @@ def test_from_zero_to_one_and_back_to_zero_with_reasons_and_devices_to_be_read(r
     assert "1 queued: standard 1" in start["reason"]
     assert (drain["action"], drain["worker"]) == ("drain", "m-1")
     assert "nothing queued, running or arriving for 31 s" in drain["reason"]
+
+
+def test_a_worker_that_the_autoscaler_kills_is_told_with_the_reason_and_its_jobs_count_no_loss(rig: Rig) -> None:
+    rig.push()
+    rig.controller.round()
+    rig.controller.round()
+    rig.now += SETTINGS.scaling.start_s + 1
+    rig.controller.round()
+    assert rig.launcher.drained == [("m-1", 0.0)]
+    assert rig.excused == []
+    rig.controller.round()
+    lost = next(entry for entry in rig.decisions() if entry["action"] == "lost")
+    assert "killed: no heartbeat for 301 s (scaling.start_s 300)" in lost["reason"]
+    assert rig.excused == ["m-1"]
+
+
+def test_a_model_that_an_operator_retries_starts_at_once(rig: Rig) -> None:
+    rig.push()
+    for _ in range(6):  # the last pause is 32 s
+        rig.now += 30
+        rig.controller.round()
+        if rig.launcher.living:
+            rig.launcher.die(next(iter(rig.launcher.living)), cause="exit 3: no such model")
+    rig.controller.round()
+    assert not rig.launcher.living
+    retries.ask(rig.redis, "m")
+    rig.controller.round()
+    assert len(rig.launcher.living) == 1
+    assert rig.actions()[-2:] == ["retry", "start"]
+    assert not rig.redis.exists(keys.retry_requests())
 
 
 def test_a_clock_that_is_set_drains_nobody_and_shortens_no_quarantine(rig: Rig) -> None:

@@ -155,6 +155,25 @@ def test_without_grace_even_a_stubborn_worker_ends(ground: Ground) -> None:
     assert "SIGKILL" in launcher.ended()[0].cause
 
 
+def test_a_worker_that_the_kernel_killed_for_lack_of_memory_died_of_an_outside_cause(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    vmstat = tmp_path / "vmstat"
+    vmstat.write_text("pgfault 9\noom_kill 3\n")
+    monkeypatch.setattr(local, "VMSTAT", vmstat)
+    launcher, first = ground.start()
+    second = launcher.start(PLACE)
+    records.send(ground.record(first), signal.SIGKILL)
+    until(lambda: len(launcher.list()) == 1, "its end")
+    vmstat.write_text("pgfault 9\noom_kill 4\n")
+    records.send(ground.record(second), signal.SIGKILL)
+    until(lambda: not launcher.list(), "its end")
+    killed, out_of_memory = launcher.ended()
+    assert (killed.outside, out_of_memory.outside) == (False, True)
+    assert "ran out" in out_of_memory.cause
+    assert "ran out" not in killed.cause
+
+
 def test_what_a_worker_started_is_killed_with_it(ground: Ground) -> None:
     launcher, name = ground.start(
         "import subprocess, sys, time\n"

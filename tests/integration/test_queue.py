@@ -239,6 +239,16 @@ def test_a_suspect_is_taken_before_or_after_the_others_or_not_at_all(
     assert [job.message for job in queue.claim(8, "busy", idle=False)] == [b"another"]
 
 
+def test_the_jobs_of_a_worker_that_died_of_an_outside_cause_count_no_loss(redis: redis_py.Redis, queue: Queue) -> None:
+    push(redis, "batch", b"1", b"2", b"3")
+    queue.claim(2, "m-1.12345678.0")
+    (others,) = queue.claim(1, "m-1.x.12345678.0")
+    assert queue.excuse("m-1") == 2
+    assert [lease.decode() for lease in redis.hkeys(keys.inflight(MODEL))] == [others.lease]
+    assert redis.zcard(keys.deferred(MODEL)) == 2
+    assert not redis.exists(keys.losses(MODEL))
+
+
 def test_a_suspect_that_is_given_back_stays_one(
     redis: redis_py.Redis, queue: Queue, expire: Callable[[str], None]
 ) -> None:

@@ -156,6 +156,8 @@ def test_the_whole_fleet_runs_under_its_rules_and_is_refused_nothing(guarded: Gu
     _monitored(guarded)
     _dead_letters_decided(guarded)
     _device_released(guarded)
+    done = guarded.run(guarded.as_("operator"), "deploy.cli", "retry", "echo")
+    assert done.stdout.startswith("echo: "), done.stderr
     workers = list(guarded.workers())
     assert workers
     for record in workers:

@@ -309,6 +309,15 @@ def test_a_worker_that_loads_for_ever_is_killed() -> None:
     assert "loading for 301 s" in kill.reason
 
 
+def test_an_engine_with_a_limit_for_loading_of_its_own_is_killed_after_that_one() -> None:
+    server = Model.model_validate({"engine": "openai", "options": {"command": ["s", "{port}"], "start_s": 900}})
+    loading = worker("a", phase=Phase.LOADING, started_at=NOW - 900)
+    fleet = Fleet(slots(1), [loading], m=server)
+    assert drains(fleet.decide()) == []
+    (kill,) = drains(fleet.decide(NOW + 61))
+    assert kill.reason == "killed: loading for 961 s (models.m.options.start_s 900; downloads count)"
+
+
 def test_a_model_that_fails_to_start_is_held_back_with_its_last_words() -> None:
     fleet = Fleet(slots(1))
     fleet.queued["m"] = 1
