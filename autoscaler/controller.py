@@ -259,14 +259,16 @@ class Controller:
             why = self._killed.pop(found.name, "")
             ended = replace(found, cause=why, outside=True) if why else found
             last = heartbeat.parse([self.redis.get(keys.worker(ended.name))])
-            served = any(beat.ready_at is not None for beat in last)
+            # A worker whose engine failed has not served: its successors follow later each time.
+            failing = any(beat.failing for beat in last)
+            served = any(beat.ready_at is not None for beat in last) and not failing
             # Its process has ended and sends no heartbeat: do not wait until the last one expires.
             heartbeat.remove(self.redis, ended.name)
             if ended.outside or ended.asked:
                 with self._errors.isolated(ended.name, "its jobs count a loss when their leases run out"):
                     self.excuse(ended.model, ended.name)
             if not ended.asked:
-                self.reconciler.failed(now, ended.model, ended.lived_s, ended.cause, served)
+                self.reconciler.failed(now, ended.model, 0.0 if failing else ended.lived_s, ended.cause, served)
                 self.journal.lost(now, ended)
 
     def _retry(self, now: float) -> None:

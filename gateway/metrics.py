@@ -8,7 +8,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from producer.async_client import AsyncClient
-from producer.contract import keys
+from producer.contract import heartbeat, keys
+from producer.contract.dialogue import run_async
 
 from .disconnect import CLOSED
 
@@ -36,6 +37,12 @@ class Metrics:
         )
         queue = ("model", "tier")
         self._length = Gauge("stoker_queue_length", "Jobs waiting", queue, registry=registry)
+        self._breakers = Gauge(
+            "stoker_breakers_open",
+            "Workers that get one job at a time: their engines fail",
+            ("model",),
+            registry=registry,
+        )
         self._oldest = Gauge("stoker_queue_oldest_age_seconds", "How long its head waits", queue, registry=registry)
 
     async def told(self, client: AsyncClient) -> bytes:
@@ -51,6 +58,10 @@ class Metrics:
                 pipe.hget(keys.waiting(name), queue)
                 pipe.hget(keys.lanes(name), f"jobs:{queue}")
             (seconds, microseconds), *answers = await pipe.execute()
+        beats = await run_async(client.redis, heartbeat.reading())
+        for model in client.settings.models:
+            failing = sum(beat.model == model and beat.breaker != "closed" for beat in beats)
+            self._breakers.labels(model).set(failing)
         now = seconds + microseconds / 1e6
         for number, (name, tier) in enumerate(queues):
             listed, served, waiting, laned = answers[4 * number : 4 * number + 4]

@@ -90,6 +90,8 @@ class HeartbeatSender:
             jobs_done=pool.meter.jobs_done,
             jobs_per_s=rate,
             batch_size=batch_size,
+            breaker=pool.breaker.state(ticking),
+            failing=pool.breaker.why,
             busy=min(1.0, (busy_s - last_busy) / (ticking - last_at)) if ticking > last_at else 0.0,
             **about,
         )

@@ -24,7 +24,14 @@ from celery.concurrency.base import BasePool
 from celery.worker import state
 
 from producer.contract.celery_message import check, check_size
-from producer.contract.errors import EngineError, InvalidJob, JobCancelled, JobExpired, Preempted
+from producer.contract.errors import (
+    EngineError,
+    InvalidJob,
+    JobCancelled,
+    JobExpired,
+    Preempted,
+    StokerError,
+)
 from producer.contract.job import Job
 from producer.contract.message_body import NotAJob
 from scheduler import results
@@ -35,6 +42,7 @@ from scheduler.order import preemption
 from scheduler.window.window import HoldLimits
 
 from .assignment import Assignment
+from .breaker import Breaker
 from .device_thread import DeviceThread
 from .engines.protocol import Batch, Outcome, OutputPiece, Prefilled, Request
 from .holding import Holding
@@ -44,6 +52,9 @@ from .running import Running
 from .streaming import Streams
 
 logger = logging.getLogger(__name__)
+
+EXIT_HOPELESS = 6
+"""The exit code of a worker whose engine fails, and whose breaker asks for another replica."""
 
 LATE_S = 0.25
 """Interval in seconds at which time limits are checked and events published."""
@@ -68,6 +79,7 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
         self._streams = Streams(self.ledger.queue, self.assignment.settings.redis.result_ttl_s)
         self._hub: Any = None
         self._running: dict[str, Running] = {}
+        self.breaker = Breaker()
         app.engine_pool = self
 
     # -- taking jobs ------------------------------------------------------------------------------
@@ -76,7 +88,7 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
     def capacity(self) -> int:
         """See ``scheduler.lease.ledger.Taker``."""
         ready = self.device.ready_at is not None and not self.draining and not self.device.lost
-        return self.engine.capacity if ready else 0
+        return self.breaker.capacity(time.monotonic(), self.ledger.count, self.engine.capacity) if ready else 0
 
     @property
     def slots(self) -> int:
@@ -177,7 +189,7 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
                 case OutputPiece() if (running := self._running.get(report.id)) is not None:
                     self._stream(running, report)
         ended = [(running, each) for each in outcomes if (running := self._forget(each.id)) is not None]
-        ran = [outcome.batch_size for _, outcome in ended if not isinstance(outcome.error, Preempted)]
+        ran = [outcome.batch_size for _, outcome in ended if outcome.error is None]  # failures are no throughput
         self.meter.done(ran, idle=not self._running)
         for running, outcome in ended:
             try:
@@ -186,10 +198,25 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
                 raise
             except Exception as error:
                 self._fail(running, _unusable(running, error))
+        self._judge([outcome.error for _, outcome in ended])
         self._streams.flush()  # before the leases go with the results
         self.ledger.flush()  # before the events: clients wait for results
         if self._monitor.full:
             self._monitor.flush()
+
+    def _judge(self, errors: list[StokerError | None]) -> None:
+        """Tell the breaker of outcomes; end the worker when another replica should take its place."""
+        failed = [error for error in errors if isinstance(error, EngineError)]
+        now, before = time.monotonic(), self.breaker.why
+        self.breaker.ended(now, errors.count(None), len(failed), str(failed[-1]) if failed else "")
+        if self.breaker.why and not before:
+            logger.error("the breaker opens, and the replica gets one job at a time: %s", self.breaker.why)
+        elif before and not self.breaker.why:
+            logger.info("the breaker closes: the engine serves again")
+        self._look_again(self.breaker.wait_s(now))
+        if self.breaker.hopeless and not state.should_stop:
+            logger.critical("the engine does not recover, and another replica has to take its place: %s", before)
+            state.should_stop = EXIT_HOPELESS
 
     def _stream(self, running: Running, piece: OutputPiece) -> None:
         try:

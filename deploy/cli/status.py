@@ -99,6 +99,7 @@ def screen_of(snapshot: FleetStatus) -> RenderableType:
     parts: list[RenderableType] = [_warning(stray) for stray in snapshot.strays]
     if snapshot.node:
         parts += [_trouble(what) for what in (snapshot.node.failing, snapshot.node.trouble) if what]
+    parts += [_trouble(f"{beat.name}: {beat.failing}") for beat in snapshot.workers if beat.failing]
     parts += [_queues(snapshot.queues), _workers(snapshot.workers, snapshot.at), _devices(snapshot.devices)]
     if snapshot.node:
         parts.append(_node(snapshot.node))
@@ -157,6 +158,12 @@ def _alarm(count: int) -> str:
 _STATE_STYLES = {WorkerState.LOADING: "yellow", WorkerState.READY: "green", WorkerState.DRAINING: "cyan"}
 
 
+def _state(beat: Heartbeat) -> Text:
+    if beat.failing:
+        return Text(f"breaker {printable(beat.breaker)}", "bold red")
+    return Text(beat.state.value, _STATE_STYLES[beat.state])
+
+
 def _workers(beats: list[Heartbeat], now: float) -> Table:
     table = _table("Workers", "name", "model", "device", "state", ">running", ">jobs/s", ">busy", ">batch", ">up")
     for beat in beats:
@@ -164,7 +171,7 @@ def _workers(beats: list[Heartbeat], now: float) -> Table:
             beat.name,
             beat.model,
             beat.device,
-            Text(beat.state.value, _STATE_STYLES[beat.state]),
+            _state(beat),
             str(len(beat.running)),
             f"{beat.jobs_per_s:.1f}",
             f"{beat.busy:.0%}",

@@ -69,6 +69,10 @@ class Heartbeat(BaseModel):
     """Share of the last interval in which the engine held work."""
     batch_size: float = 0.0
     """Mean number of requests that shared the device, lately."""
+    breaker: str = "closed"
+    """``open`` or ``half-open`` while its engine fails most requests, so that it gets one job at a time."""
+    failing: str = ""
+    """The failures that opened the breaker, in words; empty while it is closed."""
 
 
 def mark(job_id: str) -> str:

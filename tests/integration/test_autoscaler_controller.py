@@ -208,6 +208,21 @@ def test_a_worker_that_the_autoscaler_kills_is_told_with_the_reason_and_its_jobs
     assert rig.excused == ["m-1"]
 
 
+def test_a_worker_that_ends_because_its_engine_fails_is_followed_later_each_time(rig: Rig) -> None:
+    rig.push()
+    for pause in (1, 2, 4):
+        rig.controller.round()
+        (name,) = rig.launcher.living
+        rig.now += 100
+        rig.beat(name, failing="9 of its last 9 requests failed")
+        rig.launcher.die(name, cause="exit 6")
+        rig.controller.round()
+        rig.now += pause - 0.1
+        rig.controller.round()
+        assert rig.launcher.living == {}
+        rig.now += 0.2
+
+
 def test_a_model_that_an_operator_retries_starts_at_once(rig: Rig) -> None:
     rig.push()
     for _ in range(6):  # the last pause is 32 s

@@ -102,6 +102,13 @@ def test_a_busy_fleet_shows_queues_workers_devices_and_reasons(redis: redis_py.R
     assert "2 devices: 1 idle, 0 reserved, 0 allocated, 1 faulty; 4 of 282 GB used, 141 GB free" in screen
 
 
+def test_a_worker_whose_engine_fails_is_shown_with_the_failures(redis: redis_py.Redis, settings: Settings) -> None:
+    heartbeat.write(redis, beat(breaker="half-open", failing="9 of its last 9 requests failed"))
+    screen = shown(read_status(redis, settings))
+    assert "breaker half-open" in screen
+    assert "parrot-1: 9 of its last 9 requests failed" in screen
+
+
 def test_jobs_beside_the_queues_are_shown_and_told_to_programs(redis: redis_py.Redis, settings: Settings) -> None:
     redis.rpush(keys.suspects("parrot"), *(f"parrot.batch|{n}" for n in range(31)))
     redis.zadd(keys.deferred("parrot"), {f"parrot.batch|{n}": time.time() + 60 for n in range(42)})

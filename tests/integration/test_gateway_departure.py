@@ -15,7 +15,8 @@ from deploy.machine.server import Server
 from gatewayed import Gatewayed
 from processes import wait_for
 from producer import Status
-from producer.contract import keys
+from producer.contract import heartbeat, keys
+from producer.contract.heartbeat import Heartbeat
 
 TABLES = """
 [gateway]
@@ -225,7 +226,20 @@ def test_the_metrics_tell_of_requests_and_queues(fleet: Gatewayed, http: httpx2.
     fleet.empty("asleep")
     fleet.client.submit("asleep", "x", tier="batch")
     http.get("/v1/models")
+    about = {
+        "model": "asleep",
+        "device": "cpu:0",
+        "host": "h",
+        "pid": 1,
+        "state": "ready",
+        "started_at": 0,
+        "beat_at": 0,
+    }
+    failing = Heartbeat.model_validate({**about, "name": "asleep-1", "breaker": "open", "failing": "9 requests failed"})
+    heartbeat.write(fleet.redis, failing)
     told = http.get("/metrics").text
+    heartbeat.remove(fleet.redis, "asleep-1")
+    assert 'stoker_breakers_open{model="asleep"} 1.0' in told
     assert 'stoker_queue_length{model="asleep",tier="batch"} 1.0' in told
     assert 'stoker_gateway_requests_total{method="GET",path="/v1/models",status="200"}' in told
     line = next(

@@ -11,6 +11,7 @@ import redis as redis_py
 from deploy.machine.server import Server
 from producer.contract import heartbeat, keys
 from producer.contract.heartbeat import Heartbeat, WorkerState
+from workers.breaker import Breaker
 from workers.heartbeat_sender import HeartbeatSender
 
 
@@ -83,7 +84,9 @@ def test_a_clock_that_is_set_while_a_model_loads_makes_no_load_longer(
 ) -> None:
     device, meter = SimpleNamespace(ready_at=None), SimpleNamespace(read=lambda: (0.0, 0.0, 0.0), jobs_done=0)
     learned = SimpleNamespace(load=lambda _: None, save=lambda _: None)
-    pool = SimpleNamespace(device=device, meter=meter, holding=learned, draining=False, capacity=1, running_jobs=())
+    pool = SimpleNamespace(
+        device=device, meter=meter, holding=learned, draining=False, capacity=1, running_jobs=(), breaker=Breaker()
+    )
     assignment = SimpleNamespace(name="w", model="m", device="cpu:0", device_uuid="", device_type="cpu")
     heart = HeartbeatSender(SimpleNamespace(engine_pool=pool, assignment=assignment), redis, "")  # type: ignore[arg-type]
     heart.beat()

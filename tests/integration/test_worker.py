@@ -27,7 +27,7 @@ from producer import (
     ResultTimeout,
     Status,
 )
-from producer.contract import keys
+from producer.contract import heartbeat, keys
 from producer.contract.heartbeat import WorkerState
 from producer.contract.job import TASK
 from scheduler.lease.queue import Queue
@@ -36,6 +36,11 @@ TABLES = """
 [models.echo]
 engine = "echo"
 max_concurrency = 16
+
+[models.brittle]
+engine = "echo"
+max_concurrency = 16
+limits = { max_retries = 0 }
 
 [models.slow]
 engine = "echo"
@@ -241,6 +246,28 @@ def test_a_failing_engine_is_tried_again_and_then_reported(fleet: Fleet) -> None
     with pytest.raises(JobFailed, match="EngineError: bad luck"):
         fleet.client.result(job, timeout=DEADLINE_S)
     assert not fleet.redis.exists(keys.retries("echo"), keys.inflight("echo"))
+
+
+def test_a_worker_whose_engine_fails_gets_one_job_at_a_time_until_it_serves_again(fleet: Fleet) -> None:
+    fleet.worker("brittle", "w")
+    bad = [fleet.client.job("brittle", "x", parameters={"flake": "HTTP 500"}) for _ in range(8)]
+    ids = fleet.client.submit_many(bad)
+    assert all(isinstance(found, JobFailed) for _, found in fleet.client.results(ids, timeout=DEADLINE_S))
+    ids = fleet.client.submit_many(fleet.client.job("brittle", f"{n}") for n in range(20))
+    failing = wait_for(lambda: [one for one in heartbeat.read_all(fleet.redis) if one.failing], "its breaker to open")
+    assert "requests failed, the last with: HTTP 500" in failing[0].failing
+    found = dict(fleet.client.results(ids, timeout=DEADLINE_S))
+    assert [found[job].timing.batch_size for job in ids][:3] == [1, 1, 1]  # type: ignore[union-attr]
+    wait_for(lambda: not any(one.failing for one in heartbeat.read_all(fleet.redis)), "its breaker to close")
+
+
+def test_failures_are_no_throughput(fleet: Fleet) -> None:
+    fleet.worker("brittle", "w")
+    ids = fleet.client.submit_many(fleet.client.job("brittle", "x", parameters={"flake": "HTTP 500"}) for _ in range(8))
+    assert len(dict(fleet.client.results(ids, timeout=DEADLINE_S))) == 8
+    beat = wait_for(lambda: next((one for one in heartbeat.read_all(fleet.redis) if one.failing), None), "its breaker")
+    assert (beat.jobs_done, beat.jobs_per_s) == (0, 0.0)
+    assert not fleet.redis.hexists(keys.throughput("brittle"), "jobs_per_s")
 
 
 def test_a_hung_engine_is_given_up_and_its_jobs_go_elsewhere(fleet: Fleet) -> None:
