@@ -62,7 +62,7 @@ async def persist(
     """Do something again and again, whatever happens, until cancelled.
 
     Args:
-        fail: tells those who wait of an outage that lasts too long, or of any other error: nobody waits for ever.
+        fail: reports an outage that lasts too long, or any other error, to the waiting callers, so that none hangs.
         pause_s: when to go on after such an error, as of a permission that is missing, in seconds.
     """
     while True:

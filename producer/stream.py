@@ -2,8 +2,8 @@
 
 An entry of the stream says that from character ``at`` on the text of output ``index`` is ``text``. It is so whatever
 was said before: an entry that was written twice changes nothing, and a job that ran again, because its worker died,
-writes its text again from the start. Who reads compares: text that he was told already is not told again, so that a
-greedy or seeded answer goes on where it broke off; where the text has become another, he is told from where on.
+writes its text again from the start. The reader compares: it never returns the same text twice, so that a
+greedy or seeded answer continues where it broke off; where the text differs, it says from which character.
 
 Nothing here waits or asks: ``Client.stream`` and ``AsyncClient.stream`` do.
 """

@@ -40,6 +40,6 @@ class SteppedClock:
         return {"LD_PRELOAD": str(self._library), "STEPPED_CLOCK": str(self._offset)}
 
     def set(self, seconds: int) -> None:
-        """Let all of them see a time that is so many seconds from the true one, from now on."""
+        """Step the clock of all processes to ``seconds`` from the true time, from now on."""
         with self._offset.open("r+b") as file:  # in place: it is mapped
             os.pwrite(file.fileno(), struct.pack("l", seconds), 0)

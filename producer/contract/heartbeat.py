@@ -104,7 +104,7 @@ def read_all(redis: Redis) -> list[Heartbeat]:
 def reading() -> Dialogue[list[Heartbeat]]:
     """:func:`read_all` for either kind of client.
 
-    Who lives is told by the keys, which expire by the server's clock; the reader's own is not asked.
+    A worker is alive while its key exists. Keys expire by the server's clock; the reader's clock does not matter.
     """
     names = sorted((yield lambda redis: redis.zrange(keys.workers(), 0, -1)), key=text)
     if not names:

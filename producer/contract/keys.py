@@ -129,8 +129,8 @@ def waiting(model: str) -> str:
 
 
 def taken(model: str) -> str:
-    """Hash. Queue -> how many jobs were ever taken from it for good; no expiry. With the queue's length
-    this counts arrivals, whoever pushed them."""
+    """Hash. Queue -> number of jobs ever taken from it for good; no expiry. With the queue's length this
+    counts all arrivals, also those that plain Celery pushed."""
     return OF_MODEL % ("taken", model)
 
 

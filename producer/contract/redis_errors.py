@@ -63,7 +63,7 @@ def refusal(error: BaseException) -> str:
 
 def cannot_serve(error: BaseException) -> bool:
     """Whether an error says that Redis cannot serve now, though nothing is wrong with what was asked: it is not
-    reached, or refuses (``REFUSALS``). Whoever can wait tries again."""
+    reached, or refuses (``REFUSALS``). Callers that can wait try again."""
     unreached = redis.ConnectionError, redis.TimeoutError, BrokerUnavailable
     return isinstance(error, unreached) or refusal(error) != ""
 

@@ -2,7 +2,7 @@
 
 A queue does not know where in it a job is. It is searched in parts, from the newest job on, each in one step of Redis
 of some milliseconds (``withdraw.lua``); what a search does not find, such as a job that was just claimed, the worker
-that claims it drops. Whoever cancels jobs searches at once, as far as its rights and a limit of effort go; the
+that claims it drops. The cancelling process searches at once, within its rights and a limit of effort; the
 autoscaler finishes the search, once for all jobs that were cancelled meanwhile.
 """
 

@@ -237,7 +237,7 @@ class Queue:
     def reap(self) -> tuple[int, int]:
         """Take back the jobs whose leases ran out; returns how many were requeued and buried.
 
-        Where the server's clock was set forward, for one lease none is taken back: who lives renews its own meanwhile.
+        After the server's clock was set forward, nothing is taken back for one lease: live workers renew meanwhile.
         """
         stepped = self._server_clock.was_set_forward_within(self.lease_s)
         # Leases count as expired by the time that was looked at, not the script's: the clock may be set in between.

@@ -18,7 +18,7 @@ class ServerClock:
     """Looks at the clock of a server from time to time.
 
     Args:
-        steady: seconds of a clock that nobody sets.
+        steady: returns seconds of a clock that is never set, such as ``time.monotonic``.
     """
 
     def __init__(self, redis: Redis, steady: Callable[[], float] = time.monotonic) -> None:
