@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,7 @@ from producer.contract.errors import StokerError
 from producer.contract.redis_errors import trouble
 from producer.contract.settings import Settings
 
-from . import acl, batch, batches, dead, explain, fleet, gateway, keys, release, retry, simulate, status
+from . import acl, batch, batches, dead, explain, fleet, gateway, init, keys, release, retry, simulate, status
 
 app = typer.Typer(
     name="stoker",
@@ -23,10 +24,11 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="First time here? Run [bold]stoker up[/bold] where a fleet.toml lies, "
+    epilog="First time here? Run [bold]stoker init[/bold], then [bold]stoker up[/bold], "
     "and [bold]stoker status[/bold] in another window.",
 )
 for command in (
+    init.init,
     fleet.up,
     batch.batch,
     status.status,
@@ -46,12 +48,21 @@ app.add_typer(dead.app)
 app.add_typer(keys.app)
 
 
+def _tell_version(asked: bool) -> None:
+    if asked:
+        print(f"stoker {version('stoker')}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     fleet_file: Annotated[
         Path | None,
         typer.Option("--fleet", envvar="STOKER_FLEET", help="The fleet file. [dim]Default: fleet.toml here[/dim]"),
     ] = None,
+    _version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_tell_version)
+    ] = False,
 ) -> None:
     """Keep GPUs fed: queues in Redis, workers on devices, and an autoscaler between them."""
     if fleet_file is not None:
