@@ -28,6 +28,12 @@ def up(
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once everything is running.")] = False,
     flower: Annotated[bool, typer.Option(help="Also run Flower, the monitor.")] = True,
     gateway: Annotated[bool, typer.Option(help="Also serve the OpenAI API on this machine.")] = True,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=65535, help="Port of the OpenAI API. [dim]Default: 8000 if it is free, else another[/dim]"
+        ),
+    ] = None,
 ) -> None:
     """Start the fleet of this machine, and keep it running.
 
@@ -38,11 +44,14 @@ def up(
 
       stoker up                               in the foreground
       stoker up --detach                      in the background
+      stoker up --port 9000                   with the OpenAI API on port 9000
       REDIS_URL=redis://db:6379/0 stoker up   with an existing Redis
     """
+    if port is not None and not gateway:
+        raise typer.BadParameter("--port is the gateway's, which --no-gateway leaves out: give one of them")
     settings = Settings.load()
     try:
-        (local.up_detached if detach else local.up)(settings, _say, local.Besides(flower, gateway))
+        (local.up_detached if detach else local.up)(settings, _say, local.Besides(flower, gateway, port))
     except local.AlreadyRunningError as running:
         _say(str(running))  # not an error: the fleet is up, as requested
 

@@ -40,15 +40,17 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Besides:
-    """The optional processes of the fleet: whether each of them runs."""
+    """The optional processes of the fleet: whether each of them runs, and the gateway's port if one is asked for."""
 
     flower: bool = True
     gateway: bool = True
+    port: int | None = None
 
     @property
     def options(self) -> list[str]:
         """The options of ``stoker up`` that select the same processes."""
-        return [f"--no-{name}" for name in ("flower", "gateway") if not getattr(self, name)]
+        without = [f"--no-{name}" for name in ("flower", "gateway") if not getattr(self, name)]
+        return without if self.port is None else [*without, "--port", str(self.port)]
 
     @property
     def roles(self) -> set[str]:
@@ -110,10 +112,11 @@ def where(settings: Settings, besides: Besides) -> list[str]:
     own = settings.url_file.exists()
     full = f"; for a program: REDIS_URL=$(cat {_near(settings.url_file)})" if own else ""
     password = _near(flower.password_file(settings))
+    told = gateway.told_port(settings, besides.port)
     monitor = f"Flower   {flower.url(settings)}; user {flower.USER}, password in {password}"
     return [
         f"Redis    {shown(settings.redis_url)}{full}",
-        *([f"OpenAI   {gateway.url(settings)}/v1"] if besides.gateway else []),
+        *([f"OpenAI   {gateway.url(settings)}/v1{told}"] if besides.gateway else []),
         *([monitor] if besides.flower else []),
         f"Logs     {_near(settings.state_dir / 'logs')}",
         "Status   stoker status",
@@ -133,6 +136,7 @@ def up(settings: Settings, say: Say, besides: Besides = ALL) -> None:
     Raises:
         AlreadyRunningError: the fleet is running already.
         BrokerUnavailable: the configured Redis cannot be used, or no server can be started.
+        ConfigError: the port asked for is taken.
     """
     os.umask(0o077)  # files of this process and its children may hold users' inputs
     with _only_one(settings.state_dir):
@@ -163,6 +167,8 @@ def _run(settings: Settings, say: Say, stop: threading.Event, besides: Besides) 
     run_dir, log_dir = settings.state_dir / "run", settings.state_dir / "logs"
     log_dir.mkdir(parents=True, exist_ok=True)
     children: list[Child] = []
+    if besides.gateway:
+        gateway.settle_port(settings, besides.port)
 
     def keep(name: str, spawn: Callable[[], subprocess.Popen[bytes]], log: Path) -> None:
         child = Child(name, spawn, run_dir, log, say)
@@ -183,7 +189,7 @@ def _run(settings: Settings, say: Say, stop: threading.Event, besides: Besides) 
     if besides.flower:
         keep("flower", lambda: flower.spawn(settings, flower_log), flower_log)
     if besides.gateway:
-        keep("gateway", lambda: gateway.spawn(settings, gateway_log), gateway_log)
+        keep("gateway", lambda: gateway.spawn(settings, gateway_log, besides.port), gateway_log)
         keep("batches", lambda: _spawn("gateway.batches", batches_log), batches_log)
 
     announced = False

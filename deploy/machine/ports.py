@@ -58,6 +58,11 @@ def kept_port(file: Path) -> int:
     except (FileNotFoundError, ValueError):  # the first run, or a file that was cut short
         pass
     port = free_port()
+    keep_port(file, port)
+    return port
+
+
+def keep_port(file: Path, port: int) -> None:
+    """Record a port for :func:`kept_port`."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(f"{port}\n")
-    return port
