@@ -25,7 +25,7 @@ from producer.contract import keys
 from producer.contract.connection import connect
 from producer.contract.errors import StokerError
 from producer.contract.redis_url import shown
-from producer.contract.settings import Settings
+from producer.contract.settings import URL_VARIABLE, Settings
 
 from . import broker, flower, gateway, private, teardown
 from .ports import kept_port
@@ -181,6 +181,7 @@ def _run(settings: Settings, say: Say, stop: threading.Event, besides: Besides) 
         private.write(settings.url_file, server.url)
     else:
         settings.url_file.unlink(missing_ok=True)
+        say(_joined(settings))
     broker.check(settings)
     autoscaler_log, flower_log, gateway_log, batches_log = (
         log_dir / f"{name}.log" for name in ("autoscaler", "flower", "gateway", "batches")
@@ -200,6 +201,16 @@ def _run(settings: Settings, say: Say, stop: threading.Event, besides: Besides) 
             announced = True
             say("the fleet is up\n" + "\n".join(f"  {line}" for line in where(settings, besides)))
         stop.wait(TEND_S)
+
+
+def _joined(settings: Settings) -> str:
+    """What to tell of a configured Redis: an exported variable may be left over from other work."""
+    origin = settings.redis_url_from
+    cure = "unset it" if origin in ("REDIS_URL", URL_VARIABLE) else "leave it out"
+    return (
+        f"the fleet uses Redis at {shown(settings.redis_url)}, as {origin} says, and starts no server: "
+        f"{cure} to have 'stoker up' start one"
+    )
 
 
 def _spawn(module: str, log: Path) -> subprocess.Popen[bytes]:

@@ -112,6 +112,8 @@ def trouble(error: Exception, settings: Settings) -> str:
     if isinstance(error, redis.ResponseError):
         return f"{at} answers with an error: {error}"
     cure = f"start it, or correct {origin}" if origin else "is the fleet up? 'stoker up' starts it"
+    if origin == "REDIS_URL":
+        cure += ". Without it ('unset REDIS_URL'), 'stoker up' starts a server of its own"
     return f"{at} does not answer ({error}): {cure}"
 
 

@@ -169,6 +169,9 @@ def test_up_says_at_once_that_a_configured_redis_is_not_there(home: Home) -> Non
         )
         assert done.returncode == 2
         assert "redis://***@127.0.0.1:1/0, as REDIS_URL says, does not answer" in done.stderr
+        assert "'unset REDIS_URL'" in done.stderr
+        told = done.stdout + done.stderr
+        assert "the fleet uses Redis at redis://***@127.0.0.1:1/0, as REDIS_URL says, and starts no server" in told
         assert "open-sesame" not in done.stderr + done.stdout
         assert "Traceback" not in done.stderr
     home.assert_nothing_is_left()

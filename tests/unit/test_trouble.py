@@ -61,7 +61,9 @@ def test_the_variable_that_names_the_broker_is_told(tmp_path: Path, monkeypatch:
     own.url_file.write_text(f"redis://:{SECRET}@127.0.0.1:1/0")
     assert "'stoker up' starts it" in trouble(redis.ConnectionError("refused"), own)
     monkeypatch.setenv("REDIS_URL", "redis://far:1/0")
-    assert "redis://far:1/0, as REDIS_URL says, does not answer" in trouble(redis.ConnectionError("refused"), own)
+    told = trouble(redis.ConnectionError("refused"), own)
+    assert "redis://far:1/0, as REDIS_URL says, does not answer" in told
+    assert "'unset REDIS_URL'" in told
     monkeypatch.setenv("STOKER_REDIS__URL", "redis://further:1/0")
     told = trouble(redis.ConnectionError("refused"), Settings(state_dir=tmp_path))
     assert "redis://further:1/0, as STOKER_REDIS__URL says, does not answer" in told
