@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +12,10 @@ from typing import Any
 from producer.contract import message_body
 from producer.contract.celery_message import is_id
 from producer.contract.job import TASK
-from producer.contract.message_body import NotAJob, check_sends_nothing, read_json, read_object
+from producer.contract.message_body import SENDS, NotAJob, check_sends_nothing, read_json, read_object
+
+MOST_FOLLOWERS = 100
+"""Most tasks that are answered together with a message that is no job."""
 
 LONGEST_S = 10.0**9
 """Longest time limit in seconds: clocks and timers overflow not far beyond."""
@@ -44,6 +48,8 @@ def read(message: bytes) -> Message:
     """
     payload = read_object(read_json(message, "the message"), "the message")
     headers, properties = (read_object(payload.get(part), part) for part in ("headers", "properties"))
+    if "task" not in headers and _first_protocol(payload) is not None:
+        raise NotAJob("it is of Celery's task protocol 1: set task_protocol = 2, the default, where it is sent")
     if headers.get("task") != TASK:
         raise NotAJob(f"headers.task is {headers.get('task')!r:.80}, not {TASK!r}")
     job_id = headers.get("id")
@@ -71,6 +77,41 @@ def read(message: bytes) -> Message:
         submitted_at=submitted_at if isinstance(submitted_at, int | float) else None,
         told={name: _short(headers[name]) for name in _TOLD if name in headers},
     )
+
+
+def named(message: bytes) -> list[str]:
+    """The ids of the tasks that a message that is no job names: first its own, then those that were to follow it, by
+    chain, chord or link, whose results somebody may wait for. Empty if none can be read."""
+    try:
+        payload = json.loads(message)
+        first = _first_protocol(payload)
+        headers = payload["headers"] if first is None else first
+        body = None if first is not None else json.loads(base64.b64decode(payload["body"]))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return []
+    found = [headers.get("id")] if isinstance(headers, dict) else []
+    parts: list[Any] = [first] if first is not None else body[2:3] if isinstance(body, list) else []
+    while parts and len(found) < MOST_FOLLOWERS:
+        part = parts.pop()
+        if isinstance(part, list):
+            parts += part
+        elif isinstance(part, dict):
+            options = part.get("options")
+            found += [options.get("task_id")] if isinstance(options, dict) else []
+            parts += [part.get(name) for name in SENDS]
+            parts += [options.get(name) for name in ("chain", "chord")] if isinstance(options, dict) else []
+            parts += [part["kwargs"]] if isinstance(part.get("kwargs"), dict) and "tasks" in part["kwargs"] else []
+            parts += [part.get(name) for name in ("tasks", "header", "body")]
+    return list(dict.fromkeys(each for each in found if is_id(each)))
+
+
+def _first_protocol(payload: object) -> dict[str, Any] | None:
+    """The body of a message of task protocol 1, which holds the id; None if it is none."""
+    try:
+        body = json.loads(base64.b64decode(payload["body"]))  # type: ignore[index]  # anything at all
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return body if isinstance(body, dict) and "task" in body and "id" in body else None
 
 
 def _instant(text: object) -> datetime | None:

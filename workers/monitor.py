@@ -73,6 +73,11 @@ class Monitor:
         """A job has failed."""
         self._send("task-failed", running, exception=repr(error), traceback="")
 
+    def refused(self, job_id: str, error: Exception) -> None:
+        """A message was no job, and became a dead letter."""
+        self._publish("task-received", job_id, name=TASK, args="", kwargs="", retries=0, eta=None, expires=None)
+        self._publish("task-failed", job_id, exception=repr(error), traceback="")
+
     def retried(self, running: Running, error: Exception) -> None:
         """A job was deferred, to be tried again."""
         self._send("task-retried", running, exception=repr(error), traceback="")
@@ -99,10 +104,13 @@ class Monitor:
         return consumer.event_dispatcher if consumer is not None else None
 
     def _send(self, event: str, running: Running, **fields: Any) -> None:
+        self._publish(event, running.id, **fields)
+
+    def _publish(self, event: str, job_id: str, **fields: Any) -> None:
         dispatcher = self._dispatcher
         if dispatcher is None:
             return
         if dispatcher.buffer_limit != NEVER:
             dispatcher.buffer_limit, dispatcher.on_send_buffered = NEVER, None
         self._told += 1
-        dispatcher.send(event, uuid=running.id, **fields)
+        dispatcher.send(event, uuid=job_id, **fields)

@@ -37,7 +37,7 @@ from producer.contract.message_body import NotAJob
 from scheduler import results
 from scheduler.lease.ledger import NoTaker
 from scheduler.lease.queue import Claim, Claimed
-from scheduler.message import Message, read
+from scheduler.message import Message, named, read
 from scheduler.order import preemption
 from scheduler.window.window import HoldLimits
 
@@ -131,7 +131,11 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
         try:
             message = read(job.message)
         except NotAJob as error:
-            self.ledger.bury(job.lease, str(error))
+            own, *followers = named(job.message) or [""]
+            # Its own id is answered by the script, except in a message of protocol 1.
+            self.ledger.bury(job.lease, str(error), [each for each in (own, *followers) if each])
+            if own:
+                self._monitor.refused(own, error)
             return None
         self.ledger.name(job.lease, message.id)
         return message

@@ -12,7 +12,7 @@ import math
 import threading
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, Protocol
@@ -117,7 +117,7 @@ class Ledger:
         self._done: list[tuple[str, str, bytes]] = []  # lease, job id, result
         self._released: list[str] = []
         self._abandoned: list[str] = []
-        self._buried: list[tuple[str, str]] = []  # lease, reason
+        self._buried: list[tuple[str, str, Sequence[str]]] = []  # lease, reason, followers
 
     def __json__(self) -> str:
         """The text in ``inspect stats``, which publishes the transport's options."""
@@ -242,11 +242,11 @@ class Ledger:
         """Expire the leases of jobs, as if the worker had died: each job counts a loss."""
         self._abandoned += [lease for lease in leases if self._drop(lease)]
 
-    def bury(self, lease: str, reason: str) -> None:
-        """Move a job to the dead letters."""
+    def bury(self, lease: str, reason: str, followers: Sequence[str] = ()) -> None:
+        """Move a job to the dead letters; ``followers`` as in :meth:`Queue.bury`."""
         logger.error("dead letter %s: %s", lease, reason)
         self._drop(lease)
-        self._buried.append((lease, reason))
+        self._buried.append((lease, reason, followers))
 
     def defer(self, lease: str) -> bool:
         """Defer a job to be tried again, at once rather than by ``flush``; False when its retries are used up."""

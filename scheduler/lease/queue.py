@@ -229,10 +229,14 @@ class Queue:
         own = [lease for lease in leases if lease.split("|")[1].rpartition(".")[0].rpartition(".")[0] == worker]
         return sum(self.defer(lease) > 0 for lease in own)
 
-    def bury(self, lease: str, reason: str) -> bool:
-        """Move a job to the dead letters; False when the lease was lost."""
+    def bury(self, lease: str, reason: str, followers: Sequence[str] = ()) -> bool:
+        """Move a job to the dead letters; False when the lease was lost.
+
+        Args:
+            followers: ids of other tasks that will not run either; they are answered with the same reason.
+        """
         names = self._names("inflight", "leases", "losses", "dead", "retries", "history")
-        return bool(self._bury(names, [lease, reason, keys.result(""), self._result_ttl_ms]))
+        return bool(self._bury(names, [lease, reason, keys.result(""), self._result_ttl_ms, *followers]))
 
     def reap(self) -> tuple[int, int]:
         """Take back the jobs whose leases ran out; returns how many were requeued and buried.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import signal
 import subprocess
@@ -9,11 +11,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis as redis_py
-from celery import Celery
+from celery import Celery, chain, chord
 from celery.exceptions import TaskRevokedError
+from celery.result import AsyncResult
 
 from deploy.machine.server import Server
 from processes import DEADLINE_S, Fleet, wait_for
@@ -148,6 +152,42 @@ def test_a_stock_application_revokes_a_running_job(fleet: Fleet, stock: Celery) 
     running.revoke(terminate=True)
     with pytest.raises(TaskRevokedError):
         running.get(timeout=DEADLINE_S)
+
+
+def test_what_the_canvas_of_celery_sends_fails_with_the_reason_and_an_event(fleet: Fleet, stock: Celery) -> None:
+    fleet.worker("echo", "w")
+    heard: list[dict[str, Any]] = []
+
+    def one() -> Any:
+        return stock.signature(TASK, kwargs={"input": "x"}, immutable=True).set(queue="echo.batch")
+
+    with stock.connection_for_read() as connection:
+        receiver = stock.events.Receiver(connection, handlers={"task-failed": heard.append})
+        with receiver.consumer_context() as (listening, _, _):
+            with contextlib.suppress(TimeoutError):
+                listening.drain_events(timeout=0.5)  # which also subscribes
+            sent = [
+                chain(one(), one(), one()).apply_async().id,
+                chord([one(), one()], one()).apply_async().id,
+                one().apply_async(countdown=60).id,
+            ]
+            for each in gc.get_objects():
+                if isinstance(each, AsyncResult):
+                    each.backend = None  # it outlives its server, which it would tell that it goes
+            for job_id in sent:
+                found = wait_for(lambda job_id=job_id: fleet.redis.get(keys.result(job_id)), "an answer")  # type: ignore[misc]
+                assert b"dead letter" in found
+            while sent[-1] not in {event["uuid"] for event in heard}:
+                listening.drain_events(timeout=DEADLINE_S)
+    assert "a worker does not wait for a job's time" in heard[-1]["exception"]
+
+
+def test_task_protocol_1_is_answered_with_what_is_wrong(fleet: Fleet, stock: Celery) -> None:
+    fleet.worker("echo", "w")
+    stock.conf.task_protocol = 1
+    job_id = stock.send_task(TASK, kwargs={"input": "x"}, queue="echo.batch").id
+    found = wait_for(lambda: fleet.redis.get(keys.result(job_id)), "an answer")
+    assert b"set task_protocol = 2" in found
 
 
 def test_a_stock_revoke_outlives_the_worker_that_hears_it(fleet: Fleet, stock: Celery) -> None:
