@@ -16,6 +16,7 @@ from pathlib import Path
 from producer.contract.connection import connect
 from producer.contract.errors import ConfigError
 from producer.contract.fleet_file import FleetFile
+from producer.contract.server_requirements import check_at_start
 
 from .clock_steps import ClockSteps
 from .controller import Controller
@@ -64,6 +65,7 @@ def _controller(fleet: FleetFile, path: Path, *, dry: bool) -> Controller:
     env = {"STOKER_FLEET": str(path), "STOKER_REDIS__URL": url, "REDIS_URL": url}
     # A server that stops answering must not stop the rounds for longer than the lease can bear.
     redis = connect(settings, socket_timeout=5, socket_connect_timeout=2)
+    check_at_start(redis)
     if not dry:
         local, sweep, steps = LocalLauncher(settings.state_dir, env), Sweep(redis), ClockSteps()
         return Controller(

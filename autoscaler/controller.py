@@ -29,6 +29,7 @@ from .leader import Leader, LeaderLease
 from .observation import Observation
 from .published_view import sizes_view
 from .reconciler import Reconciler
+from .server_watch import ServerWatch
 from .sizing.demand import Demand
 from .sizing.policy_registry import named
 
@@ -103,6 +104,7 @@ class Controller:
         self.reconciler = Reconciler(policy or named(settings.scaling.policy))
         self.learns = learns
         self.estimates = EstimateFollower(redis)
+        self._server = ServerWatch(redis)
         self._leads: bool | None = None  # not known before the first round
         self._reachable = True
         self._errors = IsolatedErrors(log)
@@ -173,6 +175,8 @@ class Controller:
             self.reconciler.clock_set(step_s)
             self.estimates.forget()
         now = self.clock()
+        with self._errors.isolated("the state of Redis", "what is risky about it is not logged"):
+            self._server.look(now)
         self._note_ended(now)
         if self.learns:
             with self._errors.isolated("'stoker retry'", "models are started when their back-off is over"):

@@ -18,6 +18,7 @@ from .grants import DEADLINES, EVENTS, PIDBOX, REPLIES, TABLES, Grant, GrantScop
 
 CONNECTION = (
     "ping",
+    "hello",
     "select",
     "client|setinfo",
     "client|setname",
@@ -190,6 +191,7 @@ def autoscaler(fleet: GrantScope) -> list[Grant]:
         Grant(["hgetall", "hset", "hdel"], [keys.quarantine()]),
         Grant(["spop"], [keys.retry_requests()]),
         Grant(["xadd"], [keys.decisions()]),
+        Grant(["info"]),
         *_heart(),
         Grant(["get", "mget"], [keys.worker("*")]),
         Grant(["zrangebyscore", "zrange"], [keys.workers()]),

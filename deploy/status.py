@@ -12,6 +12,7 @@ from producer.contract import heartbeat, keys
 from producer.contract.heartbeat import Heartbeat
 from producer.contract.published import JournalEntry, NodeSummary, PublishedDevice, PublishedNode
 from producer.contract.redis_url import shown
+from producer.contract.server_warnings import read_warnings
 from scheduler.queue_lengths import ModelQueues, observe
 
 from . import strays
@@ -36,6 +37,7 @@ class FleetStatus:
     - ``devices`` and ``node``: the devices and their machine (host, devices by state, memory in GB), as the leader last
       published them.
     - ``strays``: jobs that no worker of the fleet will find.
+    - ``warnings``: what is risky about the server, such as that it evicts keys.
     """
 
     at: float
@@ -50,6 +52,7 @@ class FleetStatus:
     devices: Sequence[PublishedDevice]
     decisions: list[JournalEntry]
     strays: list[Stray]
+    warnings: list[str]
 
 
 def read_status(redis: Redis, settings: Settings) -> FleetStatus:
@@ -79,4 +82,5 @@ def read_status(redis: Redis, settings: Settings) -> FleetStatus:
         node=node,
         decisions=[JournalEntry.of_fields(fields) for _, fields in decisions],
         strays=strays.find(redis, settings),
+        warnings=read_warnings(redis),
     )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from producer.contract import keys
+from producer.contract.job import TASK
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -42,13 +43,24 @@ def find(redis: Redis, settings: Settings) -> list[Stray]:
     found = []
     for queue in sorted(_bound(redis) | ours):
         plain, beside = _lengths(redis, queue)
-        if queue not in ours and plain + beside:
+        if queue not in ours and plain + beside and _of_the_fleet(redis, queue, settings):
             cure = "no model of fleet.toml has this queue: add the model, or send to MODEL.TIER"
             found.append(Stray(queue, plain + beside, cure))
         elif beside:
             cure = "sent with a Celery priority, which Stoker does not read: send without, and choose a tier"
             found.append(Stray(queue, beside, cure))
     return found
+
+
+def _of_the_fleet(redis: Redis, queue: str, settings: Settings) -> bool:
+    """Whether the jobs of a queue are meant for the fleet: by the queue's name, or its newest or oldest message.
+
+    Another application may have queues of its own on the same server.
+    """
+    if queue.partition(".")[0] in settings.models:
+        return True
+    ends = [redis.lindex(queue, 0), redis.lindex(queue, -1)]
+    return any(f'"{TASK}"' in _text(end) for end in ends if end is not None)
 
 
 def _bound(redis: Redis) -> set[str]:

@@ -12,6 +12,7 @@ from producer.contract.connection import close, connect
 from producer.contract.errors import ConfigError
 from producer.contract.fleet_file import FleetFile
 from producer.contract.redis_errors import broker_errors
+from producer.contract.server_requirements import check_at_start
 from producer.contract.settings import Settings
 
 from .access import api_key_store
@@ -44,6 +45,7 @@ def serve(fleet: FleetFile, listen: Listen) -> None:
 
     Raises:
         ConfigError: it would listen beyond loopback without any API key, or the certificate is incomplete.
+        UnsuitableServer: Redis lacks what Stoker needs.
         BrokerUnavailable: Redis cannot be asked for API keys.
     """
     settings = fleet.settings
@@ -52,6 +54,7 @@ def serve(fleet: FleetFile, listen: Listen) -> None:
     for file in (listen.tls_cert, listen.tls_key):
         if file is not None and not file.is_file():
             raise ConfigError(f"{file} is not a file: give one in PEM format")
+    _check_redis(settings)
     if not listen.loopback and not _has_key(settings):
         raise ConfigError(
             f"nobody has an API key, so everybody who reaches {listen.host} could use the fleet: "
@@ -68,6 +71,14 @@ def serve(fleet: FleetFile, listen: Listen) -> None:
         timeout_graceful_shutdown=DRAIN_S,
         server_header=False,
     )
+
+
+def _check_redis(settings: Settings) -> None:
+    redis = connect(settings)
+    try:
+        check_at_start(redis)
+    finally:
+        close(redis)
 
 
 def _has_key(settings: Settings) -> bool:

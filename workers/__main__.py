@@ -14,6 +14,7 @@ import redis
 from producer.contract import heartbeat
 from producer.contract.connection import connect
 from producer.contract.errors import StokerError
+from producer.contract.server_requirements import check_at_start
 from producer.contract.settings import Settings
 from scheduler.lease.ledger import Ledger
 from scheduler.lease.queue import Queue
@@ -46,6 +47,7 @@ def main() -> int:
         model = settings.model(options.model)
         engine = create(model, options.device)
         client = connect(settings)
+        check_at_start(client)
     except StokerError as error:
         logging.critical("%s", error)
         return EXIT_BAD_CONFIG

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import logging
 import os
 import re
@@ -258,8 +259,11 @@ def device_env(placement: Placement) -> dict[str, str]:
     return {"OMP_NUM_THREADS": "1"}  # beside other busy processes, more threads run slower by an order
 
 
+DATED = re.compile(r"\[?\d+[-:]\d\d")
+
+
 def last_words(log: Path) -> str:
-    """The end of a worker's log on one line: its last error, else its last lines; empty without a log."""
+    """The end of a worker's log on one line: its last error, whole, else its last lines; empty without a log."""
     try:
         with log.open("rb") as file:
             file.seek(0, os.SEEK_END)
@@ -269,9 +273,15 @@ def last_words(log: Path) -> str:
         return ""
     lines = [line.rstrip() for line in lines if line.strip()]
     # Lines of other threads may follow the error.
-    errors = [line for before, line in zip(["", *lines], lines, strict=False) if _is_error(before, line)]
-    telling = errors[-1:] or [line.strip() for line in lines[-LAST_WORDS_LINES:]]
-    return " | ".join(telling)[:LAST_WORDS_CHARS]
+    errors = [
+        nth for nth, (before, line) in enumerate(zip(["", *lines], lines, strict=False)) if _is_error(before, line)
+    ]
+    if not errors:
+        return " | ".join(line.strip() for line in lines[-LAST_WORDS_LINES:])[:LAST_WORDS_CHARS]
+    first, *rest = lines[errors[-1] :]
+    # An error of several lines goes on until the next line that a logger has dated.
+    more = itertools.takewhile(lambda line: not DATED.match(line), rest)
+    return " | ".join([first, *(line.strip() for line in more)])[:LAST_WORDS_CHARS]
 
 
 def _is_error(before: str, line: str) -> bool:

@@ -62,9 +62,13 @@ def write(run_dir: Path, record: Record) -> None:
     """Write a record atomically, replacing an older one of the same name."""
     run_dir.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=run_dir, prefix=f".{record.name}.")
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(asdict(record), file)
-    Path(temporary).replace(run_dir / f"{record.name}.json")
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(asdict(record), file)
+        Path(temporary).replace(run_dir / f"{record.name}.json")
+    except BaseException:  # such as a full disk
+        Path(temporary).unlink(missing_ok=True)
+        raise
 
 
 def read(run_dir: Path) -> list[Record]:

@@ -96,7 +96,8 @@ def json_of(snapshot: FleetStatus, indent: int | None) -> str:
 
 def screen_of(snapshot: FleetStatus) -> RenderableType:
     """The status as tables; warnings come first."""
-    parts: list[RenderableType] = [_warning(stray) for stray in snapshot.strays]
+    parts: list[RenderableType] = [_trouble(warning) for warning in snapshot.warnings]
+    parts += [_warning(stray) for stray in snapshot.strays]
     if snapshot.node:
         parts += [_trouble(what) for what in (snapshot.node.failing, snapshot.node.trouble) if what]
     parts += [_trouble(f"{beat.name}: {beat.failing}") for beat in snapshot.workers if beat.failing]
@@ -135,6 +136,8 @@ def _table(title: str, *columns: str) -> Table:
             column.removeprefix(">"),
             justify="right" if column.startswith(">") else "left",
             header_style="dim",
+            no_wrap=column in ("model", "tier"),
+            overflow="fold",
         )
     return table
 
@@ -203,7 +206,7 @@ def _memory(used_gb: float | None, total_gb: float | None) -> str:
 
 def _node(node: NodeSummary) -> Text:
     states = f"{node.idle} idle, {node.reserved} reserved, {node.allocated} allocated, {node.faulty} faulty"
-    memory = f"{node.used_gb:.0f} of {node.memory_gb:.0f} GB used, {node.free_gb:.0f} GB free"
+    memory = f"{node.used_gb:.0f} of {node.memory_gb:.0f} GB used, {node.free_gb:.0f} GB left for further workers"
     count = "1 device" if node.total == 1 else f"{node.total} devices"
     return Text(f"{node.host}: {count}: {states}; {memory}", "dim")
 

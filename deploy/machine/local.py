@@ -182,7 +182,8 @@ def _run(settings: Settings, say: Say, stop: threading.Event, besides: Besides) 
     else:
         settings.url_file.unlink(missing_ok=True)
         say(_joined(settings))
-    broker.check(settings)
+    for warning in broker.check(settings):
+        say(f"warning: {warning}")
     autoscaler_log, flower_log, gateway_log, batches_log = (
         log_dir / f"{name}.log" for name in ("autoscaler", "flower", "gateway", "batches")
     )

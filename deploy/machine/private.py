@@ -12,9 +12,13 @@ def write(file: Path, text: str) -> None:
     """Write the file atomically, readable by its owner only from the start."""
     file.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")  # 0600 from the start
-    with os.fdopen(descriptor, "w") as output:
-        output.write(text)
-    Path(temporary).replace(file)
+    try:
+        with os.fdopen(descriptor, "w") as output:
+            output.write(text)
+        Path(temporary).replace(file)
+    except BaseException:  # such as a full disk
+        Path(temporary).unlink(missing_ok=True)
+        raise
 
 
 def kept_password(file: Path) -> str:

@@ -59,9 +59,9 @@ class Server:
 
     @property
     def url(self) -> str:
-        """The URL of the server, with its password."""
+        """The URL of the server, with its password. ``redis-cli -u`` needs the user as well."""
         password = self.config.get("requirepass")
-        return f"redis://{f':{password}@' if password else ''}127.0.0.1:{self.port}/0"
+        return f"redis://{f'default:{password}@' if password else ''}127.0.0.1:{self.port}/0"
 
     @property
     def log(self) -> Path:

@@ -17,6 +17,7 @@ from producer.contract import keys
 from producer.contract.connection import close, connect
 from producer.contract.errors import BrokerUnavailable
 from producer.contract.redis_errors import cannot_serve, trouble
+from producer.contract.server_requirements import check_at_start
 from producer.contract.settings import Settings
 
 from .batch_run import BatchRun, Stopped
@@ -71,6 +72,7 @@ class Runner:
         self._settings = settings
         self._reread = reread or (lambda: settings)
         self._redis: Redis = connect(settings)
+        check_at_start(self._redis)
         self._store = store_of(settings)
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._stop = threading.Event()

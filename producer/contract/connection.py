@@ -12,6 +12,7 @@ from redis.sentinel import SentinelConnectionPool
 
 from .errors import ConfigError
 from .redis_url import options_of, without_options
+from .server_requirements import ServerQuestion
 
 if TYPE_CHECKING:
     from .settings import Settings
@@ -34,9 +35,11 @@ _TIMEOUTS = {"socket_timeout": SOCKET_TIMEOUT_S, "socket_connect_timeout": CONNE
 def connect(settings: Settings, **options: Any) -> redis.Redis:
     """A client of the fleet's Redis; ``options`` are redis-py's. Options in the URL go before them.
 
-    A command that blocks waits for :func:`block_ms` at most.
+    A command that blocks waits for :func:`block_ms` at most. Commands raise ``UnsuitableServer`` when the server that
+    they come to lacks what Stoker needs.
     """
-    options = {**_TIMEOUTS, **options, **options_of(settings.redis_url)}
+    question = ServerQuestion(settings.redis_url)
+    options = {**_TIMEOUTS, "redis_connect_func": question.ask, **options, **options_of(settings.redis_url)}
     if not by_sentinel(settings):
         return redis.Redis.from_url(settings.redis_url, **options)
     hosts, login = _sentinels(settings.redis_url)
@@ -48,7 +51,8 @@ def connect(settings: Settings, **options: Any) -> redis.Redis:
 
 def connect_async(settings: Settings, **options: Any) -> redis.asyncio.Redis:
     """The same for asyncio."""
-    options = {**_TIMEOUTS, **options, **options_of(settings.redis_url)}
+    question = ServerQuestion(settings.redis_url)
+    options = {**_TIMEOUTS, "redis_connect_func": question.ask_async, **options, **options_of(settings.redis_url)}
     if not by_sentinel(settings):
         # However much one loop does at once, Redis is one thread: more connections would only cost.
         pooled = {"max_connections": MOST_CONNECTIONS, "timeout": None, **options}

@@ -16,6 +16,10 @@ class ConfigError(StokerError):
     """``fleet.toml`` or a ``STOKER_*`` variable holds a value that is not allowed."""
 
 
+class UnsuitableServer(ConfigError):
+    """The server that ``redis.url`` names lacks what Stoker needs; see ``contract/server_requirements.py``."""
+
+
 class BrokerUnavailable(StokerError):
     """Redis cannot be reached, or refuses to serve."""
 

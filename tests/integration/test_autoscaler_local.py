@@ -228,6 +228,10 @@ def test_a_crash_is_told_with_its_last_words(ground: Ground) -> None:
             "torch.OutOfMemory: 2 GB asked\n10:00 INFO Connected to Redis\n10:00 INFO ready\n",
             "torch.OutOfMemory: 2 GB asked",
         ),
+        (
+            "10:00 CRITICAL root: 2 mistakes:\n  tiers.a: no number\n  models.b: no engine\n10:01 INFO bye\n",
+            "10:00 CRITICAL root: 2 mistakes: | tiers.a: no number | models.b: no engine",
+        ),
         ("", ""),
     ],
 )

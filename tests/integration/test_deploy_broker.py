@@ -9,6 +9,7 @@ from deploy.machine import broker
 from deploy.machine.ports import free_port
 from deploy.machine.server import Server
 from producer import BrokerUnavailable, Settings
+from producer.contract.errors import UnsuitableServer
 from producer.contract.fleet_schema import Redis
 
 SECRET = "open-sesame"  # noqa: S105  made up
@@ -38,7 +39,7 @@ def test_a_wrong_password_and_a_cluster_each_have_their_answer(tmp_path: Path) -
     cluster = Server(tmp_path / "cluster", **{"cluster-enabled": "yes", "cluster-port": str(free_port())})
     cluster.start()
     try:
-        with pytest.raises(BrokerUnavailable, match="Redis Cluster"):
+        with pytest.raises(UnsuitableServer, match="Redis Cluster"):
             check(cluster.url)
     finally:
         cluster.stop()

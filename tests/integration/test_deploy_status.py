@@ -99,7 +99,10 @@ def test_a_busy_fleet_shows_queues_workers_devices_and_reasons(redis: redis_py.R
         assert words in screen
     assert f"gateway {snapshot.gateway}" in screen
     assert "2 open batches" in screen
-    assert "2 devices: 1 idle, 0 reserved, 0 allocated, 1 faulty; 4 of 282 GB used, 141 GB free" in screen
+    assert (
+        "2 devices: 1 idle, 0 reserved, 0 allocated, 1 faulty; 4 of 282 GB used, 141 GB left for further workers"
+        in screen
+    )
 
 
 def test_a_worker_whose_engine_fails_is_shown_with_the_failures(redis: redis_py.Redis, settings: Settings) -> None:
@@ -141,6 +144,24 @@ def test_jobs_on_a_queue_of_no_model_are_told(redis: redis_py.Redis, settings: S
     (stray,) = strays.find(redis, settings)
     assert (stray.queue, stray.waiting) == ("parrot.fastest", 2)
     assert "2 jobs on parrot.fastest cannot be served" in shown(read_status(redis, settings))
+
+
+def test_the_queue_of_another_application_is_no_concern(
+    redis: redis_py.Redis, settings: Settings, stock: celery.Celery
+) -> None:
+    stock.send_task("reports.send", queue="reports")
+    assert strays.find(redis, settings) == []
+    redis.lpush("reports", "no message")  # whatever it is
+    assert strays.find(redis, settings) == []
+    stock.send_task(TASK, kwargs={"input": "hi"}, queue="reports")
+    assert [stray.queue for stray in strays.find(redis, settings)] == ["reports"]
+
+
+def test_words_are_whole_in_a_narrow_terminal(redis: redis_py.Redis, settings: Settings) -> None:
+    narrow = io.StringIO()
+    Console(file=narrow, width=80).print(screen_of(read_status(redis, settings)))
+    assert "interactive" in narrow.getvalue()
+    assert "\u2026" not in narrow.getvalue()
 
 
 def test_a_queue_of_no_model_with_nothing_on_it_is_no_concern(

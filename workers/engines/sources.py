@@ -6,6 +6,7 @@ loading the copy less than one.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import importlib.util
@@ -68,10 +69,25 @@ def _from_hub(repo_id: str) -> Path:
     try:
         return Path(snapshot_download(repo_id, allow_patterns=_HUB_FILES))
     except Exception as error:  # the hub's errors and those of its HTTP client share no other base
+        if disk := disk_trouble(error):
+            raise ModelNotFound(
+                f"source = {repo_id!r} cannot be kept: {disk}; free space in the cache of the model hub, or name "
+                "another folder for it in HF_HOME"
+            ) from error
         raise ModelNotFound(
             f"source = {repo_id!r} is no path here, and the model hub did not give it: {error} "
             "Check the name and the network (HF_ENDPOINT, HF_TOKEN), or give a path or package:NAME"
         ) from error
+
+
+def disk_trouble(error: BaseException) -> str:
+    """What keeps files from being written, by an error or what caused it; empty when it is something else."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
+    return ""
 
 
 def _loadable(found: Path, source: str) -> Path:
