@@ -20,13 +20,14 @@ from pathlib import Path
 
 from benchmarks.bars import Bar, show
 
-from . import answers, clock, devices, spread, streams
+from . import answers, clock, devices, servers, spread, streams
 
 SITUATIONS: dict[str, Callable[..., list[Bar]]] = {
     "streams": streams.run,
     "clock": clock.run,
     "devices": devices.run,
     "answers": answers.run,
+    "servers": servers.run,
     "spread": spread.run,
 }
 
