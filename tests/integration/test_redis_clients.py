@@ -27,8 +27,8 @@ from producer.multiplex import Multiplex
 from producer.outage import Outage
 from producer.stream import Entry
 
-LATE_S = 1.5
-IMPATIENT_S = 0.2
+LATE_S = 3.0
+IMPATIENT_S = 1.0
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +45,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("producer.outage.OUTAGE_S", 0.5)
 
 
-@pytest.fixture(params=["", "?socket_timeout=0.4"], ids=["default", "url"])
+@pytest.fixture(params=["", "?socket_timeout=1"], ids=["default", "url"])
 def settings(server: Server, request: pytest.FixtureRequest) -> Settings:
     return Settings(redis={"url": server.url + request.param}, models={"m": {"engine": "echo"}})
 
