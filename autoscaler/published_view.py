@@ -43,6 +43,7 @@ def sizes_view(
             cooled_at=memory.started_at.get(name, 0.0) + seen.settings.scaling.up_cooldown_s,
             backed_off_until=failure.until if failure else 0.0,
             backed_off_for=failure.reason if failure else "",
+            failed_starts=failure.failures if failure else 0,
             surplus_since=surplus.since if surplus else None,
         )
     return PublishedSizes(at=seen.now, policy=policy.name, models=found)

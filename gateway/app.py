@@ -16,6 +16,7 @@ from producer.contract.settings import Settings
 from . import disconnect, errors
 from .access.authentication import LIMIT_HEADERS
 from .answer_headers import AnswerHeaders
+from .availability import Availability
 from .batches.batch_storage import BatchStorage
 from .body_limit import BodyLimit
 from .metrics import Measured, Metrics
@@ -75,6 +76,7 @@ def create_app(settings: Settings, loopback: bool = True, reread: Callable[[], S
     app.origins = settings.gateway.cors_origins
     app.state.loopback = loopback
     app.state.metrics = Metrics()
+    app.state.availability = Availability()
     errors.install(app)
     disconnect.install(app)
     for router in ROUTERS:

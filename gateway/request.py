@@ -35,6 +35,7 @@ async def serve(
     A repeated attempt is answered by the job of the one before, whether that runs or has ended, unless it failed.
 
     Raises:
+        ModelUnavailable: the workers of its model fail to start.
         StokerError: it could not be answered.
         ClientGone: the client disconnected.
     """
@@ -43,6 +44,7 @@ async def serve(
         await attempt.note(client, earlier)
         with suppress(JobCancelled):  # by the attempt before, whose client went away a moment ago
             return await _answer(request, client, order, earlier, attempt)
+    await request.app.state.availability.check(client, order.job.model)
     job = order.job.model_copy(update={"deadline": instant(client.settings.gateway.timeout_s)})
     if attempt is not None and attempt.keyed:  # so that two attempts at the same time are one job
         key = attempt.name if earlier is None else f"{attempt.name}.{attempt.token}"

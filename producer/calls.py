@@ -13,6 +13,7 @@ from .contract.connection import database
 from .contract.dialogue import Dialogue, evaluated, pipelined
 from .contract.errors import BrokerUnavailable
 from .contract.job import Job, Status
+from .contract.published import PublishedSizes
 from .contract.redis_errors import broker_errors
 from .contract.settings import Settings
 from .contract.withdrawal import Search, Whereabouts, search
@@ -64,7 +65,8 @@ def obstacle(settings: Settings, model: str) -> Dialogue[str]:
     with broker_errors(settings, "asking for workers"):
         beats = yield from heartbeat.reading()
         led = yield lambda redis: redis.exists(keys.leader())
-    return readiness.obstacle(model, beats, bool(led))
+        sizes = PublishedSizes.parse((yield lambda redis: redis.get(keys.sizes())))
+    return readiness.obstacle(model, beats, bool(led), sizes.models.get(model) if sizes else None)
 
 
 def cancel(settings: Settings, job_ids: Sequence[str], known: Whereabouts, withdraws: bool) -> Dialogue[list[str]]:

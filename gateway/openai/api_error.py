@@ -14,6 +14,7 @@ from producer.contract.errors import (
     InvalidJob,
     JobCancelled,
     JobExpired,
+    ModelUnavailable,
     QueueFull,
     ResultTimeout,
     ServerBusy,
@@ -89,6 +90,8 @@ def problem_of(error: StokerError) -> Problem:
             return Problem(error.status, message, code=code, retry_after_s=wait, type=error.type)
         case InvalidJob():
             return Problem(400, message, code="invalid_job")
+        case ModelUnavailable():
+            return Problem(503, message, code="model_unavailable", retry_after_s=retry_after_s)
         case BrokerUnavailable():
             return Problem(503, AWAY_MESSAGE, code="broker_unavailable", retry_after_s=retry_after_s or 1.0)
         case ResultTimeout() | JobExpired():

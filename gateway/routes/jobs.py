@@ -61,7 +61,12 @@ class JobRequest(BaseModel):
 
 @router.post("", status_code=202)
 async def create_job(
-    asked: JobRequest, caller: Caller, client: Client, attempt: MayRepeat, idempotency_key: IdempotencyKey = None
+    request: Request,
+    asked: JobRequest,
+    caller: Caller,
+    client: Client,
+    attempt: MayRepeat,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Submit a job. The answer has its id."""
     # With a key its id is known before it is submitted, and it can be submitted twice.
@@ -84,6 +89,7 @@ async def create_job(
     new = await keep(client, record)
     if new or await client.redis.get(keys.submission(job.id)) is None:
         try:
+            await request.app.state.availability.check(client, job.model)
             await client.submit_many([job])
         except BrokerUnavailable:  # it may be queued
             raise

@@ -92,6 +92,17 @@ class DeadlineUnreachable(StokerError):
         self.retry_after_s = retry_after_s
 
 
+class ModelUnavailable(StokerError):
+    """The workers of a model fail to start, one after the other; nothing was queued.
+
+    ``retry_after_s`` is the time until the next start, in seconds.
+    """
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class BatchError(StokerError):
     """The files of a batch cannot be used as asked."""
 

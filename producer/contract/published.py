@@ -98,6 +98,8 @@ class PublishedSize(_Record):
     cooled_at: float = 0.0
     backed_off_until: float = 0.0
     backed_off_for: str = ""
+    failed_starts: int = 0
+    """Workers that ended unasked, one after the other, since one last served."""
     surplus_since: float | None = None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from processes import wait_for
 from producer import Status
 from producer.contract import heartbeat, keys
 from producer.contract.heartbeat import Heartbeat
+from producer.contract.published import PublishedDemand, PublishedSize, PublishedSizes, ScaleUpConditions
 
 TABLES = """
 [gateway]
@@ -84,6 +86,34 @@ def test_a_client_that_hangs_up_while_it_waits_cancels_its_job(fleet: Gatewayed,
     wait_for(lambda: fleet.client.status(job) is Status.CANCELLED, "its cancellation")
     wait_for(lambda: not fleet.redis.llen(queue), "it to leave its queue")
     wait_for(lambda: 'status="499"' in http.get("/metrics").text, "the metrics to tell")
+
+
+def test_a_model_whose_workers_fail_to_start_is_503_with_the_reason(fleet: Gatewayed, http: httpx2.Client) -> None:
+    size = PublishedSize(
+        replicas=1,
+        reason="jobs wait",
+        demand=PublishedDemand(model="asleep"),
+        one_more=ScaleUpConditions(present=0, tier="batch", queued=1),
+        backed_off_until=time.time() + 64,
+        backed_off_for="a worker ended unasked 7 times in a row. Last: no weights",
+        failed_starts=7,
+    )
+    published = PublishedSizes(at=time.time(), policy="slack", models={"asleep": size})
+    fleet.redis.set(keys.sizes(), published.model_dump_json())
+    requests = {"/v1/completions": body("asleep"), "/v1/jobs": {"model": "asleep", "input": "x"}}
+
+    def answers() -> list[httpx2.Response]:
+        told = [http.post(path, json=request) for path, request in requests.items()]
+        return told if all(answer.status_code == 503 for answer in told) else []
+
+    for answer in wait_for(answers, "the gateway to read what the autoscaler publishes"):
+        assert answer.json()["error"]["code"] == "model_unavailable"
+        assert "Last: no weights" in answer.json()["error"]["message"]
+        assert 0 < int(answer.headers["retry-after"]) <= 64
+    fleet.redis.delete(keys.sizes())
+    fleet.empty("asleep")
+    wait_for(lambda: http.post("/v1/jobs", json=requests["/v1/jobs"]).status_code == 202, "the model to be available")
+    fleet.empty("asleep")
 
 
 FIRST, SECOND = {"x-stainless-retry-count": "0"}, {"x-stainless-retry-count": "1"}

@@ -1,7 +1,22 @@
 """What a model lacks to be served."""
 
 from producer.contract.heartbeat import Heartbeat, WorkerState
-from producer.estimates.readiness import obstacle
+from producer.contract.published import PublishedDemand, PublishedSize, ScaleUpConditions
+from producer.estimates.readiness import FAILED_STARTS, obstacle, unavailable
+
+NOW = 1_000_000.0
+
+
+def size(failed_starts: int, **phases: int) -> PublishedSize:
+    return PublishedSize(
+        replicas=1,
+        reason="jobs wait",
+        demand=PublishedDemand(model="m", phases=phases),
+        one_more=ScaleUpConditions(present=0, tier="batch", queued=1),
+        backed_off_until=NOW + 64,
+        backed_off_for="a worker ended unasked 7 times in a row; next start after 64 s. Last: no weights",
+        failed_starts=failed_starts,
+    )
 
 
 def beat(model: str, state: WorkerState) -> Heartbeat:
@@ -33,3 +48,20 @@ def test_a_worker_is_waited_for_or_there() -> None:
     assert obstacle("m", [loading, ready], led=False) == ""
     assert "draining" in obstacle("m", [draining], led=False)
     assert "stoker status" in obstacle("m", [draining], led=True)
+
+
+def test_a_model_whose_workers_fail_to_start_is_unavailable_with_the_reason() -> None:
+    error = unavailable("m", size(FAILED_STARTS), NOW)
+    assert error is not None
+    assert error.retry_after_s == 64
+    assert "Last: no weights" in str(error)
+    assert "stoker retry m" in str(error)
+    assert obstacle("m", [beat("m", WorkerState.LOADING)], led=True, size=size(FAILED_STARTS)) == str(error)
+
+
+def test_a_model_is_available_while_it_is_served_or_has_failed_by_accident() -> None:
+    assert unavailable("m", None, NOW) is None
+    assert unavailable("m", size(FAILED_STARTS - 1), NOW) is None
+    for phase in ("ready", "draining"):
+        assert unavailable("m", size(FAILED_STARTS, **{phase: 1}), NOW) is None
+    assert obstacle("m", [beat("m", WorkerState.READY)], led=True, size=size(FAILED_STARTS)) == ""
