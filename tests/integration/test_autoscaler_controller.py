@@ -26,6 +26,7 @@ from producer.contract import heartbeat, keys
 from producer.contract.fleet_schema import Model, Redis, Scaling
 from producer.contract.heartbeat import Heartbeat, WorkerState
 from producer.contract.settings import Settings
+from redis_replies import entries
 
 SETTINGS = Settings(
     models={"m": Model(engine="echo"), "n": Model(engine="echo")},
@@ -148,7 +149,7 @@ class Rig:
     def decisions(self) -> list[dict[str, str]]:
         return [
             {key.decode(): value.decode() for key, value in entry.items()}
-            for _, entry in self.redis.xrange(keys.decisions())
+            for _, entry in entries(self.redis, keys.decisions())
         ]
 
     def actions(self) -> list[str]:

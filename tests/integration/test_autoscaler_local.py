@@ -25,6 +25,7 @@ from producer.contract.fleet_schema import DeclaredDevice, Model, Scaling
 from producer.contract.heartbeat import Heartbeat, WorkerState
 from producer.contract.process_identity import of_process
 from producer.contract.settings import Settings
+from redis_replies import entries
 
 PLACE = Placement("m", "cpu:0", "cpu")
 SLEEP = "import time; print('up', flush=True); time.sleep(600)"
@@ -423,7 +424,7 @@ def test_a_crash_loop_is_slowed_down_and_the_decisions_quote_the_log(ground: Gro
         controller.round()
         until(lambda: not launcher.list(), "the crash")
         clock[0] += 0.5
-    decisions = [entry for _, entry in redis.xrange(keys.decisions())]
+    decisions = [entry for _, entry in entries(redis, keys.decisions())]
     starts = [entry for entry in decisions if entry[b"action"] == b"start"]
     assert 4 <= len(starts) <= 6  # at about 0, 1, 3, 7, 15 and 31 s
     held = [entry[b"reason"].decode() for entry in decisions if entry[b"action"] == b"hold"]

@@ -18,6 +18,7 @@ from producer import Client, Settings
 from producer.contract import heartbeat, keys
 from producer.contract.errors import JobFailed
 from producer.contract.heartbeat import WorkerState
+from redis_replies import entries
 
 FLEET = """
 [redis]
@@ -98,7 +99,7 @@ def test_from_zero_to_an_answer_and_back_to_zero(machine: Callable[[float], Mach
     assert answer.output == "hello"
     here.until(lambda: not here.workers(), "no worker")
     here.until(lambda: not heartbeat.read_all(redis), "no heartbeat")
-    actions = [entry[b"action"] for _, entry in redis.xrange(keys.decisions())]
+    actions = [entry[b"action"] for _, entry in entries(redis, keys.decisions())]
     assert actions == [b"start", b"drain"]
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 0
@@ -128,7 +129,7 @@ def test_killed_and_started_again_it_finds_its_worker(
         return [(beat.name, beat.state) for beat in heartbeat.read_all(redis)]
 
     here.until(lambda: states() == [(worker.name, WorkerState.READY)], "the one worker, still serving")
-    actions = [entry[b"action"] for _, entry in redis.xrange(keys.decisions())]
+    actions = [entry[b"action"] for _, entry in entries(redis, keys.decisions())]
     assert actions == [b"start"]
 
 
@@ -178,7 +179,7 @@ def test_a_killed_worker_is_replaced_and_its_jobs_are_not_lost(
     assert answer.output == "two"
     (other,) = here.workers()
     assert other.name != worker.name
-    actions = [entry[b"action"] for _, entry in redis.xrange(keys.decisions())]
+    actions = [entry[b"action"] for _, entry in entries(redis, keys.decisions())]
     assert b"lost" in actions
 
 
@@ -193,7 +194,7 @@ def test_a_job_that_kills_its_workers_ends_as_a_dead_letter_though_nobody_starts
             client.result(killer, timeout=90)
     assert redis.xlen(keys.dead("echo")) == 1
     assert not redis.exists(keys.suspects("echo"))
-    reasons = [entry[b"reason"] for _, entry in redis.xrange(keys.decisions()) if entry[b"action"] == b"start"]
+    reasons = [entry[b"reason"] for _, entry in entries(redis, keys.decisions()) if entry[b"action"] == b"start"]
     assert b"1 queued: 1 suspect;" in reasons[-1]
 
 

@@ -26,6 +26,7 @@ from producer import InvalidJob, Job
 from producer.contract.celery_message import encode
 from producer.contract.errors import WIRE_MODULE
 from producer.contract.job import TASK
+from redis_replies import text
 from scheduler import results
 from scheduler.message import read
 from scheduler.transport import Channel, Poller, SentinelChannel, Transport
@@ -148,7 +149,7 @@ def test_a_result_is_written_in_the_format_of_stock_celery(
     app: Celery, redis: redis_py.Redis, ours: bytes, value: Any, status: str
 ) -> None:
     app.backend.store_result("id", value, status)
-    theirs = json.loads(redis.get("celery-task-meta-id"))
+    theirs = json.loads(text(redis.get("celery-task-meta-id")))
     if status == "FAILURE":  # stock Celery writes where the class lies; ours has a name that stays
         theirs["result"]["exc_module"] = "producer.errors"
     # With a request at hand, as in a worker, stock Celery writes the empty list of its children.

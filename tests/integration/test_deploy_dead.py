@@ -15,6 +15,7 @@ from deploy.cli import app
 from deploy.cli.printable import printable
 from deploy.machine.server import Server
 from producer.contract import keys
+from redis_replies import entries
 from scheduler import dead_letters
 
 MESSAGE = b'{"headers": {"id": "job-1"}, "body": "hello"}'
@@ -48,7 +49,7 @@ def dead(*arguments: str) -> Result:
 
 
 def ids(redis: redis_py.Redis) -> list[str]:
-    return [entry.decode() for entry, _ in redis.xrange(keys.dead("parrot"))]
+    return [entry.decode() for entry, _ in entries(redis, keys.dead("parrot"))]
 
 
 def test_letters_are_listed_with_their_reasons_newest_first(fleet: Path, redis: redis_py.Redis) -> None:

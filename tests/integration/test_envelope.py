@@ -20,6 +20,7 @@ from producer.contract.connection import database
 from producer.contract.fleet_schema import Limits, Model, Redis
 from producer.contract.job import TASK
 from producer.submission import plan
+from redis_replies import items, scores, text
 
 OURS_ALONE = {"submitted_at"}
 NEW_EVERY_TIME = {"id", "root_id", "origin", "kwargsrepr", "correlation_id", "reply_to", "delivery_tag"}
@@ -49,7 +50,7 @@ def test_the_message_is_the_one_that_celery_would_send(redis: redis_py.Redis, se
             expires=deadline,
             ignore_result=False,
         )
-    theirs = json.loads(redis.lindex("m.batch", 0))
+    theirs = json.loads(text(redis.lindex("m.batch", 0)))
     assert ours["body"] == theirs["body"]
     for part in ("headers", "properties"):
         mine, stock = ours[part], theirs[part]
@@ -63,7 +64,7 @@ def test_the_message_is_the_one_that_celery_would_send(redis: redis_py.Redis, se
 
 
 def test_a_revocation_is_the_message_that_celery_would_broadcast(redis: redis_py.Redis, server: Server) -> None:
-    with redis.pubsub() as heard, Celery(broker=server.url, set_as_current=False) as app:  # type: ignore[no-untyped-call]  # redis-py
+    with redis.pubsub() as heard, Celery(broker=server.url, set_as_current=False) as app:
         heard.subscribe(keys.pidbox(database(redis)))
         app.control.revoke(["one", "two"], terminate=True)
         heard.get_message(timeout=10)
@@ -194,9 +195,9 @@ def test_many_jobs_of_a_tenant_keep_their_order_and_are_queued_once(client: Clie
     again = client.submit_many(jobs(2, 4))
     assert again[0] == ids[2]
     dated = client.submit_many([client.job("m", "soon", tenant="acme", deadline=0.5)])
-    oldest_first = redis.lrange(keys.lane("m", "interactive", "acme"), 0, -1)[::-1]
+    oldest_first = items(redis, keys.lane("m", "interactive", "acme"))[::-1]
     assert [json.loads(entry.partition(b"|")[2])["headers"]["id"] for entry in oldest_first] == [*ids, again[1]]
-    [entry] = redis.zrange(keys.dated("m", "interactive", "acme"), 0, -1)
+    [(entry, _)] = scores(redis, keys.dated("m", "interactive", "acme"))
     assert json.loads(entry.partition(b"!")[2])["headers"]["id"] == dated[0]
     assert redis.hget(keys.lanes("m"), "jobs:m.interactive") == b"5"
 

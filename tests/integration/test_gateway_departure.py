@@ -19,6 +19,7 @@ from producer import Status
 from producer.contract import heartbeat, keys
 from producer.contract.heartbeat import Heartbeat
 from producer.contract.published import PublishedDemand, PublishedSize, PublishedSizes, ScaleUpConditions
+from redis_replies import text
 
 TABLES = """
 [gateway]
@@ -82,7 +83,7 @@ def test_a_client_that_hangs_up_while_it_waits_cancels_its_job(fleet: Gatewayed,
         connection.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
         queue = keys.queue("asleep", "interactive")
         wait_for(lambda: fleet.redis.llen(queue), "the job to be queued")
-        job = json.loads(fleet.redis.lindex(queue, 0))["headers"]["id"]
+        job = json.loads(text(fleet.redis.lindex(queue, 0)))["headers"]["id"]
     wait_for(lambda: fleet.client.status(job) is Status.CANCELLED, "its cancellation")
     wait_for(lambda: not fleet.redis.llen(queue), "it to leave its queue")
     wait_for(lambda: 'status="499"' in http.get("/metrics").text, "the metrics to tell")

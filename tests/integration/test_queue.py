@@ -11,6 +11,7 @@ from producer.contract import keys
 from producer.contract.fleet_schema import Redis
 from producer.contract.job import TASK
 from producer.contract.settings import Settings
+from redis_replies import entries, items, scores, text
 from scheduler import dead_letters
 from scheduler.lease.queue import Queue
 from scheduler.lease.trials import Order
@@ -33,7 +34,11 @@ def queue(redis: redis_py.Redis, settings: Settings) -> Queue:
 @pytest.fixture
 def expire(redis: redis_py.Redis) -> Callable[[str], None]:
     """Let a lease run out now, as if its worker had been silent for long enough."""
-    return lambda lease: redis.zadd(keys.leases(MODEL), {lease: 1}) and None
+
+    def expire(lease: str) -> None:
+        redis.zadd(keys.leases(MODEL), {lease: 1})
+
+    return expire
 
 
 def push(redis: redis_py.Redis, tier: str, *messages: bytes) -> None:
@@ -43,7 +48,7 @@ def push(redis: redis_py.Redis, tier: str, *messages: bytes) -> None:
 
 def waiting(redis: redis_py.Redis, tier: str) -> list[bytes]:
     """Messages in the order in which they will be taken."""
-    return redis.lrange(keys.queue(MODEL, tier), 0, -1)[::-1]
+    return items(redis, keys.queue(MODEL, tier))[::-1]
 
 
 def test_claims_oldest_first_and_leases_what_it_takes(redis: redis_py.Redis, queue: Queue) -> None:
@@ -53,7 +58,7 @@ def test_claims_oldest_first_and_leases_what_it_takes(redis: redis_py.Redis, que
     assert waiting(redis, "batch") == [b"3"]
     assert redis.hgetall(keys.inflight(MODEL)) == {job.lease.encode(): job.message for job in jobs}
     clock = redis.time()[0]
-    for _, until in redis.zrange(keys.leases(MODEL), 0, -1, withscores=True):
+    for _, until in scores(redis, keys.leases(MODEL)):
         assert clock + 25 < until < clock + 35
 
 
@@ -156,10 +161,10 @@ def test_too_many_losses_bury_a_job_and_answer_who_waits(
         (job,) = queue.claim(1, owner)
         expire(job.lease)
         assert queue.reap() == outcome
-    ((_, letter),) = redis.xrange(keys.dead(MODEL))
+    ((_, letter),) = entries(redis, keys.dead(MODEL))
     assert letter[b"message"] == message
     assert letter[b"reason"] == b"it lost 2 workers while it ran"
-    stored = json.loads(redis.get(keys.result("poison")))
+    stored = json.loads(text(redis.get(keys.result("poison"))))
     assert stored["status"] == "FAILURE"
     assert "lost 2 workers" in stored["result"]["exc_message"][0]
     assert redis.hget(keys.losses(MODEL), hashlib.sha1(message, usedforsecurity=False).hexdigest()) is None
@@ -244,7 +249,7 @@ def test_the_jobs_of_a_worker_that_died_of_an_outside_cause_count_no_loss(redis:
     queue.claim(2, "m-1.12345678.0")
     (others,) = queue.claim(1, "m-1.x.12345678.0")
     assert queue.excuse("m-1") == 2
-    assert [lease.decode() for lease in redis.hkeys(keys.inflight(MODEL))] == [others.lease]
+    assert [text(lease).decode() for lease in redis.hkeys(keys.inflight(MODEL))] == [others.lease]
     assert redis.zcard(keys.deferred(MODEL)) == 2
     assert not redis.exists(keys.losses(MODEL))
 
@@ -269,7 +274,7 @@ def test_a_job_is_deferred_until_it_is_due_and_so_often_only(redis: redis_py.Red
         assert queue.defer(job.lease) == retry
         queue.reap()
         assert waiting(redis, "batch") == [b"2"]
-        ((member, due),) = redis.zrange(keys.deferred(MODEL), 0, -1, withscores=True)
+        ((member, due),) = scores(redis, keys.deferred(MODEL))
         assert due > redis.time()[0]
         redis.zadd(keys.deferred(MODEL), {member: 1})
         queue.reap()
@@ -284,7 +289,7 @@ def test_who_waits_for_a_buried_job_is_answered(redis: redis_py.Redis, queue: Qu
     push(redis, "batch", json.dumps({"headers": {"id": "job"}}).encode(), b"no id")
     for job in queue.claim(2, "a"):
         assert queue.bury(job.lease, "no good")
-    stored = json.loads(redis.get(keys.result("job")))
+    stored = json.loads(text(redis.get(keys.result("job"))))
     assert (stored["status"], stored["task_id"]) == ("FAILURE", "job")
     assert "no good" in stored["result"]["exc_message"][0]
     assert redis.xlen(keys.dead(MODEL)) == 2
@@ -294,7 +299,7 @@ def test_a_dead_letter_forgets_how_often_it_was_tried(redis: redis_py.Redis, que
     push(redis, "batch", b"1")
     (job,) = queue.claim(1, "a")
     assert queue.defer(job.lease) == 1
-    redis.zadd(keys.deferred(MODEL), dict.fromkeys(redis.zrange(keys.deferred(MODEL), 0, -1), 1))
+    redis.zadd(keys.deferred(MODEL), {member: 1 for member, _ in scores(redis, keys.deferred(MODEL))})
     queue.reap()
     (job,) = queue.claim(1, "b")
     assert queue.bury(job.lease, "of a test")
@@ -320,7 +325,7 @@ def test_a_deferred_suspect_still_runs_alone(
     queue.reap()
     (job,) = queue.claim(1, "b")
     queue.defer(job.lease)
-    redis.zadd(keys.deferred(MODEL), dict.fromkeys(redis.zrange(keys.deferred(MODEL), 0, -1), 1.0))
+    redis.zadd(keys.deferred(MODEL), {member: 1 for member, _ in scores(redis, keys.deferred(MODEL))})
     queue.reap()
     assert queue.claim(1, "busy", idle=False) == []
     assert queue.claim(1, "c")[0].message == b"suspect"

@@ -11,6 +11,7 @@ from deploy.machine.server import Server
 from processes import DEADLINE_S, Fleet, wait_for
 from producer import BrokerUnavailable, Result
 from producer.contract import keys
+from redis_replies import entries
 
 TABLES = """
 [models.slow]
@@ -84,5 +85,5 @@ def test_a_killer_is_isolated_and_its_neighbours_are_unharmed(
         assert process.wait(DEADLINE_S) == 4
     fleet.start("slow", "survivor")
     assert outputs(dict(fleet.client.results(good, timeout=DEADLINE_S))) == ["0", "1", "2"]
-    letters = wait_for(lambda: fleet.redis.xrange(keys.dead("slow")), "the dead letter")
+    letters = wait_for(lambda: entries(fleet.redis, keys.dead("slow")), "the dead letter")
     assert [fields[b"losses"] for _, fields in letters] == [b"3"]

@@ -22,6 +22,7 @@ from producer.contract import keys
 from producer.contract.celery_message import encode
 from producer.contract.heartbeat import WorkerState
 from producer.contract.job import TASK
+from redis_replies import entries
 
 TABLES = """
 [models.echo]
@@ -63,7 +64,7 @@ def message(body: bytes, content_type: str, encoding: str = "binary", **headers:
 
 
 def reasons(fleet: Fleet) -> list[str]:
-    return [letter[b"reason"].decode() for _, letter in fleet.redis.xrange(keys.dead("echo"))]
+    return [letter[b"reason"].decode() for _, letter in entries(fleet.redis, keys.dead("echo"))]
 
 
 def still_serves(fleet: Fleet) -> bool:

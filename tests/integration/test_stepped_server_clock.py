@@ -19,6 +19,7 @@ from producer.contract import keys
 from producer.contract.fleet_schema import Redis
 from producer.contract.settings import Settings
 from producer.contract.tenants import Tenant
+from redis_replies import scores
 from scheduler.lease.queue import Queue
 from scheduler.lease.server_clock import ServerClock
 
@@ -124,7 +125,7 @@ def test_a_job_that_was_put_aside_does_not_wait_for_the_hour_to_come_round(
     assert jobs.defer(job.lease) == 1
     step_clock(redis, clock, -HOUR_S)
     jobs.reap()
-    ((_, due),) = redis.zrange(keys.deferred(MODEL), 0, -1, withscores=True)
+    ((_, due),) = scores(redis, keys.deferred(MODEL))
     assert due - redis.time()[0] < 120
 
 

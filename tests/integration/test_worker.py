@@ -34,6 +34,7 @@ from producer import (
 from producer.contract import heartbeat, keys
 from producer.contract.heartbeat import WorkerState
 from producer.contract.job import TASK
+from redis_replies import entries, scores
 from scheduler.lease.queue import Queue
 
 TABLES = """
@@ -81,7 +82,7 @@ def stock(server: Server) -> Iterator[Celery]:
 
 
 def dead(fleet: Fleet, model: str = "echo") -> list[str]:
-    return [letter[b"reason"].decode() for _, letter in fleet.redis.xrange(keys.dead(model))]
+    return [letter[b"reason"].decode() for _, letter in entries(fleet.redis, keys.dead(model))]
 
 
 def test_jobs_of_every_shape_come_back(fleet: Fleet) -> None:
@@ -277,9 +278,7 @@ def test_a_failing_engine_is_tried_again_and_then_reported(fleet: Fleet) -> None
     fleet.worker("echo", "w")
     job = fleet.client.submit("echo", "x", parameters={"flake": "bad luck"})
     for retry in range(1, 4):
-        ((member, _),) = wait_for(
-            lambda: fleet.redis.zrange(keys.deferred("echo"), 0, -1, withscores=True), f"retry {retry}"
-        )
+        ((member, _),) = wait_for(lambda: scores(fleet.redis, keys.deferred("echo")), f"retry {retry}")
         assert fleet.client.status(job) is Status.QUEUED
         fleet.redis.zadd(keys.deferred("echo"), {member: 1}, xx=True)
         Queue(fleet.redis, fleet.settings, "echo").reap()
