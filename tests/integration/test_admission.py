@@ -14,8 +14,9 @@ from deploy.machine.server import Server
 from processes import Fleet, wait_for
 from producer import AsyncClient, Client, DeadlineUnreachable, InvalidJob, Status
 from producer.contract import heartbeat, keys
+from producer.contract.fleet_schema import Model, Redis
 from producer.contract.heartbeat import Heartbeat, WorkerState
-from producer.contract.settings import Model, Redis, Settings
+from producer.contract.settings import Settings
 
 SLOW = """
 [models.slow]
@@ -67,7 +68,7 @@ def backlog(settings: Settings, jobs: int, **how: Any) -> list[str]:
 
 
 def lengths(redis: redis_py.Redis) -> list[int]:
-    return [redis.llen(keys.queue("m", tier)) for tier in TIERS]  # type: ignore[misc]  # not awaited here
+    return [redis.llen(keys.queue("m", tier)) for tier in TIERS]
 
 
 def test_behind_a_backlog_it_is_refused_degraded_or_accepted_as_asked(

@@ -6,7 +6,6 @@ import redis as redis_py
 from deploy.machine.server import Server
 from producer import Client, Settings
 from producer.contract import keys
-from scheduler.lease import ledger as ledger_module
 from scheduler.lease.ledger import Ledger, NoTaker
 from scheduler.lease.queue import Queue
 from scheduler.order.preemption import LATELY_S, PACE
@@ -54,7 +53,7 @@ def test_beside_others_a_job_that_can_wait_joins_when_the_last_ones_prompt_is_re
     ledger = Ledger(Queue(redis, settings, "m"))
     ledger.taker = Slots()
     now = 1000.0
-    monkeypatch.setattr(ledger_module.time, "monotonic", lambda: now)
+    monkeypatch.setattr("scheduler.lease.ledger.time.monotonic", lambda: now)
     with Client(settings) as client:
         client.submit("m", "x", tier="batch")
         client.submit("m", "x", tier="batch")
@@ -95,7 +94,7 @@ def test_others_wait_for_suspects_no_more_than_a_tenth_of_the_time(
     redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr(ledger_module.time, "monotonic", lambda: now)
+    monkeypatch.setattr("scheduler.lease.ledger.time.monotonic", lambda: now)
     ledger = Ledger(Queue(redis, Settings(models={"m": {"engine": "echo"}}), "m"))
     ledger.taker = Slots()
     ledger.queue.load()

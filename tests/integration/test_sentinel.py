@@ -13,7 +13,8 @@ import redis as redis_py
 from flower.utils.broker import Broker as FlowerBroker
 
 from deploy.machine import broker, flower
-from deploy.machine.server import Server, free_port, server_binary
+from deploy.machine.ports import free_port
+from deploy.machine.server import Server, server_binary
 from processes import DEADLINE_S, Fleet, wait_for
 from producer import AsyncClient, BrokerUnavailable, Client, ConfigError, Settings
 from producer.contract import keys
