@@ -307,8 +307,13 @@ def test_expired_it_delivers_what_is_done_and_tells_of_the_rest(desk: Desk, cons
 def test_an_estimate_while_it_runs(desk: Desk, consume: Consume) -> None:
     consume(desk.settings, limit=150)
     batch_id = desk.create(requests(300))
+
+    def estimated() -> BatchRecord | None:
+        record = desk.batch(batch_id)
+        return record if record.completed and record.finish_at else None
+
     with interrupted(desk, batch_id):
-        record = wait_for(lambda: (r := desk.batch(batch_id)).completed and r.finish_at and r, "an estimate")
+        record = wait_for(estimated, "an estimate")
     assert record.public()["estimated_finish_at"] >= int(record.told_at)
 
 

@@ -124,7 +124,9 @@ def test_thousands_come_and_go_over_one_connection(redis: redis_py.Redis, collec
     assert redis.pubsub_channels() == [keys.result("one more").encode()]
 
 
-GARBAGE = ["garbage", "", "null", "[]", "7", '{"status": ["SUCCESS"]}', "[" * 100_000, b"\xff\xfe", '{"status": "SUCC']
+GARBAGE: list[str | bytes] = [
+    "garbage", "", "null", "[]", "7", '{"status": ["SUCCESS"]}', "[" * 100_000, b"\xff\xfe", '{"status": "SUCC',
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("garbage", GARBAGE)

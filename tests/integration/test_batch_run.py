@@ -4,7 +4,7 @@ import json
 import shutil
 import threading
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -285,6 +285,7 @@ def test_two_at_once_do_not_share_an_output(client: Client, source: Path, out: P
     next(first)
     with pytest.raises(BatchError, match="another process writes"):
         finish(FileBatch(client, source, out, "echo"))
+    assert isinstance(first, Generator)
     first.close()
 
 

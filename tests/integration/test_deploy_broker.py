@@ -36,7 +36,8 @@ def test_a_wrong_password_and_a_cluster_each_have_their_answer(tmp_path: Path) -
     finally:
         server.stop()
     # The port of its bus is by default 10,000 above its own, and from 55,536 on there is none.
-    cluster = Server(tmp_path / "cluster", **{"cluster-enabled": "yes", "cluster-port": str(free_port())})
+    config = {"cluster-enabled": "yes", "cluster-port": str(free_port())}
+    cluster = Server(tmp_path / "cluster", None, **config)
     cluster.start()
     try:
         with pytest.raises(UnsuitableServer, match="Redis Cluster"):

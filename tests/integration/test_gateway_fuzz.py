@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gatewayed]:
 def url(fleet: Gatewayed) -> str:
     url = fleet.gateway()
     for model in MODELS:
-        wait_for(lambda model=model: fleet.beat(model, WorkerState.READY), model)
+        wait_for(partial(fleet.beat, model, WorkerState.READY), model)
     return url
 
 

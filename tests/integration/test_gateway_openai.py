@@ -91,7 +91,7 @@ def test_texts_are_gone_on_from(client: openai.OpenAI) -> None:
 def test_texts_are_embedded(client: openai.OpenAI, encoding: Any) -> None:
     asked = {} if encoding is None else {"encoding_format": encoding}
     answer = client.embeddings.create(model="vectors", input=["one two", "three"], **asked)
-    vectors = [row.embedding for row in answer.data]
+    vectors: list[object] = [row.embedding for row in answer.data]
     if encoding == "base64":  # asked for by name, the client leaves it as it is
         assert vectors == ["AADgQAAAAEAAAIA/", "AACgQAAAgD8AAIA/"]
     else:

@@ -51,7 +51,7 @@ def test_values_without_names_are_read_with_the_bad_ones_passed_over() -> None:
 
 def test_a_name_that_is_no_text_and_a_key_of_another_type_hide_no_worker(redis: redis_py.Redis) -> None:
     heartbeat.write(redis, beat("a"))
-    redis.zadd(keys.workers(), {b"\xff\xfe": time.time(), "list": time.time()})
+    redis.zadd(keys.workers(), {b"\xff\xfe": time.time(), b"list": time.time()})
     redis.rpush(keys.worker("list"), "x")
     assert names(redis) == ["a"]
 

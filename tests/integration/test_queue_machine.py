@@ -77,7 +77,7 @@ class QueueMachine(RuleBasedStateMachine):
         self._submit = redis.register_script(SUBMIT_LUA)
         self._cancel = redis.register_script(CANCEL_LUA)
         self._owners = count()
-        self._heard = redis.pubsub()  # type: ignore[no-untyped-call]  # redis-py
+        self._heard = redis.pubsub()
         self._heard.psubscribe(keys.result("*"))
         self.ids: set[str] = set()
         self.held: dict[str, list[str]] = {"a": [], "b": [], "c": []}
@@ -382,6 +382,6 @@ def test_any_interleaving_keeps_every_job_in_exactly_one_place(
     redis: redis_py.Redis, settings: Settings, examples: int
 ) -> None:
     run_state_machine_as_test(
-        lambda: QueueMachine(redis, settings),
+        lambda: QueueMachine(redis, settings),  # type: ignore[arg-type]  # "a class or a function"
         settings=hypothesis_settings(max_examples=examples, stateful_step_count=40, deadline=None, print_blob=True),
     )

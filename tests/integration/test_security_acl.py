@@ -83,7 +83,7 @@ class Guarded(Machine):
 
     def refused(self) -> list[tuple[str, str, str]]:
         """Whatever any role was refused: user, reason and object."""
-        return [(e["username"], e["reason"], e["object"]) for e in self.admin.acl_log()]
+        return [(str(e["username"]), str(e["reason"]), str(e["object"])) for e in self.admin.acl_log()]
 
     def close(self) -> None:
         super().close()

@@ -68,7 +68,7 @@ def everything_said(machine: Machine, server: Server) -> str:
             b"zset": lambda key: client.zrange(key, 0, -1),
             b"list": lambda key: client.lrange(key, 0, -1),
         }
-        kept = {key: str(read[client.type(key)](key)) for key in client.keys("*")}  # type: ignore[operator]
+        kept = {key: str(read[client.type(key)](key)) for key in client.keys("*")}
         assert "could not be loaded" in kept[keys.decisions().encode()]
         said += kept.values()
     return "\n".join(said)
@@ -106,9 +106,9 @@ def test_the_password_is_said_nowhere(machine: Machine, server: Server) -> None:
         told.append(body)
     told.append(command_lines())
     assert "-m autoscaler" in told[-1]
-    status = machine.run(server.url, "deploy.cli", "status")
+    shown = machine.run(server.url, "deploy.cli", "status")
     dead = machine.run(server.url, "deploy.cli", "dead", "list")
-    told += [status.stdout, status.stderr, dead.stdout, dead.stderr, *_in_bad_times(machine, server)]
+    told += [shown.stdout, shown.stderr, dead.stdout, dead.stderr, *_in_bad_times(machine, server)]
     told.append(everything_said(machine, server))
     for each in told:
         assert SECRET not in each
@@ -136,8 +136,8 @@ def _in_bad_times(machine: Machine, server: Server) -> Iterator[str]:
     for command in (("status",), ("up", "--no-flower"), ("dead", "list")):
         yield from _said(machine.run(wrong, "deploy.cli", *command))
     unreadable = server.url.replace(SECRET, f"a/{SECRET}#b")
-    for command in (("deploy.cli", "status"), ("autoscaler",), ("workers", "--model", "echo", "--device", "cpu:0")):
-        yield from _said(machine.run(unreadable, *command))
+    for module in (("deploy.cli", "status"), ("autoscaler",), ("workers", "--model", "echo", "--device", "cpu:0")):
+        yield from _said(machine.run(unreadable, *module))
     for name in ("badworker", "badautoscaler"):
         wait_for(lambda name=name: "invalid username-password" in machine.log(name).read_text(), name)  # type: ignore[misc]
 

@@ -16,6 +16,7 @@ from processes import wait_for
 from producer import AsyncClient, Client, JobCancelled, JobFailed, Piece, ResultTimeout, Settings
 from producer.contract import keys
 from producer.stream import AT_ONCE, LOOK_S
+from redis_replies import entries
 from scheduler.lease.queue import Queue
 from workers import streaming
 from workers.engines.protocol import OutputPiece as Made
@@ -73,7 +74,7 @@ class Job:
         assert self.queue.finish([(self.lease, self.id, stored.encode())]) == []
 
     def entries(self) -> list[dict[bytes, bytes]]:
-        return [fields for _, fields in self.redis.xrange(keys.stream(self.id))]
+        return [fields for _, fields in entries(self.redis, keys.stream(self.id))]
 
 
 NUMBERS = itertools.count()
@@ -270,8 +271,13 @@ def test_what_comes_together_goes_together(job: Job, client: Client, monkeypatch
     other = Job(job.redis, client.settings, client)
     other.streams = job.streams
     writes = []
-    write = job.streams._write
-    monkeypatch.setattr(job.streams, "_write", lambda *arguments: writes.append(arguments) or write(*arguments))
+    script = job.streams._write
+
+    def write(names: list[str], arguments: list[str | bytes]) -> object:
+        writes.append((names, arguments))
+        return script(names, arguments)
+
+    monkeypatch.setattr(job.streams, "_write", write)
     for number in range(50):
         job.make(f"{number} ")
         job.make(f"{-number} ", index=1)
@@ -292,6 +298,7 @@ def test_a_redis_that_takes_nothing_loses_nothing(
     monkeypatch.setattr(streaming, "REFUSED_S", 0.0)
     job.write("one ")
     memory = redis.config_get("maxmemory")["maxmemory"]
+    assert memory is not None
     redis.config_set("maxmemory", 1)
     try:
         job.write("two ", "three ")
@@ -320,7 +327,10 @@ def test_a_stream_is_capped_and_expires_with_its_result(
 
 def test_a_slow_reader_holds_a_bounded_part(job: Job, client: Client) -> None:
     job.write(*(f"{number} " for number in range(5 * AT_ONCE)))
-    commands = lambda: job.redis.info("commandstats")["cmdstat_xread"]["calls"]  # noqa: E731  read twice
+
+    def commands() -> int:
+        return int(job.redis.info("commandstats")["cmdstat_xread"]["calls"])
+
     slow = client.stream(job.id)
     next(slow)
     before = commands()

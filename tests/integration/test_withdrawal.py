@@ -51,7 +51,7 @@ def queued(redis: redis_py.Redis, settings: Settings) -> int:
 def test_they_count_neither_as_queued_nor_against_the_limit(
     redis: redis_py.Redis, settings: Settings, client: Client, many: bool
 ) -> None:
-    with redis.pubsub() as heard:  # type: ignore[no-untyped-call]  # redis-py
+    with redis.pubsub() as heard:
         heard.subscribe(keys.pidbox(database(redis)))
         assert heard.get_message(timeout=5)["type"] == "subscribe"
         for _ in range(2):  # there is room again
@@ -72,7 +72,7 @@ def test_they_count_neither_as_queued_nor_against_the_limit(
 def test_workers_are_told_of_those_that_run(redis: redis_py.Redis, settings: Settings, client: Client) -> None:
     ids = submit_all(client)
     assert len(Queue(redis, settings, "m").claim(1, "w.1")) == 1
-    with redis.pubsub() as heard:  # type: ignore[no-untyped-call]  # redis-py
+    with redis.pubsub() as heard:
         heard.subscribe(keys.pidbox(database(redis)))
         assert heard.get_message(timeout=5)["type"] == "subscribe"
         client.cancel_many(ids)
