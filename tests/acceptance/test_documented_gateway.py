@@ -18,6 +18,8 @@ from documented import examples, install_node_client
 from gatewayed import Gatewayed
 from processes import DEADLINE_S
 
+pytestmark = pytest.mark.slow
+
 TABLES = """
 [models.smollm2]
 engine = "generate"
@@ -122,8 +124,6 @@ def test_the_node_example_runs(url: str, tmp_path: Path) -> None:
 
 NODE = """
 import OpenAI from "openai";
-
-pytestmark = pytest.mark.slow
 const client = new OpenAI({ baseURL: "http://127.0.0.1:8000/v1", apiKey: "any", maxRetries: 0 });
 const asked = { model: "smollm2", prompt: "The capital of France is", max_tokens: 8, temperature: 0 };
 const whole = await client.completions.create(asked);

@@ -140,6 +140,7 @@ def test_how_it_ended(engine: GenerateEngine) -> None:
     assert outcomes["stops"].usage["output_tokens"] < 10  # it was taken out at once
 
 
+@pytest.mark.slow
 def test_a_seed_means_the_same_whoever_the_neighbours_are(engine: GenerateEngine) -> None:
     """Defect: sampling is decided once for the batch, or with ``per_request_processors`` for each request, then only if
     the batch's defaults are none of them None, and from one generator for all. Rows are chosen one by one instead."""
@@ -158,6 +159,7 @@ def test_a_seed_means_the_same_whoever_the_neighbours_are(engine: GenerateEngine
     assert text(outcomes["cold"]) == text(outcomes["greedy"]) != alone
 
 
+@pytest.mark.slow
 def test_the_inputs_of_one_request_share_the_batch_and_are_answered_in_order(engine: GenerateEngine) -> None:
     parameters = {"max_new_tokens": 6}
     alone = run(engine, *(Request(str(i), [prompt], parameters) for i, prompt in enumerate(PROMPTS)))
@@ -278,6 +280,7 @@ def test_a_sequence_that_goes_on_after_its_cancellation_is_cancelled_again(engin
     engine._batch.forget("stray")
 
 
+@pytest.mark.slow
 def test_a_token_beyond_the_vocabulary_kills_the_batch_and_harms_nobody(engine: GenerateEngine) -> None:
     """Defect: one id beyond the vocabulary kills the batch with all that run in it. It does so here, passing by the
     check of prompts; the engine starts another batch, and lets the innocent run again."""
@@ -321,6 +324,7 @@ def test_a_token_beyond_the_vocabulary_is_refused(engine: GenerateEngine, monkey
     assert engine._batch is batch
 
 
+@pytest.mark.slow
 def test_what_kills_the_batch_twice_fails_and_its_neighbours_finish(
     engine: GenerateEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,6 +33,7 @@ def assert_pieces_are_the_text(told: Told, name: str, index: int = 0) -> None:
     assert told.text(name, index) == text(told.outcomes[name], index)
 
 
+@pytest.mark.slow
 def test_pieces_come_token_by_token_and_are_the_text(engine: GenerateEngine) -> None:
     warm = {"temperature": 1.5, "max_new_tokens": 40}
     told = stream(
@@ -71,6 +72,7 @@ def test_the_inputs_of_one_request_stream_side_by_side(engine: GenerateEngine) -
         assert_pieces_are_the_text(told, "a", index)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [" six", "six, sev", ["ve, six, seven!", ", seven"], "not in there"])
 def test_what_a_stop_string_cuts_is_never_told(engine: GenerateEngine, stop: str | list[str]) -> None:
     told = stream(engine, Request("a", ["One, two, three,"], {"stop": stop, "max_new_tokens": 16}, stream=True))
@@ -86,6 +88,7 @@ def kill_the_batch(engine: GenerateEngine, told: Told, pieces: int) -> None:
     engine._batch.add("poison", [10**6], 5, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parameters", [{}, {"temperature": 1.3}, {"temperature": 1.3, "seed": 7}])
 def test_a_batch_that_dies_makes_nobody_hear_a_word_twice(engine: GenerateEngine, parameters: dict[str, float]) -> None:
     """It runs again, and draws what it drew before, also without a seed of the producer's."""

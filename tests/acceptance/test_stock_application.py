@@ -13,14 +13,14 @@ import redis as redis_py
 from deploy.machine.server import Server
 from processes import Fleet
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 BACKEND = """
 import importlib.util, json, sys, time
 from celery import Celery
 from celery.exceptions import TaskRevokedError
-
-pytestmark = pytest.mark.slow
 
 assert importlib.util.find_spec("producer") is None, "this environment must hold nothing of ours"
 app = Celery(broker=sys.argv[1], backend=sys.argv[1])

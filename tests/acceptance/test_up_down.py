@@ -39,6 +39,7 @@ def flower(home: Home, path: str, password: str | None) -> tuple[int, Any]:
             return error.code, None
 
 
+@pytest.mark.slow
 def test_up_serves_shows_itself_and_down_leaves_nothing(home: Home) -> None:
     said = home.stoker("up", "--detach")
     secret = (home.settings.state_dir / "flower-password").read_text().strip()
@@ -144,6 +145,7 @@ def test_parts_that_are_killed_come_back_and_the_queue_with_them(home: Home) -> 
         wait_for(lambda said=said: said in up_log.read_text(), said)  # type: ignore[misc]  # a default binds it now
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_all_of_it(home: Home) -> None:
     process = subprocess.Popen(
         home.command("up"), cwd=home.folder, env=home.environment, stdout=subprocess.PIPE, text=True

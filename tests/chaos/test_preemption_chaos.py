@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import redis as redis_py
 
 from deploy.machine.server import Server
@@ -25,6 +26,7 @@ options = {{ command = ["{sys.executable}", "{STUB}", "--port", "{{port}}", "--t
 """
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_between_preemptions_and_a_kill(
     redis: redis_py.Redis, server: Server, make_fleet: Callable[[str, str], Fleet]
 ) -> None:

@@ -248,6 +248,7 @@ def test_an_nvml_that_hangs_altogether_is_told_and_the_looks_go_on(gpus: FakeGpu
     assert [one["memory_gb"] for one in (*found, *back)] == [80] * 6
 
 
+@pytest.mark.slow
 def test_a_slow_nvml_is_waited_for_and_used(gpus: FakeGpus) -> None:
     gpus.set(ITSELF, delay=400)
     with Probe(gpus) as probe:

@@ -145,6 +145,7 @@ def test_a_worker_whose_record_is_lost_gets_it_back(machine: Callable[[float], M
     assert (again.name, again.pid, again.model, again.device) == (worker.name, worker.pid, "echo", "cpu:0")
 
 
+@pytest.mark.slow
 def test_a_model_added_to_the_fleet_file_is_served_and_swept_and_one_that_left_is_drained(
     machine: Callable[[float], Machine], redis: redis_py.Redis
 ) -> None:

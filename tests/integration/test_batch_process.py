@@ -127,6 +127,7 @@ def test_answers_may_go_to_stdout_and_an_empty_input_is_told(
     assert not (folder.source.parent / "-").exists()
 
 
+@pytest.mark.slow
 def test_exit_codes_and_words(folder: Folder, consume: Callable[[Settings, float], Consumer]) -> None:
     consume(folder.settings, float("inf"))
     with folder.source.open("a") as source:

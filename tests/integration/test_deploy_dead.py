@@ -144,6 +144,7 @@ def told_by_main(fleet: Path, server: Server, user: str, *command: str) -> tuple
     return done.returncode, done.stderr
 
 
+@pytest.mark.slow
 def test_what_redis_refuses_is_told_apart_with_its_cure(fleet: Path, server: Server, redis: redis_py.Redis) -> None:
     redis.execute_command("ACL", "SETUSER", "narrow", "reset", "on", ">narrow", "+ping")
     try:

@@ -198,6 +198,7 @@ def stoker(folder: Path, *arguments: str, **environment: str) -> subprocess.Comp
     return subprocess.run(command, cwd=folder, env={**inherited, **environment}, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_every_mistake_is_one_message_and_exit_code_2(tmp_path: Path) -> None:
     no_file = stoker(tmp_path, "status")
     (tmp_path / "fleet.toml").write_text('[models.parrot]\nengine = "echo"\n')

@@ -165,6 +165,7 @@ def test_redis_knows_keys_only_by_their_hash(place: Place) -> None:
     assert place.mine.removeprefix("sk-stoker-") not in dump
 
 
+@pytest.mark.slow
 def test_the_commands_make_list_and_revoke_keys(place: Place) -> None:
     def stoker(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

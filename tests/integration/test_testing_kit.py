@@ -227,6 +227,7 @@ def test_awaited() -> None:
     assert [each.job.stream for each in fleet.jobs.values()] == [True]
 
 
+@pytest.mark.slow
 def test_the_documented_examples_run(tmp_path: Path) -> None:
     for number, example in enumerate(examples("testing.md", "python")):
         (tmp_path / f"test_example_{number}.py").write_text(example.replace("stoker_client", "producer"))

@@ -1,5 +1,6 @@
 """When a worker runs suspects, and for how long it then runs others."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,6 +37,7 @@ def test_a_trial_lasts_from_when_the_worker_begins_to_empty_itself() -> None:
     assert trials.order(24.0 + 27.0) is Order.FIRST
 
 
+@pytest.mark.slow
 @given(
     lasts_s=st.lists(st.floats(0.01, 100), min_size=1, max_size=30),
     serves_s=st.floats(0.01, 10),
