@@ -6,6 +6,7 @@ import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -177,7 +178,7 @@ def test_up_gives_its_own_server_and_flower_passwords_that_only_the_owner_reads(
         bare = "redis://" + url.rpartition("@")[2]
         with redis_py.Redis.from_url(bare) as client, pytest.raises(redis_py.AuthenticationError):
             client.ping()
-        secrets = [url.partition("://:")[2].partition("@")[0], _read(machine.state_dir / "flower-password")]
+        secrets = [urlsplit(url).password or "", _read(machine.state_dir / "flower-password")]
         assert all(len(secret) >= 24 for secret in secrets)
         status = machine.run("", "deploy.cli", "status")
         logs = [file.read_text() for file in (machine.state_dir / "logs").iterdir()]
