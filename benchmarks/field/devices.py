@@ -181,7 +181,7 @@ def _play(machine: Machine, gpus: FakeGpus) -> None:
 
 def _two_autoscalers(folder: Path, say: Say) -> list[str]:
     """Starts beyond the one of a model that may have one replica, by two autoscalers whose looks take seconds."""
-    with Arena(folder / "two", lease_s=2, options="delay_s = 0", replicas=0, tables=TABLES + BIG) as arena:
+    with Arena(folder / "two", lease_s=2, options="delay_s = 0", tables=TABLES + BIG) as arena:
         gpus = FakeGpus(folder / "slow", 1)
         gpus.set(ITSELF, delay=1000)
         for name in ("first", "second"):
