@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -50,3 +52,17 @@ def show(bars: Sequence[Bar]) -> None:
         value = "not measured" if bar.value is None else f"{bar.value:,g}"
         table.add_row(bar.name, value, f"{sign} {bar.bar:,g}", "yes" if bar.ok else "NO", bar.note)
     Console(width=None if sys.stdout.isatty() else 150).print(table)
+
+
+def conclude(benchmark: str, bars: Sequence[Bar], began: float, **more: Any) -> int:
+    """Print the table and, as the last line, one JSON object. Returns the exit code: 0 when every bar is reached.
+
+    Args:
+        began: when the benchmark began, by ``time.monotonic``.
+        more: further fields of the object.
+    """
+    show(bars)
+    took_s = round(time.monotonic() - began, 1)
+    line = {"benchmark": benchmark, **more, "took_s": took_s, "bars": [bar.line() for bar in bars]}
+    print(json.dumps(line), flush=True)
+    return 0 if all(bar.ok for bar in bars) else 1

@@ -6,7 +6,6 @@ Prints its progress, a table, and, as its last line, one JSON object. Exit code 
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import signal
 import sys
@@ -14,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.bars import Bar, show
+from benchmarks.bars import Bar, conclude
 
 from . import kills, million
 
@@ -40,10 +39,7 @@ def main() -> int:
         _say(f"the logs are in {folder}")
     else:
         shutil.rmtree(folder)
-    show(bars)
-    took = round(time.monotonic() - began, 1)
-    print(json.dumps({"benchmark": "batches", "took_s": took, "bars": [bar.line() for bar in bars]}), flush=True)
-    return 0 if all(bar.ok for bar in bars) else 1
+    return conclude("batches", bars, began)
 
 
 def _options() -> argparse.Namespace:

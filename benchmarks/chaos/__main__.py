@@ -6,7 +6,6 @@ Prints its progress, a table, and, as its last line, one JSON object. Exit code 
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import signal
 import sys
@@ -16,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from benchmarks.bars import Bar, show
+from benchmarks.bars import Bar, conclude
 
 from . import drains, hostile, kills, silence, stock
 
@@ -42,17 +41,7 @@ def main() -> int:
         _say(f"the logs are in {folder}")
     else:
         shutil.rmtree(folder)
-    show(bars)
-    line = {
-        "benchmark": "chaos",
-        "seed": options.seed,
-        "quick": options.quick,
-        "took_s": round(time.monotonic() - began, 1),
-        "bars": [bar.line() for bar in bars],
-        "stock_celery": compared,
-    }
-    print(json.dumps(line), flush=True)
-    return 0 if all(bar.ok for bar in bars) else 1
+    return conclude("chaos", bars, began, seed=options.seed, quick=options.quick, stock_celery=compared)
 
 
 def _play(number: int, options: argparse.Namespace, folder: Path, compared: dict[str, Any]) -> list[Bar]:

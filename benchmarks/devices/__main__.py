@@ -7,7 +7,6 @@ as its last line, one JSON object. Exit code 0 when every figure reaches its bar
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import signal
 import sys
@@ -15,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.bars import show
+from benchmarks.bars import conclude
 from producer.contract.errors import StokerError
 
 from . import drill
@@ -43,11 +42,7 @@ def main() -> int:
         print(f"the logs are in {folder}", flush=True)
     else:
         shutil.rmtree(folder)
-    show(bars)
-    took_s = round(time.monotonic() - began, 1)
-    line = {"benchmark": "devices", "quick": options.quick, "took_s": took_s, "bars": [bar.line() for bar in bars]}
-    print(json.dumps(line), flush=True)
-    return 0 if well else 1
+    return conclude("devices", bars, began, quick=options.quick)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ its last line, one JSON object. Exit code 0 when every figure reaches its bar. T
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import signal
 import sys
@@ -18,7 +17,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.bars import Bar, show
+from benchmarks.bars import Bar, conclude
 
 from . import answers, clock, devices, servers, spread, streams
 
@@ -58,11 +57,7 @@ def main() -> int:
         say(f"the logs are in {folder}")
     else:
         shutil.rmtree(folder)
-    show(bars)
-    took_s = round(time.monotonic() - began, 1)
-    line = {"benchmark": "field", "quick": options.quick, "took_s": took_s, "bars": [bar.line() for bar in bars]}
-    print(json.dumps(line), flush=True)
-    return 0 if well else 1
+    return conclude("field", bars, began, quick=options.quick)
 
 
 def say(text: str) -> None:

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,13 +13,12 @@ import psutil
 import redis as redis_py
 
 from benchmarks.bars import Bar
-from benchmarks.chaos.arena import wait_for
 from producer import Client, Settings
 from producer.contract import keys
 from producer.contract.errors import StokerError
 from producer.contract.published import JournalEntry
 
-from .stage import STUB, Say
+from .stage import STUB, Say, await_rounds
 from .stepped_clock import SteppedClock
 
 STEPS_S = (3, -3, 10, -10, 3600, -3600)
@@ -91,7 +89,7 @@ def _step(settings: Settings, clock: SteppedClock, steps: tuple[int, ...], say: 
             jobs = [client.submit("parrot", f"{step}: {n}") for n in range(JOBS)]
             offset += step
             clock.set(offset)
-            _rounds(lambda: redis.get(keys.devices()) or b"")
+            await_rounds(redis, ROUNDS)
             for n, job in enumerate(jobs):
                 try:
                     lost += client.result(job, timeout=60).output != f"{step}: {n}"
@@ -104,16 +102,6 @@ def _step(settings: Settings, clock: SteppedClock, steps: tuple[int, ...], say: 
 
 def _parameters(model: str) -> dict[str, int]:
     return {"max_new_tokens": 4} if model == "served" else {}
-
-
-def _rounds(published: Callable[[], bytes]) -> None:
-    seen: set[bytes] = set()
-
-    def looked() -> bool:
-        seen.update({published()} - {b""})
-        return len(seen) > ROUNDS
-
-    wait_for(looked, f"{ROUNDS} rounds of the autoscaler")
 
 
 def _left(folder: Path) -> dict[int, str]:

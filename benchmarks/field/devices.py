@@ -14,7 +14,7 @@ from benchmarks.devices.fake_nvml import ITSELF, NO_PERMISSION, UNKNOWN, VERSION
 from producer.contract import keys
 from producer.contract.published import JournalEntry, PublishedNode
 
-from .stage import Say, added
+from .stage import Say, added, await_rounds
 
 GPUS = 4
 ROUNDS = 15
@@ -61,7 +61,7 @@ class Machine:
         before = len(self.events())
         device = None if faulty is None else self._device(faulty)
         make()
-        self.rounds(ROUNDS)
+        await_rounds(self.arena.redis, ROUNDS, f": see {self._log()}")
         if device is not None:
             wait_for(lambda: self._is_out(device), f"{device} to be out, {what}: see {self._log()}")
         end()
@@ -84,16 +84,6 @@ class Machine:
             self.found.told_after_s[what] = time.monotonic() - began
 
         self.oddity(what, begin, end)
-
-    def rounds(self, number: int) -> None:
-        """Wait until the autoscaler has published what it saw as many times."""
-        seen: set[bytes] = set()
-
-        def looked() -> bool:
-            seen.update({self.arena.redis.get(keys.devices()) or b""} - {b""})
-            return len(seen) > number
-
-        wait_for(looked, f"{number} rounds: see {self._log()}")
 
     def events(self) -> list[JournalEntry]:
         """The autoscaler's journal."""

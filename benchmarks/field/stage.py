@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from redis import Redis
+
 from benchmarks.chaos.arena import Arena, wait_for
+from benchmarks.gateway.fleet import answers
+from producer.contract import keys
 
 STUB = Path(__file__).parents[2] / "tests" / "openai_stub.py"
 """A server without a model that misbehaves on request; see its ``--help``."""
@@ -33,13 +35,19 @@ def gateway(arena: Arena, port: int) -> subprocess.Popen[bytes]:
     return process
 
 
-def answers(url: str) -> bool:
-    """Whether a GET is answered with 200."""
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310  our own address
-            return int(answer.status) == 200
-    except (urllib.error.URLError, OSError):
-        return False
+def await_rounds(redis: Redis, number: int, what: str = "") -> None:
+    """Wait until the autoscaler has published what it saw as many times.
+
+    Raises:
+        TimeoutError: it did not; with ``what`` to look at.
+    """
+    seen: set[bytes | str] = set()
+
+    def looked() -> bool:
+        seen.update({redis.get(keys.devices()) or b""} - {b""})
+        return len(seen) > number
+
+    wait_for(looked, f"{number} rounds of the autoscaler{what}")
 
 
 def added(environment: Mapping[str, str]) -> tuple[str, ...]:

@@ -59,7 +59,7 @@ def fleet(folder: Path, token_s: float) -> Iterator[Fleet]:
                     {b.name for b in heartbeat.read_all(client) if b.state is WorkerState.READY} >= {"talk", "stream"}
                 )
             )
-        _until(lambda: _answers(f"http://127.0.0.1:{port}/readyz"))
+        _until(lambda: answers(f"http://127.0.0.1:{port}/readyz"))
         yield Fleet(Settings.load(file), port, psutil.Process(gateway.pid), server.url)
 
 
@@ -80,7 +80,8 @@ def _process(file: Path, *command: str) -> Iterator[subprocess.Popen[bytes]]:
             process.wait()
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Whether a GET is answered with 200."""
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310  our own address
             return bool(answer.status == 200)

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import sys
 import time
 from pathlib import Path
 
-from benchmarks.bars import Bar, show
+from benchmarks.bars import Bar, conclude
 
 FIGURES = {
     1: ("calibration", "a real run beside its simulation"),
@@ -35,16 +34,7 @@ def main() -> int:
         module, what = FIGURES[number]
         print(f"{number}. {what}", flush=True)
         bars += importlib.import_module(f"benchmarks.simulator.{module}").run(options)
-    show(bars)
-    line = {
-        "benchmark": "simulator",
-        "seed": options.seed,
-        "quick": options.quick,
-        "took_s": round(time.monotonic() - began, 1),
-        "bars": [bar.line() for bar in bars],
-    }
-    print(json.dumps(line), flush=True)
-    return 0 if all(bar.ok for bar in bars) else 1
+    return conclude("simulator", bars, began, seed=options.seed, quick=options.quick)
 
 
 def _options() -> argparse.Namespace:

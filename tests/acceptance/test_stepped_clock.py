@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 import redis as redis_py
 
+from benchmarks.field.stage import await_rounds
 from benchmarks.field.stepped_clock import SteppedClock
 from home import FLEET, Home
-from processes import wait_for
 from producer import Client
-from producer.contract import keys
 
 BUSY = FLEET.replace('engine = "echo"', 'engine = "echo"\nmax_concurrency = 1\noptions = { delay_s = 0.2 }')
 STEPS = (3, -3, 10, -10, 3600, -3600)
@@ -32,17 +31,6 @@ def home(tmp_path: Path, clock: SteppedClock) -> Iterator[Home]:
     home.end()
 
 
-def rounds(client: redis_py.Redis, number: int) -> None:
-    """Wait until the autoscaler has looked at everything again so many times."""
-    seen: set[bytes | str] = set()
-
-    def looked() -> bool:
-        seen.update({client.get(keys.devices()) or b""} - {b""})
-        return len(seen) > number
-
-    wait_for(looked, f"{number} rounds of the autoscaler")
-
-
 @pytest.mark.slow
 def test_a_clock_that_is_set_starts_nothing_twice_loses_nothing_and_leaves_nothing(
     home: Home, clock: SteppedClock
@@ -56,7 +44,7 @@ def test_a_clock_that_is_set_starts_nothing_twice_loses_nothing_and_leaves_nothi
             jobs = [client.submit("parrot", f"{step}: {n}") for n in range(8)]
             offset += step
             clock.set(offset)
-            rounds(redis, 3)
+            await_rounds(redis, 3)
             assert home.processes() == before, f"after a step of {step} s"
             answers = [client.result(job, timeout=60).output for job in jobs]
             assert answers == [f"{step}: {n}" for n in range(8)]
