@@ -17,6 +17,8 @@ from producer.contract.connection import connect
 from producer.contract.errors import ConfigError
 from producer.contract.fleet_file import FleetFile
 from producer.contract.server_requirements import check_at_start
+from producer.contract.settings import Settings
+from scheduler.periodic import Periodic
 
 from .clock_steps import ClockSteps
 from .controller import Controller
@@ -24,7 +26,7 @@ from .devices.nvml import LocalProbe, choose_probe
 from .dry_run import ConsoleSink, DryRunLauncher, DryRunLease
 from .journal import Journal
 from .launchers.local import LocalLauncher
-from .revocations import Revocations
+from .revocations import LOOK_S, Revocations
 from .sweep import Sweep
 
 
@@ -46,14 +48,23 @@ def main() -> int:
         return 2
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: controller.interrupt())
-    revocations = None if options.dry_run else Revocations(connect(fleet.settings), fleet.settings)
-    if revocations is not None:
-        revocations.start()
-    controller.run()
-    if revocations is not None:
-        revocations.stop()
+    if options.dry_run:
+        controller.run()
+    else:
+        _run_and_hear(controller, fleet.settings)
     controller.redis.close()
     return 0
+
+
+def _run_and_hear(controller: Controller, settings: Settings) -> None:
+    """Run the rounds, and remember meanwhile what stock applications revoke."""
+    with connect(settings) as redis:
+        revocations = Revocations(redis, settings)
+        hearing = Periodic("remembering what is revoked", LOOK_S, revocations.remember)
+        hearing.start()
+        controller.run()
+        hearing.stop()
+        revocations.close()
 
 
 def _controller(fleet: FleetFile, path: Path, *, dry: bool) -> Controller:

@@ -10,7 +10,7 @@ import pytest
 import redis as redis_py
 from celery import Celery
 
-from autoscaler.revocations import Revocations
+from autoscaler.revocations import LOOK_S, Revocations
 from autoscaler.sweep import Sweep
 from deploy import acl
 from deploy.machine.server import Server
@@ -20,6 +20,7 @@ from producer.contract import keys
 from producer.contract.connection import connect, database
 from producer.contract.job import TASK
 from scheduler.lease.queue import Queue
+from scheduler.periodic import Periodic
 from scheduler.queue_lengths import observe
 
 LIMIT = 6
@@ -128,7 +129,8 @@ def test_a_stock_revoke_holds_with_no_worker_up(
     redis: redis_py.Redis, settings: Settings, server: Server, client: Client
 ) -> None:
     revocations = Revocations(connect(settings), settings)
-    revocations.start()
+    hearing = Periodic("hearing", LOOK_S, revocations.remember)
+    hearing.start()
     try:
         wait_for(lambda: redis.pubsub_numsub(keys.pidbox(database(redis)))[0][1], "the autoscaler to listen")
         redis.publish(keys.pidbox(database(redis)), b"rubbish")
@@ -137,10 +139,15 @@ def test_a_stock_revoke_holds_with_no_worker_up(
             stays = app.send_task(TASK, kwargs={"input": "x"}, queue="m.batch", ignore_result=True)
             gone.revoke()
             wait_for(lambda: redis.zscore(keys.cancelled(), gone.id), "it to be remembered")
+            redis.client_kill_filter(_type="pubsub")
+            wait_for(lambda: redis.pubsub_numsub(keys.pidbox(database(redis)))[0][1], "the autoscaler to listen anew")
+            app.control.revoke("another")
+            wait_for(lambda: redis.zscore(keys.cancelled(), "another"), "that to be remembered, too")
         Sweep(redis)(settings)
         assert client.status(gone.id) is Status.CANCELLED
     finally:
-        revocations.stop()
+        hearing.stop()
+        revocations.close()
     assert queued(redis, settings) == 1
     (job,) = Queue(redis, settings, "m").claim(10, "w.1")
     assert stays.id.encode() in job.message
