@@ -13,8 +13,6 @@ from producer.contract import json_text
 
 from .openai.api_error import Problem
 
-_BOM = b"\xef\xbb\xbf"
-
 
 class UnreadableBody(HTTPException):
     """A body is not JSON. An ``HTTPException``, as which alone errors pass through FastAPI's reading of bodies."""
@@ -45,7 +43,7 @@ class _JsonRequest(Request):
             UnreadableBody: it is not JSON, or holds what JSON cannot carry.
         """
         try:
-            return json_text.read((await self.body()).removeprefix(_BOM))
+            return json_text.read((await self.body()).removeprefix(json_text.BOM))
         except json_text.NotJson as error:
             if error.place:
                 raise UnreadableBody(Problem(400, str(error), param=error.place, code="invalid_value")) from None

@@ -16,7 +16,6 @@ from producer.contract.settings import Settings
 
 OURS = ("custom_id", "input", "parameters", "model")
 OPENAI = ("custom_id", "method", "url", "body")
-_BOM = b"\xef\xbb\xbf"
 LONGEST_PER_INPUT_BYTE = 8
 """JSON may write one byte of input as up to six (``\\u00e9``); any longer line holds no acceptable input."""
 
@@ -110,7 +109,7 @@ def _object(raw: bytes) -> tuple[dict[str, Any], LineError | None]:
     """The fields of a line; also of one that can only be read leniently, for its custom_id, beside what is wrong."""
     wrong = None
     try:
-        found = json_text.read(raw.removeprefix(_BOM))
+        found = json_text.read(raw.removeprefix(json_text.BOM))
     except json_text.NotJson as error:
         wrong = LineError(f"the line is not JSON: {error}", "invalid_json_line", error.place or None)
         found = error.lenient

@@ -13,6 +13,9 @@ from typing import Any
 
 from pydantic_core import from_json
 
+BOM = b"\xef\xbb\xbf"
+"""A byte order mark, with which some programs begin a text; it is no part of it, and :func:`read` takes none."""
+
 DEEPEST = 200
 """Most levels of arrays and objects in one another that the reader follows."""
 
