@@ -15,9 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from producer import Client, Result, StokerError
+from redis.exceptions import RedisError
+
+from producer import BrokerUnavailable, Client, Result, StokerError
 from producer.client import outcome
 from producer.collect import Collector
+from producer.outage import Outage
 
 FIRST_PROMPT = "The capital of France is"
 PROMPTS = (
@@ -112,6 +115,7 @@ class Asker(threading.Thread):
         self._batch_depth = batch_depth
         self._tell = tell
         self._open: dict[str, tuple[str, float, int]] = {}
+        self._ask_at = time.monotonic()
         self._enough = False
         self._abandoned = False
 
@@ -121,20 +125,29 @@ class Asker(threading.Thread):
         self._abandoned = abandon
 
     def run(self) -> None:
-        """Submit jobs and collect their results, until stopped; an error is kept in ``failure``."""
+        """Submit jobs and collect their results, until stopped, also through a restart of Redis; an error is kept in
+        ``failure``."""
+        outage = Outage(self._client.settings, "waiting for interactive jobs")
         try:
             with closing(Collector(self._client.redis)) as collector:
-                ask_at = time.monotonic()
                 while (not self._enough or self._open) and not self._abandoned:
-                    if not self._enough and time.monotonic() >= ask_at:
-                        ask_at += ASK_EVERY_S
-                        collector.add([self._ask()])
-                    if not len(collector):
-                        time.sleep(0.05)
-                    for job_id, stored in collector.poll(0.1):
-                        self._answered(job_id, outcome(stored))
+                    try:
+                        self._ask_and_collect(collector)
+                        outage.end()
+                    except (RedisError, BrokerUnavailable) as error:
+                        cause = error.__cause__ if isinstance(error.__cause__, RedisError) else error
+                        time.sleep(outage.ride_out(cause))
         except Exception as error:
             self.failure = error
+
+    def _ask_and_collect(self, collector: Collector) -> None:
+        if not self._enough and time.monotonic() >= self._ask_at:
+            self._ask_at = time.monotonic() + ASK_EVERY_S
+            collector.add([self._ask()])
+        if not len(collector):
+            time.sleep(0.05)
+        for job_id, stored in collector.poll(0.1):
+            self._answered(job_id, outcome(stored))
 
     def _ask(self) -> str:
         text, at, ahead = next(self._texts), time.time(), self._batch_depth(self._model)
