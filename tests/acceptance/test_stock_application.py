@@ -27,10 +27,12 @@ app = Celery(broker=sys.argv[1], backend=sys.argv[1])
 send = lambda model: app.send_task("stoker.infer", kwargs={"input": ["a", "b"]}, queue=model + ".interactive")
 
 output = send("echo").get(timeout=60)["output"]
-pong = app.control.inspect(timeout=2).ping()
+
+deadline, pong, active = time.monotonic() + 60, None, []
+while not pong and time.monotonic() < deadline:
+    pong = app.control.inspect(timeout=2).ping()
 
 running = send("sleepy")
-deadline, active = time.monotonic() + 60, []
 while running.id not in active and time.monotonic() < deadline:
     found = app.control.inspect(timeout=1).active() or {}
     active = [task["id"] for tasks in found.values() for task in tasks]

@@ -137,6 +137,11 @@ def stock(server: Server) -> Celery:
     return Celery("backend", broker=server.url, backend=server.url, set_as_current=False)
 
 
+def await_listening(app: Celery) -> None:
+    """Wait until the worker answers: what is published before it has subscribed is lost."""
+    wait_for(lambda: app.control.inspect(timeout=1).ping(), "a pong")
+
+
 def test_remote_control_commands_that_could_do_harm_are_refused(fleet: Fleet, stock: Celery) -> None:
     harmful: dict[str, dict[str, Any]] = {
         "shutdown": {},
@@ -155,6 +160,7 @@ def test_remote_control_commands_that_could_do_harm_are_refused(fleet: Fleet, st
         "objgraph": {},
     }
     with stock as app:
+        await_listening(app)
         for command, arguments in harmful.items():
             replies = app.control.broadcast(command, arguments=arguments, reply=True, limit=1, timeout=DEADLINE_S)
             (answer,) = [answer for reply in replies for answer in reply.values()]
@@ -173,6 +179,7 @@ def test_remote_control_commands_that_could_do_harm_are_refused(fleet: Fleet, st
 def test_the_mailbox_reads_only_json(fleet: Fleet, stock: Celery, tmp_path: Path) -> None:
     touched = tmp_path / "touched"
     with stock as app, app.connection_for_write() as connection, connection.channel() as channel:
+        await_listening(app)
         mailbox = app.control.mailbox(connection)
         producer = mailbox._get_exchange("celery", "fanout")(channel)
         producer.declare()
@@ -184,8 +191,8 @@ def test_the_mailbox_reads_only_json(fleet: Fleet, stock: Celery, tmp_path: Path
         ):
             made = producer.Message(body, content_type=kind, content_encoding="binary" if b"!" not in body else "utf-8")
             producer.publish(made, routing_key="")
-        assert wait_for(lambda: app.control.inspect(timeout=1).ping(), "a pong")
-    assert "untrusted content of type pickle" in fleet.log("w").read_text()
+        wait_for(lambda: "untrusted content of type pickle" in fleet.log("w").read_text(), "the refusal in the log")
+        await_listening(app)
     assert still_serves(fleet)
     assert not touched.exists()
 
@@ -197,6 +204,6 @@ def test_whatever_is_published_to_the_mailbox_ends_no_worker(fleet: Fleet, stock
         for document in documents:  # Celery subscribes anew after some of them
             publish = partial(fleet.redis.publish, "/0.celery.pidbox", document)
             wait_for(publish, "the worker to listen")
-        assert wait_for(lambda: app.control.inspect(timeout=1).ping(), "a pong")
-    assert "a message of remote control was dropped" in fleet.log("w").read_text()
+        wait_for(lambda: "a message of remote control was dropped" in fleet.log("w").read_text(), "the loss in the log")
+        await_listening(app)
     assert still_serves(fleet)
