@@ -78,7 +78,7 @@ def _controller(fleet: FleetFile, path: Path, *, dry: bool) -> Controller:
     redis = connect(settings, socket_timeout=5, socket_connect_timeout=2)
     check_at_start(redis)
     if not dry:
-        local, sweep, steps = LocalLauncher(settings.state_dir, env), Sweep(redis), ClockSteps()
+        local, sweep, steps = LocalLauncher(settings.state_dir, env, collects=True), Sweep(redis), ClockSteps()
         return Controller(
             settings,
             redis,

@@ -23,7 +23,7 @@ import psutil
 from producer.contract.heartbeat import WorkerState
 from producer.contract.process_identity import since_boot_s, this_machine
 
-from . import records
+from . import orphans, records
 from .protocol import Ended, Launched, LaunchError, Placement
 
 if TYPE_CHECKING:
@@ -54,13 +54,18 @@ class LocalLauncher:
         state_dir: holds ``logs/NAME.log`` and ``run/NAME.json``.
         env: environment variables for workers, added to those of this process.
         command: the program; ``--model``, ``--device``, ``--device-type``, ``--name`` and ``--launched-by`` follow.
+        collects: whether nothing else in this process starts processes, so that every other child is an orphan to
+            wait for.
     """
 
-    def __init__(self, state_dir: Path, env: Mapping[str, str], command: Sequence[str] = WORKER) -> None:
+    def __init__(
+        self, state_dir: Path, env: Mapping[str, str], command: Sequence[str] = WORKER, *, collects: bool = False
+    ) -> None:
         self.run_dir = state_dir / "run"
         self.log_dir = state_dir / "logs"
         self.env = dict(env)
         self.command = tuple(command)
+        self.collects = collects
         self._id = launcher_id(state_dir)
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._ended: list[Ended] = []
@@ -166,6 +171,8 @@ class LocalLauncher:
 
         One of whose processes some live has not ended: they may hold its device.
         """
+        if self.collects:
+            orphans.collect(self._children.values())
         living = []
         for record in self._workers():
             if records.alive(record) or self._lingers(record):
@@ -262,12 +269,12 @@ def device_env(placement: Placement) -> dict[str, str]:
 DATED = re.compile(r"\[?\d+[-:]\d\d")
 
 
-def last_words(log: Path) -> str:
-    """The end of a worker's log on one line: its last error, whole, else its last lines; empty without a log."""
+def last_words(log: Path, begin: int = 0) -> str:
+    """The end of a log from byte ``begin``, on one line: its last error, whole, else its last lines; or empty."""
     try:
         with log.open("rb") as file:
             file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - LAST_WORDS_FROM))
+            file.seek(max(begin, file.tell() - LAST_WORDS_FROM))
             lines = file.read().decode(errors="replace").splitlines()
     except FileNotFoundError:
         return ""

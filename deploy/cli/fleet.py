@@ -13,7 +13,7 @@ from rich.console import Console
 from producer.contract.errors import ConfigError
 from producer.contract.settings import Settings
 
-from ..machine import local, teardown
+from ..machine import detached, local, teardown
 
 console = Console(highlight=False)
 
@@ -51,7 +51,7 @@ def up(
         raise typer.BadParameter("--port is the gateway's, which --no-gateway leaves out: give one of them")
     settings = Settings.load()
     try:
-        (local.up_detached if detach else local.up)(settings, _say, local.Besides(flower, gateway, port))
+        (detached.up_detached if detach else local.up)(settings, _say, local.Besides(flower, gateway, port))
     except local.AlreadyRunningError as running:
         _say(str(running))  # not an error: the fleet is up, as requested
 

@@ -26,7 +26,7 @@ from producer import Client, StokerError
 from producer.contract.connection import broker_url
 from producer.contract.settings import Settings
 
-from ..machine import flower, local, teardown
+from ..machine import detached, flower, teardown
 from . import plot, report, work
 from .screen import Screen, console
 from .watch import Watch
@@ -91,7 +91,7 @@ def _fleet(screen: Screen) -> Iterator[Settings]:
     shutil.rmtree(home, ignore_errors=True)
     try:
         with _uninterrupted():
-            local.up_detached(settings, lambda _: None)
+            detached.up_detached(settings, lambda _: None)
         screen.say(
             f"the fleet is up: a Valkey server, the autoscaler, no worker. Flower: {flower.url(settings)}, user "
             f"{flower.USER}, password in {OUT / 'fleet' / flower.password_file(settings).name}"

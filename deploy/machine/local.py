@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from types import FrameType
 
 import redis
 
-from autoscaler.launchers import records
+from autoscaler.launchers import orphans, records
 from producer.contract import keys
 from producer.contract.connection import connect
 from producer.contract.errors import StokerError
@@ -33,7 +34,8 @@ from .server import Server
 from .supervise import Child
 
 TEND_S = 0.2
-READY_TIMEOUT_S = 90.0
+TRIES = 2
+"""Starts of a process that may fail before the fleet is up: the first may have lost a race for a port."""
 
 Say = Callable[[str], None]
 
@@ -66,7 +68,7 @@ class AlreadyRunningError(StokerError):
 
 
 @contextlib.contextmanager
-def _only_one(state_dir: Path) -> Iterator[None]:
+def only_one(state_dir: Path) -> Iterator[None]:
     """Hold the fleet's lock. The kernel releases it when the process ends, even by SIGKILL.
 
     Raises:
@@ -137,9 +139,10 @@ def up(settings: Settings, say: Say, besides: Besides = ALL) -> None:
         AlreadyRunningError: the fleet is running already.
         BrokerUnavailable: the configured Redis cannot be used, or no server can be started.
         ConfigError: the port asked for is taken.
+        StartFailed: another process cannot be started.
     """
     os.umask(0o077)  # files of this process and its children may hold users' inputs
-    with _only_one(settings.state_dir):
+    with only_one(settings.state_dir):
         stop = threading.Event()
 
         def asked(_: int, __: FrameType | None) -> None:
@@ -197,7 +200,8 @@ def _run(settings: Settings, say: Say, stop: threading.Event, besides: Besides) 
     announced = False
     while not stop.is_set():
         for child in children:
-            child.tend(time.monotonic())
+            child.tend(time.monotonic(), math.inf if announced else TRIES)
+        orphans.collect(child.process for child in children if child.process is not None)
         if not announced and not unready(settings, besides):
             announced = True
             say("the fleet is up\n" + "\n".join(f"  {line}" for line in where(settings, besides)))
@@ -235,48 +239,3 @@ def _stop(settings: Settings, say: Say) -> None:
         teardown.stop_all(settings, say, grace, others)
     except KeyboardInterrupt:
         teardown.stop_all(settings, say, dict.fromkeys(others, 0.0), others)
-
-
-def up_detached(settings: Settings, say: Say, besides: Besides = ALL) -> None:
-    """Run ``up`` in the background, and return once the server, the autoscaler and Flower do their work.
-
-    Raises:
-        AlreadyRunningError: the fleet is running already.
-        StokerError: the supervisor ended, with what it logged; or the fleet is not ready in ``READY_TIMEOUT_S``.
-    """
-    with _only_one(settings.state_dir):
-        pass  # released for the supervisor, which checks again: a race costs only a less clear message
-    log = settings.state_dir / "logs" / "up.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    begin = log.stat().st_size if log.exists() else 0
-    with log.open("ab") as output:
-        supervisor = subprocess.Popen(
-            [sys.executable, "-P", "-m", "deploy.cli", "up", *besides.options],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    deadline = time.monotonic() + READY_TIMEOUT_S
-    missing = "the supervisor has not started"
-    while time.monotonic() < deadline:
-        if (code := supervisor.poll()) is not None:
-            said = log.read_bytes()[begin:].decode(errors="replace").strip()
-            raise StokerError(f"the fleet did not start (exit code {code}):\n{said}")
-        if not (missing := _detached_unready(settings, supervisor.pid, besides)):
-            say("the fleet is up, in the background\n" + "\n".join(f"  {line}" for line in where(settings, besides)))
-            return
-        time.sleep(TEND_S)
-    raise StokerError(
-        f"the fleet is not ready after {READY_TIMEOUT_S:g} s: {missing}. Logs: {log.parent}; 'stoker down' stops it"
-    )
-
-
-def _detached_unready(settings: Settings, pid: int, besides: Besides) -> str:
-    """As ``unready``, for the supervisor with this pid: an earlier one may have left its URL file."""
-    roles = {record.role: record for record in records.read_all(settings.state_dir / "run")}
-    if "supervisor" not in roles or roles["supervisor"].pid != pid:
-        return "the supervisor has not started"
-    if missing := {"autoscaler", *besides.roles} - roles.keys():
-        return f"not started yet: {', '.join(sorted(missing))}"
-    return unready(settings, besides)

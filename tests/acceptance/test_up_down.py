@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import redis as redis_py
 
+from deploy.machine.server import Server
 from home import Home
 from processes import wait_for
 from producer.contract import keys
@@ -177,3 +179,41 @@ def test_up_says_at_once_that_a_configured_redis_is_not_there(home: Home) -> Non
         assert "open-sesame" not in done.stderr + done.stdout
         assert "Traceback" not in done.stderr
     home.assert_nothing_is_left()
+
+
+def test_up_ends_at_once_with_the_reason_why_a_process_does_not_start(home: Home, server: Server) -> None:
+    home.environment |= {"REDIS_URL": server.url, "FLOWER_ADDRESS": "203.0.113.1"}  # of no machine (RFC 5737)
+    done = subprocess.run(
+        home.command("up", "--detach", "--no-gateway"),
+        cwd=home.folder,
+        env=home.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert "flower does not start: it ended (exit code 1): " in done.stderr
+    assert "Cannot assign requested address" in done.stderr
+    assert "flower.log" in done.stderr
+    home.assert_nothing_is_left()
+
+
+@pytest.mark.parametrize("command", [("up", "--no-flower", "--no-gateway"), ("autoscaler",)], ids=" ".join)
+def test_processes_that_were_left_to_us_are_no_zombies_for_ever(
+    home: Home, redis: redis_py.Redis, server: Server, command: tuple[str, ...]
+) -> None:
+    """As where the command is PID 1, but here it gets a child of the shell that it replaces."""
+    process = subprocess.Popen(
+        ["sh", "-c", 'true & exec "$0" "$@"', *home.command(*command)],
+        cwd=home.folder,
+        env={**home.environment, "REDIS_URL": server.url},
+        stdout=subprocess.DEVNULL,
+    )
+    wait_for(lambda: redis.exists(keys.leader()), "an autoscaler to lead")
+
+    def no_zombies() -> bool:
+        return all(child.status() != psutil.STATUS_ZOMBIE for child in psutil.Process(process.pid).children())
+
+    wait_for(no_zombies, "the zombie to be collected", deadline_s=30)
+    process.terminate()
+    assert process.wait(60) == 0

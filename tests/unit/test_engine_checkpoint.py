@@ -92,19 +92,34 @@ def test_an_encoder_with_more_or_fewer_layers_than_its_files_is_refused(tmp_path
         load("classify", source)
 
 
-def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4665a5ea\nsize 134\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("model.safetensors", "1234567", r"model/model\.safetensors is damaged, copy it again: "),
+        ("model.safetensors", POINTER, r"model/model\.safetensors is a Git LFS pointer.*'git lfs pull'"),
+        ("model.safetensors", "", r"model/model\.safetensors is empty"),
+        ("config.json", '{"model_type": "llama",', r"model/config\.json is not JSON: .*copy it again"),
+        ("config.json", POINTER, r"model/config\.json is a Git LFS pointer"),
+        ("generation_config.json", "{", r"model/generation_config\.json is not JSON"),
+        ("tokenizer.json", '{"version": "1.0",', r"the tokenizer in .*model/tokenizer\.json is not JSON"),
+        ("tokenizer.json", POINTER, r"the tokenizer in .*model/tokenizer\.json is a Git LFS pointer"),
+        ("tokenizer.json", "{}", r"the tokenizer in .*model cannot be loaded"),
+    ],
+)
+def test_a_damaged_file_is_named_with_the_cure(tmp_path: Path, name: str, content: str, said: str) -> None:
     source = tiny_models.changed_copy(tiny_models.llama(), tmp_path / "model")
-    file = Path(source) / "model.safetensors"
-    file.write_bytes(file.read_bytes()[:7])
-    with pytest.raises(ModelNotFound, match=r"model/model\.safetensors is damaged, copy it again"):
+    (Path(source) / name).write_text(content)
+    with pytest.raises(ModelNotFound, match=said):
         load("generate", source)
 
 
-def test_a_damaged_tokenizer_is_named(tmp_path: Path) -> None:
-    source = tiny_models.changed_copy(tiny_models.llama(), tmp_path / "model")
-    (Path(source) / "tokenizer.json").write_text("{}")
-    with pytest.raises(ModelNotFound, match=r"the tokenizer in .*model cannot be loaded"):
-        load("generate", source)
+def test_a_gguf_that_is_a_pointer_is_not_converted(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").write_text(POINTER)
+    with pytest.raises(ModelNotFound, match=r"model\.gguf is a Git LFS pointer"):
+        sources.resolve(str(tmp_path / "model.gguf"))
 
 
 def test_a_gguf_that_lacks_layers_is_not_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

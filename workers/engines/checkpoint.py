@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
 from transformers import AutoTokenizer
 
 from producer.contract.errors import ModelNotFound
 from producer.contract.fleet_schema import Model
+
+from .damaged_files import damage, first_damage
 
 _BUFFERS = ("position_ids", "inv_freq", "masked_bias", "attn.bias")
 """Name suffixes of buffers that old versions saved and models now compute: positions, and the masks of GPT-2."""
@@ -36,15 +37,17 @@ def load_model(
         ModelNotFound: when it cannot be loaded, or the weights of model and checkpoint differ.
     """
     named = f"source = {settings.source!r}: {model_dir}"
+    generation = model_dir / "generation_config.json"
+    # transformers ignores it when it is damaged, and with it the tokens that end a text.
+    if generation.is_file() and (damaged := damage(generation)):
+        raise ModelNotFound(f"{named} cannot be loaded: {damaged}")
     try:
         # Mismatched shapes are refused by check_weights, which lists them; the error of transformers refers to its log.
         model, report = kind.from_pretrained(
             model_dir, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
     except Exception as error:  # of transformers, safetensors, json, torch: they share no other base
-        file = _damaged_file(model_dir)
-        where = f"{file} is damaged, copy it again: " if file is not None else ""
-        raise ModelNotFound(f"{named} cannot be loaded: {where}{error}") from error
+        raise ModelNotFound(f"{named} cannot be loaded: {first_damage(model_dir) or error}") from error
     check_weights(model, report, named, f"engine = {settings.engine!r}", needs)
     return model
 
@@ -59,7 +62,8 @@ def load_tokenizer(model_dir: Path, settings: Model) -> Any:
         return AutoTokenizer.from_pretrained(model_dir)
     except Exception as error:  # of transformers, tokenizers, json: they share no other base
         raise ModelNotFound(
-            f"source = {settings.source!r}: the tokenizer in {model_dir} cannot be loaded: {error}"
+            f"source = {settings.source!r}: the tokenizer in {model_dir} cannot be loaded: "
+            f"{first_damage(model_dir) or error}"
         ) from error
 
 
@@ -101,17 +105,6 @@ def _within(model: Any, keys: Iterable[str]) -> list[str]:
         if not key.endswith(_BUFFERS)
         and (key.removeprefix(prefix).partition(".")[0] in in_body or key.partition(".")[0] in in_model)
     ]
-
-
-def _damaged_file(model_dir: Path) -> Path | None:
-    """The first unreadable weight file, if there is one."""
-    for file in sorted(model_dir.glob("*.safetensors")):
-        try:
-            with safe_open(file, framework="pt"):
-                pass
-        except Exception:  # SafetensorError, or others for an empty file
-            return file
-    return None
 
 
 def _some(names: list[str]) -> str:

@@ -21,6 +21,8 @@ from typing import Any
 
 from producer.contract.errors import ModelNotFound
 
+from .damaged_files import damage
+
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _DIGEST_CHARS = 32
 _NAMED = 8
@@ -161,8 +163,8 @@ def read_json(file: Path) -> Any:
     """
     try:
         return json.loads(file.read_bytes())
-    except ValueError as error:
-        raise ModelNotFound(f"{file} is not JSON: {error}; copy the model again") from None
+    except ValueError:
+        raise ModelNotFound(damage(file)) from None
 
 
 def cache_dir() -> Path:
@@ -171,7 +173,13 @@ def cache_dir() -> Path:
 
 
 def _converted(gguf: Path) -> Path:
-    """The safetensors copy of a GGUF file, found by the hash of its content and created if missing."""
+    """The safetensors copy of a GGUF file, found by the hash of its content and created if missing.
+
+    Raises:
+        ModelNotFound: when the file is damaged or cannot be converted.
+    """
+    if damaged := damage(gguf):
+        raise ModelNotFound(damaged)
     with gguf.open("rb") as file:  # hashed, at about 1 s a GB: different models may share name, size and time
         content = hashlib.file_digest(file, "sha256").hexdigest()[:_DIGEST_CHARS]
     copy = cache_dir() / f"{gguf.stem}-{content}"

@@ -11,6 +11,8 @@ from torch.nn import functional
 
 from producer.contract.errors import ModelNotFound
 
+from ..damaged_files import damage
+
 ACTIVATIONS = ("GELU", "Identity", "ReLU", "Sigmoid", "SiLU", "Tanh")
 """Activations of a dense layer, as classes of ``torch.nn``."""
 
@@ -67,7 +69,7 @@ def with_weights(layer: torch.nn.Module, folder: Path) -> torch.nn.Module:
         layer.load_state_dict(_tensors(files[0]))
     except Exception as error:  # of torch, safetensors and pickle: they share no other base
         raise ModelNotFound(
-            f"{files[0]} does not hold the weights that {folder}/config.json describes: {error}"
+            damage(files[0]) or f"{files[0]} does not hold the weights that {folder}/config.json describes: {error}"
         ) from None
     return layer
 
