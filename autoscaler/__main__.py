@@ -41,7 +41,7 @@ def main() -> int:
     level = logging.WARNING if options.dry_run else logging.INFO
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        fleet = FleetFile(path, fixed=("devices", "use_gpus"))
+        fleet = FleetFile(path, fixed=("devices", "use_gpus"), part="autoscaler")
         controller = _controller(fleet, path, dry=options.dry_run)
     except ConfigError as error:
         print(error, file=sys.stderr)

@@ -10,7 +10,7 @@ from producer.contract.published import PublishedDemand, PublishedDevice, Publis
 
 from .actions.decision import Hold
 from .actions.whatif import one_more
-from .devices.placement import by_device, summary
+from .devices.placement import by_device, others_gb, summary
 from .devices.quarantine import doubted
 
 if TYPE_CHECKING:
@@ -64,7 +64,9 @@ def node_view(host: str, now: float, source: str, devices: Sequence[Device], hel
     here = by_device(held)
     found = []
     for device in devices:
-        workers = tuple(one.name for one in here.get(device.id, ()))
-        found.append(PublishedDevice(**asdict(device), source=source, workers=workers))
+        tenants = here.get(device.id, ())
+        workers = tuple(one.name for one in tenants)
+        rest = others_gb(device, tenants)
+        found.append(PublishedDevice(**asdict(device), source=source, workers=workers, others_gb=rest))
     about = asdict(summary(devices, held))
     return PublishedNode(host=host, at=now, source=source, **about, devices=tuple(found), trouble=doubted(devices))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from producer.contract import heartbeat, keys
 from producer.contract.heartbeat import Heartbeat
-from producer.contract.published import JournalEntry, PublishedSize, PublishedSizes
+from producer.contract.published import JournalEntry, PublishedDevice, PublishedNode, PublishedSize, PublishedSizes
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -18,14 +18,20 @@ if TYPE_CHECKING:
 LOOKED_THROUGH = 1000
 """Decisions read: the length at which the journal is trimmed."""
 SHOWN = 5
+OTHERS_GB = 0.5
+"""Memory of a device in GB above which its other users are told: the driver itself uses some."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerOrigin:
-    """A worker and the reason for its start, which is empty when the journal no longer holds it."""
+    """A worker and the reason for its start, which is empty when the journal no longer holds it.
+
+    ``managed`` is False for a worker that was started by hand, which no autoscaler stops.
+    """
 
     worker: Heartbeat
     because: str
+    managed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +48,8 @@ class ModelExplained:
 class Explanation:
     """The fleet at Unix time ``at``, as the autoscaler sized it at Unix time ``sized_at`` by ``policy``.
 
-    ``devices`` are the last decisions about devices, which belong to no model.
+    ``devices`` are the last decisions about devices, which belong to no model; ``shared`` are the devices whose memory
+    is used by others than workers.
     """
 
     at: float
@@ -50,6 +57,7 @@ class Explanation:
     policy: str
     models: Sequence[ModelExplained]
     devices: Sequence[JournalEntry]
+    shared: Sequence[PublishedDevice] = ()
 
 
 def explain_fleet(redis: Redis, models: Sequence[str]) -> Explanation:
@@ -61,17 +69,29 @@ def explain_fleet(redis: Redis, models: Sequence[str]) -> Explanation:
     with redis.pipeline(transaction=False) as pipe:
         pipe.get(keys.sizes())
         pipe.xrevrange(keys.decisions(), count=LOOKED_THROUGH)
-        told, entries = pipe.execute()
+        pipe.get(keys.devices())
+        told, entries, node = pipe.execute()
     journal = [JournalEntry.of_fields(entry) for _, entry in entries]
     beats = heartbeat.read_all(redis)
     sizes = PublishedSizes.parse(told)
+    seen = PublishedNode.parse(node)
     return Explanation(
         at=time.time(),
         sized_at=sizes.at if sizes else None,
         policy=sizes.policy if sizes else "",
         models=[_explained(name, sizes, beats, journal) for name in models],
         devices=[one for one in journal if not one.model][:SHOWN],
+        shared=_shared(seen.devices if seen else (), {beat.pid for beat in beats}),
     )
+
+
+def _shared(devices: Sequence[PublishedDevice], workers: Collection[int]) -> list[PublishedDevice]:
+    """The devices with other users than ``workers`` (pids), which are left out of them."""
+    return [
+        one.model_copy(update={"others": {pid: what for pid, what in one.others.items() if pid not in workers}})
+        for one in devices
+        if one.others_gb >= OTHERS_GB
+    ]
 
 
 def _explained(
@@ -82,6 +102,10 @@ def _explained(
     return ModelExplained(
         model,
         sizes.models.get(model) if sizes else None,
-        [WorkerOrigin(beat, because.get(beat.name, "")) for beat in beats if beat.model == model],
+        [
+            WorkerOrigin(beat, because.get(beat.name, ""), bool(beat.launched_by))
+            for beat in beats
+            if beat.model == model
+        ],
         own[:SHOWN],
     )

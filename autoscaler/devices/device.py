@@ -53,6 +53,8 @@ class Device:
     """Whether it is gone, and with it all that ran on it."""
     suspect: bool = False
     """Whether its ``fault`` is not confirmed yet and may pass: no worker is placed on it, and none is drained."""
+    others: dict[int, str] = field(default_factory=dict)
+    """The processes of ``used_by`` that no worker has started, by pid, each with its command."""
     untold: dict[str, str] = field(default_factory=dict)
     """Quantities that could not be read, such as its utilisation, each with the error. The others are valid."""
 

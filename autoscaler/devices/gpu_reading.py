@@ -9,6 +9,7 @@ from typing import Any
 import psutil
 
 from .device import Device
+from .gpu_processes import strangers
 from .sampler import NvmlSampler
 
 BYTES_PER_GB = 1e9
@@ -53,6 +54,7 @@ def read(nvml: Any, gpu: Gpu) -> Device:
     total, used = _memory(nvml, gpu, untold)
     rates = ask("utilisation", nvml.nvmlDeviceGetUtilizationRates)
     counter = nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, nvml.NVML_VOLATILE_ECC
+    used_by = _used_by(ask("processes", nvml.nvmlDeviceGetComputeRunningProcesses) or [])
     known = gpu.known
     return Device(
         gpu.id,
@@ -60,7 +62,8 @@ def read(nvml: Any, gpu: Gpu) -> Device:
         ask("name", nvml.nvmlDeviceGetName) or (known.name if known else "GPU"),
         total,
         used_gb=used,
-        used_by=_used_by(ask("processes", nvml.nvmlDeviceGetComputeRunningProcesses) or []),
+        used_by=used_by,
+        others=strangers(used_by),
         temperature_c=ask("temperature", nvml.nvmlDeviceGetTemperature, nvml.NVML_TEMPERATURE_GPU),
         utilisation=None if rates is None else rates.gpu / 100,
         ecc_errors=ask("ECC errors", nvml.nvmlDeviceGetTotalEccErrors, *counter),

@@ -142,8 +142,12 @@ def free_gb(device: Device, held: Iterable[Occupant]) -> float:
     if device.memory_gb is None or device.used_gb is None:
         return 0.0
     here = [tenant for tenant in held if tenant.device == device.id]
-    others = max(0.0, device.used_gb - sum(tenant.measured_gb for tenant in here))
-    return device.memory_gb - others - sum(tenant.memory_gb for tenant in here)
+    return device.memory_gb - others_gb(device, here) - sum(tenant.memory_gb for tenant in here)
+
+
+def others_gb(device: Device, here: Iterable[Occupant]) -> float:
+    """Memory in GB that is used by something else than the device's occupants; 0 when its memory is unknown."""
+    return max(0.0, (device.used_gb or 0.0) - sum(tenant.measured_gb for tenant in here))
 
 
 def with_states(devices: Iterable[Device], workers: Sequence[Worker]) -> list[Device]:

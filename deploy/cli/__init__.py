@@ -15,7 +15,7 @@ from producer.contract.errors import StokerError
 from producer.contract.redis_errors import trouble
 from producer.contract.settings import Settings
 
-from . import acl, batch, batches, dead, explain, fleet, gateway, init, keys, release, retry, simulate, status
+from . import acl, batch, batches, dead, explain, fleet, gateway, init, keys, release, restart, retry, simulate, status
 
 app = typer.Typer(
     name="stoker",
@@ -35,6 +35,7 @@ for command in (
     explain.explain,
     release.release,
     retry.retry,
+    restart.restart,
     fleet.down,
     fleet.worker,
     fleet.autoscaler,

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from producer.contract.connection import connect
 from producer.contract.fleet_schema import Model
-from producer.contract.published import JournalEntry
+from producer.contract.published import JournalEntry, PublishedDevice
 from producer.contract.settings import Settings
 
 from ..explain import Explanation, ModelExplained, explain_fleet
@@ -62,6 +62,8 @@ def screen_of(found: Explanation, settings: Settings) -> RenderableType:
         parts.append(Text(f"{what}'stoker autoscaler --dry-run' shows what it would do.", "bold yellow"))
     for one in found.models:
         parts += [_title(one, found), Padding(_facts(one, settings.models[one.model], found.at), (0, 0, 1, 2))]
+    if found.shared:
+        parts += [Text("memory that others use", "bold"), Padding(_shared(found.shared), (0, 0, 1, 2))]
     if found.devices:
         parts += [Text("devices", "bold"), Padding(_decisions(found.devices), (0, 0, 1, 2))]
     return Group(*parts)
@@ -96,9 +98,32 @@ def _facts(one: ModelExplained, model: Model, now: float) -> Table:
         beat = served.worker
         told = f"{beat.name} on {beat.device}, {beat.state.value} for {duration(now - beat.started_at)}"
         because = f": {served.because}" if served.because else "; its start is not in the journal"
+        if not served.managed:
+            because = "; started by hand: the autoscaler counts it, and never stops it"
         table.add_row("" if nth else "workers", Text(printable(told + because)))
     table.add_row("decisions", _decisions(one.decisions) if one.decisions else "[dim]none yet[/dim]")
     return table
+
+
+def _shared(devices: Sequence[PublishedDevice]) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for device in devices:
+        table.add_row(device.id, f"{device.others_gb:.1f} of {device.memory_gb or 0.0:.1f} GB")
+        for line in others_lines(device):
+            table.add_row("", Text(printable(line)))
+    return table
+
+
+def others_lines(device: PublishedDevice) -> list[str]:
+    """The processes that use a device's memory and are not of workers, one per line."""
+    if device.others:
+        most_first = sorted(device.others, key=lambda pid: -device.used_by.get(pid, 0.0))
+        return [f"pid {pid} ({device.others[pid]}): {device.used_by.get(pid, 0.0):.1f} GB" for pid in most_first]
+    if device.used_by:
+        return ["by the workers there, beyond the memory_gb of their models"]
+    return ["the driver does not tell by which processes"]
 
 
 def one_more_lines(one: ModelExplained, model: Model, now: float) -> list[str]:

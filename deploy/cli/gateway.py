@@ -30,4 +30,4 @@ def gateway(
     # Imported here, because only this command needs the gateway's libraries.
     from gateway.server import Listen, serve
 
-    serve(FleetFile(fixed=("gateway",)), Listen(host, port, tls_cert, tls_key))
+    serve(FleetFile(fixed=("gateway",), part="gateway"), Listen(host, port, tls_cert, tls_key))

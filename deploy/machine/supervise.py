@@ -22,6 +22,9 @@ def pause_s(failures: int) -> float:
     return min(LONGEST_S, FIRST_S * 2.0 ** (failures - 1))
 
 
+WELL = " (exit code 0)"
+
+
 class StartFailed(StokerError):
     """A process ends each time that it is started."""
 
@@ -87,8 +90,9 @@ class Child:
                     f"{self.name} does not start: it ended{how}: {words or 'without a word'}\nIts log: {self._log}"
                 )
             self._retry_at = now + pause_s(self._failures)
+            unasked = "" if how == WELL else " unexpectedly"  # asked to: see restart.py
             self._say(
-                f"{self.name} ended unexpectedly{how}; restart in {pause_s(self._failures):g} s. Its log: {self._log}"
+                f"{self.name} ended{unasked}{how}; restart in {pause_s(self._failures):g} s. Its log: {self._log}"
             )
         if now >= self._retry_at:
             self._start(now)

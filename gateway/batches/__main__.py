@@ -16,7 +16,7 @@ def main() -> int:
     """Run until told to end."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
-        fleet = FleetFile(fixed=("gateway",))
+        fleet = FleetFile(fixed=("gateway",), part="batches")
         runner = Runner(fleet.settings, fleet.again)
     except StokerError as error:
         print(f"stoker batches: {error}", file=sys.stderr)

@@ -21,14 +21,16 @@ class FleetFile:
     Args:
         path: the file; by default ``STOKER_FLEET``, then ``fleet.toml`` here.
         fixed: tables that take effect only at the start of this process, besides ``FIXED``.
+        part: the name of this process for ``stoker restart``.
 
     Raises:
         ConfigError: the file is invalid when it is first read.
     """
 
-    def __init__(self, path: Path | str | None = None, fixed: Sequence[str] = ()) -> None:
+    def __init__(self, path: Path | str | None = None, fixed: Sequence[str] = (), part: str = "") -> None:
         self.path = fleet_path(path).absolute()
         self._fixed = (*FIXED, *fixed)
+        self._part = part
         self._read = self._before = self._mark()  # taken before the reading, so that a change meanwhile is noticed
         self.settings = Settings.load(path)
 
@@ -66,8 +68,13 @@ class FleetFile:
             if names
         ]
         if later:
-            parts.append(f"not before the next start: {', '.join(later)}")
+            parts.append(f"not before the next start: {', '.join(later)} ({self._cure(later)})")
         log.info("the fleet file changed and is in effect; %s", "; ".join(parts) or "no model changed")
+
+    def _cure(self, later: Sequence[str]) -> str:
+        if self._part and not set(later) & set(FIXED):
+            return f"'stoker restart {self._part}', or restart this process where 'stoker up' does not run it"
+        return "restart every process: 'stoker down', then 'stoker up'"
 
     def _mark(self) -> tuple[int, int, int] | None:
         """Modification time in ns, size in bytes and inode of the file; None when there is no file."""

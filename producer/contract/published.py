@@ -129,6 +129,9 @@ class PublishedDevice(_Record):
     xids: tuple[int, ...] = ()
     lost: bool = False
     suspect: bool = False
+    others: dict[int, str] = {}
+    others_gb: float = 0.0
+    """Memory that is used by something else than its workers."""
     untold: dict[str, str] = {}
     source: str = ""
     workers: tuple[str, ...] = ()

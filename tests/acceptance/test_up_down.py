@@ -217,3 +217,26 @@ def test_processes_that_were_left_to_us_are_no_zombies_for_ever(
     wait_for(no_zombies, "the zombie to be collected", deadline_s=30)
     process.terminate()
     assert process.wait(60) == 0
+
+
+def test_the_autoscaler_alone_is_restarted_and_takes_the_new_devices(
+    home: Home, redis: redis_py.Redis, server: Server
+) -> None:
+    home.environment["REDIS_URL"] = server.url
+    alone = subprocess.run(
+        home.command("restart", "autoscaler"), cwd=home.folder, env=home.environment, capture_output=True
+    )
+    assert alone.returncode == 2
+    assert b"no 'stoker up' runs here" in alone.stderr
+
+    home.stoker("up", "--detach", "--no-flower", "--no-gateway")
+    supervisor, before = home.pid("supervisor"), home.pid("autoscaler")
+    file = home.folder / "fleet.toml"
+    file.write_text(file.read_text().replace("cpu:0", "cpu:7"))
+    assert "autoscaler was restarted" in home.stoker("restart", "autoscaler")
+    assert (home.pid("supervisor"), home.pid("autoscaler") != before) == (supervisor, True)
+
+    def devices() -> bool:
+        return b"cpu:7" in (redis.get(keys.devices()) or b"")
+
+    wait_for(devices, "the new device")

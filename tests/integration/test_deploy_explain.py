@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -16,8 +17,10 @@ from pydantic import TypeAdapter
 from rich.console import Console
 
 from autoscaler.controller import Controller
-from autoscaler.devices.device import DeclaredProbe
+from autoscaler.devices.device import DeclaredProbe, Device
+from autoscaler.devices.placement import Occupant
 from autoscaler.launchers.protocol import Ended, Launched, Placement
+from autoscaler.published_view import node_view
 from deploy.cli.explain import screen_of
 from deploy.explain import Explanation, explain_fleet
 from deploy.machine.server import Server
@@ -149,6 +152,33 @@ def test_without_an_autoscaler_it_says_how_to_get_an_answer(redis: redis_py.Redi
     assert "'stoker autoscaler --dry-run' shows what it would do" in shown
     redis.set(keys.sizes(), b'{"of": "another version"}')
     assert explain_fleet(redis, ["crow"]).sized_at is None
+
+
+def test_it_tells_workers_started_by_hand_and_who_else_uses_a_gpu(redis: redis_py.Redis, settings: Settings) -> None:
+    beat = Heartbeat(
+        name="by-hand", model="parrot", device="cuda:0", host="h", pid=5, state=WorkerState.READY,
+        started_at=time.time(), beat_at=time.time(),
+    )  # fmt: skip
+    heartbeat.write(redis, beat)
+    heartbeat.write(redis, beat.model_copy(update={"name": "launched", "launched_by": "local:1"}))
+    used_by = {5: 10.0, 7: 20.0, 9: 30.0}
+    others = {5: "python -m workers, of root", 7: "python train.py, of ann", 9: "not visible here"}
+    tenants = [Occupant("by-hand", "parrot", "cuda:0", 10.0, 10.0)]
+    gpus = [
+        Device("cuda:0", "cuda", "GPU", 80.0, 60.25, used_by, others=others),
+        Device("cuda:1", "cuda", "GPU", 80.0, 0.25),
+        Device("cuda:2", "cuda", "GPU", 80.0, 40.0),
+        Device("cuda:3", "cuda", "GPU", 80.0, 40.0, {5: 40.0}),
+    ]
+    redis.set(keys.devices(), node_view("h", time.time(), "NVML", gpus, tenants).model_dump_json())
+    shown = " ".join(screen(explain_fleet(redis, ["parrot"]), settings).split())
+    assert re.search(r"by-hand on cuda:0, ready for [\d.]+ m?s; started by hand: the autoscaler counts it", shown)
+    assert re.search(r"launched on cuda:0, ready for [\d.]+ m?s; its start is not in the journal", shown)
+    assert (
+        "memory that others use cuda:0 50.2 of 80.0 GB pid 9 (not visible here): 30.0 GB "
+        "pid 7 (python train.py, of ann): 20.0 GB cuda:2 40.0 of 80.0 GB the driver does not tell by which processes "
+        "cuda:3 40.0 of 80.0 GB by the workers there, beyond the memory_gb of their models"
+    ) in shown
 
 
 def test_json_is_for_programs_and_an_unknown_model_is_answered(

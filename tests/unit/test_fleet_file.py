@@ -75,7 +75,18 @@ def test_what_only_a_restart_can_change_is_told(file: Path, caplog: pytest.LogCa
     fleet.again()
     after = fleet.again()
     assert (after.redis.url, after.devices) == (None, ())
-    assert "changed: one; not before the next start: redis, devices" in caplog.text
+    assert "changed: one; not before the next start: redis, devices (restart every process: 'stoker" in caplog.text
+
+
+def test_what_one_process_reads_at_its_start_is_told_with_the_command(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    fleet = FleetFile(file, fixed=("devices",), part="autoscaler")
+    file.write_text(f'{file.read_text()}\n[[devices]]\nname = "cpu:1"\n')
+    fleet.again()
+    fleet.again()
+    assert "not before the next start: devices ('stoker restart autoscaler', or" in caplog.text
 
 
 def test_the_first_reading_says_what_is_wrong(file: Path) -> None:

@@ -32,7 +32,7 @@ WIRE: dict[type[BaseModel], str] = {
     PublishedTier: "tier target_wait_s queued waited_s arrivals_per_s arrived",
     NodeSummary: "host at source total idle reserved allocated faulty memory_gb used_gb free_gb",
     PublishedDevice: "id kind name memory_gb used_gb used_by temperature_c utilisation fault state uuid ecc_errors xids"
-    " lost suspect untold source workers",
+    " lost suspect untold others others_gb source workers",
 }
 """Names that programs read: in Redis, and in the JSON of ``stoker status`` and ``stoker explain``."""
 
