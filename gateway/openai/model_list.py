@@ -13,17 +13,7 @@ from .api_error import Problem
 def model_list(settings: Settings, caller: ApiKey) -> dict[str, Any]:
     """The models that the caller may use."""
     names = [each for name, model in settings.models.items() if caller.may_use(name) for each in (name, *model.aliases)]
-    return {"object": "list", "data": [_object(name) for name in names]}
-
-
-def model_object(name: str, settings: Settings, caller: ApiKey) -> dict[str, Any]:
-    """One model.
-
-    Raises:
-        Problem: no model of that name that the caller may use.
-    """
-    permitted(name, settings, caller)
-    return _object(name)
+    return {"object": "list", "data": [model_object(name) for name in names]}
 
 
 def permitted(name: str, settings: Settings, caller: ApiKey) -> str:
@@ -44,6 +34,7 @@ def permitted(name: str, settings: Settings, caller: ApiKey) -> str:
     )
 
 
-def _object(name: str) -> dict[str, Any]:
+def model_object(name: str) -> dict[str, Any]:
+    """One model, as the API describes it."""
     # The fleet file does not say since when there is a model.
     return {"id": name, "object": "model", "created": 0, "owned_by": "stoker"}

@@ -8,10 +8,11 @@ from fastapi import APIRouter, Request, Response
 
 from ..access.authentication import Caller
 from ..attempt import MayRepeat
+from ..availability import outlook
 from ..errors import RESPONSES
 from ..json_body import JsonRoute
 from ..openai import chat, completion, embedding
-from ..openai.model_list import model_list, model_object
+from ..openai.model_list import model_list, model_object, permitted
 from ..request import serve
 from ..state import Client
 
@@ -54,5 +55,6 @@ async def list_models(caller: Caller, client: Client) -> dict[str, Any]:
 
 @router.get("/models/{model:path}")
 async def retrieve_model(model: str, caller: Caller, client: Client) -> dict[str, Any]:
-    """Retrieve a model."""
-    return model_object(model, client.settings, caller)
+    """Retrieve a model, with its state: a request for one that is ``idle`` or ``loading`` waits until it is ready."""
+    found = await outlook(client, permitted(model, client.settings, caller))
+    return model_object(model) | {"state": found.state, "ready_in_s": found.ready_in_s}

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response
@@ -25,6 +26,7 @@ from producer.submission import instant
 
 from ..access.authentication import Caller
 from ..attempt import IdempotencyKey, MayRepeat
+from ..availability import waits_for
 from ..errors import RESPONSES, Json
 from ..event_stream import EventStream
 from ..jobs.job_record import JobRecord, Notice, forget, keep, owned, same_as_before
@@ -173,9 +175,9 @@ async def stream_job(
 
     A reader that comes back with ``Last-Event-ID``, as browsers do, goes on where it was.
     """
-    await owned(client, job_id, caller)
+    record = await owned(client, job_id, caller)
     events = _events(client, job_id, last_event_id)
-    return await EventStream(events, _error, {}).begin(request)
+    return await EventStream(events, _error, {}, told=partial(waits_for, client, record.model)).begin(request)
 
 
 async def _events(client: AsyncClient, job_id: str, after: str | None) -> AsyncGenerator[bytes]:

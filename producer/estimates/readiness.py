@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
 
 from ..contract.errors import ModelUnavailable
 from ..contract.heartbeat import Heartbeat, WorkerState
@@ -34,6 +36,58 @@ def obstacle(model: str, beats: Iterable[Heartbeat], led: bool, size: PublishedS
     if states:
         return f"the last worker of {model} is draining and no autoscaler leads: start the fleet with 'stoker up'"
     return f"no worker of {model} and no autoscaler leads: start the fleet with 'stoker up'"
+
+
+class ModelState(StrEnum):
+    """What a client can expect of a model."""
+
+    READY = "ready"
+    LOADING = "loading"
+    IDLE = "idle"
+    """It has no worker; a job starts one."""
+    UNAVAILABLE = "unavailable"
+    """Its workers fail to start, or no autoscaler would start one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """The state of a model, and about how many seconds a worker of it needs until it is ready; None when not known."""
+
+    model: str
+    state: ModelState
+    ready_in_s: float | None = None
+
+    @property
+    def text(self) -> str:
+        """It in words, for a client that waits."""
+        if self.state is ModelState.READY:
+            return f"{self.model} is ready"
+        if self.state is ModelState.UNAVAILABLE:
+            return f"{self.model} has no worker, and none is being started"
+        known = self.ready_in_s is not None
+        when = f"about {self.ready_in_s:.0f} s more" if known else "for a time that was not measured yet"
+        return f"{self.model} is {'loading' if self.state is ModelState.LOADING else 'being started'}, {when}"
+
+
+def outlook(model: str, beats: Iterable[Heartbeat], size: PublishedSize | None, now: float) -> Outlook:
+    """What a client can expect of a model; for operators, :func:`obstacle` tells more.
+
+    Args:
+        beats: the last heartbeats of all live workers.
+        size: what the autoscaler has published of the model; None when it has published nothing lately.
+        now: Unix seconds.
+    """
+    own = [beat for beat in beats if beat.model == model]
+    if any(beat.state is WorkerState.READY for beat in own):
+        return Outlook(model, ModelState.READY, 0.0)
+    load_s = size.demand.load_s if size is not None else 0.0
+    if size is not None and _fails(size):
+        return Outlook(model, ModelState.UNAVAILABLE)
+    if loading := [beat.started_at for beat in own if beat.state is WorkerState.LOADING]:
+        return Outlook(model, ModelState.LOADING, max(0.0, min(loading) + load_s - now) if load_s else None)
+    if size is None:
+        return Outlook(model, ModelState.UNAVAILABLE)
+    return Outlook(model, ModelState.IDLE, load_s or None)
 
 
 def unavailable(model: str, size: PublishedSize | None, now: float) -> ModelUnavailable | None:

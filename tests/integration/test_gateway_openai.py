@@ -12,6 +12,7 @@ import pytest
 
 from deploy.machine.server import Server
 from gatewayed import Gatewayed
+from processes import wait_for
 
 HELLO: list[Any] = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "hello there, you"}]
 
@@ -102,6 +103,15 @@ def test_texts_are_embedded(client: openai.OpenAI, encoding: Any) -> None:
 def test_models_are_listed(client: openai.OpenAI) -> None:
     assert [model.id for model in client.models.list()] == ["talk", "vectors", "plain", "asleep"]
     assert client.models.retrieve("talk").owned_by == "stoker"
+
+
+def test_a_model_tells_whether_it_is_ready(client: openai.OpenAI) -> None:
+    def told(model: str) -> tuple[str, float | None]:
+        extra = client.models.retrieve(model).model_extra or {}
+        return extra["state"], extra["ready_in_s"]
+
+    wait_for(lambda: told("talk") == ("ready", 0.0), "a worker")
+    assert told("asleep") == ("unavailable", None)  # without an autoscaler
 
 
 @pytest.mark.parametrize(

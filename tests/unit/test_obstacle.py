@@ -2,7 +2,7 @@
 
 from producer.contract.heartbeat import Heartbeat, WorkerState
 from producer.contract.published import PublishedDemand, PublishedSize, ScaleUpConditions
-from producer.estimates.readiness import FAILED_STARTS, obstacle, unavailable
+from producer.estimates.readiness import FAILED_STARTS, Outlook, obstacle, outlook, unavailable
 
 NOW = 1_000_000.0
 
@@ -65,3 +65,23 @@ def test_a_model_is_available_while_it_is_served_or_has_failed_by_accident() -> 
     for phase in ("ready", "draining"):
         assert unavailable("m", size(FAILED_STARTS, **{phase: 1}), NOW) is None
     assert obstacle("m", [beat("m", WorkerState.READY)], led=True, size=size(FAILED_STARTS)) == ""
+
+
+def test_clients_are_told_the_state_and_how_long_it_takes() -> None:
+    loading, ready, draining = (beat("m", state) for state in WorkerState)
+    measured = size(0).model_copy(update={"demand": PublishedDemand(model="m", load_s=40)})
+
+    def told(
+        *beats: Heartbeat, size: PublishedSize | None = measured, now: float = 10.0
+    ) -> tuple[str, float | None, str]:
+        found: Outlook = outlook("m", beats, size, now)
+        return found.state.value, found.ready_in_s, found.text
+
+    assert told(loading, ready) == ("ready", 0.0, "m is ready")
+    assert told(loading) == ("loading", 30.0, "m is loading, about 30 s more")
+    assert told(loading, now=99.0)[1] == 0.0
+    assert told(loading, size=None)[1:] == (None, "m is loading, for a time that was not measured yet")
+    for beats in ((), (draining,), (beat("other", WorkerState.READY),)):
+        assert told(*beats) == ("idle", 40.0, "m is being started, about 40 s more")
+        assert told(*beats, size=None) == ("unavailable", None, "m has no worker, and none is being started")
+    assert told(loading, size=size(FAILED_STARTS))[0] == "unavailable"
