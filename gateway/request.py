@@ -75,7 +75,7 @@ async def _answer(
             await give_up(client, job_id, order.job)
 
     if order.stream:
-        events = _events(client, job_id, Chunks(order, job_id, created))
+        events = _events(client, job_id, Chunks(order, job_id, created), reasoning=order.chat)
         told = partial(waits_for, client, order.job.model)
         return await EventStream(events, broken_off, headers, timeout_s, abandon, told).begin(request)
     try:
@@ -90,10 +90,10 @@ async def _answer(
     return Json(order.response(job_id, result, created), headers=headers)
 
 
-async def _events(client: AsyncClient, job_id: str, chunks: Chunks) -> AsyncGenerator[bytes]:
+async def _events(client: AsyncClient, job_id: str, chunks: Chunks, *, reasoning: bool) -> AsyncGenerator[bytes]:
     begun = False
-    async with aclosing(client.follow(job_id)) as following:
+    async with aclosing(client.follow(job_id, reasoning=reasoning)) as following:
         async for news in following:
-            event = chunks.end(news) if isinstance(news, Result) else chunks.piece(news.index, news.at, news.text)
+            event = chunks.end(news) if isinstance(news, Result) else chunks.piece(news)
             yield event if begun else chunks.begin() + event
             begun = True

@@ -149,10 +149,10 @@ class AsyncClient:
                     yield news
 
     async def follow(
-        self, job_id: str, after: str | None = None, timeout: float | None = None
+        self, job_id: str, after: str | None = None, timeout: float | None = None, *, reasoning: bool = False
     ) -> AsyncGenerator[Piece | Result]:
-        """What :meth:`stream` tells, and then the result."""
-        reading = Reading(after, timeout)
+        """What :meth:`stream` tells, and then the result. With ``reasoning``, also pieces of the outputs' reasoning."""
+        reading = Reading(after, timeout, reasoning=reasoning)
         ended = self._announcements.wait(job_id)
         try:
             while not ended.done():

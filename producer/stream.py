@@ -26,8 +26,9 @@ LOOK_S = 1.0
 SOON_S = 0.01
 """The same when a run has ended, doubled each time: its result comes at once, unless the job is to run again."""
 
-INDEX, AT, TEXT, TOKENS, END = b"index", b"at", b"text", b"tokens", b"end"
-"""Fields of an entry. ``TOKENS`` counts from the start of the output; ``END`` stands alone, when a run has ended."""
+INDEX, AT, TEXT, TOKENS, REASONING, END = b"index", b"at", b"text", b"tokens", b"reasoning", b"end"
+"""Fields of an entry. ``TOKENS`` counts from the start of the output; ``REASONING`` marks what is no part of the text;
+``END`` stands alone, when a run has ended."""
 
 Entry = tuple[bytes, Mapping[bytes, bytes]]
 
@@ -38,7 +39,8 @@ class Piece:
 
     ``at`` is the length of the text so far, unless the job had to run again and says something else now: then it is
     less, and what stood from there on is void. ``text_so_far[:at] + text`` is right in either case. ``tokens`` is how
-    many tokens it took, as far as is known. Give ``id`` to ``stream(after=...)`` to go on behind this piece.
+    many tokens it took, as far as is known. Give ``id`` to ``stream(after=...)`` to go on behind this piece. With
+    ``reasoning`` it is of the output's reasoning, which is a text of its own.
     """
 
     id: str
@@ -46,6 +48,7 @@ class Piece:
     at: int
     text: str
     tokens: int = 0
+    reasoning: bool = False
 
 
 @dataclass(slots=True)
@@ -62,12 +65,14 @@ class Reading:
     """One reader's place in a stream: entries in, pieces out.
 
     It starts from the first entry wherever the reader wants to go on, for only so is it known what he was told.
+    Reasoning is left out unless ``reasoning`` is True.
     """
 
-    def __init__(self, after: str | None = None, timeout: float | None = None) -> None:
+    def __init__(self, after: str | None = None, timeout: float | None = None, *, reasoning: bool = False) -> None:
         self._after = _place(after) if after is not None else (0.0, 0)
         self._timeout = float("inf") if timeout is None else timeout
-        self._outputs: dict[int, _OutputState] = {}
+        self._reasoning = reasoning
+        self._outputs: dict[tuple[int, bool], _OutputState] = {}
         self._wait_s = LOOK_S
         self._waits_since = time.monotonic()
         self.last = "0-0"
@@ -92,33 +97,39 @@ class Reading:
             self._wait_s = SOON_S if END in fields else LOOK_S
             if END in fields:
                 continue
-            index, at = int(fields[INDEX]), int(fields[AT])
-            output = self._outputs.setdefault(index, _OutputState())
+            if REASONING in fields and not self._reasoning:
+                self._waits_since = time.monotonic()
+                continue
+            at, which = int(fields[AT]), (int(fields[INDEX]), REASONING in fields)
+            output = self._outputs.setdefault(which, _OutputState())
             if at > len(output.made):
                 continue  # the cap took what stood between: the result will tell it
             output.made = output.made[:at] + fields[TEXT].decode()
             output.tokens = int(fields[TOKENS])
             # A text that runs again is no news before it passes, or leaves, what was told.
             if not output.told.startswith(output.made):
-                yield from self._tell(self.last, index, output)
+                yield from self._tell(self.last, which, output)
 
     def finish(self, result: Any) -> Iterator[Piece]:
         """What the stream did not tell of a result's output, or list of them: all of it, if the job did not stream."""
         for index, final in enumerate(result if isinstance(result, list) else [result]):
-            if not isinstance(final, dict) or not isinstance(text := final.get("text"), str):
+            if not isinstance(final, dict):
                 continue  # no text, no pieces
-            output = self._outputs.setdefault(index, _OutputState())
-            if output.told != text:
-                output.made = text
-                yield from self._tell(f"end-{index}", index, output)
+            for reasoning, name in ((True, "reasoning_content"), (False, "text")):
+                if not isinstance(text := final.get(name), str) or (reasoning and not self._reasoning):
+                    continue
+                output = self._outputs.setdefault((index, reasoning), _OutputState())
+                if output.told != text:
+                    output.made = text
+                    yield from self._tell(f"end-{index}", (index, reasoning), output)
 
-    def _tell(self, piece_id: str, index: int, output: _OutputState) -> Iterator[Piece]:
+    def _tell(self, piece_id: str, which: tuple[int, bool], output: _OutputState) -> Iterator[Piece]:
         goes_on = output.made.startswith(output.told)
         at = len(output.told) if goes_on else _agree(output.told, output.made)
         tokens = max(0, output.tokens - output.told_tokens)
         output.told, output.told_tokens = output.made, output.tokens
         if _place(piece_id) > self._after:
-            yield Piece(piece_id, index, at, output.made[at:], tokens)
+            yield Piece(piece_id, which[0], at, output.made[at:], tokens, which[1])
             self._waits_since = time.monotonic()
 
 

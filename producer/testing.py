@@ -201,7 +201,9 @@ class _FakeClient(Client):
             raise never(next(job_id for job_id in open_ids if self._fleet.end(job_id) is None))
 
     def stream(self, job_id: str, after: str | None = None, timeout: float | None = None) -> Iterator[Piece]:
-        reading = Reading(after, timeout)
+        yield from self.pieces(job_id, Reading(after, timeout), timeout)
+
+    def pieces(self, job_id: str, reading: Reading, timeout: float | None) -> Iterator[Piece]:
         end = self._fleet.end(job_id)
         if end is None:
             raise silent(job_id, timeout)
@@ -274,9 +276,9 @@ class _FakeAsyncClient(AsyncClient):
             yield found
 
     async def follow(
-        self, job_id: str, after: str | None = None, timeout: float | None = None
+        self, job_id: str, after: str | None = None, timeout: float | None = None, *, reasoning: bool = False
     ) -> AsyncGenerator[Piece | Result]:
-        for piece in self._sync.stream(job_id, after, timeout):
+        for piece in self._sync.pieces(job_id, Reading(after, timeout, reasoning=reasoning), timeout):
             yield piece
         yield await self.result(job_id)
 

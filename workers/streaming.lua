@@ -1,7 +1,8 @@
 -- Append the output of streaming jobs to their streams, for jobs whose leases are still held.
 -- KEYS  1 inflight (hash), 2.. streams
 -- ARGV  1 streams' time to live in ms, 2 most entries that a stream keeps, then for each stream: lease, number of
---       entries, and for each entry: index, at, text, tokens (producer/stream.py); an index of -1 ends the run
+--       entries, and for each entry: index, at, text, tokens, 1 for reasoning (producer/stream.py); an index of -1 ends
+--       the run
 -- Returns the leases that are no longer held: another worker owns those jobs and their streams.
 local lost = {}
 local at = 3
@@ -11,16 +12,19 @@ for i = 2, #KEYS do
   if redis.call('HEXISTS', KEYS[1], lease) == 0 then
     lost[#lost + 1] = lease
   else
-    for entry = at, at + 4 * (count - 1), 4 do
+    for entry = at, at + 5 * (count - 1), 5 do
       if ARGV[entry] == '-1' then
         redis.call('XADD', KEYS[i], 'MAXLEN', '~', ARGV[2], '*', 'end', 1)
       else
-        redis.call('XADD', KEYS[i], 'MAXLEN', '~', ARGV[2], '*', 'index', ARGV[entry], 'at', ARGV[entry + 1],
-          'text', ARGV[entry + 2], 'tokens', ARGV[entry + 3])
+        local fields = {'index', ARGV[entry], 'at', ARGV[entry + 1], 'text', ARGV[entry + 2], 'tokens', ARGV[entry + 3]}
+        if ARGV[entry + 4] == '1' then
+          fields[9], fields[10] = 'reasoning', 1
+        end
+        redis.call('XADD', KEYS[i], 'MAXLEN', '~', ARGV[2], '*', unpack(fields))
       end
     end
     redis.call('PEXPIRE', KEYS[i], ARGV[1])
   end
-  at = at + 4 * count
+  at = at + 5 * count
 end
 return lost

@@ -35,12 +35,12 @@ all."""
 REFUSED_S = 1.0
 """Pause after a write that Redis refused, in seconds."""
 
-_END = (-1, 0, b"", 0)
+_END = (-1, 0, b"", 0, 0)
 
 
 @dataclass(slots=True)
 class _Made:
-    """One output: its length so far, and the text that is not written yet."""
+    """One output, or its reasoning: its length so far, and the text that is not written yet."""
 
     characters: int = 0
     tokens: int = 0
@@ -50,7 +50,8 @@ class _Made:
 @dataclass(slots=True)
 class _Stream:
     job_id: str
-    outputs: dict[int, _Made] = field(default_factory=dict)
+    outputs: dict[tuple[int, bool], _Made] = field(default_factory=dict)
+    """By index, and whether it is the reasoning."""
 
 
 class Streams:
@@ -73,7 +74,7 @@ class Streams:
         if not isinstance(piece.text, str):
             raise TypeError(f"output {piece.index} is a {type(piece.text).__name__}, not text")
         stream = self._streams.setdefault(piece.id, _Stream(job_id))
-        made = stream.outputs.setdefault(piece.index, _Made())
+        made = stream.outputs.setdefault((piece.index, piece.reasoning), _Made())
         made.characters += len(piece.text)
         made.tokens += piece.tokens
         made.unwritten.append(piece.text)
@@ -110,8 +111,9 @@ class Streams:
 
     def _entries(self, lease: str, stream: _Stream) -> list[tuple[Any, ...]]:
         entries: list[tuple[Any, ...]] = []
-        for index, made in stream.outputs.items():
+        for (index, reasoning), made in stream.outputs.items():
             if text := "".join(made.unwritten):
                 # Half a surrogate pair has no place in UTF-8; a question mark keeps the count of characters.
-                entries.append((index, made.characters - len(text), text.encode(errors="replace"), made.tokens))
+                said = text.encode(errors="replace")
+                entries.append((index, made.characters - len(text), said, made.tokens, int(reasoning)))
         return [*entries, _END] if lease in self._ended else entries

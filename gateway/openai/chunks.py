@@ -7,9 +7,10 @@ from typing import Any
 
 from producer.contract.errors import StokerError
 from producer.contract.job import Result
+from producer.stream import Piece
 
 from .api_error import Problem, problem_of
-from .generation import reasoning_of, texts_of, usage_of
+from .generation import texts_of, usage_of
 from .translation import TranslatedRequest
 
 DONE = b"data: [DONE]\n\n"
@@ -25,7 +26,7 @@ class Chunks:
     def __init__(self, order: TranslatedRequest, job_id: str, created: int) -> None:
         self._order = order
         self._chat = chat = order.chat
-        self._told: dict[int, int] = {}
+        self._told: dict[tuple[int, bool], int] = {}
         self._head = {
             "id": f"{'chatcmpl' if chat else 'cmpl'}-{job_id}",
             "object": "chat.completion.chunk" if chat else "text_completion",
@@ -44,24 +45,23 @@ class Chunks:
             for index in range(len(self._order.job.items))
         )
 
-    def piece(self, index: int, at: int, text: str) -> bytes:
-        """More of answer ``index``: from character ``at`` on.
+    def piece(self, piece: Piece) -> bytes:
+        """More of an answer, or of the reasoning in a chat.
 
         Raises:
             Problem: it takes back what was told, which the API has no word for.
         """
-        told = self._told.get(index, 0)
-        if at < told:
+        which = piece.index, piece.reasoning
+        if piece.at < self._told.get(which, 0):
             raise Problem(500, "the answer had to be made again, and became another", code="answer_changed")
-        self._told[index] = at + len(text)
-        return self._event(index, {"content": text} if self._chat else text, None)
+        self._told[which] = piece.at + len(piece.text)
+        field = "reasoning_content" if piece.reasoning else "content"
+        return self._event(piece.index, {field: piece.text} if self._chat else piece.text, None)
 
     def end(self, result: Result) -> bytes:
-        """The last events: finish reasons and usage, and the reasoning, which is not streamed."""
-        reasons = [reason for _, reason in texts_of(result)]
-        lasts: list[Any] = list(reasoning_of(result)) if self._chat else [""] * len(reasons)
+        """The last events: finish reasons and usage."""
         ends = [
-            self._event(index, last, reason) for index, (last, reason) in enumerate(zip(lasts, reasons, strict=True))
+            self._event(index, {} if self._chat else "", reason) for index, (_, reason) in enumerate(texts_of(result))
         ]
         if self._order.include_usage:
             ends.append(_data({**self._head, "choices": [], "usage": usage_of(result, self._order.choices)}))

@@ -159,9 +159,10 @@ def test_the_answers_of_servers_that_differ_from_the_api(engine: OpenAIEngine) -
         outputs = outcomes[name].outputs
         assert outputs is not None
         assert outputs[0]["text"] == text
-        assert (
-            "".join(report.text for report in reports if isinstance(report, OutputPiece) and report.id == name) == text
-        )
+        pieces = [report for report in reports if isinstance(report, OutputPiece) and report.id == name]
+        assert "".join(piece.text for piece in pieces if not piece.reasoning) == text
+        thinking = "".join(piece.text for piece in pieces if piece.reasoning)
+        assert thinking == outputs[0].get("reasoning_content", "")
     thought = {
         name: outcome.outputs[0].get("reasoning_content") for name, outcome in outcomes.items() if outcome.outputs
     }

@@ -58,6 +58,10 @@ def test_a_stream_of_a_server_that_differs_is_read(client: openai.OpenAI, misdee
     assert "".join(delta.content or "" for delta in deltas) == text
     reasoning = "".join(getattr(delta, "reasoning_content", None) or "" for delta in deltas)
     assert reasoning == ("hmmhmm" if misdeed == "!reasoning" else "")
+    if reasoning:  # as it is made: before the answer, not at its end
+        kinds = [name for delta in deltas for name in ("reasoning_content", "content") if getattr(delta, name, None)]
+        assert kinds[0] == "reasoning_content"
+        assert kinds[-1] == "content"
 
 
 @pytest.mark.parametrize("event", ['{"choices": [{"text": ["a", 5]}, 7]}', '{"choices": [{"delta": {"content": 5}}]}'])

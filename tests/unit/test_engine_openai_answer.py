@@ -107,7 +107,7 @@ def test_an_error_within_a_stream_blames_whom_its_code_blames() -> None:
 def test_an_endless_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answer, "LONGEST_ANSWER", 5)
     endless = answer.Answer()
-    assert endless.add(answer.Event("abc", "de")) == "abc"
+    assert endless.add(answer.Event("abc", "de")) == answer.News("abc", "de")
     with pytest.raises(EngineError, match="an answer of more than 5 characters"):
         endless.add(answer.Event("f"))
 
@@ -470,8 +470,10 @@ def test_whatever_a_server_answers_is_a_result_or_an_error_of_the_request(
     item: Any = "x" if kind == "text" or embeds else {"messages": [{"role": "user", "content": "x"}]}
     reports = answering.run(Request("r", [item], stream=True))
     [outcome] = [report for report in reports if isinstance(report, Outcome)]
-    pieces = [report.text for report in reports if isinstance(report, OutputPiece)]
-    for piece in pieces:
+    said = [report for report in reports if isinstance(report, OutputPiece)]
+    pieces = [piece.text for piece in said if not piece.reasoning]
+    thoughts = [piece.text for piece in said if piece.reasoning]
+    for piece in pieces + thoughts:
         piece.encode()
     if outcome.error is not None:
         assert isinstance(outcome.error, InvalidJob | EngineError | ServerBusy)
@@ -485,5 +487,6 @@ def test_whatever_a_server_answers_is_a_result_or_an_error_of_the_request(
         assert all(map(math.isfinite, struct.unpack(f"<{len(output)}f", struct.pack(f"<{len(output)}f", *output))))
     else:
         assert output["text"] == "".join(pieces)
+        assert output.get("reasoning_content", "") == "".join(thoughts)
         assert output["finish_reason"]
     decode(results.succeeded("j", {"output": output, "usage": outcome.usage}))

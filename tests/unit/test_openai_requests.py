@@ -21,6 +21,7 @@ from producer.client import build
 from producer.contract import celery_message
 from producer.contract.errors import ContextLengthExceeded, ServerBusy, ServerRefused, StokerError
 from producer.contract.job import Result
+from producer.stream import Piece
 from scheduler.results import failed
 
 SETTINGS = Settings(
@@ -331,22 +332,28 @@ def test_an_alias_is_the_name_of_one_model(aliases: list[str]) -> None:
 def test_a_stream_does_not_take_back_what_it_told() -> None:
     order = ENDPOINTS["/v1/completions"].read({**ASKED["/v1/completions"], "stream": True}, SETTINGS, ANYBODY)
     chunks = Chunks(order, "id", 0)
-    told = json.loads(chunks.piece(0, 0, "ab").removeprefix(b"data: "))
+    told = json.loads(chunks.piece(Piece("1-0", 0, 0, "ab")).removeprefix(b"data: "))
     assert told["choices"][0]["text"] == "ab"
-    assert chunks.piece(0, 2, "c")
+    assert chunks.piece(Piece("2-0", 0, 2, "c"))
     with pytest.raises(Problem, match="became another"):
-        chunks.piece(0, 1, "x")
+        chunks.piece(Piece("3-0", 0, 1, "x"))
 
 
-def test_reasoning_is_told_beside_the_answer_and_at_the_end_of_a_stream() -> None:
+def test_reasoning_is_told_beside_the_answer_and_streamed_as_it_is_made() -> None:
     order = ENDPOINTS["/v1/chat/completions"].read({**ASKED["/v1/chat/completions"], "n": 2}, SETTINGS, ANYBODY)
     thought, plain = {"text": "4", "finish_reason": "stop", "reasoning_content": "2 + 2"}, {"text": "5"}
     result = Result(id="j", output=[thought, plain])
     messages = [choice["message"] for choice in order.response("j", result, 0)["choices"]]
     assert [message.get("reasoning_content") for message in messages] == ["2 + 2", None]
-    events = Chunks(order, "id", 0).end(result).decode().split("\n\n")
-    deltas = [json.loads(event.removeprefix("data: "))["choices"][0]["delta"] for event in events[:2]]
-    assert deltas == [{"reasoning_content": "2 + 2"}, {}]
+    chunks = Chunks(order, "id", 0)
+    pieces = [
+        Piece("1-0", 0, 0, "2 +", reasoning=True),
+        Piece("2-0", 0, 3, " 2", reasoning=True),
+        Piece("3-0", 0, 0, "4"),
+    ]
+    events = b"".join([*map(chunks.piece, pieces), chunks.end(result)]).decode().split("\n\n")
+    deltas = [json.loads(event.removeprefix("data: "))["choices"][0]["delta"] for event in events[:5]]
+    assert deltas == [{"reasoning_content": "2 +"}, {"reasoning_content": " 2"}, {"content": "4"}, {}, {}]
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,9 @@ class Writer:
         self._ids = count(1)
         self.entries: list[Entry] = []
 
-    def write(self, at: int, text: str, tokens: int = 0, index: int = 0) -> Entry:
-        return self._add(
-            {b"index": b"%d" % index, b"at": b"%d" % at, b"text": text.encode(), b"tokens": b"%d" % tokens}
-        )
+    def write(self, at: int, text: str, tokens: int = 0, index: int = 0, *, reasoning: bool = False) -> Entry:
+        fields = {b"index": b"%d" % index, b"at": b"%d" % at, b"text": text.encode(), b"tokens": b"%d" % tokens}
+        return self._add({**fields, b"reasoning": b"1"} if reasoning else fields)
 
     def end(self) -> Entry:
         return self._add({b"end": b"1"})
@@ -91,6 +90,25 @@ def test_the_result_ends_a_text_that_became_shorter(writer: Writer) -> None:
 def test_a_job_that_was_not_streamed_comes_in_one_piece_and_what_is_no_text_in_none() -> None:
     outputs = [{"text": "whole"}, [0.1, 0.2], {"embedding": 1}, {"text": None}, {"text": "too"}]
     assert list(Reading().finish(outputs)) == [Piece("end-0", 0, 0, "whole"), Piece("end-4", 4, 0, "too")]
+
+
+def test_reasoning_is_a_text_of_its_own_and_told_to_readers_that_want_it(writer: Writer) -> None:
+    writer.write(0, "2 + ", 1, reasoning=True)
+    writer.write(0, "fo", 1)
+    writer.write(4, "2", 2, reasoning=True)
+    writer.write(2, "ur", 2)
+    final = {"text": "four", "reasoning_content": "2 + 2 = 4"}
+    plain = Reading()
+    assert put_together([*plain.read(writer.entries), *plain.finish(final)]) == "four"
+    full = Reading(reasoning=True)
+    pieces = [*full.read(writer.entries), *full.finish(final)]
+    assert [(piece.at, piece.text, piece.reasoning) for piece in pieces] == [
+        (0, "2 + ", True),
+        (0, "fo", False),
+        (4, "2", True),
+        (2, "ur", False),
+        (5, " = 4", True),
+    ]
 
 
 def test_what_the_cap_took_is_told_by_the_result(writer: Writer) -> None:

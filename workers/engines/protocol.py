@@ -51,12 +51,14 @@ class Outcome:
 @dataclass(frozen=True, slots=True)
 class OutputPiece:
     """The next piece of output ``index`` of a streaming request, of ``tokens`` tokens: the pieces of an output,
-    concatenated, are its text. All are reported before the request's :class:`Outcome`."""
+    concatenated, are its text, and those with ``reasoning`` its reasoning. All are reported before the request's
+    :class:`Outcome`."""
 
     id: str
     index: int
     text: str
     tokens: int = 0
+    reasoning: bool = False
 
 
 @dataclass(frozen=True, slots=True)

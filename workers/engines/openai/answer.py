@@ -13,7 +13,7 @@ import json
 import math
 import struct
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 
@@ -156,6 +156,13 @@ def read_event(data: bytes) -> Event:
     return Event(message.content, message.reasoning, choice.finish_reason, usage)
 
 
+class News(NamedTuple):
+    """What is complete with an event: more of the text, and of the reasoning."""
+
+    text: str = ""
+    reasoning: str = ""
+
+
 class Answer:
     """A generated answer as its events arrive."""
 
@@ -167,8 +174,8 @@ class Answer:
         self._reasonings: list[str] = []
         self._characters = 0
 
-    def add(self, event: Event) -> str:
-        """Add an event. Returns the text that is complete with it.
+    def add(self, event: Event) -> News:
+        """Add an event. Returns what is complete with it.
 
         Raises:
             EngineError: when the answer is longer than ``LONGEST_ANSWER``.
@@ -179,17 +186,16 @@ class Answer:
         self._characters += len(event.text) + len(event.reasoning)
         if self._characters > LONGEST_ANSWER:
             raise EngineError(f"the server sent an answer of more than {LONGEST_ANSWER} characters")
-        self._reasonings.append(self._reasoning.add(event.reasoning))
-        return self._say(self._text.add(event.text))
+        return self._say(self._text.add(event.text), self._reasoning.add(event.reasoning))
 
-    def end(self) -> str:
-        """End the answer. Returns the text that its end completes."""
-        self._reasonings.append(self._reasoning.add("", last=True))
-        return self._say(self._text.add("", last=True))
+    def end(self) -> News:
+        """End the answer. Returns what its end completes."""
+        return self._say(self._text.add("", last=True), self._reasoning.add("", last=True))
 
-    def _say(self, text: str) -> str:
+    def _say(self, text: str, reasoning: str) -> News:
         self._texts.append(text)
-        return text
+        self._reasonings.append(reasoning)
+        return News(text, reasoning)
 
     @property
     def output(self) -> dict[str, str]:

@@ -101,13 +101,13 @@ class ServerClient:
             ) from None
 
     async def generate(
-        self, call: wire.Call, hear: Callable[[str], None], deadline: float | None = None
+        self, call: wire.Call, hear: Callable[[answer.News], None], deadline: float | None = None
     ) -> tuple[dict[str, str], dict[str, int]]:
         """Stream a generation; returns its output (see ``answer.Answer``) and usage. Cancellation closes the
         connection.
 
         Args:
-            hear: called whenever something arrives, with the text that is complete with it.
+            hear: called whenever something arrives, with what is complete with it.
             deadline: time of the monotonic clock after which the request is not sent again.
 
         Raises:
@@ -133,14 +133,13 @@ class ServerClient:
                 return
             events = wire.EventDecoder()
             async for received in response.aiter_bytes():
-                hear("")  # a comment is a sign of life, too
+                hear(answer.News())  # a comment is a sign of life, too
                 for data in events.feed(received):
                     if data != b"[DONE]":  # read to the end, so that the connection can be reused
                         await take(data)
 
         await self._send(call, read, deadline)
-        if rest := generated.end():
-            hear(rest)
+        hear(generated.end())
         if not generated.finish_reason:
             await self._failed("the server ended its answer in the middle")
         if generated.finish_reason in ("abort", "error"):

@@ -33,6 +33,7 @@ from .. import sources
 from ..mailbox import Cancellation, MailboxEngine, Withdrawal
 from ..protocol import Outcome, OutputPiece, Prefilled, Report, Request
 from . import command, http_requests, readiness
+from .answer import News
 from .client import ServerClient, ServerLost
 from .http_requests import Ask, OpenRequest
 from .server import EngineServer, free_port
@@ -218,12 +219,16 @@ class OpenAIEngine(MailboxEngine[Request]):
         if self._options.task == "embeddings":
             return await self._client.embed(ask.call, ask.count, deadline)
 
-        def hear(text: str) -> None:
+        def hear(news: News) -> None:
             self._progress += 1
-            if ask.job.request.stream and text:
-                # Servers report usage at the end; until then, each event counts as a token.
-                self._reports.append(OutputPiece(ask.job.request.id, ask.index, text, tokens=1))
-                self._news.set()
+            if not ask.job.request.stream:
+                return
+            for text, reasoning in ((news.reasoning, True), (news.text, False)):
+                if text:
+                    # Servers report usage at the end; until then, each event counts as a token.
+                    piece = OutputPiece(ask.job.request.id, ask.index, text, tokens=1, reasoning=reasoning)
+                    self._reports.append(piece)
+                    self._news.set()
 
         output, usage = await self._client.generate(ask.call, hear, deadline)
         return [output], usage
