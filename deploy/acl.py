@@ -49,6 +49,7 @@ def producer(fleet: GrantScope) -> list[Grant]:
         Grant(["lpush", "llen"], fleet.queues),
         *_lanes(fleet),
         Grant(["hset"], fleet.waiting),
+        *_counts(fleet),
         Grant(["xread", "xrange"], [keys.stream("*"), keys.bell("*")]),
         Grant(["xadd", "pexpire"], [keys.bell("*")]),
         Grant(["set", "get"], [keys.submission("*")]),
@@ -109,6 +110,15 @@ def _registry() -> list[Grant]:
     ]
 
 
+def _counts(fleet: GrantScope) -> list[Grant]:
+    """What ``gone.lua`` counts of jobs that are not queued."""
+    return [
+        Grant(["hlen"], [keys.inflight(model) for model in fleet.models]),
+        Grant(["llen"], [keys.suspects(model) for model in fleet.models]),
+        Grant(["zcard"], [keys.deferred(model) for model in fleet.models]),
+    ]
+
+
 def _lanes(fleet: GrantScope) -> list[Grant]:
     """What ``submit.lua`` writes to the lanes of tenants, and what admission reads of them.
 
@@ -129,14 +139,17 @@ def _lanes(fleet: GrantScope) -> list[Grant]:
 
 
 def _withdrawals(fleet: GrantScope) -> list[Grant]:
-    """What ``withdraw.lua`` does to take cancelled jobs out of their queues. A producer has no such right, since it
-    would let it read and remove all queued jobs: the autoscaler withdraws what it cancels."""
+    """What ``withdraw.lua`` does to take jobs out of their queues, and ``gone.lua`` to look through them.
+
+    A producer has no such right, since it would let it read and remove all queued jobs: the autoscaler withdraws what
+    it cancels."""
     models = fleet.models
     lanes = [keys.any_lane(model) for model in models]
     of_jobs = [name(model) for name in (keys.losses, keys.retries, keys.history) for model in models]
     return [
         Grant(["evalsha"], [*fleet.queues, *(keys.served(model) for model in models), *CANCELLED]),
         Grant(["zmscore", "zrem"], CANCELLED),
+        Grant(["hscan"], [keys.inflight(model) for model in models]),
         Grant(["llen", "lrange", "lset", "lrem"], [*fleet.queues, *lanes, *(keys.suspects(model) for model in models)]),
         Grant(["zrange", "zrem", "zcard"], [keys.any_dated(model) for model in models]),
         Grant(["zrange", "zrem"], [keys.deferred(model) for model in models]),
@@ -227,16 +240,19 @@ def monitor(fleet: GrantScope) -> list[Grant]:
 
 
 def operator(fleet: GrantScope) -> list[Grant]:
-    """An operator: a monitor that also handles dead letters, manages API keys, cancels batches, releases devices and
-    retries models."""
+    """An operator: a monitor that also handles dead letters, purges queues, manages API keys, cancels batches, releases
+    devices and retries models."""
     dead = [keys.dead(model) for model in fleet.models]
     return [
         *monitor(fleet),
-        Grant(["evalsha"], [*fleet.state, *fleet.queues, RESULT]),
+        *_lanes(fleet),
+        *_withdrawals(fleet),
+        Grant(["evalsha"], [*fleet.state, *fleet.queues, RESULT, *CANCELLED]),
+        Grant(["zadd", "zremrangebyscore"], CANCELLED),
         Grant(["xrange", "xrevrange", "xlen", "xdel", "del"], dead),
         Grant(["hdel", "zrem"], fleet.state),
         Grant(["lpush"], fleet.queues),
-        Grant(["get", "del"], [RESULT]),
+        Grant(["get", "set", "del", "publish"], [RESULT], [RESULT]),
         Grant(["hset", "hgetall"], [keys.api_keys()]),
         Grant(["zrangebylex"], [keys.open_batches()]),
         Grant(["evalsha", "hgetall", "hget", "hsetnx"], [keys.batch("*")]),

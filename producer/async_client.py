@@ -106,7 +106,7 @@ class AsyncClient:
         with broker_errors(self.settings, "submitting"):
             answers = []
             for push in pushes:
-                answers.append(await self._submit(*arguments(push, self.settings)))
+                answers.append(await self._submit(*arguments(push, self.settings, self._withdraws)))
         confirm(pushes, answers)
         return ids
 

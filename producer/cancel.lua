@@ -2,11 +2,8 @@
 -- KEYS  1 result (string and channel), 2 cancelled (sorted set), 3 withdrawals (sorted set)
 -- ARGV  1 job id, 2 the result of a cancelled job, 3 result's time to live in ms
 -- Returns 1 when cancelled, 0 when it had ended before.
-local stored = redis.call('GET', KEYS[1])
-local status = stored and string.match(stored, '^{"status": ?"(%u+)"')
-if status == 'SUCCESS' or status == 'FAILURE' or status == 'REVOKED' then
-  return 0
-end
+-- include contract/text.lua
+if is_final(redis.call('GET', KEYS[1])) then return 0 end
 local now = tonumber(redis.call('TIME')[1])
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 for _, key in ipairs({ KEYS[2], KEYS[3] }) do

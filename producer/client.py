@@ -34,8 +34,8 @@ class Client:
 
     Args:
         withdraws: whether it takes the jobs that it cancels out of their queues by itself, rather than leave it to the
-            autoscaler's next round. By default it does, unless it has a Redis user of its own, which may lack the
-            right.
+            autoscaler's next round, and looks through queues for jobs that are submitted again. By default it does,
+            unless it has a Redis user of its own, which may lack the right.
 
     >>> with Client() as client:
     ...     job = client.submit("smollm2", "The capital of France is", tier="interactive")
@@ -135,11 +135,11 @@ class Client:
         ids, pushes = plan(jobs, self.settings)
         with broker_errors(self.settings, "submitting"):
             if len(pushes) == 1:  # one round trip instead of a pipeline's two
-                answers = [self._submit(*arguments(pushes[0], self.settings))]
+                answers = [self._submit(*arguments(pushes[0], self.settings, self._withdraws))]
             else:
                 with self.redis.pipeline(transaction=False) as pipe:
                     for push in pushes:
-                        self._submit(*arguments(push, self.settings), client=pipe)
+                        self._submit(*arguments(push, self.settings, self._withdraws), client=pipe)
                     answers = pipe.execute()
         confirm(pushes, answers)
         return ids

@@ -15,6 +15,10 @@ from .contract.lua import script
 from .contract.settings import Settings
 from .contract.tenants import DEFAULT, quoted
 
+LOOK_BYTES, ENTRY_BYTES = 4 * 1024 * 1024, 256
+"""Most bytes of messages that ``submit.lua`` looks through for jobs that were submitted before, each message counted
+with so many more: some milliseconds of Redis."""
+
 SUBMIT_LUA = script(__package__, "submit.lua")
 CANCEL_LUA = script(__package__, "cancel.lua")
 
@@ -90,12 +94,21 @@ def plan(jobs: Iterable[Job], settings: Settings) -> tuple[list[str], list[Queue
     return ids, [push for alike in pushes.values() for push in alike]
 
 
-def arguments(push: QueueWrite, settings: Settings) -> tuple[list[str], list[Any]]:
-    """KEYS and ARGV of ``submit.lua``."""
+def arguments(push: QueueWrite, settings: Settings, may_read: bool = True) -> tuple[list[str], list[Any]]:
+    """KEYS and ARGV of ``submit.lua``.
+
+    Args:
+        may_read: whether this user of Redis may read what is queued; else a job counts as gone only when the model has
+            no jobs of its tenant at all.
+    """
     names = [push.queue, keys.waiting(push.model), keys.lanes(push.model), *push.keys]
     quota = "" if push.most_of_tenant is None else push.most_of_tenant
     ttl_ms = int(settings.redis.result_ttl_s * 1000)
-    return names, [push.most, ttl_ms, quoted(push.tenant), quota, push.target_s, *push.args]
+    queues = "|".join(keys.queue(push.model, tier) for tier in settings.model(push.model).tiers)
+    return names, [
+        *(push.most, ttl_ms, quoted(push.tenant), quota, push.target_s, keys.result(""), queues, int(may_read)),
+        *push.args,
+    ]
 
 
 def confirm(pushes: Sequence[QueueWrite], answers: Sequence[Sequence[Any]]) -> None:

@@ -2,21 +2,40 @@
 -- KEYS  1 queue (list), 2 waiting (hash), 3 lanes (hash), 4.. one submission marker (string) for each message that has
 --       an idempotency key
 -- ARGV  1 most jobs the queue may hold, 2 marker time to live in ms, 3 tenant, or '' for the plain list,
---       4 most jobs of the tenant in this queue, or '', 5 in how many seconds a job is due, then for each message: the
---       index of its marker in KEYS, or 0; its own deadline in Unix seconds, or ''; the message
+--       4 most jobs of the tenant in this queue, or '', 5 in how many seconds a job is due, 6 prefix of result keys,
+--       7 all queues of the model, with a '|' between them, 8 1 if this user may read what is queued, 0 if it may only
+--       count, then for each message: the index of its marker in KEYS, or 0; its own deadline in Unix seconds, or '';
+--       the message
 -- Returns {-1, length} when the queue is full, {-2, the tenant's jobs, seconds that its oldest has waited} when the
 -- tenant has too many in it, else {pushed, length}. A message whose marker exists was submitted before and is not
--- pushed again.
+-- pushed again, unless its job is gone.
+-- include contract/text.lua
 -- include contract/lanes.lua
-local queue, tenant = KEYS[1], ARGV[3]
+-- include gone.lua
+local queue, tenant, FIRST = KEYS[1], ARGV[3], 9
+local before, any, coming = {}, false, 0
+for i = FIRST, #ARGV, 3 do
+  local marker = tonumber(ARGV[i])
+  if marker ~= 0 and redis.call('GET', KEYS[marker]) then
+    before[id_of(ARGV[i + 2])], any = true, true
+  else
+    coming = coming + 1
+  end
+end
+local missing = {}
+if any then
+  local queues = {}
+  for name in string.gmatch(ARGV[7], '[^|]+') do queues[#queues + 1] = name end
+  missing = gone(queues, tenant ~= '' and tenant or DEFAULT, before, ARGV[6], ARGV[8] == '1')
+  for _ in pairs(missing) do coming = coming + 1 end
+end
 local plain = redis.call('LLEN', queue)
 local length = plain + tonumber(redis.call('HGET', KEYS[3], 'jobs:' .. queue) or 0)
-local coming = (#ARGV - 5) / 3
-if length + coming > tonumber(ARGV[1]) then return {-1, length} end
+if coming > 0 and length + coming > tonumber(ARGV[1]) then return {-1, length} end
 local clock = redis.call('TIME')
 local now = clock[1] + clock[2] / 1000000
 local due = now + tonumber(ARGV[5])
-if ARGV[4] ~= '' then
+if ARGV[4] ~= '' and coming > 0 then
   local lane = tier_key('lane', queue, tenant)
   local own = redis.call('LLEN', lane) + redis.call('ZCARD', tier_key('dated', queue, tenant))
   if own + coming > tonumber(ARGV[4]) then
@@ -28,9 +47,18 @@ end
 local own_lane = tenant ~= '' and tenant ~= DEFAULT
 local prefix = own_lane and string.format('%.6f|', due) or ''
 local dated, undated = {}, {}
-for i = 6, #ARGV, 3 do
-  local marker, deadline, message = tonumber(ARGV[i]), ARGV[i + 1], ARGV[i + 2]
-  if marker == 0 or redis.call('SET', KEYS[marker], 1, 'NX', 'PX', ARGV[2]) then
+-- Whether it is to be pushed; its marker is then there.
+local function is_new(marker, message)
+  if marker == 0 or redis.call('SET', KEYS[marker], 1, 'NX', 'PX', ARGV[2]) then return true end
+  local id = id_of(message)
+  if not missing[id] then return false end
+  missing[id] = nil -- once
+  redis.call('SET', KEYS[marker], 1, 'PX', ARGV[2])
+  return true
+end
+for i = FIRST, #ARGV, 3 do
+  local deadline, message = ARGV[i + 1], ARGV[i + 2]
+  if is_new(tonumber(ARGV[i]), message) then
     if deadline ~= '' and tonumber(deadline) < due then
       dated[#dated + 1] = deadline .. '!' .. message
     else

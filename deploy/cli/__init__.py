@@ -15,7 +15,23 @@ from producer.contract.errors import StokerError
 from producer.contract.redis_errors import trouble
 from producer.contract.settings import Settings
 
-from . import acl, batch, batches, dead, explain, fleet, gateway, init, keys, release, restart, retry, simulate, status
+from . import (
+    acl,
+    batch,
+    batches,
+    dead,
+    explain,
+    fleet,
+    gateway,
+    init,
+    keys,
+    purge,
+    release,
+    restart,
+    retry,
+    simulate,
+    status,
+)
 
 app = typer.Typer(
     name="stoker",
@@ -33,6 +49,7 @@ for command in (
     batch.batch,
     status.status,
     explain.explain,
+    purge.purge,
     release.release,
     retry.retry,
     restart.restart,

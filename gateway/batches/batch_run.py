@@ -214,6 +214,7 @@ class BatchRun:
                     now = time.time()
                     rate = pace.add(now, len(finished))
                     self._commit({"lines_per_s": round(rate, 3), "told_at": round(now, 3)})
+                    flight.send_again()
             if self._stop.is_set():
                 raise Stopped("the batch is to stop")
             ending = self._answer_the_rest(left, flight)

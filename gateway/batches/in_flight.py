@@ -26,6 +26,9 @@ CHUNK = 64
 MOST_BYTES = 4 * 1024 * 1024
 """Most bytes of lines in flight, shared by the models that have any; bounds the memory."""
 
+AGAIN_S = 15.0
+"""Seconds without an answer after which a line is sent again, should its job be gone."""
+
 
 def chunk(settings: Settings, tenant: str) -> int:
     """Number of jobs of the tenant in one write.
@@ -75,6 +78,8 @@ class Flight:
         self._unsent: dict[str, deque[str]] = {}
         """By queue, the ids of jobs that are to be sent; a queue that is full holds up no other."""
         self._retry_at: dict[str, float] = {}
+        self._sent_at: dict[str, float] = {}
+        """By job id, when it was sent last."""
 
     def __len__(self) -> int:
         """Number of lines without an answer."""
@@ -149,7 +154,9 @@ class Flight:
             else:
                 for _ in first:
                     unsent.popleft()
-                self._collector.add(job_id for job_id in job_ids if job_id in self._unanswered)
+                sent = [job_id for job_id in job_ids if job_id in self._unanswered]
+                self._collector.add(sent)
+                self._sent_at |= dict.fromkeys(sent, time.monotonic())
 
     def _submit(self, job_ids: Sequence[str]) -> None:
         try:
@@ -166,9 +173,21 @@ class Flight:
 
         Jobs that Redis still knows are not queued twice; jobs that it has lost are queued again.
         """
-        self._unsent, self._retry_at = {}, {}
+        self._unsent, self._retry_at, self._sent_at = {}, {}, {}
         for request in self._unanswered.values():
             self._to_send(request)
+
+    def send_again(self) -> None:
+        """Mark lines without an answer to be sent again, ``AGAIN_S`` after they were sent.
+
+        A job that Redis knows is not queued twice; one that is gone, because its queue was emptied, is queued anew
+        (``gone.lua``). Only the holder of a batch's lease may do this: another may have deleted the marks of lines that
+        it has answered (``parts``).
+        """
+        late = [job_id for job_id, at in self._sent_at.items() if at + AGAIN_S <= time.monotonic()]
+        for job_id in late:
+            del self._sent_at[job_id]
+            self._to_send(self._unanswered[job_id])
 
     def collect(self, timeout: float) -> None:
         """Write the answers that come within ``timeout`` seconds; returns after the first few.
@@ -195,6 +214,7 @@ class Flight:
 
     def _end(self, job_id: str, ended: Result | StokerError) -> None:
         request = self._unanswered.pop(job_id)
+        self._sent_at.pop(job_id, None)
         self._lines[request.job.model] -= 1
         self._bytes[request.job.model] -= request.line.size
         self._answer(request.line, request, ended)

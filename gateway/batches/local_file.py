@@ -151,6 +151,7 @@ class FileBatch:
         resumed = len(flight.finished)
         waiting = ""
         for waiting in fly(left, flight, lambda _: self._in_flight, lambda: self._stopping, self._hint):
+            flight.send_again()
             yield Progress(total, len(flight.finished), flight.errors, resumed, len(flight), waiting)
         if self._stopping:
             try:

@@ -4,7 +4,7 @@ The order of writes, for every line. Each step is whole or not done at all, and 
 
 1. **Submit** (``submit.lua``): the job's message is queued and its id marked, in one step. The id is made of the
    batch's and the line's number, so submitting a line again, in doubt or by another process, queues nothing while it
-   is marked.
+   is marked. Only a job that is gone, because its queue was emptied, is queued anew (``gone.lua``, in the same step).
 2. **End** (``finish.lua``): a worker stores the result and gives up its lease of the job, in one step; the first wins.
 3. **Write**: output lines go into a part, a file with a new name. It is on disk before its name is published.
 4. **Commit** (``commit.lua``): the part's name is listed and its lines are counted, in one step, and only while the

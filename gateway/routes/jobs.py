@@ -89,16 +89,16 @@ async def create_job(
         notice=Notice(webhook=asked.webhook) if asked.webhook else None,
     )
     new = await keep(client, record)
-    if new or await client.redis.get(keys.submission(job.id)) is None:
-        try:
+    try:
+        if new:
             await request.app.state.availability.check(client, job.model)
-            await client.submit_many([job])
-        except BrokerUnavailable:  # it may be queued
-            raise
-        except StokerError:
-            if new:
-                await forget(client, record)
-            raise
+        await client.submit_many([job])  # one that was submitted before is queued only if it is gone
+    except BrokerUnavailable:  # it may be queued
+        raise
+    except StokerError:
+        if new:
+            await forget(client, record)
+        raise
     if not new:  # it is where it was first queued
         record = await owned(client, record.id, caller)
     return await _answer(record, client, 202, {"Location": f"/v1/jobs/{record.id}"})

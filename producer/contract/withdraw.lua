@@ -1,14 +1,18 @@
 #!lua flags=allow-oom
--- Take cancelled jobs out of one place where jobs wait, part by part: they are neither queued nor demand any more.
+-- Take cancelled jobs, or all, out of one place where jobs wait, part by part: they are neither queued nor demand any
+-- more.
 -- KEYS  1 queue (list), 2 served (hash), 3 cancelled (sorted set), 4 withdrawals (sorted set)
 -- ARGV  1 kind of place: 'listed' (the plain list, or a tenant's), 'dated' (a tenant's with deadlines of their own),
 --       'suspects' or 'deferred' (of the queue's model), 2 tenant, or '' for the plain list, 3 how many jobs of the place
 --       were looked at before, 4 most bytes to look at, 5 prefix of result keys, 6 the result of a cancelled job up to
---       its id, 7 result's time to live in ms
--- Returns {how many jobs of the place have been looked at and stay, or -1 at its end, id of a withdrawn job, ...}.
+--       its id, 7 result's time to live in ms, 8 1 to take out all jobs of the queue, 0 those that are cancelled
+-- Returns {how many jobs of the place have been looked at and stay, or -1 at its end, id of a withdrawn job ('' of what
+-- is not a job), ...}.
 -- allow-oom: it frees memory.
+-- include text.lua
 -- include lanes.lua
 local queue, kind, tenant, from, bytes = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local every = ARGV[8] == '1'
 local MOST = 500 -- Lua hands over some thousand arguments at most
 local EFFORT = 4096 -- bytes that are looked at in the time in which a job is taken out of the middle of a long list
 local GONE = 'withdrawn' -- stands in a list for a job that is taken out of it in the same step
@@ -30,14 +34,21 @@ local function parts(entry)
   return string.match(entry, '^([^|]+)|(.*)$')
 end
 
--- The id as the text of a message has it: to decode each would take ten times as long.
-local function id_of(entry) return string.match(entry, '"id": ?"([^"\\]+)"') or '' end
-
--- Whether it is the id of the message, and no other part of it.
-local function confirmed(entry, id)
+-- The id of the message, which may be another than the first that is in it; '' if it has none.
+local function own_id(entry)
   local at, own = parts(entry)
   local decoded, message = pcall(cjson.decode, at and message_of(at, own) or '')
-  return decoded and type(message) == 'table' and type(message.headers) == 'table' and message.headers.id == id
+  local id = decoded and type(message) == 'table' and type(message.headers) == 'table' and message.headers.id
+  return type(id) == 'string' and id or ''
+end
+
+-- The id of a job that is to be taken out, or nil. cancelled: whether a job of the first id that is in it is cancelled.
+local function chosen(entry, first_id, cancelled)
+  if every then
+    local at = in_queue and queue or parts(entry)
+    return at and string.match(at, '^[^/]+') == queue and own_id(entry) or nil
+  end
+  return cancelled and own_id(entry) == first_id and first_id or nil
 end
 
 local function forget(entry, id)
@@ -46,9 +57,7 @@ local function forget(entry, id)
   for _, hash in ipairs({ 'losses', 'retries', 'history' }) do redis.call('HDEL', model_key(hash, queue), name) end
   if kind ~= 'deferred' then redis.call('HINCRBY', model_key('taken', queue), of, 1) end
   local result = ARGV[5] .. id
-  local stored = redis.call('GET', result)
-  local status = stored and string.match(stored, '^{"status": ?"(%u+)"')
-  if status ~= 'SUCCESS' and status ~= 'FAILURE' and status ~= 'REVOKED' then
+  if id ~= '' and not is_final(redis.call('GET', result)) then
     local told = ARGV[6] .. cjson.encode(id) .. '}'
     redis.call('SET', result, told, 'PX', ARGV[7])
     redis.call('PUBLISH', result, told)
@@ -63,13 +72,14 @@ while bytes > 0 do
   for i, entry in ipairs(entries) do
     ids[i], size = id_of(entry), size + #entry
   end
-  local until_ = redis.call('ZMSCORE', KEYS[3], unpack(ids))
+  local until_ = every and {} or redis.call('ZMSCORE', KEYS[3], unpack(ids))
   local looked = #entries
   for i, entry in ipairs(entries) do
-    if until_[i] and confirmed(entry, ids[i]) then
-      gone[#gone + 1], withdrawn[#withdrawn + 1], answer[#answer + 1] = entry, ids[i], ids[i]
+    local id = chosen(entry, ids[i], until_[i])
+    if id then
+      gone[#gone + 1], withdrawn[#withdrawn + 1], answer[#answer + 1] = entry, id, id
       if listed then redis.call('LSET', place, from + i - 1, GONE) end
-      forget(entry, ids[i])
+      forget(entry, id)
       bytes = bytes - EFFORT
       if bytes <= 0 then
         looked = i

@@ -1,4 +1,4 @@
-"""Withdrawing cancelled jobs from their queues, so that they count no longer as queued, nor as demand.
+"""Withdrawing cancelled jobs, or all, from their queues, so that they count no longer as queued, nor as demand.
 
 A queue does not know where in it a job is. It is searched in parts, from the newest job on, each in one step of Redis
 of some milliseconds (``withdraw.lua``); what a search does not find, such as a job that was just claimed, the worker
@@ -34,6 +34,10 @@ MOST_TENANTS = 100
 """Most tenants of a queue whose jobs one search looks at, those with the least service first."""
 
 
+PLACES_AT_ONCE = 100
+"""Most places from which one step of a purge takes jobs."""
+
+
 class Whereabouts(TypedDict, total=False):
     """What is known of where jobs are queued."""
 
@@ -60,11 +64,16 @@ class Search:
 
     Args:
         known: where the jobs are; what is not in the fleet file any more does not count.
+        every: whether it withdraws all jobs that are there, rather than those that were cancelled before. Each gets the
+            result of a cancelled job in the same step.
     """
 
-    def __init__(self, settings: Settings, known: Whereabouts | None = None) -> None:
+    def __init__(self, settings: Settings, known: Whereabouts | None = None, *, every: bool = False) -> None:
         self.withdrawn: set[str] = set()
         """The ids of the jobs that were withdrawn."""
+        self.count = 0
+        """The number of messages that were withdrawn, including those that are no jobs."""
+        self._every = every
         known = known or {}
         models = [known["model"]] if known.get("model") in settings.models else list(settings.models)
         self._queues = [
@@ -92,12 +101,12 @@ class Search:
         if self._looked is None:
             self._looked = dict.fromkeys((yield from self._places()), 0)
         looked = self._looked
-        places = list(looked)
+        places = list(looked)[: PLACES_AT_ONCE if self._every else None]
         bytes_each = max(1, STEP_BYTES // max(1, len(places)))
         calls = [
             (
                 [place.queue, keys.served(place.model), keys.cancelled(), keys.withdrawals()],
-                [place.kind, place.tenant, looked[place], bytes_each, *self._result],
+                [place.kind, place.tenant, looked[place], bytes_each, *self._result, int(self._every)],
             )
             for place in places
         ]
@@ -109,6 +118,7 @@ class Search:
             if isinstance(answer, Exception):
                 raise answer
             at, *withdrawn = answer
+            self.count += len(withdrawn)
             self.withdrawn.update(job_id.decode() for job_id in withdrawn)
             if at < 0:
                 del looked[place]
@@ -116,9 +126,11 @@ class Search:
                 looked[place] = at
 
     def _places(self) -> Dialogue[list[_Place]]:
+        last = -1 if self._every else MOST_TENANTS - 1
+
         def ask(pipe: Any) -> None:
             for name, queue in self._queues:
-                pipe.zrange(keys.counters(name, queue.removeprefix(f"{name}.")), 0, MOST_TENANTS - 1)
+                pipe.zrange(keys.counters(name, queue.removeprefix(f"{name}.")), 0, last)
 
         if self._tenant is not None:
             found = [[quoted(self._tenant).encode()] for _ in self._queues]
@@ -127,8 +139,8 @@ class Search:
         places: list[_Place] = []
         for (name, queue), tenants in zip(self._queues, found, strict=True):
             places += _of_queue(name, queue, [tenant.decode() for tenant in tenants])
-        for name in dict(self._queues):
-            queue = next(queue for of, queue in self._queues if of == name)
+        # One queue of a model stands for all, unless the jobs of just these are to be told from others.
+        for name, queue in self._queues if self._every else {of: (of, queue) for of, queue in self._queues}.values():
             places += (_Place(name, queue, "suspects"), _Place(name, queue, "deferred"))
         return places
 

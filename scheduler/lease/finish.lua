@@ -6,6 +6,7 @@
 --       then for each job: lease, result ('' to store none), and if it was charged to a tenant and its result tells:
 --       what it has cost, output tokens (else '', '')
 -- Returns the leases that were no longer held: those jobs belong to another worker and were left alone.
+-- include ../../producer/contract/text.lua
 -- include ../../producer/contract/lanes.lua
 -- include settle.lua
 local LEARN = 0.02 -- weight of a job in the mean of what a job makes
@@ -34,8 +35,7 @@ for i = 7, #KEYS do
     if result ~= '' then
       local stored = redis.call('SET', KEYS[i], result, 'NX', 'PX', ARGV[1])
       if not stored then
-        local status = string.match(redis.call('GET', KEYS[i]), '^{"status": ?"(%u+)"')
-        if status ~= 'SUCCESS' and status ~= 'FAILURE' and status ~= 'REVOKED' then
+        if not is_final(redis.call('GET', KEYS[i])) then
           redis.call('SET', KEYS[i], result, 'PX', ARGV[1])
           stored = true
         end

@@ -4,7 +4,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -25,6 +25,7 @@ from gateway.batches.records import BatchRecord, BatchSpec, FileRecord, new_id
 from gateway.batches.registry import Registry
 from gateway.batches.store import SOURCE, store_of
 from gateway.batches.turns import AT_ONCE, OF_TENANT
+from gateway.openai.api_error import Problem
 from processes import wait_for
 from producer import Client
 from producer.contract import keys
@@ -213,6 +214,28 @@ def test_another_process_goes_on_where_one_stopped_and_nothing_runs_twice(
     assert desk.run(desk.claim(batch_id)) == "completed"
     assert_each_once(*desk.answers(batch_id), 200)
     assert sorted(map(int, consumer.ran)) == list(range(1, 201))
+    assert_nothing_left(desk, tmp_path, batch_id)
+
+
+def test_lines_whose_queue_was_emptied_are_sent_again_and_no_other(
+    desk: Desk, consume: Consume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.batches.in_flight.AGAIN_S", 0.5)
+    consumer = consume(desk.settings, limit=20)
+    batch_id = desk.create(requests(100))
+    runner = Thread(target=desk.run, args=[desk.claim(batch_id)])
+    runner.start()
+    try:
+        wait_for(lambda: desk.batch(batch_id).completed == 20, "the first lines to be counted")
+        assert desk.redis.delete(keys.lane("echo", "batch", "ours")) == 1
+        consumer.limit = float("inf")
+        wait_for(lambda: desk.batch(batch_id).completed == 100, "the others to be counted")
+    finally:
+        with suppress(Problem):  # it has ended
+            desk.registry.cancel("ours", batch_id)
+        runner.join()
+    assert_each_once(*desk.answers(batch_id), 100)
+    assert sorted(map(int, consumer.ran)) == list(range(1, 101))
     assert_nothing_left(desk, tmp_path, batch_id)
 
 

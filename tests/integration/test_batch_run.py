@@ -3,6 +3,7 @@
 import json
 import shutil
 import threading
+import time
 import tracemalloc
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from batch_consumer import Consumer
 from deploy.machine.server import Server
 from gateway.batches.local_file import FileBatch, Progress
 from gateway.batches.resume import sidecar
-from processes import wait_for
+from processes import DEADLINE_S, wait_for
 from producer import Client, Settings
 from producer.contract import keys
 from producer.contract.errors import BatchError, UnknownModel, UnknownTier
@@ -123,6 +124,47 @@ def test_a_wrong_line_is_an_error_of_its_own(client: Client, consume: Consume, t
     assert (found[4]["custom_id"], found[7]["custom_id"]) == ("e", "r")
     assert "max_input_bytes" in found[9]["error"]["message"]
     assert sorted(consumer.ran) == ["1", "7", "8"]
+
+
+def test_lines_whose_queue_was_emptied_are_sent_again(
+    client: Client,
+    consume: Consume,
+    redis: redis_py.Redis,
+    source: Path,
+    out: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gateway.batches.in_flight.AGAIN_S", 0.5)
+    consumer = consume(client.settings, limit=20)
+    batch, ends_at = FileBatch(client, source, out, "echo", in_flight=50), time.monotonic() + DEADLINE_S
+    emptied = 0
+    for progress in batch.run():
+        if progress.done == 20 and not emptied:
+            emptied = redis.llen("echo.batch")
+            redis.delete("echo.batch")
+            consumer.limit = float("inf")
+        if time.monotonic() > ends_at:
+            batch.stop()
+    assert emptied
+    assert progress == Progress(200, 200, 0, 0, 0)
+    assert_each_once(out, 200)
+    assert sorted(map(int, consumer.ran)) == list(range(1, 201)), "none that was known is sent twice"
+
+
+def test_the_same_command_goes_on_after_its_queue_was_emptied(
+    client: Client, consume: Consume, redis: redis_py.Redis, source: Path, out: Path
+) -> None:
+    stopped = FileBatch(client, source, out, "echo", in_flight=50)
+    for _ in stopped.run():
+        stopped.stop()
+    assert redis.delete("echo.batch") == 1
+    consumer, ends_at = consume(client.settings), time.monotonic() + DEADLINE_S
+    resumed = FileBatch(client, source, out, "echo", in_flight=50)
+    for _ in resumed.run():
+        if time.monotonic() > ends_at:
+            resumed.stop()
+    assert_each_once(out, 200)
+    assert sorted(map(int, consumer.ran)) == list(range(1, 201))
 
 
 def test_stopped_and_run_again_nothing_runs_twice(client: Client, consume: Consume, source: Path, out: Path) -> None:

@@ -155,6 +155,18 @@ def test_an_idempotency_key_is_one_job(http: httpx2.Client) -> None:
     assert http.get(f"/v1/jobs/{first['id']}").json()["status"] == "queued"
 
 
+def test_a_job_whose_queue_was_emptied_is_queued_anew(http: httpx2.Client, fleet: Gatewayed) -> None:
+    key = {"Idempotency-Key": "emptied"}
+    first = leave(http, key, model="asleep", input="x")
+    for _ in range(2):
+        (queue,) = fleet.redis.keys("asleep.*")
+        fleet.redis.delete(queue)
+        assert leave(http, key, model="asleep", input="x")["id"] == first["id"]
+    assert http.delete(f"/v1/jobs/{first['id']}").json()["status"] == "cancelled"
+    assert leave(http, key, model="asleep", input="x")["status"] == "cancelled"
+    assert fleet.redis.keys("asleep.*") == []
+
+
 def test_what_is_refused_leaves_nothing(http: httpx2.Client, fleet: Gatewayed) -> None:
     for body in ({"input": ""}, {"input": "x", "deadline_s": 1e9}, {"input": "x", "tier": "none"}, {"inputs": "x"}):
         assert http.post("/v1/jobs", json={"model": "asleep", **body}).status_code == 400

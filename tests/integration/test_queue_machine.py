@@ -299,6 +299,27 @@ class QueueMachine(RuleBasedStateMachine):
             assert sorted(messages) == sorted(stays)
         assert not searched.withdrawn & {job_id.decode() for job_id in self.redis.zrange(keys.withdrawals(), 0, -1)}
 
+    @rule(tier=st.none() | st.sampled_from(TIERS))
+    def purge(self, tier: str | None) -> None:
+        """Of one tier, or of all, every job that waits is cancelled, and no other."""
+        before = self._see().places
+        searched = Search(
+            self.settings, {"model": MODEL} if tier is None else {"model": MODEL, "tier": tier}, every=True
+        )
+        while not searched.done:
+            run(self.redis, searched.step())
+        after = self._see().places
+        emptied = [keys.queue(MODEL, each) for each in TIERS if tier in (None, each)]
+        assert all(after[queue] == [] for queue in emptied)
+        kept = set(after) - {*emptied, "suspects", "deferred"}
+        assert {place: after[place] for place in kept} == {place: before[place] for place in kept}
+        if tier is None:
+            assert not after["suspects"] + after["deferred"]
+        left = {_id(message) for messages in after.values() for message in messages}
+        gone = {_id(message) for messages in before.values() for message in messages} - left
+        assert searched.withdrawn == gone
+        assert searched.count == len(gone)
+
     @precondition(lambda self: self._dead())
     @rule(pick=PICK)
     def requeue(self, pick: int) -> None:
