@@ -20,6 +20,7 @@ from scheduler.queue_lengths import observe
 
 from . import retries, roster
 from .actions.decision import Decision, Drain, Hold, Start
+from .device_deaths import DeviceDeaths
 from .devices.placement import occupants
 from .error_isolation import FailedRounds, IsolatedErrors
 from .estimate_follower import EstimateFollower
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from producer.contract.settings import Settings
     from scheduler.queue_lengths import ModelQueues
 
-    from .devices.device import Probe
+    from .devices.device import Device, Probe
     from .devices.quarantine import Health
     from .roster import Worker
     from .sizing.policy_registry import Policy
@@ -58,7 +59,7 @@ class Controller:
     Args:
         sweep: called first in every round of the leader, to return the jobs of lost workers to their queues.
         excuse: called with the model and the name of a worker that died of an outside cause, so that its jobs count no
-            loss.
+            loss, and whether losses may have been counted already.
         clock: Unix seconds.
         reread: returns the current settings, as a new object when they changed.
         policy: the scaling policy; by default the one that the settings name.
@@ -85,7 +86,7 @@ class Controller:
         expect: Callable[[Mapping[str, str]], None] = lambda _: None,
         *,
         learns: bool = True,
-        excuse: Callable[[str, str], None] = lambda *_: None,
+        excuse: Callable[[str, str, bool], None] = lambda *_: None,
     ) -> None:
         self.settings = settings
         self.redis = redis
@@ -111,6 +112,7 @@ class Controller:
         self._failed_rounds = FailedRounds(log)
         self._killed: dict[str, str] = {}
         """Why a worker was killed that has not ended yet."""
+        self._device_deaths = DeviceDeaths()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -229,6 +231,7 @@ class Controller:
         devices = self.reconciler.devices(now, self.settings, probed, workers)
         with self._errors.isolated("the quarantine", "a successor will not know of it"):
             self.journal.health(now, devices, self.reconciler.health)
+        self._note_device_deaths(now, devices)
         held = occupants(workers, devices, self.settings.models)
         self.journal.ignored(probed, self.settings.quarantine)
         self.journal.show(now, self.probe.source, devices, held, self.patience_s)
@@ -270,10 +273,18 @@ class Controller:
             heartbeat.remove(self.redis, ended.name)
             if ended.outside or ended.asked:
                 with self._errors.isolated(ended.name, "its jobs count a loss when their leases run out"):
-                    self.excuse(ended.model, ended.name)
+                    self.excuse(ended.model, ended.name, False)
+            else:
+                self._device_deaths.add(now, ended)
             if not ended.asked:
                 self.reconciler.failed(now, ended.model, 0.0 if failing else ended.lived_s, ended.cause, served)
                 self.journal.lost(now, ended)
+
+    def _note_device_deaths(self, now: float, devices: Sequence[Device]) -> None:
+        for ended, fault in self._device_deaths.explained(now, devices, self.reconciler.health):
+            log.info("%s probably ended because of its device, %s: its jobs count no loss", ended.name, fault)
+            with self._errors.isolated(ended.name, "its jobs count a loss"):
+                self.excuse(ended.model, ended.name, True)
 
     def _retry(self, now: float) -> None:
         for model in retries.take(self.redis):

@@ -57,9 +57,9 @@ class Sweep:
         with self._errors.isolated("the cancelled jobs", "those that are queued count until a worker drops them"):
             self._withdraw(settings)
 
-    def excuse(self, model: str, worker: str) -> None:
-        """Return the jobs of a worker that has died of an outside cause, without a loss."""
-        if (queue := self._queues.get(model)) is not None and (jobs := queue.excuse(worker)):
+    def excuse(self, model: str, worker: str, counted: bool = False) -> None:
+        """Return the jobs of a worker that has died of an outside cause, without a loss; see ``Queue.excuse``."""
+        if (queue := self._queues.get(model)) is not None and (jobs := queue.excuse(worker, counted=counted)):
             log.info("%s held %d jobs, which count no loss", worker, jobs)
 
     def _withdraw(self, settings: Settings) -> None:

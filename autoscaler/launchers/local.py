@@ -220,6 +220,7 @@ class LocalLauncher:
                 lived_s=record.identity.age_s,
                 cause=f"{how}: {words}" if words else how,
                 outside=out_of_memory,
+                device_key=record.device_uuid or record.device,
             )
         )
 

@@ -48,7 +48,8 @@ class Ended:
     """A worker that ended. ``asked`` is True if it was draining, not if it was killed without grace; ``outside`` if it
     was killed and none of its jobs need be the cause, as when the memory of the machine ran out.
 
-    ``cause`` is for display: how it ended, and the last lines of its log.
+    ``cause`` is for display: how it ended, and the last lines of its log. ``device_key`` identifies its device
+    (:attr:`~autoscaler.devices.device.Device.key`); empty when the launcher does not know it.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Ended:
     lived_s: float
     cause: str
     outside: bool = False
+    device_key: str = ""
 
 
 class Launcher(Protocol):

@@ -122,8 +122,8 @@ class Queue:
             held=keys.held(model),
             spent=keys.spent(model),
         )
-        scripts = ("finish.lua", "release.lua", "renew.lua", "reap.lua", "bury.lua", "defer.lua")
-        self._finish, self._release, self._renew, self._reap, self._bury, self._defer = (
+        scripts = ("finish.lua", "release.lua", "renew.lua", "reap.lua", "bury.lua", "defer.lua", "excuse.lua")
+        self._finish, self._release, self._renew, self._reap, self._bury, self._defer, self._excuse = (
             redis.register_script(script(__package__, name)) for name in scripts
         )
 
@@ -218,16 +218,24 @@ class Queue:
         self.redis.zadd(keys.leases(self.model), dict.fromkeys(leases, 0.0), xx=True)
         self.reap()
 
-    def excuse(self, worker: str) -> int:
+    def excuse(self, worker: str, *, counted: bool = False) -> int:
         """Defer the jobs of a worker that has died of an outside cause: that is no loss; returns how many.
 
         They count a retry, because the cause is only probable: a job that is held at each of many such deaths counts
         losses in the end.
+
+        Args:
+            counted: whether to take back the losses that jobs have counted with it already. A worker whose engine is
+                lost counts them itself when it ends, and does not know the cause.
         """
         found: Any = self.redis.hkeys(keys.inflight(self.model))
         leases: list[str] = [lease.decode() for lease in found]
         own = [lease for lease in leases if lease.split("|")[1].rpartition(".")[0].rpartition(".")[0] == worker]
-        return sum(self.defer(lease) > 0 for lease in own)
+        excused = sum(self.defer(lease) > 0 for lease in own)
+        if counted:
+            names = self._names("losses", "history", "suspects", "retries")
+            excused += int(self._excuse(names, [worker, self.suspect_at, self._max_retries]))
+        return excused
 
     def bury(self, lease: str, reason: str, followers: Sequence[str] = ()) -> bool:
         """Move a job to the dead letters; False when the lease was lost.

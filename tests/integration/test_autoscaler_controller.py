@@ -91,7 +91,8 @@ class MemoryLauncher:
 
     def die(self, name: str, *, asked: bool = False, cause: str) -> None:
         one = self.living.pop(name)
-        self.dead.append(Ended(name, one.model, asked, self.clock() - one.started_at, cause))
+        key = one.device_uuid or one.device
+        self.dead.append(Ended(name, one.model, asked, self.clock() - one.started_at, cause, device_key=key))
 
     def adopt(self, beats: Iterable[Heartbeat]) -> None:
         pass
@@ -124,7 +125,7 @@ class Rig:
             self.launcher,
             sweep=self.sweep,
             clock=lambda: self.now,
-            excuse=lambda _, worker: self.excused.append(worker),
+            excuse=lambda _, worker, counted: self.excused.append(f"{worker}{', counted' if counted else ''}"),
         )
 
     def sweep(self, _: Settings) -> None:
@@ -207,6 +208,22 @@ def test_a_worker_that_the_autoscaler_kills_is_told_with_the_reason_and_its_jobs
     lost = next(entry for entry in rig.decisions() if entry["action"] == "lost")
     assert "killed: no heartbeat for 301 s (scaling.start_s 300)" in lost["reason"]
     assert rig.excused == ["m-1"]
+
+
+def test_the_jobs_of_a_worker_whose_gpu_turns_out_to_be_lost_count_no_loss(rig: Rig) -> None:
+    well = Device("cuda:0", "cuda", "GPU", 80, uuid="GPU-1")
+    rig.probe.found = [well, Device("cuda:1", "cuda", "GPU", 80, uuid="GPU-2")]
+    rig.push()
+    rig.controller.round()
+    (one,) = rig.launcher.living.values()
+    rig.launcher.die(one.name, cause="exit 4: the engine is lost")
+    rig.controller.round()
+    assert rig.excused == []
+    rig.now += 2
+    rig.probe.found = [replace(gpu, xids=(79,)) if gpu.uuid == one.device_uuid else gpu for gpu in rig.probe.found]
+    rig.controller.round()
+    rig.controller.round()
+    assert rig.excused == [f"{one.name}, counted"]
 
 
 def test_a_worker_that_ends_because_its_engine_fails_is_followed_later_each_time(rig: Rig) -> None:

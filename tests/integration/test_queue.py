@@ -254,6 +254,31 @@ def test_the_jobs_of_a_worker_that_died_of_an_outside_cause_count_no_loss(redis:
     assert not redis.exists(keys.losses(MODEL))
 
 
+@pytest.mark.parametrize("retries", [0, 99])
+def test_losses_that_were_counted_are_taken_back_while_there_are_retries(
+    redis: redis_py.Redis, queue: Queue, expire: Callable[[str], None], retries: int
+) -> None:
+    push(redis, "batch", b"job", b"other")
+    for owner in ("m-1.12345678.0", "m-2.12345678.0"):
+        (job,) = queue.claim(1, owner, suspects=Order.NONE)
+        expire(job.lease)  # as by a worker that ends
+        queue.reap()
+    assert redis.llen(keys.suspects(MODEL)) == 2
+    if not retries:
+        redis.hset(keys.retries(MODEL), mapping=dict.fromkeys(redis.hkeys(keys.losses(MODEL)), 99))
+        assert queue.excuse("m-2", counted=True) == 0
+        assert redis.llen(keys.suspects(MODEL)) == 2
+        return
+    assert queue.excuse("m-2") == 0
+    assert queue.excuse("m-2", counted=True) == 1
+    assert queue.excuse("m-2", counted=True) == 0
+    assert redis.hvals(keys.losses(MODEL)) == [b"1"]
+    assert [job.message for job in queue.claim(2, "m-3.12345678.0", suspects=Order.NONE)] == [b"other"]
+    assert [job.message for job in queue.claim(2, "m-4.12345678.0")] == [b"job"]
+    told = [text(lines) for lines in redis.hvals(keys.history(MODEL))]
+    assert sum(b"lost with m-2.12345678.0:000001, of an outside cause" in lines for lines in told) == 1
+
+
 def test_a_suspect_that_is_given_back_stays_one(
     redis: redis_py.Redis, queue: Queue, expire: Callable[[str], None]
 ) -> None:
