@@ -57,7 +57,7 @@ local function forget(entry, id)
   for _, hash in ipairs({ 'losses', 'retries', 'history' }) do redis.call('HDEL', model_key(hash, queue), name) end
   if kind ~= 'deferred' then redis.call('HINCRBY', model_key('taken', queue), of, 1) end
   local result = ARGV[5] .. id
-  if id ~= '' and not is_final(redis.call('GET', result)) then
+  if id ~= '' and not is_kept(redis.call('GET', result)) then
     local told = ARGV[6] .. cjson.encode(id) .. '}'
     redis.call('SET', result, told, 'PX', ARGV[7])
     redis.call('PUBLISH', result, told)

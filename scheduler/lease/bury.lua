@@ -5,6 +5,7 @@
 --       not run either, because this job was to send them
 -- Returns 1, or 0 when the lease was no longer held.
 -- constant KEPT from ../dead_letters.py
+-- include ../../producer/contract/text.lua
 -- include fail.lua
 -- include ../../producer/contract/lanes.lua
 -- include settle.lua

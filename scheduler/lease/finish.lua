@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
--- End jobs: store and announce their results and give up their leases, in one step. The first result wins.
+-- End jobs: store and announce their results and give up their leases, in one step. The first result wins, unless
+-- it is a failure (text.lua).
 -- KEYS  1 inflight (hash), 2 leases (sorted set), 3 losses (hash), 4 retries (hash), 5 history (hash),
 --       6 served (hash), 7.. one result (string and channel) for each job
 -- ARGV  1 results' time to live in ms, 2 queues of preemptible tiers, '|name|' of each,
@@ -35,7 +36,7 @@ for i = 7, #KEYS do
     if result ~= '' then
       local stored = redis.call('SET', KEYS[i], result, 'NX', 'PX', ARGV[1])
       if not stored then
-        if not is_final(redis.call('GET', KEYS[i])) then
+        if not is_kept(redis.call('GET', KEYS[i])) then
           redis.call('SET', KEYS[i], result, 'PX', ARGV[1])
           stored = true
         end

@@ -10,6 +10,7 @@
 --       leases at 0 do (Queue.expire)
 -- Returns {requeued, buried}.
 -- constant KEPT from ../dead_letters.py
+-- include ../../producer/contract/text.lua
 -- include fail.lua
 -- include ../../producer/contract/lanes.lua
 -- include settle.lua

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 import redis as redis_py
@@ -116,6 +117,26 @@ def test_the_first_final_result_wins(redis: redis_py.Redis, queue: Queue) -> Non
     queue.finish([(second.lease, "id", b'{"status": "SUCCESS", "result": 1}')])
     queue.finish([(third.lease, "id", b'{"status": "SUCCESS", "result": 2}')])
     assert redis.get(keys.result("id")) == b'{"status": "SUCCESS", "result": 1}'
+
+
+def test_a_job_under_the_id_of_one_that_failed_replaces_its_result(redis: redis_py.Redis, queue: Queue) -> None:
+    failed, well, buried = b'{"status": "FAILURE"}', b'{"status": "SUCCESS"}', b'{"headers": {"id": "id"}}'
+    push(redis, "batch", b"1", b"2", buried, b"4", b"5")
+    first, second, third, fourth, fifth = queue.claim(5, "a")
+    with redis.pubsub() as heard:
+        heard.subscribe(keys.result("id"))
+        assert heard.get_message(timeout=5)["type"] == "subscribe"
+        queue.finish([(first.lease, "id", failed)])
+        queue.finish([(second.lease, "id", b'{"status": "FAILURE", "result": 2}')])
+        assert redis.get(keys.result("id")) == b'{"status": "FAILURE", "result": 2}'
+        assert queue.bury(third.lease, "of a test")
+        assert b"of a test" in cast(bytes, redis.get(keys.result("id")))
+        queue.finish([(fourth.lease, "id", well)])
+        queue.finish([(fifth.lease, "id", failed)])
+        told = [heard.get_message(timeout=5)["data"] for _ in range(4)]
+        heard.ping()
+        assert heard.get_message(timeout=5)["type"] == "pong"
+    assert redis.get(keys.result("id")) == told[-1] == well
 
 
 def test_a_lost_lease_is_fenced(redis: redis_py.Redis, queue: Queue, expire: Callable[[str], None]) -> None:

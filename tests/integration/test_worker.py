@@ -15,6 +15,7 @@ import pytest
 import redis as redis_py
 from celery import Celery
 from celery.exceptions import TaskRevokedError
+from celery.result import AsyncResult
 
 from deploy.machine.server import Server
 from processes import DEADLINE_S, Fleet, wait_for
@@ -191,6 +192,16 @@ def test_task_protocol_1_is_answered_with_what_is_wrong(fleet: Fleet, stock: Cel
     job_id = stock.send_task(TASK, kwargs={"input": "x"}, queue="echo.batch").id
     found = wait_for(lambda: fleet.redis.get(keys.result(job_id)), "an answer")
     assert b"set task_protocol = 2" in found
+
+
+def test_a_task_id_used_again_after_a_failure_gets_the_result_of_the_new_run(fleet: Fleet, stock: Celery) -> None:
+    fleet.worker("echo", "w")
+    failed = stock.send_task(TASK, kwargs={"input": 7}, queue="echo.batch", task_id="again")
+    with pytest.raises(Exception, match="input"):
+        failed.get(timeout=DEADLINE_S)
+    again = stock.send_task(TASK, kwargs={"input": "x"}, queue="echo.batch", task_id="again")
+    wait_for(lambda: again.state == "SUCCESS", "the new run's result")
+    assert AsyncResult("again", app=stock).get(timeout=DEADLINE_S)["output"] == "x"
 
 
 def test_a_stock_revoke_outlives_the_worker_that_hears_it(fleet: Fleet, stock: Celery) -> None:
