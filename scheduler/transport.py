@@ -2,7 +2,7 @@
 
 Stock Kombu pops a message and records it afterwards; a worker killed in between loses it. Here one Lua script takes
 jobs and leases them (``claim.lua``), and no message is acknowledged singly: ends are committed together (``ledger``).
-A claim goes whole to its taker (``ledger.Taker``), past Kombu's and Celery's handling of single messages, which took
+A claim goes whole to its taker (``taker.Taker``), past Kombu's and Celery's handling of single messages, which took
 three quarters of a worker's time. Fan-out, and with it remote control, events and Flower, is Kombu's own. Workers alone
 select this transport, by ``broker_transport``: producers and Flower stay on ``redis://``.
 

@@ -41,7 +41,7 @@ class Intake:
         self._monitor = monitor
 
     def take(self, claim: Claim) -> None:
-        """Take the jobs of a claim; see ``scheduler.lease.ledger.Taker``."""
+        """Take the jobs of a claim; see ``scheduler.lease.taker.Taker``."""
         messages = [(job, message) for job in claim.jobs if (message := self._read(job)) is not None]
         cancelled = self._cancelled([message.id for _, message in messages], claim)
         self._meter.begin()

@@ -1,6 +1,6 @@
 """The pool that feeds one engine: claims come in, batches run on the device, and each job gets one result.
 
-Celery hands tasks to its pools one by one; this pool takes whole claims (``scheduler.lease.ledger.Taker``), runs them
+Celery hands tasks to its pools one by one; this pool takes whole claims (``scheduler.lease.taker.Taker``), runs them
 on the one thread that owns the device, and ends each job in the ledger: ``intake`` submits claimed jobs to the engine,
 ``settlement`` ends them. Monitors see every job as a task (``monitor``), and stock applications get its result as of
 any task (``scheduler.results``).
@@ -23,8 +23,8 @@ from celery.concurrency.base import BasePool
 from celery.worker import state
 
 from producer.contract.errors import EngineError, Preempted, StokerError
-from scheduler.lease.ledger import NoTaker
 from scheduler.lease.queue import Claim
+from scheduler.lease.taker import NoTaker
 from scheduler.window.window import HoldLimits
 
 from .assignment import Assignment
@@ -71,21 +71,21 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
 
     @property
     def capacity(self) -> int:
-        """See ``scheduler.lease.ledger.Taker``."""
+        """See ``scheduler.lease.taker.Taker``."""
         ready = self.device.ready_at is not None and not self.draining and not self.device.lost
         return self.breaker.capacity(time.monotonic(), self.ledger.count, self.engine.capacity) if ready else 0
 
     @property
     def slots(self) -> int:
-        """See ``scheduler.lease.ledger.Taker``."""
+        """See ``scheduler.lease.taker.Taker``."""
         return self.engine.slots
 
     def hold(self) -> HoldLimits:
-        """See ``scheduler.lease.ledger.Taker``."""
+        """See ``scheduler.lease.taker.Taker``."""
         return self.holding.hold(self.ledger.count)
 
     def take(self, claim: Claim) -> None:
-        """See ``scheduler.lease.ledger.Taker``."""
+        """See ``scheduler.lease.taker.Taker``."""
         self.holding.see(claim, self.ledger.count)
         if claim.jobs:
             self._intake.take(claim)

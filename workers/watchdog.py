@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from producer.contract import heartbeat
-from scheduler.lease.ledger import NoTaker
+from scheduler.lease.taker import NoTaker
 
 from .app import WorkerApp
 

@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, Protocol
+from typing import Any
 
 from redis.exceptions import ResponseError
 
@@ -23,8 +23,8 @@ from producer.contract.redis_errors import refusal
 
 from ..order import preemption
 from ..order.preemption import Prefill, Room
-from ..window.window import HoldLimits
-from .queue import NO_HOLD, Claim, Claimed, Queue
+from .queue import Claim, Claimed, Queue
+from .taker import NoTaker, Taker
 from .trials import Order, Trials
 
 logger = logging.getLogger(__name__)
@@ -34,42 +34,6 @@ REFUSED_S = 0.5
 
 FINISH_AT_ONCE = 500
 """Most jobs ended in one step, so that Redis is never blocked for long."""
-
-
-class Taker(Protocol):
-    """The runner of the claimed jobs."""
-
-    @property
-    def capacity(self) -> int:
-        """Most jobs that it can hold now; 0 until it is ready, and while it drains."""
-
-    @property
-    def slots(self) -> int:
-        """See ``scheduler.order.preemption.room``."""
-
-    def hold(self) -> HoldLimits:
-        """How long jobs may now be held for a fuller batch."""
-
-    def take(self, claim: Claim) -> None:
-        """Run the claimed jobs, if any. They are in the ledger already, and each must be ended there.
-
-        Raises:
-            RedisError: after all of them have been ended.
-        """
-
-
-class NoTaker:
-    """The taker of a worker without an engine: it has no room."""
-
-    capacity = slots = 0
-
-    def hold(self) -> HoldLimits:
-        """No job is held for a fuller batch."""
-        return NO_HOLD
-
-    def take(self, claim: Claim) -> None:
-        """Never called, because there is no room."""
-        raise AssertionError(claim)
 
 
 class State(enum.IntEnum):

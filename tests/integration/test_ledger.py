@@ -6,8 +6,9 @@ import redis as redis_py
 from deploy.machine.server import Server
 from producer import Client, Settings
 from producer.contract import keys
-from scheduler.lease.ledger import Ledger, NoTaker
+from scheduler.lease.ledger import Ledger
 from scheduler.lease.queue import Queue
+from scheduler.lease.taker import NoTaker
 from scheduler.order.preemption import LATELY_S, PACE
 
 RESULT = b'{"status": "SUCCESS"}'
