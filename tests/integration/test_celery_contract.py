@@ -28,8 +28,10 @@ from producer.contract.errors import WIRE_MODULE
 from producer.contract.job import TASK
 from redis_replies import text
 from scheduler import results
+from scheduler.channel import Channel, SentinelChannel
 from scheduler.message import read
-from scheduler.transport import Channel, Poller, SentinelChannel, Transport
+from scheduler.poller import Poller
+from scheduler.transport import Transport
 from workers.monitor import Monitor
 from workers.running import Running
 
