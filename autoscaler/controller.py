@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
@@ -19,13 +18,11 @@ from producer.contract.redis_errors import cannot_serve, trouble
 from scheduler.queue_lengths import observe
 
 from . import retries, roster
-from .actions.decision import Decision, Drain, Hold, Start
-from .device_deaths import DeviceDeaths
+from .actuator import Actuator
 from .devices.placement import occupants
 from .error_isolation import FailedRounds, IsolatedErrors
 from .estimate_follower import EstimateFollower
 from .journal import Journal
-from .launchers.protocol import Launcher, LaunchError, Placement
 from .leader import Leader, LeaderLease
 from .observation import Observation
 from .published_view import sizes_view
@@ -42,8 +39,9 @@ if TYPE_CHECKING:
     from producer.contract.settings import Settings
     from scheduler.queue_lengths import ModelQueues
 
-    from .devices.device import Device, Probe
+    from .devices.device import Probe
     from .devices.quarantine import Health
+    from .launchers.protocol import Launcher
     from .roster import Worker
     from .sizing.policy_registry import Policy
 
@@ -93,7 +91,6 @@ class Controller:
         self.probe = probe
         self.launcher = launcher
         self.sweep = sweep
-        self.excuse = excuse
         self.clock = clock
         self.reread = reread
         self.stepped_s = stepped_s
@@ -110,9 +107,9 @@ class Controller:
         self._reachable = True
         self._errors = IsolatedErrors(log)
         self._failed_rounds = FailedRounds(log)
-        self._killed: dict[str, str] = {}
-        """Why a worker was killed that has not ended yet."""
-        self._device_deaths = DeviceDeaths()
+        self._actuator = Actuator(
+            redis, launcher, self.leader, self.journal, self.reconciler, errors=self._errors, excuse=excuse
+        )
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -179,14 +176,14 @@ class Controller:
         now = self.clock()
         with self._errors.isolated("the state of Redis", "what is risky about it is not logged"):
             self._server.look(now)
-        self._note_ended(now)
+        self._actuator.note_ended(now)
         if self.learns:
             with self._errors.isolated("'stoker retry'", "models are started when their back-off is over"):
                 self._retry(now)
         beats = heartbeat.read_all(self.redis)
         seen = self._observe(now, beats)
         decisions = self.reconciler.decide(seen)
-        if not self._carry_out(now, decisions):
+        if not self._actuator.carry_out(now, decisions):
             return
         self.journal.held(now, decisions)
         with self._errors.isolated("what is wanted", "'stoker explain' is not told"):
@@ -231,7 +228,7 @@ class Controller:
         devices = self.reconciler.devices(now, self.settings, probed, workers)
         with self._errors.isolated("the quarantine", "a successor will not know of it"):
             self.journal.health(now, devices, self.reconciler.health)
-        self._note_device_deaths(now, devices)
+        self._actuator.note_device_deaths(now, devices)
         held = occupants(workers, devices, self.settings.models)
         self.journal.ignored(probed, self.settings.quarantine)
         self.journal.show(now, self.probe.source, devices, held, self.patience_s)
@@ -261,72 +258,10 @@ class Controller:
         measured = {heartbeat.text(name): float(value) for name, value in found.items()}
         return {name: value for name, value in measured.items() if math.isfinite(value)}
 
-    def _note_ended(self, now: float) -> None:
-        for found in self.launcher.ended():
-            why = self._killed.pop(found.name, "")
-            ended = replace(found, cause=why, outside=True) if why else found
-            last = heartbeat.parse([self.redis.get(keys.worker(ended.name))])
-            # A worker whose engine failed has not served: its successors follow later each time.
-            failing = any(beat.failing for beat in last)
-            served = any(beat.ready_at is not None for beat in last) and not failing
-            # Its process has ended and sends no heartbeat: do not wait until the last one expires.
-            heartbeat.remove(self.redis, ended.name)
-            if ended.outside or ended.asked:
-                with self._errors.isolated(ended.name, "its jobs count a loss when their leases run out"):
-                    self.excuse(ended.model, ended.name, False)
-            else:
-                self._device_deaths.add(now, ended)
-            if not ended.asked:
-                self.reconciler.failed(now, ended.model, 0.0 if failing else ended.lived_s, ended.cause, served)
-                self.journal.lost(now, ended)
-
-    def _note_device_deaths(self, now: float, devices: Sequence[Device]) -> None:
-        for ended, fault in self._device_deaths.explained(now, devices, self.reconciler.health):
-            log.info("%s probably ended because of its device, %s: its jobs count no loss", ended.name, fault)
-            with self._errors.isolated(ended.name, "its jobs count a loss"):
-                self.excuse(ended.model, ended.name, True)
-
     def _retry(self, now: float) -> None:
         for model in retries.take(self.redis):
             self.reconciler.retry(model)
             self.journal.retried(now, model)
-
-    def _carry_out(self, now: float, decisions: Sequence[Decision]) -> bool:
-        """Act on the decisions, each only while the lease is held.
-
-        Observing may take longer than the lease lasts; another autoscaler may then have acted already. Each check
-        renews the lease, so that it does not expire during the act.
-
-        Returns:
-            False when the lease was lost: the remaining decisions are dropped.
-        """
-        for decision in decisions:
-            if isinstance(decision, Hold):
-                continue
-            if not self.leader.renew():
-                log.warning(
-                    "the lease ran out during this round (it lasts %g s): its decisions are dropped", self.leader.ttl_s
-                )
-                return False
-            with self._errors.isolated(decision.model, "a decision could not be carried out"):
-                self._act(now, decision)
-        return True
-
-    def _act(self, now: float, decision: Start | Drain) -> None:
-        if not isinstance(decision, Start):
-            self.launcher.drain(decision.worker, decision.grace_s)
-            if decision.grace_s == 0:
-                self._killed[decision.worker] = decision.reason
-            self.journal.decided(now, decision, decision.worker)
-            return
-        try:
-            where = Placement(decision.model, decision.device, decision.kind, decision.type, decision.uuid)
-            name = self.launcher.start(where)
-        except LaunchError as error:
-            self.reconciler.failed(now, decision.model, 0.0, str(error))
-            self.journal.failed(now, decision, str(error))
-        else:
-            self.journal.decided(now, decision, name)
 
     def _lost_redis(self, error: Exception) -> None:
         if self._reachable:
