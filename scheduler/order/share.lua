@@ -145,6 +145,8 @@ end
 
 -- Write down what the lanes were charged, and which of them are empty now.
 local function close(from)
+  local all_empty = not from.more and from.gone == from.loaded
+  if all_empty then from.laned, from.dated = 0, 0 end -- lanes that were deleted still count (gone.lua)
   local charged, left, gone = {}, {}, {}
   for _, lane in ipairs(from.lanes) do
     if lane.used then
@@ -159,7 +161,7 @@ local function close(from)
   if #gone > 0 then
     redis.call('ZREM', from.counters, unpack(gone))
     redis.call('ZADD', tier_key('departed', from.queue), unpack(left))
-    if not from.more and from.gone == from.loaded then redis.call('HSET', lanes, 'left:' .. from.queue, from.left) end
+    if all_empty then redis.call('HSET', lanes, 'left:' .. from.queue, from.left) end
   end
   if from.laned < from.laned_before then
     redis.call('HINCRBY', lanes, 'jobs:' .. from.queue, from.laned - from.laned_before)

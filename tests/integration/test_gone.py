@@ -14,6 +14,7 @@ from deploy.machine.server import Server
 from producer import Client, Settings
 from producer.contract import celery_message, keys
 from scheduler.lease.queue import Queue
+from scheduler.queue_lengths import observe
 
 LIMIT = 100
 
@@ -110,6 +111,21 @@ def test_who_may_only_count_notices_it_when_nothing_else_is_there(
         assert redis.acl_log() == []
     finally:
         redis.execute_command("ACL", "DELUSER", "limited")
+
+
+@pytest.mark.parametrize("place", ["lane", "dated"])
+def test_lanes_that_were_deleted_count_no_longer_as_demand(
+    redis: redis_py.Redis, settings: Settings, client: Client, place: str
+) -> None:
+    name, kind = PLACES[place]
+    client.submit_many(client.job("m", "x", tier="batch", **kind) for _ in range(3))
+    assert redis.delete(name) == 1
+    assert Queue(redis, settings, "m").claim(10, "w.1") == []
+    seen = observe(redis, settings)["m"]
+    assert (seen.queued, seen.arrived) == (0, 3)
+    client.submit("m", "x", tier="batch", **kind)
+    assert len(Queue(redis, settings, "m").claim(10, "w.2")) == 1
+    assert observe(redis, settings)["m"].queued == 0
 
 
 def test_a_full_queue_does_not_refuse_what_is_in_it(redis: redis_py.Redis, client: Client) -> None:
