@@ -39,10 +39,10 @@ def up_detached(settings: Settings, say: Say, besides: Besides = ALL) -> None:
             stderr=output,
             start_new_session=True,
         )
-    _wait_until_up(settings, say, besides, supervisor, begin)
+    wait_until_up(settings, say, besides, supervisor, begin)
 
 
-def _wait_until_up(
+def wait_until_up(
     settings: Settings, say: Say, besides: Besides, supervisor: subprocess.Popen[bytes], begin: int
 ) -> None:
     """Wait for a supervisor in the background, whose output begins at byte ``begin`` of the log."""

@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 
 from autoscaler.launchers import records
+from deploy.machine import detached
+from deploy.machine.local import ALL
 from deploy.machine.supervise import STABLE_S, Child
 from deploy.machine.teardown import ORDER, graces, stop_all
+from producer.contract.errors import StokerError
 from producer.contract.fleet_schema import Scaling
 from producer.contract.settings import Settings
 
@@ -238,3 +241,24 @@ def test_what_an_earlier_supervisor_left_running_is_taken_over_and_tended(settin
     part.tend(now=1.5)
     assert len(pids) == 1
     assert said[1].startswith("part ended unexpectedly; restart")
+
+
+def test_a_start_in_the_background_tells_what_it_waits_for_until_the_supervisor_is_silent(
+    settings: Settings, spawn: Spawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(detached, "TOLD_EVERY_S", 0.1)
+    monkeypatch.setattr(detached, "READY_TIMEOUT_S", 1.0)
+    log = settings.state_dir / "logs" / "up.log"
+    log.parent.mkdir()
+    log.write_text("of an earlier run\n")
+    said: list[str] = []
+
+    def say(message: str) -> None:
+        said.append(message)
+        if len(said) < 30:  # for longer than the supervisor may be silent
+            log.write_text(log.read_text() + "the server loads its data\n")
+
+    with pytest.raises(StokerError, match="the fleet is not ready after 1 s: the supervisor has not started"):
+        detached.wait_until_up(settings, say, ALL, spawn(), log.stat().st_size)
+    assert len(said) >= 30
+    assert set(said) == {"waiting: the supervisor has not started"}
