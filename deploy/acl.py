@@ -216,6 +216,7 @@ def monitor(fleet: GrantScope) -> list[Grant]:
     priorities = [f"{queue}??[369]" for queue in fleet.queues]
     return [
         Grant(["llen", "lindex"], [*fleet.queues, *priorities]),
+        Grant(["llen"], [f"*{queue}" for queue in fleet.queues]),  # with a prefix of Celery's (strays.py)
         Grant(["hlen", "xlen", "llen", "zcard"], fleet.state),
         Grant(
             ["hgetall", "hmget"],

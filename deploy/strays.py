@@ -1,11 +1,13 @@
 """Strays: jobs in lists that no worker of the fleet reads.
 
 A job becomes a stray by a queue name that belongs to no model and tier of ``fleet.toml`` (a typing error, a renamed
-model), or by a Celery ``priority``, for which a stock producer pushes to another list beside the queue.
+model), or by a Celery ``priority``, for which a stock producer pushes to another list beside the queue, or by a
+``global_keyprefix`` of the producer, which stands before the queue's name.
 """
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,6 +28,8 @@ INTERNAL = ("celery.pidbox", "celeryev", "reply.celery.pidbox")
 SCAN_COUNT = 10_000
 SCANS = 100
 """Maximum of SCAN calls, and so of a million keys: a longer scan would delay the server's other clients."""
+PREFIXES = 100
+"""Maximum of prefixes under which the fleet's queues are looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +44,9 @@ class Stray:
 def find(redis: Redis, settings: Settings) -> list[Stray]:
     """All strays that hold jobs, in the order of their queues' names."""
     ours = {keys.queue(name, tier) for name, model in settings.models.items() for tier in model.tiers}
-    found = []
-    for queue in sorted(_bound(redis) | ours):
+    tables = _tables(redis)
+    found = _prefixed(redis, ours, tables)
+    for queue in sorted(_bound(redis, tables) | ours):
         plain, beside = _lengths(redis, queue)
         if queue not in ours and plain + beside and _of_the_fleet(redis, queue, settings):
             cure = "no model of fleet.toml has this queue: add the model, or send to MODEL.TIER"
@@ -49,7 +54,23 @@ def find(redis: Redis, settings: Settings) -> list[Stray]:
         elif beside:
             cure = "sent with a Celery priority, which Stoker does not read: send without, and choose a tier"
             found.append(Stray(queue, beside, cure))
-    return found
+    return sorted(found, key=lambda stray: stray.queue)
+
+
+def _prefixed(redis: Redis, ours: Set[str], tables: Set[str]) -> list[Stray]:
+    """Jobs in lists that have the name of a queue after a prefix."""
+    prefixes = sorted({table.partition(BINDINGS)[0] for table in tables} - {""})[:PREFIXES]
+    lists = [(prefix, prefix + queue) for prefix in prefixes for queue in sorted(ours)]
+    with redis.pipeline(transaction=False) as pipe:
+        for _, name in lists:
+            pipe.llen(name)
+        lengths = pipe.execute(raise_on_error=False)  # of what another application has stored there, too
+    cure = "sent with global_keyprefix = {!r}, which Stoker does not read: send without"
+    return [
+        Stray(name, length, cure.format(prefix))
+        for (prefix, name), length in zip(lists, lengths, strict=True)
+        if isinstance(length, int) and length
+    ]
 
 
 def _of_the_fleet(redis: Redis, queue: str, settings: Settings) -> bool:
@@ -63,17 +84,25 @@ def _of_the_fleet(redis: Redis, queue: str, settings: Settings) -> bool:
     return any(f'"{TASK}"' in _text(end) for end in ends if end is not None)
 
 
-def _bound(redis: Redis) -> set[str]:
-    """The queues that stock producers and workers have declared, by Kombu's tables of bindings."""
-    queues: set[str] = set()
+def _tables(redis: Redis) -> set[str]:
+    """Kombu's tables of bindings, with any prefix: what stock producers and workers have declared."""
+    tables: set[str] = set()
     cursor = 0
     for _ in range(SCANS):
-        cursor, tables = redis.scan(cursor, match=f"{BINDINGS}*", count=SCAN_COUNT, _type="SET")
-        for table in map(_text, tables):
-            if table.removeprefix(BINDINGS) not in INTERNAL:
-                queues |= {_text(member).rsplit(SEPARATOR, 1)[-1] for member in redis.smembers(table)}
+        cursor, found = redis.scan(cursor, match=f"*{BINDINGS}*", count=SCAN_COUNT, _type="SET")
+        tables |= set(map(_text, found))
         if cursor == 0:
             break
+    return tables
+
+
+def _bound(redis: Redis, tables: Set[str]) -> set[str]:
+    """The queues of the tables without a prefix."""
+    queues: set[str] = set()
+    for table in tables:
+        prefix, _, exchange = table.partition(BINDINGS)
+        if not prefix and exchange not in INTERNAL:
+            queues |= {_text(member).rsplit(SEPARATOR, 1)[-1] for member in redis.smembers(table)}
     return queues - {""}
 
 

@@ -21,7 +21,7 @@ from autoscaler.devices.device import Device, DeviceState
 from autoscaler.journal import Journal
 from autoscaler.launchers import records
 from autoscaler.leader import Leader
-from deploy import health, strays
+from deploy import acl, health, strays
 from deploy.cli.duration import duration
 from deploy.cli.status import json_of, screen_of
 from deploy.machine import gateway
@@ -180,6 +180,25 @@ def test_jobs_beside_a_queue_because_of_a_priority_are_told(
     (stray,) = strays.find(redis, settings)
     assert (stray.queue, stray.waiting) == ("parrot.batch", 1)
     assert "priority" in stray.cure
+
+
+def test_jobs_that_were_sent_with_a_prefix_are_told(redis: redis_py.Redis, settings: Settings, server: Server) -> None:
+    prefix = {"global_keyprefix": "shop:"}
+    with celery.Celery(broker=server.url, broker_transport_options=prefix, set_as_current=False) as app:
+        app.send_task(TASK, kwargs={"input": "hi"}, queue="parrot.batch")
+        app.send_task("reports.send", queue="reports")
+        redis.set("shop:parrot.interactive", "no list")
+    (stray,) = strays.find(redis, settings)
+    assert (stray.queue, stray.waiting) == ("shop:parrot.batch", 1)
+    redis.execute_command("ACL", "SETUSER", "watching", "on", ">pw", *acl.rules("monitor", settings))
+    try:
+        with redis_py.Redis.from_url(server.url.replace("://", "://watching:pw@")) as watching:
+            assert strays.find(watching, settings) == [stray]
+    finally:
+        redis.execute_command("ACL", "DELUSER", "watching")
+    assert "1 job on shop:parrot.batch cannot be served: sent with global_keyprefix" in shown(
+        read_status(redis, settings)
+    )
 
 
 def test_a_container_is_well_when_it_does_its_work(redis: redis_py.Redis) -> None:
