@@ -201,15 +201,7 @@ class _FakeClient(Client):
             raise never(next(job_id for job_id in open_ids if self._fleet.end(job_id) is None))
 
     def stream(self, job_id: str, after: str | None = None, timeout: float | None = None) -> Iterator[Piece]:
-        yield from self.pieces(job_id, Reading(after, timeout), timeout)
-
-    def pieces(self, job_id: str, reading: Reading, timeout: float | None) -> Iterator[Piece]:
-        end = self._fleet.end(job_id)
-        if end is None:
-            raise silent(job_id, timeout)
-        if isinstance(end, StokerError):
-            raise end
-        yield from reading.finish(end.output)
+        yield from pieces(self._fleet.end(job_id), job_id, Reading(after, timeout), timeout)
 
     def status(self, job_id: str) -> Status:
         return status_of(self._fleet.end(job_id))
@@ -252,6 +244,15 @@ def never(job_id: str) -> ResultTimeout:
     return ResultTimeout(f"job {job_id} is queued on a fake fleet, and this call would wait for ever: give a timeout")
 
 
+def pieces(end: Result | StokerError | None, job_id: str, reading: Reading, timeout: float | None) -> Iterator[Piece]:
+    """The pieces of a job with that end."""
+    if end is None:
+        raise silent(job_id, timeout)
+    if isinstance(end, StokerError):
+        raise end
+    yield from reading.finish(end.output)
+
+
 def silent(job_id: str, timeout: float | None) -> ResultTimeout:
     """For a stream of a job that is queued."""
     return ResultTimeout(f"job {job_id} made nothing for {timeout} s; it goes on, ask again")
@@ -278,7 +279,7 @@ class _FakeAsyncClient(AsyncClient):
     async def follow(
         self, job_id: str, after: str | None = None, timeout: float | None = None, *, reasoning: bool = False
     ) -> AsyncGenerator[Piece | Result]:
-        for piece in self._sync.pieces(job_id, Reading(after, timeout, reasoning=reasoning), timeout):
+        for piece in pieces(self._fleet.end(job_id), job_id, Reading(after, timeout, reasoning=reasoning), timeout):
             yield piece
         yield await self.result(job_id)
 
