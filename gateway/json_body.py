@@ -6,11 +6,11 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from fastapi import Request, Response
-from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from producer.contract import json_text
 
+from .access.key_route import KeyRoute
 from .openai.api_error import Problem
 
 
@@ -22,8 +22,8 @@ class UnreadableBody(HTTPException):
         self.problem = problem
 
 
-class JsonRoute(APIRoute):
-    """A route whose body is read strictly."""
+class JsonRoute(KeyRoute):
+    """A route for callers with an API key, whose body is read strictly."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The handler of the route's requests."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import uvicorn
 
+from producer.contract import open_files
 from producer.contract.connection import close, connect
 from producer.contract.errors import ConfigError
 from producer.contract.fleet_file import FleetFile
@@ -17,9 +18,16 @@ from producer.contract.settings import Settings
 
 from .access import api_key_store
 from .app import create_app
+from .connection_guard import guarded
 
 DRAIN_S = 10
 """Seconds that running requests get when the gateway is told to end; then their jobs are cancelled."""
+
+MOST_CONNECTIONS = 10_000
+BACKLOG = 128
+"""Connections that the system holds for the gateway until it looks at them, all of which it may then accept at once."""
+OWN_FILES = BACKLOG + 32
+"""Files beside those of connections that are counted: new ones, Redis, and files of batches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +68,7 @@ def serve(fleet: FleetFile, listen: Listen) -> None:
             f"nobody has an API key, so everybody who reaches {listen.host} could use the fleet: "
             "make one with 'stoker keys create', or listen on 127.0.0.1"
         )
+    open_files.raise_limit()
     uvicorn.run(
         create_app(settings, listen.loopback, fleet.again),
         host=listen.host,
@@ -67,7 +76,10 @@ def serve(fleet: FleetFile, listen: Listen) -> None:
         ssl_certfile=listen.tls_cert,
         ssl_keyfile=listen.tls_key,
         access_log=False,
-        log_level="warning",
+        log_level="error",  # a warning for each malformed request would let strangers fill the log
+        http=guarded(min(MOST_CONNECTIONS, open_files.limit() - OWN_FILES)),
+        ws="none",
+        backlog=BACKLOG,
         timeout_graceful_shutdown=DRAIN_S,
         server_header=False,
     )

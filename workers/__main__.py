@@ -14,13 +14,14 @@ import redis
 from producer.contract import heartbeat
 from producer.contract.connection import connect
 from producer.contract.errors import StokerError
+from producer.contract.open_files import raise_limit
 from producer.contract.server_requirements import check_at_start
 from producer.contract.settings import Settings
 from scheduler.lease.ledger import Ledger
 from scheduler.lease.queue import Queue
 from scheduler.periodic import Periodic
 
-from . import open_files, remote
+from . import remote
 from .app import WorkerApp, make_app
 from .assignment import Assignment
 from .device_binding import bind
@@ -40,7 +41,7 @@ def main() -> int:
     options = _options()
     sys.setswitchinterval(SWITCH_S)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    open_files.raise_limit()
+    raise_limit()
     device_uuid = options.device_uuid or bind(options.device, os.environ)
     try:
         settings = Settings.load()

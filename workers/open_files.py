@@ -3,30 +3,14 @@
 from __future__ import annotations
 
 import errno
-import resource
 
 from producer.contract.errors import ConfigError, EngineError
+from producer.contract.open_files import limit
 
-MOST = 2**20
-"""The limit is not raised beyond this: programs that a worker starts may look at every possible descriptor."""
 OWN = 128
 """Files that a worker needs beside the connections of its engine: of Redis, the model, logs, and Python itself."""
 CURE = "raise the limit of open files (ulimit -n, LimitNOFILE= of systemd, docker run --ulimit nofile=), or lower \
 max_concurrency"
-
-
-def raise_limit() -> None:
-    """Raise the soft limit of this process, which its children inherit, to the hard one."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = MOST if hard == resource.RLIM_INFINITY else min(hard, MOST)
-    if soft != resource.RLIM_INFINITY and soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-
-
-def limit() -> int:
-    """The soft limit."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return MOST if soft == resource.RLIM_INFINITY else soft
 
 
 def require(connections: int) -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import Depends, Request, Security
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import HTTPBearer
+from fastapi.security.utils import get_authorization_scheme_param
 
+from producer.async_client import AsyncClient
 from producer.contract import keys
 
 from ..answer_headers import add
+from ..connection_guard import CONNECTION
 from ..openai.api_error import Problem
-from ..state import Client
 from .api_key import ANYBODY, ApiKey, digest
 from .api_key_store import ADMIT_LUA
+from .same_origin import check_same_origin
 
 LIMIT_HEADERS = ("x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests")
 """OpenAI's headers of the limit of a key's requests: how many a minute, how many now, and until all of them again."""
@@ -21,28 +24,24 @@ LIMIT_HEADERS = ("x-ratelimit-limit-requests", "x-ratelimit-remaining-requests",
 _bearer = HTTPBearer(auto_error=False, description="An API key: 'stoker keys create' makes one.")
 
 
-async def _caller(
-    request: Request,
-    client: Client,
-    given: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
-) -> ApiKey:
-    """The key of a request. On loopback no key is needed until the first one is created.
+async def authenticate(request: Request) -> None:
+    """Find the key of a request by its headers alone, for :data:`Caller`. On loopback no key is needed until the first
+    one is created.
 
     Raises:
-        Problem: 401 without a known key, 429 beyond its rate.
+        Problem: 401 without a known key, 403 for a web page of another origin while no key is needed, 429 beyond the
+            key's rate.
     """
-    name = digest(given.credentials) if given else ""
+    client: AsyncClient = request.app.state.client
+    given = _given(request)
+    name = digest(given) if given else ""
     admit = client.redis.register_script(ADMIT_LUA)
     stored, made, wait_ms, left, full_ms = await admit([keys.api_keys(), keys.rate(name)], [name])
     if not made and request.app.state.loopback:
-        return ANYBODY
-    if not given:
-        raise Problem(401, "no API key: send 'Authorization: Bearer KEY'", code="missing_api_key")
-    if stored is None:
-        raise Problem(401, "this API key is not known", code="invalid_api_key")
-    key = ApiKey.model_validate_json(stored)
-    if key.revoked_at is not None:
-        raise Problem(401, "this API key was revoked", code="invalid_api_key")
+        check_same_origin(request.headers, client.settings.gateway.cors_origins)
+        _admit(request, ANYBODY)
+        return
+    key = _known(given, stored)
     if key.requests_per_minute is not None:
         told = (str(key.requests_per_minute), str(left), f"{full_ms / 1000:g}s")
         add(request, dict(zip(LIMIT_HEADERS, told, strict=True)))
@@ -53,7 +52,35 @@ async def _caller(
             code="rate_limit_exceeded",
             retry_after_s=wait_ms / 1000,
         )
+    _admit(request, key)
+
+
+def _admit(request: Request, key: ApiKey) -> None:
+    request.state.caller = key
+    if (connection := getattr(request.state, CONNECTION, None)) is not None:
+        connection.admit()
+
+
+def _given(request: Request) -> str:
+    """The key that a request brings; empty without one."""
+    scheme, given = get_authorization_scheme_param(request.headers.get("authorization"))
+    return given if scheme.lower() == "bearer" else ""
+
+
+def _known(given: str, stored: bytes | None) -> ApiKey:
+    if not given:
+        raise Problem(401, "no API key: send 'Authorization: Bearer KEY'", code="missing_api_key")
+    if stored is None:
+        raise Problem(401, "this API key is not known", code="invalid_api_key")
+    key = ApiKey.model_validate_json(stored)
+    if key.revoked_at is not None:
+        raise Problem(401, "this API key was revoked", code="invalid_api_key")
     return key
+
+
+async def _caller(request: Request, _: Annotated[object, Security(_bearer)]) -> ApiKey:
+    caller: ApiKey = request.state.caller  # set by the route, before it read the body
+    return caller
 
 
 Caller = Annotated[ApiKey, Depends(_caller)]

@@ -11,13 +11,14 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
 from ..access.authentication import Caller
+from ..access.key_route import KeyRoute
 from ..batches.batch_storage import Storage
 from ..batches.records import FileRecord, Purpose, new_id
 from ..batches.store import SOURCE
 from ..openai.api_error import Problem
 from ..upload import Upload
 
-router = APIRouter(prefix="/v1/files", tags=["files"])
+router = APIRouter(prefix="/v1/files", tags=["files"], route_class=KeyRoute)
 
 CHUNK_BYTES = 256 * 1024
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ import pytest
 from deploy.machine.server import Server
 from gateway.access import api_key_store
 from gateway.app import create_app
-from gatewayed import Gatewayed
+from gatewayed import TABLES, Gatewayed
 from producer import Settings
 from producer.contract import keys
 
@@ -189,6 +190,7 @@ def test_the_commands_make_list_and_revoke_keys(place: Place) -> None:
     assert (wrong.returncode, "no API key has the id" in wrong.stderr) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_gateway_listens_beyond_loopback_only_when_there_is_a_key(
     own_server: Server, make_fleet: Any, tmp_path: Path
 ) -> None:
@@ -212,3 +214,53 @@ def test_a_gateway_listens_beyond_loopback_only_when_there_is_a_key(
         assert httpx2.get(f"{url}/v1/models").status_code == 401
     finally:
         fleet.close()
+
+
+@pytest.mark.parametrize(("method", "path"), OURS)
+def test_without_a_key_no_body_is_read(place: Place, method: str, path: str) -> None:
+    at = path.format(model="talk", job_id="x", file_id="x", batch_id="x")
+    head = f"{method} {at} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n["
+    address = httpx2.URL(place.url)
+    with socket.create_connection((address.host, address.port or 0), timeout=60) as connection:
+        connection.sendall(head.encode())  # and no more of the body
+        assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
+    assert place.ask(method, at, "wrong", "no JSON").status_code == 401
+
+
+@pytest.fixture(scope="module")
+def keyless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A gateway on loopback without any key; its address."""
+    folder: Path = tmp_path_factory.mktemp("keyless")
+    server = Server(folder / "server")
+    server.start()
+    fleet = Gatewayed(
+        folder, server.url, TABLES.replace("[gateway]", '[gateway]\ncors_origins = ["https://app.example"]')
+    )
+    yield fleet.gateway()
+    fleet.close()
+    server.stop()
+
+
+def test_pages_of_other_origins_get_nothing_without_a_key(keyless: str) -> None:
+    port = httpx2.URL(keyless).port
+    own = f"127.0.0.1:{port}"
+    for headers, expected in (
+        ({}, 200),
+        ({"Host": f"localhost:{port}"}, 200),
+        ({"Host": f"[::1]:{port}"}, 200),
+        ({"Host": "evil.example"}, 403),
+        ({"Host": f"127.0.0.1.evil.example:{port}"}, 403),
+        ({"Origin": f"http://{own}"}, 200),
+        ({"Origin": "https://app.example"}, 200),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://127.0.0.1:1"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "none"}, 200),
+    ):
+        answer = httpx2.get(f"{keyless}/v1/models", headers=headers)
+        assert answer.status_code == expected, (headers, answer.text)
+        if expected == 403:
+            assert "API key" in answer.json()["error"]["message"]
+    form, headers = {"file": ("x", b"{}")}, {"Origin": "https://evil.example"}
+    assert httpx2.post(f"{keyless}/v1/files", files=form, data={"purpose": "batch"}, headers=headers).status_code == 403

@@ -79,7 +79,7 @@ def test_a_reader_that_goes_away_cancels_what_it_read(fleet: Gatewayed, http: ht
 def test_a_client_that_hangs_up_while_it_waits_cancels_its_job(fleet: Gatewayed, http: httpx2.Client) -> None:
     content = json.dumps(body("asleep")).encode()
     with socket.create_connection((http.base_url.host, http.base_url.port or 0)) as connection:
-        head = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         connection.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
         queue = keys.queue("asleep", "interactive")
         wait_for(lambda: fleet.redis.llen(queue), "the job to be queued")
@@ -203,7 +203,7 @@ def test_a_stream_that_takes_too_long_ends_with_an_error(http: httpx2.Client) ->
 
 def test_an_upload_that_breaks_off_is_no_error_of_the_gateway(fleet: Gatewayed, http: httpx2.Client) -> None:
     with socket.create_connection((http.base_url.host, http.base_url.port or 0)) as connection:
-        head = "POST /v1/files HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+        head = "POST /v1/files HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
         part = '--b\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\nhalf of it'
         connection.sendall(f"{head}Content-Length: 9999\r\n\r\n{part}".encode())
     told = 'stoker_gateway_requests_total{method="POST",path="/v1/files",status="499"} 1.0'
@@ -281,6 +281,7 @@ def test_the_metrics_tell_of_requests_and_queues(fleet: Gatewayed, http: httpx2.
     assert float(line.rpartition(" ")[2]) > 0
 
 
+@pytest.mark.slow
 def test_a_gateway_outlives_its_queue(own_server: Server, tmp_path: Path) -> None:
     fleet = Gatewayed(tmp_path / "outage", own_server.url, TABLES)
     try:

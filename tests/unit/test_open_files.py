@@ -14,7 +14,7 @@ from workers import open_files
 def test_a_worker_raises_its_soft_limit_to_the_hard_one() -> None:
     """In a process of its own: a limit cannot be put back."""
     program = (
-        "import resource; from workers import open_files\n"
+        "import resource; from producer.contract import open_files\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (100, 300)); open_files.raise_limit(); print(open_files.limit())"
     )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
