@@ -286,6 +286,7 @@ def test_a_waiting_step_wakes_for_a_request(engine: Engine, case: Case) -> None:
     assert [outcome.id for outcome in found] == ["a"]
 
 
+@pytest.mark.slow
 def test_many_at_once_from_many_threads(engine: Engine, case: Case) -> None:
     count = 5 * engine.capacity
 
@@ -309,6 +310,7 @@ def test_capacity_follows_the_concurrency(engine: Engine, case: Case) -> None:
     assert 1 <= engine.capacity <= 2 * case.settings().max_concurrency
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["idle", "in the middle of work"])
 def test_close_frees_the_threads(loaded: tuple[Engine, Case], end: str) -> None:
     case = loaded[1]

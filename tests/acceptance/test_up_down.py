@@ -165,6 +165,7 @@ def test_ctrl_c_stops_all_of_it(home: Home) -> None:
     home.assert_nothing_is_left()
 
 
+@pytest.mark.slow
 def test_up_says_at_once_that_a_configured_redis_is_not_there(home: Home) -> None:
     home.environment["REDIS_URL"] = "redis://:open-sesame@127.0.0.1:1/0"
     for arguments in (("up",), ("up", "--detach")):

@@ -135,6 +135,7 @@ def test_a_producer_with_its_rights_is_told(own_server: Server, settings: Settin
         client.submit("m", "x", tier="batch", deadline=20, admission="refuse")
 
 
+@pytest.mark.slow
 def test_a_slow_worker_refuses_what_it_cannot_do_in_time_and_does_late_what_was_degraded(
     server: Server, redis: redis_py.Redis, make_fleet: Callable[[str, str], Fleet]
 ) -> None:

@@ -184,6 +184,7 @@ def test_a_killed_worker_is_replaced_and_its_jobs_are_not_lost(
     assert b"lost" in actions
 
 
+@pytest.mark.slow
 def test_a_job_that_kills_its_workers_ends_as_a_dead_letter_though_nobody_starts_workers(
     machine: Callable[[float], Machine], redis: redis_py.Redis
 ) -> None:

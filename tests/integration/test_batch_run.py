@@ -305,6 +305,7 @@ def test_an_outage_is_ridden_out(
     assert sorted(map(int, consumer.ran)) == list(range(1, 201))
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(client: Client, consume: Consume, tmp_path: Path) -> None:
     consume(client.settings, remember=False)
 

@@ -34,6 +34,7 @@ def backlog(tmp_path: Path) -> Iterator[Server]:
     server.kill()
 
 
+@pytest.mark.slow
 def test_a_backlog_may_take_as_long_to_load_as_it_takes(backlog: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deploy_server, "START_TIMEOUT_S", 2.0)  # less than loading takes
     monkeypatch.setattr(deploy_server, "TOLD_EVERY_S", 0.2)

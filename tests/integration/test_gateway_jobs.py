@@ -240,6 +240,7 @@ def test_a_receiver_that_says_gone_is_not_asked_again(http: httpx2.Client, recei
     assert len(receiver.came) == 1
 
 
+@pytest.mark.slow
 def test_a_webhook_outlives_its_gateway(fleet: Gatewayed, http: httpx2.Client, receiver: Receiver) -> None:
     url = fleet.gateway()
     dying = fleet.processes[-1]

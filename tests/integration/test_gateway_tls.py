@@ -30,6 +30,7 @@ def certificate(tmp_path: Path) -> tuple[trustme.CA, Path, Path]:
     return authority, cert, key
 
 
+@pytest.mark.slow
 def test_it_is_spoken_to_by_tls_and_proves_who_it_is(
     fleet: Gatewayed, certificate: tuple[trustme.CA, Path, Path]
 ) -> None:

@@ -127,6 +127,7 @@ def fleet(redis: redis_py.Redis, server: Server, make_fleet: Callable[[str, str]
     return make_fleet(server.url, TABLES)
 
 
+@pytest.mark.slow
 def test_interactive_jobs_take_the_youngest_batch_jobs_slots_and_all_come_to_their_end(fleet: Fleet) -> None:
     fleet.worker("stub", "w")
     client, words = fleet.client, {"max_new_tokens": WORDS}

@@ -111,6 +111,7 @@ async def busy(client: AsyncClient, worker: Worker) -> AsyncIterator[None]:
     await asyncio.gather(making, reading, return_exceptions=True)
 
 
+@pytest.mark.slow
 def test_a_late_first_token_on_a_quiet_connection_is_streamed(
     settings: Settings, later: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -136,6 +137,7 @@ def test_a_late_first_token_on_a_busy_connection_is_streamed(
     assert asyncio.run(main()) == "one"
 
 
+@pytest.mark.slow
 def test_a_late_result_is_heard_of(
     settings: Settings, later: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:

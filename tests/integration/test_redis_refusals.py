@@ -179,6 +179,7 @@ def test_a_batch_process_waits_and_then_runs_its_batches(
     assert log.read_text().count("Batches wait") == 1
 
 
+@pytest.mark.slow
 def test_a_batch_that_runs_goes_on(fleet: Gatewayed, server: Server, url: str) -> None:
     log = fleet.log("batches")
     log.unlink(missing_ok=True)

@@ -74,6 +74,7 @@ def _beat_after(fleet: Fleet, jobs: int) -> int:
     return sum(done) if sum(done) >= jobs else 0
 
 
+@pytest.mark.slow
 def test_a_killer_is_isolated_and_its_neighbours_are_unharmed(
     redis: redis_py.Redis, server: Server, make_fleet: MakeFleet
 ) -> None:

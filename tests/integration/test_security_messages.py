@@ -142,6 +142,7 @@ def await_listening(app: Celery) -> None:
     wait_for(lambda: app.control.inspect(timeout=1).ping(), "a pong")
 
 
+@pytest.mark.slow
 def test_remote_control_commands_that_could_do_harm_are_refused(fleet: Fleet, stock: Celery) -> None:
     harmful: dict[str, dict[str, Any]] = {
         "shutdown": {},

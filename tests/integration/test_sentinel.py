@@ -82,6 +82,7 @@ def _linked(replica: Server) -> bool:
         return bool(client.info("replication")["master_link_status"] == "up")
 
 
+@pytest.mark.slow
 def test_jobs_outlive_their_master(group: Group, make_fleet: Callable[[str, str], Fleet], tmp_path: Path) -> None:
     fleet = make_fleet(group.url, TABLES)
     process = fleet.worker("slow", "w")
@@ -108,6 +109,7 @@ def test_every_client_finds_the_master(group: Group, make_fleet: Callable[[str, 
     asyncio.run(_through_asyncio(fleet.settings))
 
 
+@pytest.mark.slow
 def test_what_up_starts_finds_the_master(group: Group) -> None:
     """The broker is looked at, and Flower's application reaches it; stock Celery needs to be told the group."""
     settings = Settings(redis=Redis(url=group.url, sentinel_master="jobs"), models={"m": Model(engine="echo")})
@@ -132,6 +134,7 @@ async def _lengths(seen: FlowerBroker) -> object:
         await close_async(seen.redis)
 
 
+@pytest.mark.slow
 def test_sentinels_that_know_no_such_group_are_told(group: Group) -> None:
     settings = Settings(redis=Redis(url=group.url, sentinel_master="other"))
     with pytest.raises(BrokerUnavailable, match=r"sentinel://127.*No master found for 'other'"):

@@ -101,6 +101,7 @@ PROCESSES = {
 }
 
 
+@pytest.mark.slow
 def test_every_process_ends_at_its_start_and_says_why(old_url: str, tmp_path: Path) -> None:
     (tmp_path / "fleet.toml").write_text('[models.echo]\nengine = "echo"\n[[devices]]\nname = "cpu:0"\nmemory_gb = 1\n')
     env = {**os.environ, "REDIS_URL": old_url}

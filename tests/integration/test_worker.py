@@ -204,6 +204,7 @@ def test_a_task_id_used_again_after_a_failure_gets_the_result_of_the_new_run(fle
     assert AsyncResult("again", app=stock).get(timeout=DEADLINE_S)["output"] == "x"
 
 
+@pytest.mark.slow
 def test_a_stock_revoke_outlives_the_worker_that_hears_it(fleet: Fleet, stock: Celery) -> None:
     first = fleet.worker("sleepy", "first")
     queued = stock.send_task(TASK, kwargs={"model": "echo", "input": "x"}, queue="echo.interactive")
@@ -486,6 +487,7 @@ def test_a_worker_stopped_for_longer_than_its_lease_cannot_commit(fleet: Fleet) 
     assert fleet.client.result(job, timeout=DEADLINE_S).timing.worker == "second"
 
 
+@pytest.mark.slow
 def test_a_second_worker_shares_the_work(fleet: Fleet) -> None:
     fleet.worker("slow", "one")
     fleet.worker("slow", "two")

@@ -2,6 +2,8 @@
 
 import math
 
+import pytest
+
 from benchmarks.window.cell import BAR, CLEAR, precise
 from benchmarks.window.grid import LINES, MOST, Cell, Line
 from benchmarks.window.play import TURN, play, play_in_turns
@@ -20,6 +22,7 @@ def test_a_cell_in_which_nothing_varies_has_as_many_jobs_as_it_began_with() -> N
     assert measured.error == 0
 
 
+@pytest.mark.slow
 def test_a_cell_in_which_much_varies_has_more_until_its_standard_error_is_what_was_asked() -> None:
     short = precise(cell(0.9, 2.0, 1.5, HEAVY), 2000, 1, math.inf)
     long = precise(cell(0.9, 2.0, 1.5, HEAVY), 2000, 1, 1.0)

@@ -92,6 +92,7 @@ def test_two_policies_stand_side_by_side_with_their_bounds(fleet: Path, mooncake
     assert sum(tier["requests"] for tier in one["tiers"]) == 200
 
 
+@pytest.mark.slow
 def test_a_policy_may_be_of_any_kind_or_of_several(fleet: Path) -> None:
     arguments = ("--trace", "synthetic", "--fleet", fleet, "--for", 600, "--busy", 0.6, "--json")
     names = ("pull", "round-robin", "fifo+least-connections", "threshold+affinity")

@@ -62,6 +62,7 @@ def test_holding_a_device_through_a_gap_is_dearer_than_loading_again_when_the_ga
     assert bound(far).device_hours * 3600 == pytest.approx(2 * 50, abs=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_no_run_goes_below_its_bound(seed: int) -> None:
     service = ServiceModel(0.02, 0.0005, 0.0001, load_s=30)
