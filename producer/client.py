@@ -17,8 +17,8 @@ from .collect import RECHECK_S, Collector
 from .contract import celery_message, keys
 from .contract.connection import block_ms, close, connect, has_own_user
 from .contract.dialogue import run
-from .contract.errors import ResultTimeout, StokerError
-from .contract.job import Item, Job, Result, Status
+from .contract.errors import ResultTimeout, StokerError, UnknownModel
+from .contract.job import Item, Job, Result, Status, shown
 from .contract.redis_errors import broker_errors
 from .contract.settings import Settings
 from .contract.withdrawal import Whereabouts
@@ -320,7 +320,13 @@ def build(
     deadline: Deadline | None,
     fields: Mapping[str, Any],
 ) -> Job:
-    """A job from what a caller gave, with the defaults filled in."""
+    """A job from what a caller gave, with the defaults filled in.
+
+    Raises:
+        InvalidJob, UnknownModel, UnknownTier: when no worker could serve it.
+    """
+    if not isinstance(model, str):
+        raise UnknownModel(f"model = {shown('model', model)}; allowed: the name of a model, as text")
     model = settings.named(model)
     given = {name: value for name, value in fields.items() if value is not None}
     return Job.parse(

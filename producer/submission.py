@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from .contract import celery_message, keys
-from .contract.errors import QueueFull, QuotaExceeded
-from .contract.job import Job
+from .contract.errors import InvalidJob, QueueFull, QuotaExceeded
+from .contract.job import Job, shown
 from .contract.lua import script
 from .contract.settings import Settings
 from .contract.tenants import DEFAULT, quoted
@@ -150,9 +150,15 @@ def seconds(value: float) -> str:
 
 
 def instant(deadline: Deadline | None) -> datetime | None:
-    """A deadline as an instant."""
+    """A deadline as an instant.
+
+    Raises:
+        InvalidJob: it is none, or beyond the year 9999.
+    """
     if deadline is None or isinstance(deadline, datetime):
         return deadline
-    if not isinstance(deadline, timedelta):
-        deadline = timedelta(seconds=deadline)
-    return datetime.now(UTC) + deadline
+    try:
+        return datetime.now(UTC) + (deadline if isinstance(deadline, timedelta) else timedelta(seconds=deadline))
+    except (TypeError, ValueError, OverflowError):
+        allowed = "an instant with a time zone, a timedelta, or seconds from now, before the year 10000"
+        raise InvalidJob(f"deadline = {shown('deadline', deadline)}; allowed: {allowed}") from None

@@ -86,9 +86,9 @@ def named(message: bytes) -> list[str]:
         payload = json.loads(message)
         first = _first_protocol(payload)
         headers = payload["headers"] if first is None else first
-        body = None if first is not None else json.loads(base64.b64decode(payload["body"]))
     except (ValueError, TypeError, KeyError, RecursionError):
         return []
+    body = _any_body(payload) if first is None else None  # of one that is compressed, the headers still name it
     found = [headers.get("id")] if isinstance(headers, dict) else []
     parts: list[Any] = [first] if first is not None else body[2:3] if isinstance(body, list) else []
     while parts and len(found) < MOST_FOLLOWERS:
@@ -107,11 +107,16 @@ def named(message: bytes) -> list[str]:
 
 def _first_protocol(payload: object) -> dict[str, Any] | None:
     """The body of a message of task protocol 1, which holds the id; None if it is none."""
+    body = _any_body(payload)
+    return body if isinstance(body, dict) and "task" in body and "id" in body else None
+
+
+def _any_body(payload: object) -> Any:
+    """The value of a message's body; None if it is no JSON in base64."""
     try:
-        body = json.loads(base64.b64decode(payload["body"]))  # type: ignore[index]  # anything at all
+        return json.loads(base64.b64decode(payload["body"]))  # type: ignore[index]  # anything at all
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    return body if isinstance(body, dict) and "task" in body and "id" in body else None
 
 
 def _instant(text: object) -> datetime | None:

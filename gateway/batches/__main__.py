@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import signal
 import sys
@@ -14,6 +15,7 @@ from .batch_process import Runner
 
 def main() -> int:
     """Run until told to end."""
+    argparse.ArgumentParser(prog="python -m gateway.batches", description=__doc__).parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
         fleet = FleetFile(fixed=("gateway",), part="batches")

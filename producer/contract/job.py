@@ -146,4 +146,6 @@ def shown(key: str, value: object) -> str:
         found = "***" if _SECRET.search(key) else concealed(repr(value))
     except RecursionError:
         found = f"a {type(value).__name__} that is nested too deep to show"
+    except ValueError:  # Python writes no integer of more than 4300 digits
+        found = f"a {type(value).__name__} with a number that is too long to show"
     return found if len(found) <= 80 else found[:77] + "..."

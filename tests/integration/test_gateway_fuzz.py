@@ -18,7 +18,7 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.checks import not_a_server_error
 
-from benchmarks.hostile_text import hostile
+from benchmarks.hostile_text.texts import hostile
 from deploy.machine.server import Server
 from gateway.app import create_app
 from gatewayed import Gatewayed

@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import json
 import random
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from benchmarks.hostile_text import READABLE, UNREADABLE, HostileText, hostile
+from benchmarks.hostile_text.texts import READABLE, UNREADABLE, HostileText, hostile
 from gateway.batches import lines
 from gateway.batches.line_translation import Terms
-from producer import InvalidJob, Settings
+from producer import InvalidJob, Settings, StokerError
 from producer.client import build
 from producer.contract import celery_message, json_text
 from producer.contract.message_body import NotAJob
@@ -61,6 +62,24 @@ def test_half_a_character_is_refused_wherever_it_is(half: str, field: str) -> No
     fields = cases.get(field, {})
     with pytest.raises(InvalidJob, match="metadata" if field == "keys" else field):
         submitted(half if field == "input" else "x", **fields)
+
+
+@pytest.mark.parametrize("field", ["model", "tier", "tenant", "idempotency_key", "deadline", "parameters", "stream"])
+def test_a_value_of_any_type_is_refused_as_an_invalid_job(field: str) -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    for value in (10**5000, [10**5000], {10**5000: 1}, object(), endless, b"\xff", {"a": {1}}, 1j, float("nan")):
+        given: dict[str, Any] = {"model": "m", "tier": None, "deadline": None}
+        fields = {} if field in given else {field: value}
+        given = {name: value if name == field else usual for name, usual in given.items()}
+        with pytest.raises(StokerError):
+            celery_message.write(build(SETTINGS, input="x", fields=fields, **given), SETTINGS)
+
+
+def test_a_deadline_is_refused_with_what_is_allowed() -> None:
+    for deadline in ("soon", {}, float("nan"), 1e300, timedelta.max):
+        with pytest.raises(InvalidJob, match=r"deadline = .*allowed: an instant with a time zone"):
+            build(SETTINGS, "m", "x", None, deadline, {})  # type: ignore[arg-type]  # that is the fault
 
 
 def test_the_place_is_named() -> None:

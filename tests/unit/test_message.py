@@ -10,7 +10,7 @@ from kombu.utils import json as celery_json
 from producer import Job
 from producer.contract.celery_message import encode
 from producer.contract.message_body import NotAJob
-from scheduler.message import read
+from scheduler.message import named, read
 
 GOOD = json.loads(encode(Job(model="m", tier="batch", input="x"), "id"))
 
@@ -105,6 +105,12 @@ def test_no_header_but_those_that_are_known_steers_anything() -> None:
 def test_what_is_not_a_job_is_named(message: bytes, why: str) -> None:
     with pytest.raises(NotAJob, match=why):
         read(message)
+
+
+@pytest.mark.parametrize("body", [base64.b64encode(b"\x78\x9c\xff").decode(), "not base64", 7, None])
+def test_a_message_whose_body_cannot_be_read_still_names_its_task(body: object) -> None:
+    headers = {**GOOD["headers"], "kwargsrepr": "half a character: \ud800"}
+    assert named(changed(headers=headers, body=body)) == ["id"]
 
 
 @given(

@@ -47,6 +47,8 @@ _RANGES = (
 """Code points by what they are known to break: controls, combining and invisible characters, directions, noncharacters,
 and those outside of the first plane."""
 
+_ALPHABETS = tuple("".join(map(chr, range(first, last + 1))) for first, last in _RANGES)
+
 _SNIPPETS = (
     "\\ud800", "\\u0000", "\\", '"', "NaN", "Infinity", "1e999", '{"__type__": "datetime", "__value__": "x"}',
     "__type__",
@@ -63,8 +65,8 @@ def text(rng: random.Random) -> str:
         if rng.random() < 0.3:
             parts.append(rng.choice(_SNIPPETS))
             continue
-        ranges = rng.choices(_RANGES, k=rng.randint(1, 3))
-        parts.append("".join(chr(rng.randint(*rng.choice(ranges))) for _ in range(rng.randint(1, 40))))
+        for alphabet in rng.choices(_ALPHABETS, k=rng.randint(1, 3)):
+            parts += rng.choices(alphabet, k=rng.randint(1, 15))
     return "".join(parts)
 
 

@@ -1,0 +1,1 @@
+"""Random and hostile text, through each way into a fleet."""
