@@ -37,6 +37,17 @@ class Connection:
         status, headers = await self._ask(path, body)
         return status, await self._reader.readexactly(int(headers["content-length"]))
 
+    async def answer(self, path: str, content: bytes) -> tuple[int, bytes]:
+        """Status and body of an answer to a body of any bytes, whether it comes whole or in events."""
+        status, headers = await self._send(path, content)
+        if "content-length" in headers:
+            return status, await self._reader.readexactly(int(headers["content-length"]))
+        chunks = []
+        while size := int(await self._reader.readline(), 16):
+            chunks.append((await self._reader.readexactly(size + 2))[:-2])
+        await self._reader.readline()
+        return status, b"".join(chunks)
+
     async def stream(self, path: str, body: Any) -> Told:
         """An answer in events, of completions."""
         told, began = Told(), time.perf_counter()
@@ -59,7 +70,9 @@ class Connection:
         return told
 
     async def _ask(self, path: str, body: Any) -> tuple[int, dict[str, str]]:
-        content = json.dumps(body).encode()
+        return await self._send(path, json.dumps(body).encode())
+
+    async def _send(self, path: str, content: bytes) -> tuple[int, dict[str, str]]:
         head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         self._writer.write(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
         status = int((await self._reader.readline()).split()[1])
