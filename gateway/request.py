@@ -34,23 +34,27 @@ async def serve(
 ) -> Response:
     """Answer a request, at once or as a stream.
 
-    A repeated attempt is answered by the job of the one before, whether that runs or has ended, unless it failed.
+    A repeated attempt is answered by the job of the one before, whether that runs or has ended, unless it failed. A job
+    that is gone (``gone.lua``) is queued anew.
 
     Raises:
         ModelUnavailable: the workers of its model fail to start.
         StokerError: it could not be answered.
         ClientGone: the client disconnected.
     """
+    job = order.job.model_copy(update={"deadline": instant(client.settings.gateway.timeout_s)})
+    if attempt is not None and attempt.keyed:  # so that two attempts at the same time are one job
+        job = job.model_copy(update={"idempotency_key": attempt.name})
     earlier = await attempt.earlier(client) if attempt is not None else None
     if attempt is not None and earlier is not None and not await _failed(client, earlier):
         await attempt.note(client, earlier)
+        if job.id == earlier:
+            await client.submit_many([job])  # it is queued anew if it is gone
         with suppress(JobCancelled):  # by the attempt before, whose client went away a moment ago
             return await _answer(request, client, order, earlier, attempt)
     await request.app.state.availability.check(client, order.job.model)
-    job = order.job.model_copy(update={"deadline": instant(client.settings.gateway.timeout_s)})
-    if attempt is not None and attempt.keyed:  # so that two attempts at the same time are one job
-        key = attempt.name if earlier is None else f"{attempt.name}.{attempt.token}"
-        job = job.model_copy(update={"idempotency_key": key})
+    if attempt is not None and attempt.keyed and earlier is not None:
+        job = job.model_copy(update={"idempotency_key": f"{attempt.name}.{attempt.token}"})
     (job_id,) = await client.submit_many([job])
     if attempt is not None:
         await attempt.note(client, job_id)

@@ -6,6 +6,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,22 @@ def test_a_repeated_attempt_is_answered_by_the_job_of_the_first(http: httpx2.Cli
 
 def test_a_repetition_of_what_was_never_asked_before_runs(http: httpx2.Client) -> None:
     assert http.post("/v1/completions", json={**SHORT, "user": "new"}, headers=SECOND).status_code == 200
+
+
+def test_a_repetition_of_what_is_gone_is_queued_anew(fleet: Gatewayed, http: httpx2.Client) -> None:
+    asked = body("asleep")
+
+    def queued_by_asking() -> int:
+        with suppress(httpx2.ReadTimeout):
+            wait = httpx2.Timeout(60, read=0.5)
+            http.post("/v1/completions", json=asked, headers={"Idempotency-Key": "gone"}, timeout=wait)
+        return fleet.redis.llen(keys.queue("asleep", "interactive"))
+
+    assert wait_for(queued_by_asking, "it to be queued") == 1
+    fleet.empty("asleep")
+    assert wait_for(queued_by_asking, "it to be queued anew") == 1
+    assert queued_by_asking() == 1
+    fleet.empty("asleep")
 
 
 def test_a_repetition_keeps_the_job_that_the_first_connection_leaves(fleet: Gatewayed, http: httpx2.Client) -> None:
