@@ -55,18 +55,22 @@ def save(runs: Sequence[tuple[str, RunOutcome]], hardware: Hardware, file: Path)
             grid[row][0].set_ylabel(label)
             grid[row][-1].legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 0.98), ncols=4, fontsize=9)
             for axes in grid[row]:
-                axes.spines[["top", "right"]].set_visible(False)
-                axes.tick_params(colors=_INK, length=0)
-                axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
-                axes.grid(axis="y", color=_GRID)
-                axes.set_ylim(bottom=0)
-                axes.set_xlim(left=0)
+                _style(axes)
         try:
             figure.savefig(file, dpi=120)
         except (OSError, ValueError) as error:
             raise ConfigError(f"the picture {file} cannot be written: {error}") from None
         finally:
             plt.close(figure)
+
+
+def _style(axes: Any) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(colors=_INK, length=0)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+    axes.grid(axis="y", color=_GRID)
+    axes.set_ylim(bottom=0)
+    axes.set_xlim(left=0)
 
 
 def _queues(axes: Any, times: list[float], outcome: RunOutcome) -> None:

@@ -123,15 +123,44 @@ def _work(
 
 def _least(work: _Work, devices: int, load_s: float, slot_s: float, whole: bool) -> tuple[float, tuple[float, ...]]:
     """Seconds of devices, and the replicas that serve in each slot."""
-    tiers, slots = work.arrived.shape
+    slots = work.arrived.shape[1]
     if not work.arrived[:, -1].any():
         return 0.0, (0.0,) * slots
     loading = int(load_s / slot_s)
+    lower, upper = _bounds(work, devices, loading)
+    cost = np.zeros(len(upper))
+    cost[:slots], cost[slots : 2 * slots] = slot_s, load_s
+    integrality = np.zeros(len(upper))
+    integrality[: 2 * slots] = float(whole)
+    found = milp(
+        cost, constraints=_constraints(work, devices, loading, slot_s), bounds=Bounds(lower, upper),
+        integrality=integrality, options={"time_limit": TIME_LIMIT_S} if whole else {},
+    )  # fmt: skip
+    if found.x is None:
+        raise RuntimeError(f"the clairvoyant bound has no solution: {found.message}")
+    least_s = found.mip_dual_bound if whole and found.mip_dual_bound is not None else found.fun
+    return float(least_s), tuple(float(replicas) for replicas in found.x[:slots])
+
+
+def _bounds(work: _Work, devices: int, loading: int) -> tuple[Any, Any]:
+    """The lower and upper bounds of the columns; a replica loads for ``loading`` slots."""
+    tiers, slots = work.arrived.shape
+    begun = np.where(np.arange(slots) < loading, 0.0, float(devices))
+    floor = np.zeros((tiers, slots))
+    floor[:, -1] = work.arrived[:, -1]
+    missable = [*work.classes.values()] or [0.0]
+    lower = np.concatenate([np.zeros(2 * slots), floor.ravel(), np.zeros(tiers * slots + len(missable))])
+    upper = np.concatenate([begun, begun, work.arrived.ravel(), np.full(tiers * slots, np.inf), missable])
+    return lower, upper
+
+
+def _constraints(work: _Work, devices: int, loading: int, slot_s: float) -> LinearConstraint:
+    """The rows of the module's docstring; the columns: s, u, W of each tier, P of each tier, the missed work of each
+    class."""
+    tiers, slots = work.arrived.shape
     one, step = eye_array(slots), diags_array([1.0, -1.0], offsets=[0, -1], shape=(slots, slots))
     ahead = diags_array([1.0] * loading, offsets=range(1, loading + 1), shape=(slots, slots)) if loading else 0 * one
-    count = len(work.classes)
     late = _late(work, slots)
-    # The columns: s, u, W of each tier, P of each tier, the missed work of each class.
     rows: list[tuple[list[Any], float | Any, float | Any]] = [
         ([step, -1 * one, *[None] * (2 * tiers), None], -np.inf, 0.0),
         ([-slot_s * one, None, *[step] * tiers, *[None] * tiers, None], -np.inf, 0.0),
@@ -153,25 +182,7 @@ def _least(work: _Work, devices: int, load_s: float, slot_s: float, whole: bool)
     least = [np.broadcast_to(low, slots) for _, low, _ in rows]
     most = [np.broadcast_to(high, slots) for _, _, high in rows]
     allowed = [float(work.missed[tier]) for tier in range(tiers)]
-    constraint = LinearConstraint(matrix, np.concatenate([*least, [-np.inf] * tiers]), np.concatenate([*most, allowed]))
-    begun = np.where(np.arange(slots) < loading, 0.0, float(devices))
-    floor = np.zeros((tiers, slots))
-    floor[:, -1] = work.arrived[:, -1]
-    lower = np.concatenate([np.zeros(2 * slots), floor.ravel(), np.zeros(tiers * slots + max(1, count))])
-    missable = [*work.classes.values()] or [0.0]
-    upper = np.concatenate([begun, begun, work.arrived.ravel(), np.full(tiers * slots, np.inf), missable])
-    cost = np.zeros(len(upper))
-    cost[:slots], cost[slots : 2 * slots] = slot_s, load_s
-    integrality = np.zeros(len(upper))
-    integrality[: 2 * slots] = float(whole)
-    found = milp(
-        cost, constraints=constraint, bounds=Bounds(lower, upper), integrality=integrality,
-        options={"time_limit": TIME_LIMIT_S} if whole else {},
-    )  # fmt: skip
-    if found.x is None:
-        raise RuntimeError(f"the clairvoyant bound has no solution: {found.message}")
-    least_s = found.mip_dual_bound if whole and found.mip_dual_bound is not None else found.fun
-    return float(least_s), tuple(float(replicas) for replicas in found.x[:slots])
+    return LinearConstraint(matrix, np.concatenate([*least, [-np.inf] * tiers]), np.concatenate([*most, allowed]))
 
 
 def _late(work: _Work, slots: int) -> list[Any]:

@@ -63,20 +63,7 @@ class ContinuousBatch:
         starter = threading.Thread(target=manager.start, daemon=True)
         starter.start()
         starter.join()
-        manager.add_request(warm_up_ids, max_new_tokens=1)
-        output = manager.get_result(timeout=START_TIMEOUT_S)
-        if output is None or output.error is not None:
-            manager.stop(block=True, timeout=STOP_TIMEOUT_S)
-            raise EngineError(
-                f"continuous batching does not start: {output.error if output else 'no answer'}; "
-                "see the worker's log, and check memory_gb and the device"
-            )
-        if self._sampling.not_finite:
-            manager.stop(block=True, timeout=STOP_TIMEOUT_S)
-            raise EngineError(
-                f"for any text the model outputs {NOT_FINITE}: if options.dtype is float16, try bfloat16 or float32, "
-                "else copy its files again"
-            )
+        _warm_up(manager, warm_up_ids, self._sampling)
         # The batcher's own queue has no wait for all requests: waiting for one moves the outputs of the others.
         manager.output_router.deliver = lambda output: mailbox.put([output])
         manager.output_router.deliver_batch = mailbox.put  # one message a step wakes the engine once
@@ -135,3 +122,25 @@ def configuration(size: CacheSize, max_sequences: int, max_batch_tokens: int) ->
     if "auto_switch_to_flash" in known:  # newer versions replace the model's attention
         options["auto_switch_to_flash"] = False
     return ContinuousBatchingConfig(**options)
+
+
+def _warm_up(manager: Any, token_ids: list[int], sampling: RowSampling) -> None:
+    """Generate one token after a prompt; stops the manager when that fails.
+
+    Raises:
+        EngineError: it failed, or the model's outputs are not finite.
+    """
+    manager.add_request(token_ids, max_new_tokens=1)
+    output = manager.get_result(timeout=START_TIMEOUT_S)
+    if output is None or output.error is not None:
+        manager.stop(block=True, timeout=STOP_TIMEOUT_S)
+        raise EngineError(
+            f"continuous batching does not start: {output.error if output else 'no answer'}; "
+            "see the worker's log, and check memory_gb and the device"
+        )
+    if sampling.not_finite:
+        manager.stop(block=True, timeout=STOP_TIMEOUT_S)
+        raise EngineError(
+            f"for any text the model outputs {NOT_FINITE}: if options.dtype is float16, try bfloat16 or float32, "
+            "else copy its files again"
+        )
