@@ -39,7 +39,7 @@ engine = "echo"
 options = { task = "generate" }
 limits = { max_queued = 2 }
 """
-"""Nobody runs ``asleep``: what is queued for it stays there."""
+"""``asleep`` has no worker: its jobs stay in their queues."""
 
 
 class Gatewayed(Fleet):

@@ -72,7 +72,7 @@ class Told:
 
 
 def drive(engine: GenerateEngine, count: int) -> Told:
-    """Step until so many requests have their outcome."""
+    """Step until ``count`` requests have their outcomes."""
     told = Told()
     deadline = time.monotonic() + DEADLINE_S
     while len(told.outcomes) < count:
@@ -94,7 +94,7 @@ def stream(engine: GenerateEngine, *requests: Request) -> Told:
 
 
 def step_until_running(engine: GenerateEngine, count: int) -> None:
-    """Step until so many sequences run; nothing ends meanwhile."""
+    """Step until ``count`` sequences run, none of which ends meanwhile."""
     deadline = time.monotonic() + DEADLINE_S
     while len(engine._admission.running) < count:
         assert time.monotonic() < deadline

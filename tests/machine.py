@@ -43,8 +43,12 @@ class Machine:
     def log(self, name: str) -> Path:
         return self.folder / f"{name}.log"
 
+    def logged(self, name: str, text: str) -> bool:
+        """Whether the text is in the log."""
+        return text in self.log(name).read_text()
+
     def start(self, name: str, url: str, *command: str, **more: str) -> subprocess.Popen[bytes]:
-        """Start ``python -m command`` as one that ends with the test."""
+        """Start ``python -m command`` as a process that ends with the test."""
         with self.log(name).open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", *command],

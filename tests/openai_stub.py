@@ -30,7 +30,7 @@ MISDEED_AT = 3
 EMOJI = "\U0001f600"
 
 MISDEEDS = {
-    "!status": "'!status 503 2': answers with that status so many times, then as usual; "
+    "!status": "'!status 503 2': answers twice with that status, then as usual; "
     "'!status 503 2 30' with a Retry-After of 30 s",
     "!quota": "answers 429 with the code insufficient_quota",
     "!code": "answers 400 with an error that has a code, a type and a param",

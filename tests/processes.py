@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +14,7 @@ from producer import Client, Settings
 from producer.contract import heartbeat
 from producer.contract.connection import close, connect
 from producer.contract.heartbeat import Heartbeat, WorkerState
+from producer.contract.job import Result
 
 T = TypeVar("T")
 
@@ -29,6 +30,15 @@ def wait_for(condition: Callable[[], T | None], what: str, deadline_s: float = D
             return found
         time.sleep(0.02)
     raise AssertionError(f"still waiting after {deadline_s:g} s for {what}")
+
+
+def succeeded(client: Client, job_ids: Iterable[str]) -> dict[str, Result]:
+    """The results of jobs by id; all of the jobs have to succeed."""
+    awaited = list(job_ids)
+    found = dict(client.results(awaited, timeout=DEADLINE_S))
+    results = {job: result for job, result in found.items() if isinstance(result, Result)}
+    assert results.keys() == {*awaited}, {job: found.get(job) for job in awaited if job not in results}
+    return results
 
 
 class Fleet:

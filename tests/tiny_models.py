@@ -35,7 +35,7 @@ MAX_LENGTH = 128
 
 @functools.cache
 def sequence_classifier(labels: int, problem_type: str | None = None, activation: str | None = None) -> str:
-    """A folder with a BERT of two layers that tells so many labels apart, L0, L1, ...; the same in every process."""
+    """A folder with a BERT of two layers and the labels L0, L1, ...; its weights are the same in every process."""
     folder = empty_folder()
     config: dict[str, Any] = {
         "hidden_size": 32,

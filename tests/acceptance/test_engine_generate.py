@@ -349,7 +349,7 @@ def test_a_batch_that_ended_while_idle_is_started_again(engine: GenerateEngine) 
 
 
 def test_a_batch_that_ends_without_a_word_is_started_again(engine: GenerateEngine) -> None:
-    """Defect: requests of a batch whose thread has ended get no output, not even an error."""
+    """Defect: requests of a batch get no output, not even an error, once its thread has ended."""
     engine.submit(Request("a", [PROMPTS[0]], {"max_new_tokens": 40}))
     step_until_running(engine, 1)
     engine._batch.stop()

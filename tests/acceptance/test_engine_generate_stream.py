@@ -82,7 +82,7 @@ def test_what_a_stop_string_cuts_is_never_told(engine: GenerateEngine, stop: str
 
 
 def kill_the_batch(engine: GenerateEngine, told: Told, pieces: int) -> None:
-    """Poison the batch once so many pieces of request ``a`` were told."""
+    """Poison the batch once ``pieces`` pieces of request ``a`` were told."""
     while len(told.pieces.get(("a", 0), [])) < pieces:
         told.step(engine)
     engine._batch.add("poison", [10**6], 5, None)

@@ -1,4 +1,4 @@
-"""NaN is never an answer: models in whose embedding one word is NaN, so that every text with it is."""
+"""NaN is never an answer: the models here embed one word as NaN, and so every text that has it."""
 
 import math
 from collections.abc import Callable

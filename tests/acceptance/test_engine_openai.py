@@ -75,7 +75,7 @@ def run(engine: OpenAIEngine, *requests: Request) -> dict[str, Outcome]:
 
 
 def step(engine: OpenAIEngine, timeout: float) -> list[Report]:
-    """What a step tells, except of prompts: they stall nobody."""
+    """The reports of a step, except of prompts, which stall no other sequence."""
     reports = engine.step(timeout)
     assert all(report.stall_s == 0 for report in reports if isinstance(report, Prefilled))
     return [report for report in reports if not isinstance(report, Prefilled)]
@@ -92,7 +92,7 @@ def reports_of(engine: OpenAIEngine, outcomes: int) -> list[Report]:
 
 def step_until_lost(engine: OpenAIEngine) -> str:
     deadline = time.monotonic() + DEADLINE_S
-    with pytest.raises(ServerLost) as lost:  # noqa: PT012  one of the steps raises, nobody knows which
+    with pytest.raises(ServerLost) as lost:  # noqa: PT012  it is not known which of the steps raises
         while time.monotonic() < deadline:
             assert step(engine, 0.2) == []
     return str(lost.value)
@@ -641,7 +641,7 @@ def test_the_server_does_not_outlive_a_worker_that_is_killed(started: str, tmp_p
 
 
 def running(process: psutil.Process) -> bool:
-    """Whether it runs; an orphan that has ended may stay a zombie where nobody collects these."""
+    """Whether it runs; an orphan that has ended may stay a zombie where no process collects these."""
     try:
         return process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -1,4 +1,4 @@
-"""``stoker up`` on a machine whose clock is set while work runs: by NTP, by hand, or because it was asleep."""
+"""``stoker up`` while the machine's clock is set and jobs run: by NTP, by hand, or because it was asleep."""
 
 from __future__ import annotations
 

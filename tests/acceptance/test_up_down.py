@@ -82,7 +82,7 @@ def test_up_serves_shows_itself_and_down_leaves_nothing(home: Home) -> None:
     home.assert_nothing_is_left()
     assert "nothing was running" in home.stoker("down")
 
-    # What was queued is there again, at the same address, though nobody kept it in memory.
+    # What was queued is there again, at the same address, though no process kept it in memory.
     home.stoker("up", "--detach")
     assert home.settings.redis_url == url
     home.serves()

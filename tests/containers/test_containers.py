@@ -8,6 +8,7 @@ import secrets
 import subprocess
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ class Project:
     def up(self, *services: str) -> None:
         self.compose("up", "--detach", "--no-build", *services)
         for service in services:
-            wait_for(lambda service=service: self.healthy(service), f"{service} to be healthy")  # type: ignore[misc]
+            wait_for(partial(self.healthy, service), f"{service} to be healthy")
 
     def start(self) -> None:
         """Start as the compose file says: a gateway that others than this machine reach requires an API key first."""
@@ -120,8 +121,8 @@ def project(podman: Podman, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def test_the_image_shows_its_help_and_runs_without_root(podman: Podman) -> None:
     shown = podman.run("podman", "run", "--rm", "--network", "none", IMAGE, "--help")
     assert "Keep GPUs fed" in shown
-    who = ("podman", "run", "--rm", "--network", "none", "--entrypoint", "id", IMAGE, "--user")
-    assert podman.run(*who).strip() == "10001"
+    asking = ("podman", "run", "--rm", "--network", "none", "--entrypoint", "id", IMAGE, "--user")
+    assert podman.run(*asking).strip() == "10001"
 
 
 @pytest.mark.timeout(1800)

@@ -493,7 +493,7 @@ def test_decisions_are_dropped_when_the_lease_ran_out_while_they_were_made(
     assert rig.launcher.started == 0
     assert "the lease ran out during this round" in caplog.text
     assert rig.redis.get(keys.leader()) == b"rival"
-    rig.probe.devices = look  # type: ignore[method-assign]
+    rig.probe.devices = look  # type: ignore[method-assign]  # as before
     rig.redis.delete(keys.leader())
     rig.controller.round()
     assert rig.launcher.started == 1
@@ -506,7 +506,7 @@ def test_each_decision_is_fenced_by_the_lease(rig: Rig) -> None:
     start = rig.launcher.start
 
     def slow_start(placement: Placement) -> str:
-        rig.redis.delete(keys.leader())  # ran out, and nobody has taken it yet
+        rig.redis.delete(keys.leader())  # it ran out, and no autoscaler has taken it yet
         return start(placement)
 
     rig.launcher.start = slow_start  # type: ignore[method-assign]  # a start that takes long
@@ -556,7 +556,7 @@ def test_rounds_that_fail_in_a_row_are_logged_once_and_told_in_status_and_to_the
     assert "rounds of the autoscaler in a row failed, nothing is started or drained: AttributeError" in told
     assert "in a row failed" in shown(rig.redis)
     until(lambda: len(calls) >= 8, "more of them")
-    rig.probe.devices = look  # type: ignore[method-assign]
+    rig.probe.devices = look  # type: ignore[method-assign]  # as before
     until(lambda: not health.problem(rig.redis, "autoscaler", "here"), "the end of it")
     rig.controller.stop()
     assert caplog.text.count("this round failed") == 1

@@ -209,7 +209,9 @@ def test_another_process_goes_on_where_one_stopped_and_nothing_runs_twice(
     batch_id = desk.create(requests(200))
     with interrupted(desk, batch_id):
         wait_for(lambda: desk.batch(batch_id).completed >= 60, "the first lines to be counted")
-    assert not desk.redis.exists(keys.batch_lease(batch_id)), "given up, so that nobody has to wait for it"
+    assert not desk.redis.exists(keys.batch_lease(batch_id)), (
+        "the lease was given up, so that no successor waits for it"
+    )
     consumer.limit = float("inf")
     assert desk.run(desk.claim(batch_id)) == "completed"
     assert_each_once(*desk.answers(batch_id), 200)

@@ -31,7 +31,7 @@ from producer.contract.settings import Settings
 
 
 class Ours:
-    """A launcher whose workers live for ever."""
+    """A launcher with workers that never end."""
 
     id = "ours"
 

@@ -7,6 +7,7 @@ import json
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis as redis_py
@@ -78,7 +79,7 @@ def test_a_revocation_is_the_message_that_celery_would_broadcast(redis: redis_py
 
 
 def test_what_no_worker_could_serve_is_refused_and_nothing_is_queued(client: Client, redis: redis_py.Redis) -> None:
-    wrong: list[tuple[type[Exception], str, dict[str, object]]] = [
+    wrong: list[tuple[type[Exception], str, dict[str, Any]]] = [
         (UnknownModel, "no model 'n' in the fleet; allowed: m", {"model": "n", "input": "x"}),
         (UnknownTier, "no tier 'gold'; allowed: interactive", {"model": "m", "input": "x", "tier": "gold"}),
         (InvalidJob, "input is empty", {"model": "m", "input": []}),
@@ -91,7 +92,7 @@ def test_what_no_worker_could_serve_is_refused_and_nothing_is_queued(client: Cli
     ]
     for kind, message, fields in wrong:
         with pytest.raises(kind, match=message):
-            client.submit(**fields)  # type: ignore[arg-type]
+            client.submit(**fields)
     assert redis.keys() == []
 
 

@@ -1,4 +1,4 @@
-"""Who may do what through a gateway: nobody without a key, and nobody with what is another tenant's."""
+"""Rights at a gateway: none without a key, and none to what belongs to another tenant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files and batches over HTTP, by the official client; and nobody's but their tenant's."""
+"""Files and batches over HTTP, by the official client; other tenants reach none of them."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -35,7 +35,7 @@ def url(fleet: Gatewayed) -> str:
 
 @pytest.fixture(scope="module")
 def served(fleet: Gatewayed, url: str) -> str:
-    """The URL of a gateway whose batches are run."""
+    """The URL of a gateway, beside a process that runs its batches."""
     fleet.batches()
     fleet.worker("talk", "talker")
     fleet.worker("vectors", "embedder")
@@ -201,7 +201,7 @@ def test_errors_of_lines_are_in_a_file_of_their_own(client: openai.OpenAI) -> No
     made = client.batches.create(
         input_file_id=file.id,
         endpoint="/v1/jobs",  # type: ignore[arg-type]  # ours
-        completion_window="1h",  # type: ignore[arg-type]
+        completion_window="1h",  # type: ignore[arg-type]  # ours
         extra_body={"model": "talk"},
     )
     batch = ended(client, made.id)

@@ -1,4 +1,4 @@
-"""A gateway, fuzzed by its own OpenAPI description: nothing is answered with 5xx, and nobody dies of it.
+"""A gateway, fuzzed by its own OpenAPI description: no answer is a 5xx, and no process ends.
 
 ``make fuzz`` does the same with many more requests.
 """

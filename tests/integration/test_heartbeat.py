@@ -88,7 +88,7 @@ def test_a_clock_that_is_set_while_a_model_loads_makes_no_load_longer(
         device=device, meter=meter, holding=learned, draining=False, capacity=1, running_jobs=(), breaker=Breaker()
     )
     assignment = SimpleNamespace(name="w", model="m", device="cpu:0", device_uuid="", device_type="cpu")
-    heart = HeartbeatSender(SimpleNamespace(engine_pool=pool, assignment=assignment), redis, "")  # type: ignore[arg-type]
+    heart = HeartbeatSender(SimpleNamespace(engine_pool=pool, assignment=assignment), redis, "")  # type: ignore[arg-type]  # a stand-in
     heart.beat()
     (loading,) = heartbeat.read_all(redis)
     stepped = time.time

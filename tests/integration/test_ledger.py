@@ -74,7 +74,7 @@ def test_beside_others_a_job_that_can_wait_joins_when_the_last_ones_prompt_is_re
     assert ledger.room.of_tier(preemptible=True) == 1, "it was given back unread"
     ledger.done(other.lease)
     now += LATELY_S
-    assert ledger.room.of_tier(preemptible=True) == Slots.slots - 1, "nobody else waits for its prompts"
+    assert ledger.room.of_tier(preemptible=True) == Slots.slots - 1, "no job of another tier waits for its prompts"
 
 
 def test_a_batch_job_that_is_not_to_be_preempted_makes_no_other_batch_job_wait(

@@ -59,7 +59,7 @@ TICK_S = 1 / 64
 
 
 class VirtualClock(redis_py.Redis):
-    """A client whose scripts read the time from a key, not from the server's clock. They are the same otherwise."""
+    """A client with scripts that read the time from a key, not from the server's clock, and are the same otherwise."""
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         shas: dict[str, str] = self.__dict__.setdefault("shas", {})
@@ -93,7 +93,7 @@ class Held:
 
     @property
     def charged(self) -> bool:
-        """Whether its tenant was: in a queue in which no tenant but the default one is known, nobody is."""
+        """Whether its tenant was charged: none is in a queue that knows only the default tenant."""
         return self.job.lease.count("|") > 1
 
 
@@ -343,7 +343,7 @@ def take(queue: Queue, room: int | Room) -> Any:
     return queue.read_claim(queue.redis.execute_command(*command))
 
 
-def whose(jobs: list[Claimed]) -> Counter[str]:
+def jobs_by_tenant(jobs: list[Claimed]) -> Counter[str]:
     return Counter(job.lease.partition("|")[0].partition("/")[2] or DEFAULT for job in jobs)
 
 
@@ -362,13 +362,13 @@ def test_a_tenant_with_enough_in_flight_is_passed_over_until_one_ends(
 ) -> None:
     client.submit_many(client.job("m", "x", tenant=name) for _ in range(5) for name in ("narrow", "free"))
     jobs = take(queue, 10).jobs
-    assert whose(jobs) == {"narrow": 2, "free": 5}
-    assert not redis.exists(keys.wake("m", "batch")), "nobody is to look for what cannot go on"
+    assert jobs_by_tenant(jobs) == {"narrow": 2, "free": 5}
+    assert not redis.exists(keys.wake("m", "batch")), "no worker is woken for jobs that cannot go on"
     assert take(queue, 10).jobs == []
     mine = next(job for job in jobs if "narrow" in job.lease)
     queue.finish([(mine.lease, "id", b"")])
     assert redis.exists(keys.wake("m", "batch"))
-    assert whose(take(queue, 10).jobs) == {"narrow": 1}
+    assert jobs_by_tenant(take(queue, 10).jobs) == {"narrow": 1}
 
 
 def test_a_tenant_that_has_used_up_its_minute_is_passed_over_for_as_long(
@@ -377,12 +377,12 @@ def test_a_tenant_that_has_used_up_its_minute_is_passed_over_for_as_long(
     client.submit_many(client.job("m", "x" * 2000, tenant="slow") for _ in range(5))
     client.submit_many(client.job("m", "x") for _ in range(5))
     first = take(queue, 20)
-    assert whose(first.jobs)["slow"] < 5
-    assert whose(first.jobs)[DEFAULT] == 5
+    assert jobs_by_tenant(first.jobs)["slow"] < 5
+    assert jobs_by_tenant(first.jobs)[DEFAULT] == 5
     assert first.blocked_s is not None
     assert 0 < first.blocked_s < 120
     redis.hset(keys.spent("m"), "slow", f"0@{redis.time()[0]}")
-    assert whose(take(queue, 20).jobs)["slow"] >= 1
+    assert jobs_by_tenant(take(queue, 20).jobs)["slow"] >= 1
 
 
 def test_what_a_job_really_used_counts(client: Client, queue: Queue, redis: redis_py.Redis) -> None:

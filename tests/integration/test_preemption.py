@@ -11,7 +11,7 @@ import pytest
 import redis as redis_py
 
 from deploy.machine.server import Server
-from processes import DEADLINE_S, Fleet, wait_for
+from processes import DEADLINE_S, Fleet, succeeded, wait_for
 from producer import Settings, Status
 from producer.contract import keys
 from scheduler.lease.queue import Claim, Queue
@@ -137,8 +137,8 @@ def test_interactive_jobs_take_the_youngest_batch_jobs_slots_and_all_come_to_the
     for job in urgent:
         assert client.result(job, timeout=DEADLINE_S).output["text"] == " w0"
     assert all(client.status(job) is not Status.SUCCEEDED for job in batch), "they did not wait for one of these"
-    found = dict(client.results(batch, timeout=DEADLINE_S))
-    assert {len(result.output["text"].split()) for result in found.values()} == {WORDS}  # type: ignore[union-attr]
+    found = succeeded(client, batch)
+    assert {len(result.output["text"].split()) for result in found.values()} == {WORDS}
     assert fleet.redis.hlen(keys.losses("stub")) == 0
     preempted = [line for line in fleet.log("w").read_text().splitlines() if "is preempted" in line]
     assert {job for job in batch if any(job in line for line in preempted)} == set(batch[-2:])

@@ -217,7 +217,7 @@ def test_the_oldest_age_comes_from_the_stamp_or_from_the_service_clock(
     now = redis.time()[0]
     push(redis, "batch", json.dumps({"headers": {"submitted_at": now - 100}}).encode())
     push(redis, "standard", b"stock")
-    observe(redis, settings)  # starts the clock of the queue whose head has no stamp
+    observe(redis, settings)  # starts the clock of the queue, as its head has no time stamp
     redis.hincrbyfloat(keys.served(MODEL), keys.queue(MODEL, "standard"), -50)
     ages = {tier.tier: tier.oldest_age_s for tier in observe(redis, settings)[MODEL].tiers}
     assert 99 < ages["batch"] < 130

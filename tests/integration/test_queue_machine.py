@@ -255,7 +255,7 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self._leases())
     @rule(pick=PICK)
     def expire(self, pick: int) -> None:
-        """Its worker was silent for too long; nobody has looked yet."""
+        """A lease runs out, because its worker was silent for too long; no reaper has run yet."""
         self.redis.zadd(keys.leases(MODEL), {_pick(self._leases(), pick): 1}, xx=True)
 
     @rule(worker=WORKERS)
@@ -355,7 +355,7 @@ class QueueMachine(RuleBasedStateMachine):
             bells = self.redis.llen(keys.wake(MODEL, tier))
             assert bells <= 1
             if sum(jobs.values()) > jobs["capped"]:
-                assert bells == 1, "nobody would notice them"
+                assert bells == 1, "no worker would notice them"
             active = {tenant.decode() for tenant in self.redis.zrange(keys.counters(MODEL, tier), 0, -1)}
             departed = {tenant.decode() for tenant in self.redis.zrange(keys.departed(MODEL, tier), 0, -1)}
             assert active - {DEFAULT} == {tenant for tenant, count in jobs.items() if count} - {DEFAULT}

@@ -170,7 +170,7 @@ def test_a_command_blocks_for_half_of_the_socket_timeout_at_most(settings: Setti
 
 
 class FlakyRedis:
-    """Fails once for each reader, and then answers, as after a connection that broke while nobody read."""
+    """Fails once for each reader, and then answers, as after a connection that broke between two reads."""
 
     def __init__(self) -> None:
         self.connection_pool = redis.asyncio.ConnectionPool(socket_timeout=10)

@@ -18,7 +18,7 @@ from deploy.machine.server import Server
 from deploy.status import read_status
 from gateway.batches.records import BatchRecord
 from gatewayed import Gatewayed
-from processes import DEADLINE_S, wait_for
+from processes import DEADLINE_S, succeeded, wait_for
 from producer import AsyncClient, BrokerUnavailable, Client
 from producer.contract import heartbeat, keys
 from refusing import REFUSALS, Refusing, endless_script, too_few_replicas
@@ -218,8 +218,8 @@ def test_a_worker_keeps_its_connection_and_its_jobs(
     with refuse(server):
         before = worker_refusals(fleet)
         wait_for(lambda: worker_refusals(fleet) > before, "the worker to be refused")
-    ended = dict(fleet.client.results(jobs, timeout=DEADLINE_S))
-    assert sorted(ended[job].output for job in jobs) == sorted(f"{n}" for n in range(12))  # type: ignore[union-attr]
+    ended = succeeded(fleet.client, jobs)
+    assert sorted(ended[job].output for job in jobs) == sorted(f"{n}" for n in range(12))
     # Kombu's health check, every 25 s, is a PING, which the others refuse as well: then it connects anew.
     may_reconnect = 0 if code == "NOREPLICAS" else 1
     assert fleet.log("w").read_text().count("Connected to") <= connects + may_reconnect

@@ -8,8 +8,8 @@ import pytest
 import redis as redis_py
 
 from deploy.machine.server import Server
-from processes import DEADLINE_S, Fleet, wait_for
-from producer import BrokerUnavailable, Result
+from processes import DEADLINE_S, Fleet, succeeded, wait_for
+from producer import BrokerUnavailable, Client
 from producer.contract import keys
 from redis_replies import entries
 
@@ -22,9 +22,8 @@ options = { delay_s = 0.5 }
 MakeFleet = Callable[[str, str], Fleet]
 
 
-def outputs(found: dict[str, object]) -> list[str]:
-    assert all(isinstance(result, Result) for result in found.values()), found
-    return sorted(result.output for result in found.values())  # type: ignore[attr-defined]
+def outputs(client: Client, job_ids: list[str]) -> list[str]:
+    return sorted(result.output for result in succeeded(client, job_ids).values())
 
 
 def test_full_memory_refuses_producers_and_finishes_what_is_there(own_server: Server, make_fleet: MakeFleet) -> None:
@@ -35,7 +34,7 @@ def test_full_memory_refuses_producers_and_finishes_what_is_there(own_server: Se
     fleet.redis.config_set("maxmemory", "1mb")  # less than it holds already
     with pytest.raises(BrokerUnavailable, match=r"Redis at .* has no memory left .*nothing was queued"):
         fleet.client.submit("slow", "one more")
-    assert outputs(dict(fleet.client.results(ids, timeout=DEADLINE_S))) == [f"{n:02}" for n in range(24)]
+    assert outputs(fleet.client, ids) == [f"{n:02}" for n in range(24)]
     fleet.redis.config_set("maxmemory", "0")
     later = fleet.client.submit("slow", "later")
     assert fleet.client.result(later, timeout=DEADLINE_S).output == "later"
@@ -50,7 +49,7 @@ def test_a_worker_that_starts_while_memory_is_full_finishes_what_is_there(
     fleet.redis.config_set("maxmemory-policy", "noeviction")
     fleet.redis.config_set("maxmemory", "1mb")  # less than it holds already
     fleet.start("slow", "w")
-    assert outputs(dict(fleet.client.results(ids, timeout=DEADLINE_S))) == [f"{n:02}" for n in range(8)]
+    assert outputs(fleet.client, ids) == [f"{n:02}" for n in range(8)]
 
 
 def test_the_same_idempotency_key_runs_once_and_answers_both(
@@ -85,6 +84,6 @@ def test_a_killer_is_isolated_and_its_neighbours_are_unharmed(
         process = fleet.start("slow", f"victim-{n}")
         assert process.wait(DEADLINE_S) == 4
     fleet.start("slow", "survivor")
-    assert outputs(dict(fleet.client.results(good, timeout=DEADLINE_S))) == ["0", "1", "2"]
+    assert outputs(fleet.client, good) == ["0", "1", "2"]
     letters = wait_for(lambda: entries(fleet.redis, keys.dead("slow")), "the dead letter")
     assert [fields[b"losses"] for _, fields in letters] == [b"3"]

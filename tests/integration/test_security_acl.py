@@ -55,7 +55,7 @@ name = "cpu:1"
 
 
 class Guarded(Machine):
-    """A machine whose server nobody may use but the roles, each with a password of its own."""
+    """A machine with a server that only the roles may use, each with a password of its own."""
 
     def __init__(self, folder: Path, url: str) -> None:
         super().__init__(folder, FLEET)
@@ -142,7 +142,7 @@ def test_the_whole_fleet_runs_under_its_rules_and_is_refused_nothing(guarded: Gu
         assert client.result(job, timeout=DEADLINE_S).output == ["a", "b"]
         running = client.submit("slow", "x")
         wait_for(lambda: client.status(running) is Status.RUNNING, "the slow job to run")
-        with guarded.client("producer") as looking:  # heartbeats tell who knows an id, and no id to who does not
+        with guarded.client("producer") as looking:  # an id can be looked up in heartbeats, not learned from them
             assert running not in "".join(beat.model_dump_json() for beat in heartbeat.read_all(looking))
         assert client.cancel(running)
     asyncio.run(_through_asyncio(guarded.settings(guarded.as_("producer"))))
@@ -177,7 +177,7 @@ def test_a_dry_run_has_a_monitors_rights_and_tells_what_would_be_done_and_does_n
     assert guarded.log("dry").read_text().count("would start") == 1  # not in every round
     assert list(guarded.workers()) == []
     assert sorted(guarded.admin.keys()) == before
-    # Who looks at a queue first may note since when it waits. A monitor may not, and need not.
+    # The first reader of a queue notes since when it waits. A monitor may not, and need not.
     assert {what for _, _, what in guarded.refused()} <= {"hsetnx"}
 
 

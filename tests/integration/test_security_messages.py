@@ -68,6 +68,10 @@ def reasons(fleet: Fleet) -> list[str]:
     return [letter[b"reason"].decode() for _, letter in entries(fleet.redis, keys.dead("echo"))]
 
 
+def last_reason_has(fleet: Fleet, why: str) -> bool:
+    return why in (reasons(fleet) or [""])[-1]
+
+
 def still_serves(fleet: Fleet) -> bool:
     assert fleet.processes[0].poll() is None
     job = fleet.client.submit("echo", "good", tier="batch")
@@ -92,7 +96,7 @@ def test_no_pickle_yaml_or_old_protocol_is_read(fleet: Fleet, tmp_path: Path) ->
     }
     for each, why in hostile.items():
         fleet.redis.lpush(QUEUE, each)
-        wait_for(lambda why=why: why in (reasons(fleet) or [""])[-1], why)  # type: ignore[misc]
+        wait_for(partial(last_reason_has, fleet, why), why)
     assert len(reasons(fleet)) == len(hostile)
     assert still_serves(fleet)
     assert not touched.exists()
@@ -171,7 +175,7 @@ def test_remote_control_commands_that_could_do_harm_are_refused(fleet: Fleet, st
         assert fleet.redis.llen(ELSEWHERE) == 1
         inspect = app.control.inspect(timeout=1)
         for looking in ("ping", "stats", "active", "reserved", "registered", "active_queues", "conf", "report"):
-            told = wait_for(lambda looking=looking: getattr(inspect, looking)(), looking)  # type: ignore[misc]
+            told = wait_for(getattr(inspect, looking), looking)
             (answer,) = told.values()
             assert "error" not in answer, (looking, answer)
     assert fleet.beat("w", WorkerState.READY)

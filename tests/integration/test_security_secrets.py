@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -140,7 +141,7 @@ def _in_bad_times(machine: Machine, server: Server) -> Iterator[str]:
     for module in (("deploy.cli", "status"), ("autoscaler",), ("workers", "--model", "echo", "--device", "cpu:0")):
         yield from _said(machine.run(unreadable, *module))
     for name in ("badworker", "badautoscaler"):
-        wait_for(lambda name=name: "invalid username-password" in machine.log(name).read_text(), name)  # type: ignore[misc]
+        wait_for(partial(machine.logged, name, "invalid username-password"), name)
 
 
 def _said(done: subprocess.CompletedProcess[str]) -> Iterator[str]:

@@ -6,6 +6,7 @@ import asyncio
 import http.client
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -106,7 +107,7 @@ def test_a_server_that_nobody_we_trust_vouches_for_is_not_talked_to(front: TlsFr
     machine.start("worker", wrong, "workers", "--model", "echo", "--device", "cpu:0")
     machine.start("autoscaler", wrong, "autoscaler")
     for name in ("worker", "autoscaler"):
-        wait_for(lambda name=name: "certificate verify failed" in machine.log(name).read_text(), name)  # type: ignore[misc]
+        wait_for(partial(machine.logged, name, "certificate verify failed"), name)
     for said in (told.stderr, machine.log("worker").read_text(), machine.log("autoscaler").read_text()):
         assert SECRET not in said
 

@@ -15,7 +15,7 @@ from flower.utils.broker import Broker as FlowerBroker
 from deploy.machine import broker, flower
 from deploy.machine.ports import free_port
 from deploy.machine.server import Server, server_binary
-from processes import DEADLINE_S, Fleet, wait_for
+from processes import Fleet, succeeded, wait_for
 from producer import AsyncClient, BrokerUnavailable, Client, ConfigError, Settings
 from producer.contract import keys
 from producer.contract.connection import close_async, connect
@@ -90,8 +90,8 @@ def test_jobs_outlive_their_master(group: Group, make_fleet: Callable[[str, str]
     wait_for(lambda: fleet.redis.hlen(keys.inflight("slow")) > 0, "a batch to run")
     assert fleet.redis.wait(1, 10_000) == 1  # replication is asynchronous: what it had not sent, a failover loses
     group.master.kill()
-    found = dict(fleet.client.results(ids, timeout=DEADLINE_S))
-    assert sorted(int(result.output) for result in found.values()) == list(range(24))  # type: ignore[union-attr]
+    found = succeeded(fleet.client, ids)
+    assert sorted(int(result.output) for result in found.values()) == list(range(24))
     assert fleet.redis.connection_pool.get_connection().port == group.replica.port
     assert process.poll() is None
 

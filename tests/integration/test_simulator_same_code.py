@@ -47,7 +47,7 @@ class Slots:
 
 
 class Workers:
-    """A launcher whose workers are a name and nothing more."""
+    """A launcher with workers that are no more than names."""
 
     id = "memory"
 

@@ -1,4 +1,4 @@
-"""Leases, delays and quotas on a server whose clock is set, forward and back."""
+"""Leases, delays and quotas while the server's clock is set, forward and back."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ class Ticking:
 
 def test_a_slow_answer_is_no_step() -> None:
     server, own = Ticking(), [0.0, 0.0, 10.0, 25.0, 30.0, 30.1]
-    clock = ServerClock(server, lambda: own.pop(0))  # type: ignore[arg-type]
+    clock = ServerClock(server, lambda: own.pop(0))  # type: ignore[arg-type]  # a stand-in
     assert not clock.was_set_forward_within(5)
     server.server_s += 24  # asked after 10 s, and answered after 24, of which we heard after 25
     assert not clock.was_set_forward_within(5)

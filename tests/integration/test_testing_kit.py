@@ -78,7 +78,7 @@ def scenario(client: Client) -> list[Any]:
 
 
 class Awaited:
-    """An :class:`AsyncClient` whose calls are awaited at once, so that a scenario for a :class:`Client` runs on it."""
+    """An :class:`AsyncClient`. Its calls are awaited at once, so that a scenario for a :class:`Client` runs on it."""
 
     def __init__(self, runner: asyncio.Runner, client: AsyncClient) -> None:
         self._runner, self._client = runner, client
@@ -160,7 +160,10 @@ def test_either_client_locates_cancels_and_forgets_queued_jobs(
         with pytest.raises(UnknownTier, match="has no tier 'nosuch'"):
             client.waiting("unknown", "echo", "nosuch")
         job = client.submit("echo", "estimated")
-        assert client.waiting(job).estimate.why == real.client.waiting(job).estimate.why  # type: ignore[union-attr]
+        ours, theirs = client.waiting(job).estimate, real.client.waiting(job).estimate
+        assert ours is not None
+        assert theirs is not None
+        assert ours.why == theirs.why
 
 
 def test_the_awaited_calls_tell_an_outage(make_fleet: Callable[[str, str], Fleet], own_server: Server) -> None:

@@ -37,7 +37,7 @@ from producer.contract.published import (
 )
 from producer.contract.settings import Settings
 from producer.estimates import queued_job, wait_time
-from producer.estimates.wait_time import Errors, Why
+from producer.estimates.wait_time import Errors, Estimate, Why
 from scheduler import results
 from scheduler.queue_lengths import observe
 
@@ -75,6 +75,12 @@ def publish(redis: redis_py.Redis, demand: PublishedDemand, hold: str = "") -> P
     return size
 
 
+def estimated(client: Client, job_id: str, model: str | None = None) -> Estimate:
+    found = client.waiting(job_id, model).estimate
+    assert found is not None
+    return found
+
+
 def test_a_queued_job_is_told_what_is_before_it_why_and_until_when(redis: redis_py.Redis, settings: Settings) -> None:
     beat(redis)
     wanted(redis)
@@ -90,7 +96,7 @@ def test_a_queued_job_is_told_what_is_before_it_why_and_until_when(redis: redis_
         assert found.estimate.reason == "behind 3 jobs of tier interactive and 6 jobs of tier batch"
         # 3 + 6 and itself, of which 2 a second end and half a more urgent one comes.
         assert found.estimate.starts.expected == pytest.approx(10 / 1.5)
-        assert client.waiting(jobs[7], model="m").estimate.starts.expected > found.estimate.starts.expected  # type: ignore[union-attr]
+        assert estimated(client, jobs[7], "m").starts.expected > found.estimate.starts.expected
         text = text_of(jobs[6], found)
         assert "is queued at m.batch, 6 jobs before it" in text
         assert "behind 3 jobs of tier interactive" in text
@@ -101,9 +107,9 @@ def test_a_queued_job_is_told_what_is_before_it_why_and_until_when(redis: redis_
 def test_without_a_worker_or_with_one_that_loads_that_is_the_reason(redis: redis_py.Redis, settings: Settings) -> None:
     with Client(settings) as client:
         job = client.submit("m", "x")
-        assert client.waiting(job).estimate.why is Why.NO_WORKER  # type: ignore[union-attr]
+        assert estimated(client, job).why is Why.NO_WORKER
         wanted(redis, hold="no idle device: cpu:0 is held by n-1")
-        assert client.waiting(job).estimate.reason == "no idle device: cpu:0 is held by n-1"  # type: ignore[union-attr]
+        assert estimated(client, job).reason == "no idle device: cpu:0 is held by n-1"
         beat(redis, WorkerState.LOADING, running=())
         found = client.waiting(job).estimate
         assert found is not None

@@ -8,6 +8,7 @@ import redis as redis_py
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from deploy.machine.server import Server
 from producer import Client, Job, Settings
 from producer.contract import keys
 from producer.contract.lua import script
@@ -118,10 +119,8 @@ def test_while_the_device_is_busy_only_a_full_batch_is_due(queue: Queue) -> None
     assert claim(queue, HoldLimits(full=2, hold_s=(0.0, 0.0), busy_s=5.0))[0] == 2
 
 
-def test_a_submission_says_since_when_its_queue_is_not_empty(
-    redis: redis_py.Redis, server: object, tmp_path: object
-) -> None:
-    fleet = Settings(redis={"url": server.url}, models={"m": {"engine": "echo"}})  # type: ignore[attr-defined]
+def test_a_submission_says_since_when_its_queue_is_not_empty(redis: redis_py.Redis, server: Server) -> None:
+    fleet = Settings(redis={"url": server.url}, models={"m": {"engine": "echo"}})
     with Client(fleet) as client:
         client.submit("m", "x")
         first = redis.hget(keys.waiting("m"), "m.interactive")

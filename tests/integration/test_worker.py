@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from celery.exceptions import TaskRevokedError
 from celery.result import AsyncResult
 
 from deploy.machine.server import Server
-from processes import DEADLINE_S, Fleet, wait_for
+from processes import DEADLINE_S, Fleet, succeeded, wait_for
 from producer import (
     AsyncClient,
     BrokerUnavailable,
@@ -31,7 +32,7 @@ from producer import (
 )
 from producer.contract import heartbeat, keys
 from producer.contract.heartbeat import WorkerState
-from producer.contract.job import TASK
+from producer.contract.job import TASK, Result
 from redis_replies import entries, scores
 from scheduler.lease.queue import Queue
 
@@ -96,9 +97,9 @@ def test_jobs_of_every_shape_come_back(fleet: Fleet) -> None:
 def test_many_jobs_come_back_each_once_and_nothing_is_left(fleet: Fleet) -> None:
     fleet.worker("echo", "w")
     ids = fleet.client.submit_many(fleet.client.job("echo", str(n), tier="batch") for n in range(500))
-    found = dict(fleet.client.results(ids, timeout=DEADLINE_S))
-    assert [found[job].output for job in ids] == [str(n) for n in range(500)]  # type: ignore[union-attr]
-    assert {result.timing.batch_size for result in found.values()} != {1}  # type: ignore[union-attr]
+    found = succeeded(fleet.client, ids)
+    assert [found[job].output for job in ids] == [str(n) for n in range(500)]
+    assert {result.timing.batch_size for result in found.values()} != {1}
     for key in (keys.inflight("echo"), keys.leases("echo"), keys.losses("echo"), keys.served("echo")):
         assert not fleet.redis.exists(key), key
 
@@ -115,8 +116,9 @@ def test_a_named_tenants_job_wakes_an_idle_worker(fleet: Fleet) -> None:
 async def _through_asyncio(fleet: Fleet) -> None:
     async with AsyncClient(fleet.settings) as client:
         jobs = [await client.submit("echo", str(n)) for n in range(3)]
-        found = {job: result async for job, result in client.results(jobs, timeout=DEADLINE_S)}
-        assert [found[job].output for job in jobs] == ["0", "1", "2"]  # type: ignore[union-attr]
+        found = [each async for each in client.results(jobs, timeout=DEADLINE_S)]
+        outputs = {job: result.output for job, result in found if isinstance(result, Result)}
+        assert [outputs[job] for job in jobs] == ["0", "1", "2"]
         bad = await client.submit("echo", "x", parameters={"fail": "no good"})
         with pytest.raises(InvalidJob, match="no good"):
             await client.result(bad, timeout=DEADLINE_S)
@@ -182,7 +184,7 @@ def test_what_the_canvas_of_celery_sends_fails_with_the_reason_and_an_event(flee
     sent, failure = json.loads(told.stdout)
     assert "a worker does not wait for a job's time" in failure
     for job_id in sent:
-        found = wait_for(lambda job_id=job_id: fleet.redis.get(keys.result(job_id)), "an answer")  # type: ignore[misc]
+        found = wait_for(partial(fleet.redis.get, keys.result(job_id)), "an answer")
         assert b"dead letter" in found
 
 
@@ -309,8 +311,8 @@ def test_a_worker_whose_engine_fails_gets_one_job_at_a_time_until_it_serves_agai
     ids = fleet.client.submit_many(fleet.client.job("brittle", f"{n}") for n in range(20))
     failing = wait_for(lambda: [one for one in heartbeat.read_all(fleet.redis) if one.failing], "its breaker to open")
     assert "requests failed, the last with: HTTP 500" in failing[0].failing
-    found = dict(fleet.client.results(ids, timeout=DEADLINE_S))
-    assert [found[job].timing.batch_size for job in ids][:3] == [1, 1, 1]  # type: ignore[union-attr]
+    found = succeeded(fleet.client, ids)
+    assert [found[job].timing.batch_size for job in ids][:3] == [1, 1, 1]
     wait_for(lambda: not any(one.failing for one in heartbeat.read_all(fleet.redis)), "its breaker to close")
 
 
@@ -371,9 +373,9 @@ def test_a_killed_worker_loses_nothing(fleet: Fleet) -> None:
     wait_for(lambda: fleet.redis.hlen(keys.inflight("slow")) >= 4, "a batch to run")
     process.kill()
     fleet.worker("slow", "second")
-    found = dict(fleet.client.results(ids, timeout=DEADLINE_S))
-    assert sorted(int(result.output) for result in found.values()) == list(range(12))  # type: ignore[union-attr]
-    assert "second" in {result.timing.worker for result in found.values()}  # type: ignore[union-attr]
+    found = succeeded(fleet.client, ids)
+    assert sorted(int(result.output) for result in found.values()) == list(range(12))
+    assert "second" in {result.timing.worker for result in found.values()}
     assert dead(fleet, "slow") == []
 
 
@@ -470,8 +472,8 @@ def test_redis_may_be_away_at_the_start_and_in_the_middle(own_server: Server, ma
     wait_for(lambda: fleet.redis.hlen(keys.inflight("slow")) > 0, "jobs to run")
     own_server.kill()
     own_server.start()
-    found = dict(fleet.client.results(ids, timeout=DEADLINE_S))
-    assert sorted(int(result.output) for result in found.values()) == list(range(12))  # type: ignore[union-attr]
+    found = succeeded(fleet.client, ids)
+    assert sorted(int(result.output) for result in found.values()) == list(range(12))
     assert process.poll() is None
 
 
@@ -492,8 +494,8 @@ def test_a_second_worker_shares_the_work(fleet: Fleet) -> None:
     fleet.worker("slow", "one")
     fleet.worker("slow", "two")
     ids = fleet.client.submit_many(fleet.client.job("slow", str(n)) for n in range(24))
-    found = dict(fleet.client.results(ids, timeout=DEADLINE_S))
-    assert {result.timing.worker for result in found.values()} == {"one", "two"}  # type: ignore[union-attr]
+    found = succeeded(fleet.client, ids)
+    assert {result.timing.worker for result in found.values()} == {"one", "two"}
 
 
 def test_a_worker_asks_for_help(tmp_path: Path) -> None:

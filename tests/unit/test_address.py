@@ -1,4 +1,4 @@
-"""Passwords in addresses: found by every library, shown by nobody."""
+"""Passwords in addresses: every library finds them, and no message shows them."""
 
 import re
 from pathlib import Path

@@ -73,4 +73,4 @@ def test_an_estimate_is_asked_for_only_where_it_matters() -> None:
     asked = [concerns(job(left), how) for left in (1, None) for how in ("accept", "refuse", "degrade")]
     assert asked == [False, True, True, False, False, False]
     with pytest.raises(InvalidJob, match=r"'perhaps'; allowed: accept, refuse, degrade"):
-        concerns(job(1), "perhaps")  # type: ignore[arg-type]
+        concerns(job(1), "perhaps")  # type: ignore[arg-type]  # that is the test

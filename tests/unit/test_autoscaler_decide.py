@@ -241,7 +241,7 @@ def test_a_worker_on_a_lost_device_hands_back_what_it_can_and_is_killed_soon() -
     (kill,) = drains(fleet.decide(NOW + 2.5))
     assert (kill.grace_s, "cpu:0 is lost" in kill.reason) == (0, True)
     hot = Fleet([replace(lost, lost=False)], [going])
-    assert not drains(hot.decide(NOW + 2.5)), "one that is only hot is waited for"
+    assert not drains(hot.decide(NOW + 2.5)), "a worker on a device that is only hot may finish"
 
 
 def test_a_model_that_fits_on_no_device_is_held_back_with_the_cure() -> None:

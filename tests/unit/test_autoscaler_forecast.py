@@ -1,4 +1,4 @@
-"""The forecast against streams whose future is known, and the line of a replica's capacity."""
+"""The forecast against streams with a known future, and the line of a replica's capacity."""
 
 import itertools
 import math

@@ -1,5 +1,5 @@
-"""Orphans: collected beside children whose exit status is asked for. In another process, which this one's children are
-not given to."""
+"""Orphans: collected beside children with an exit status that is asked for. In a process of their own, since the
+children of this process are not given to another."""
 
 import subprocess
 import sys

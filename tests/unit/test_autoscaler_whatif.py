@@ -1,4 +1,4 @@
-"""What one more replica would take: what is told comes true under each policy, with what it remembers."""
+"""The queue length that starts a further replica: the answer comes true under each policy, with its memory."""
 
 import pytest
 
@@ -46,7 +46,7 @@ def test_so_many_jobs_start_one_more_and_one_less_does_not(policy: Policy) -> No
         decisions, _ = decide(look(30, queued), memory, policy)
         return any(isinstance(one, Start) for one in decisions)
 
-    if told.queued is None:  # one that goes by utilisation alone
+    if told.queued is None:  # a policy that goes by utilisation alone
         assert not starts(1_000_000)
     else:
         assert starts(told.queued)

@@ -12,7 +12,7 @@ from gateway.batches import completion_window
 from gateway.batches.custom_ids import FirstLines
 from gateway.batches.in_flight import CHUNK, chunk
 from gateway.batches.line_translation import JOBS, Terms, tell_openai
-from gateway.batches.lines import LineError, parse
+from gateway.batches.lines import Line, LineError, parse
 from gateway.batches.progress import LEAST, MOST, Pace, width
 from gateway.batches.records import BatchRecord, BatchSpec, new_id
 from gateway.batches.resume import number_of
@@ -109,7 +109,7 @@ def test_cancelling_is_told_until_it_has_ended() -> None:
     assert record(status="cancelled", cancelling_at=5).public()["status"] == "cancelled"
 
 
-def line(**fields: object):  # type: ignore[no-untyped-def]
+def line(**fields: object) -> Line:
     return parse(7, json.dumps(fields).encode(), 10_000)
 
 

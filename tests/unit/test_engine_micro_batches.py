@@ -117,7 +117,7 @@ def test_ten_thousand_inputs_do_not_hold_up_the_batch_before_them(engine: MicroB
     assert ended(engine).keys() == {"first"}
     assert sum(counter.encoded) <= engine._packing.look_ahead
     ended(engine)
-    assert counter.encoded[1:] == [ROWS]  # from now on, so many as have run
+    assert counter.encoded[1:] == [ROWS]  # from now on, as many rows as have run
 
 
 def test_a_small_job_does_not_wait_until_a_large_one_has_run(engine: MicroBatchEngine, counter: Counter) -> None:

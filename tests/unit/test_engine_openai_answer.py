@@ -424,7 +424,7 @@ def test_whatever_a_server_lists_is_a_model_or_an_error(listed: Any) -> None:
 
 
 class Answering:
-    """An engine whose server answers as it is told; requests to it are awaited."""
+    """An engine with a server that answers as it is told; requests to it are awaited."""
 
     def __init__(self, task: str) -> None:
         self.task = task

@@ -73,7 +73,7 @@ COSTS = st.tuples(st.floats(0, 0.1), st.floats(0, 0.0005))
 
 
 def late(packing: Packing, lengths: list[int], due_s: list[float], fixed: float, per_token: float) -> int:
-    """Run everything, and count who is late. An engine drops who is late already."""
+    """Run all rows and count the late ones. Rows that are late before they run are dropped, as an engine does."""
     waiting, now, missed = list(zip(lengths, due_s, strict=False)), 0.0, 0
     while waiting:
         missed += sum(due < now for _, due in waiting)

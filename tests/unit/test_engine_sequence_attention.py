@@ -41,7 +41,7 @@ def test_it_is_what_a_mask_makes_of_all_keys(sequences: list[tuple[int, int]]) -
         return key, value
 
     output, _ = attend(
-        SimpleNamespace(layer_idx=0, num_key_value_groups=GROUPS),  # type: ignore[arg-type]
+        SimpleNamespace(layer_idx=0, num_key_value_groups=GROUPS),  # type: ignore[arg-type]  # a stand-in
         query,
         key,
         value,

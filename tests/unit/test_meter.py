@@ -13,7 +13,7 @@ STEP_S = 0.1
 
 
 def worker() -> SimulatedWorker:
-    """A worker with slots whose requests take one step for each of their tokens, after a prompt read in no time."""
+    """A worker with slots. Its requests take one step for each of their tokens, after a prompt read in no time."""
     trace = Trace([0.0] * 8, [1] * 8, [10] * 8)
     service = ServiceModel(step_s=STEP_S, sequence_s=0.0, prompt_token_s=0.0, load_s=0.0, batches=False)
     made = SimulatedWorker("w", 0, 0, service, 8, trace, 0.0)

@@ -1,4 +1,4 @@
-"""Which slots preemptible work leaves to the others, and who of it gives way."""
+"""The slots that preemptible jobs leave to other tiers, and the preemptible jobs that give way."""
 
 import math
 
@@ -38,7 +38,7 @@ def test_estimates_expect_the_slots_to_be_reserved_that_a_worker_reserves() -> N
 def test_while_others_come_or_run_it_joins_one_at_a_time() -> None:
     assert room(27, 24, 0, 0, 1.0) == Room(27, 1)
     assert room(27, 24, 2, 1, 0.0) == Room(22, 1, 1)
-    assert room(27, 24, 2, 2, LONG_AGO_S) == Room(22, 25, 2), "nobody else waits for its prompts"
+    assert room(27, 24, 2, 2, LONG_AGO_S) == Room(22, 25, 2), "no job of another tier waits for its prompts"
 
 
 def test_others_are_spared_the_next_prompt_for_a_while() -> None:

@@ -1,4 +1,4 @@
-"""What the autoscaler publishes: one schema, whose names are on the wire and which leaves nothing out."""
+"""What the autoscaler publishes: one schema, which leaves nothing out, with names that are on the wire."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""The clairvoyant bound: what can be reckoned by hand, and that nobody goes below it."""
+"""The clairvoyant bound: cases that can be reckoned by hand, and that no schedule goes below it."""
 
 import math
 
@@ -27,7 +27,7 @@ def hardware(load_s: float = 30.0) -> Hardware:
 
 
 def done(at: list[float], seconds: list[int], late: tuple[int, ...] = (), tier: int = 0) -> RunOutcome:
-    """Requests that take so many seconds each, all within their targets but the late ones."""
+    """Requests that take ``seconds`` each, all within their targets but the late ones."""
     count = len(at)
     trace = assign(Trace(at, [1] * count, seconds), SETTINGS, tiers={("fast", "slow")[tier]: 1.0})
     started = [at[n] + (1000 if n in late else 0) for n in range(count)]

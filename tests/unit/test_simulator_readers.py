@@ -172,7 +172,7 @@ def test_models_and_tiers_are_assigned_in_their_shares_by_seed() -> None:
     assert Counter(one.tier)[0] == pytest.approx(3000, rel=0.05)
     assert one.tier == assign(trace, SETTINGS, 1, models={"big": 1.0}, tiers=shares).tier
     assert one.tier != assign(trace, SETTINGS, 2, models={"big": 1.0}, tiers=shares).tier
-    assert assign(trace, SETTINGS).tiers == ("batch",)  # the one that both models serve
+    assert assign(trace, SETTINGS).tiers == ("batch",)  # the only tier that both models serve
     with pytest.raises(UnknownTier):
         assign(trace, SETTINGS, tiers=shares)
 

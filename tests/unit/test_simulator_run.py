@@ -147,7 +147,7 @@ def test_a_tenant_that_asks_for_much_does_not_delay_one_that_asks_for_little() -
         outcome = Simulation(settings_, hardware, trace, BACKLOG, order).run()
         check_conservation(outcome)
         assert Fate.OPEN not in outcome.fate
-        waits = sorted(outcome.started[one] - trace.at[one] for one, who in enumerate(trace.tenant) if who == 1)
+        waits = sorted(outcome.started[one] - trace.at[one] for one, tenant in enumerate(trace.tenant) if tenant == 1)
         return waits[len(waits) // 2]
 
     assert median_wait(LIVE) < 0.3 * median_wait(FIFO)
@@ -161,7 +161,7 @@ def erlang_c(servers: int, load_: float) -> float:
 
 @pytest.mark.parametrize(("servers", "utilisation"), [(1, 0.6), (4, 0.8)])
 def test_with_random_arrivals_and_lengths_waits_are_those_of_erlang(servers: int, utilisation: float) -> None:
-    # One slot a device, whose time is in proportion to the tokens: M/M/c, but for the rounding to tokens.
+    # A device has one slot, and its time is in proportion to the tokens: M/M/c, but for the rounding to tokens.
     rng = random.Random(5)
     mean_s, count = 1.0, 60_000
     per_s = servers * utilisation / mean_s

@@ -46,7 +46,7 @@ SETTINGS = Model(
             "--host", "127.0.0.1", "--dtype", "float32", "--max-model-len", "2048", "--enforce-eager",
             "--max-num-seqs", str(PLACES),
         ],
-        # Gigabytes for keys and values, and nobody is asked or told anything.
+        # Gigabytes for keys and values, and no request to any server on the Internet.
         "env": {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"},
     },
 )  # fmt: skip
@@ -188,7 +188,7 @@ def test_a_server_that_dies_is_the_end_of_the_engine_and_of_all_that_it_started(
     step_until(loaded, lambda: running_at_server(loaded) == 1)
     max(family, key=lambda process: process.memory_info().rss).kill()
     deadline = time.monotonic() + DEADLINE_S
-    with pytest.raises(ServerLost):  # noqa: PT012  one of the steps raises, nobody knows which
+    with pytest.raises(ServerLost):  # noqa: PT012  it is not known which of the steps raises
         while time.monotonic() < deadline:
             assert loaded.step(0.2) == []
     loaded.close()
