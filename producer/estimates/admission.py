@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Literal, get_args
 
 from ..contract.errors import DeadlineUnreachable, InvalidJob
-from ..contract.job import Job
+from ..contract.job import Job, shown
 from ..contract.settings import Settings
 from .wait_time import Estimate
 
@@ -35,7 +35,7 @@ def concerns(job: Job, admission: Admission) -> bool:
         InvalidJob: no such admission; with those that exist.
     """
     if admission not in get_args(Admission):
-        raise InvalidJob(f"admission = {admission!r}; allowed: {', '.join(get_args(Admission))}")
+        raise InvalidJob(f"admission = {shown('admission', admission)}; allowed: {', '.join(get_args(Admission))}")
     return admission != "accept" and job.deadline is not None
 
 

@@ -47,6 +47,18 @@ def test_no_password_is_shown_whatever_it_is_made_of(noise: str) -> None:
             assert SECRET not in concealed(f"a value: {url!r}")
 
 
+@given(st.text(st.sampled_from("a:/@? \n"), max_size=12))
+def test_all_behind_the_first_scheme_is_concealed_if_it_may_hold_credentials(text: str) -> None:
+    assert concealed(text) == re.sub(r"(\w+://).*[@?].*", r"\1***", text, flags=re.DOTALL)
+
+
+def test_a_long_text_is_looked_through_once() -> None:
+    """An expression that tries every character as a beginning takes hours."""
+    for text in ("a" * 1_000_000, "a://" * 250_000):
+        assert concealed(text) == text
+    assert concealed("a" * 1_000_000 + "://user:word@host") == "a" * 1_000_000 + "://***"
+
+
 def test_every_library_gets_the_form_that_it_understands() -> None:
     for same in (
         "redis://h:1/0",

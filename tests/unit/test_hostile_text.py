@@ -17,6 +17,7 @@ from producer import InvalidJob, Settings, StokerError
 from producer.client import build
 from producer.contract import celery_message, json_text
 from producer.contract.message_body import NotAJob
+from producer.estimates.admission import concerns
 from scheduler import message
 
 SETTINGS = Settings.model_validate({"models": {"m": {"engine": "echo"}}})
@@ -74,6 +75,13 @@ def test_a_value_of_any_type_is_refused_as_an_invalid_job(field: str) -> None:
         given = {name: value if name == field else usual for name, usual in given.items()}
         with pytest.raises(StokerError):
             celery_message.write(build(SETTINGS, input="x", fields=fields, **given), SETTINGS)
+
+
+def test_an_admission_of_any_type_is_refused() -> None:
+    values: list[Any] = [10**5000, json.loads("[" * 900 + "]" * 900), {1}, "\ud800"]
+    for value in values:
+        with pytest.raises(InvalidJob, match=r"^admission = "):
+            concerns(build(SETTINGS, "m", "x", None, None, {}), value)
 
 
 def test_a_deadline_is_refused_with_what_is_allowed() -> None:
