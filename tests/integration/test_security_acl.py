@@ -185,7 +185,7 @@ def _batched(guarded: Guarded) -> None:
     """A batch, made by a gateway and run by a batch process."""
     guarded.start("batches", guarded.as_("batches"), "gateway.batches")
     settings = guarded.settings(guarded.as_("gateway"))
-    with TestClient(create_app(settings)) as http:
+    with TestClient(create_app(settings), base_url="http://127.0.0.1") as http:
         lines = b'{"custom_id": "a", "input": "x"}\n{"custom_id": "b", "input": "y", "parameters": {"fail": "no"}}\n'
         file = http.post("/v1/files", data={"purpose": "batch"}, files={"file": lines}).json()
         asked = {
