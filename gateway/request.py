@@ -1,6 +1,6 @@
 """A synchronous request for a model: submitted, awaited, and cancelled when its client disconnects.
 
-Its job's deadline is ``gateway.timeout_s`` from now, so that jobs end even if their gateway was killed. A request that
+Its job expires ``gateway.timeout_s`` from now, so that jobs end even if their gateway was killed. A request that
 is answered with 504 is cancelled, since its result could not be fetched. Longer work belongs into ``/v1/jobs``.
 """
 
@@ -42,7 +42,7 @@ async def serve(
         StokerError: it could not be answered.
         ClientGone: the client disconnected.
     """
-    job = order.job.model_copy(update={"deadline": instant(client.settings.gateway.timeout_s)})
+    job = order.job.model_copy(update={"expires": instant(client.settings.gateway.timeout_s)})
     if attempt is not None and attempt.keyed:  # so that two attempts at the same time are one job
         job = job.model_copy(update={"idempotency_key": attempt.name})
     earlier = await attempt.earlier(client) if attempt is not None else None

@@ -159,7 +159,7 @@ class FakeFleet:
 
     def _run(self, submitted: SubmittedJob) -> None:
         job, now = submitted.job, datetime.now(UTC)
-        if submitted.end is None and job.deadline is not None and job.deadline <= now:
+        if submitted.end is None and job.ends_at is not None and job.ends_at <= now:
             submitted.end = JobExpired(
                 f"job {submitted.id}: its deadline passed before it finished", "TaskRevokedError"
             )

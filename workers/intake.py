@@ -95,7 +95,7 @@ class Intake:
         except InvalidJob as error:
             settlement.fail(running, error)
             return
-        if deadline := message.expires or job.deadline:
+        if deadline := message.expires or job.ends_at:
             running.deadline = now + (deadline - datetime.now(UTC)).total_seconds()
             if running.deadline <= now:
                 settlement.revoke(running, "expired")

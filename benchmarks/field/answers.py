@@ -49,6 +49,11 @@ NONSENSE = (
     '{"choices": [], "usage": {"prompt_tokens": -1, "completion_tokens": 1e99}}', "[[[[[[[[]]]]]]]]",
 )  # fmt: skip
 """Events that are no OpenAI server's, sent in the middle of a stream."""
+PLAIN = 4
+"""Requests that the server answers well after each prompt: so many that the breaker does not open, which is not tried
+here and would have each misdeed wait."""
+AT_ONCE = 4
+"""Prompts that are asked at once: many are tried again after a pause."""
 TABLE = """
 [models.served]
 engine = "openai"
@@ -80,8 +85,18 @@ async def _ask_all(prompts: dict[str, str | None], port: int) -> tuple[list[str]
     """What was wrong; how many answers were right; how many were errors."""
     wrong: list[str] = []
     answered = refused = 0
-    for prompt, right in prompts.items():
-        texts = [await _streamed(port, prompt), *await asyncio.gather(_whole(port, prompt), _chat(port, prompt))]
+    places = asyncio.Semaphore(AT_ONCE)
+
+    async def ask(prompt: str) -> list[str | None]:
+        async with places:
+            texts = list(await asyncio.gather(_streamed(port, prompt), _whole(port, prompt), _chat(port, prompt)))
+            for _ in range(PLAIN):
+                if await _whole(port, "plain") != WORDS:
+                    wrong.append(f"plain, after {prompt}")
+            return texts
+
+    answers = await asyncio.gather(*map(ask, prompts))
+    for (prompt, right), texts in zip(prompts.items(), answers, strict=True):
         for way, text in zip(("streamed", "whole", "chat"), texts, strict=True):
             if text is None:
                 refused += 1

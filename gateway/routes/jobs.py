@@ -125,7 +125,8 @@ def _job(asked: JobRequest, caller: Caller, client: AsyncClient, idempotency_key
             "tenant": caller.tenant,
             "stream": asked.stream,
             "metadata": asked.metadata,
-            "deadline": instant(asked.deadline_s or longest),
+            "deadline": instant(asked.deadline_s),
+            "expires": instant(longest),
             "idempotency_key": idempotency_key,
         }
     )
@@ -137,10 +138,7 @@ async def _admitted(job: Job, asked: JobRequest, caller: Caller, client: AsyncCl
     if asked.deadline_s is None:
         return job
     tiers = [tier for tier in client.settings.model(job.model).tiers if caller.may_ask(tier)]
-    admitted = await client.admit(job, asked.admission, tiers)
-    if admitted.deadline is not None:
-        return admitted
-    return admitted.model_copy(update={"deadline": instant(client.settings.redis.result_ttl_s)})
+    return await client.admit(job, asked.admission, tiers)
 
 
 @router.get("/{job_id}")

@@ -55,7 +55,7 @@ def encode(job: Job, job_id: str) -> bytes:
             "id": job_id,
             "shadow": None,
             "eta": None,
-            "expires": job.deadline.isoformat() if job.deadline else None,
+            "expires": job.ends_at.isoformat() if job.ends_at else None,
             "group": None,
             "group_index": None,
             "retries": 0,
@@ -90,7 +90,7 @@ def encode(job: Job, job_id: str) -> bytes:
 
 def _body(job: Job) -> bytes:
     try:
-        fields = job.model_dump(mode="json", exclude_defaults=True)
+        fields = job.model_dump(mode="json", exclude_defaults=True, exclude={"expires"})  # a header has it
         body = json.dumps([[], fields, _EMBED]).encode()
         told = message_body.read(body)
         # With the job itself, not with the fields: pydantic writes half a character in a key as question marks.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Callable
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
@@ -35,8 +36,9 @@ class Status(StrEnum):
 class Job(BaseModel):
     """One unit of work for one model: one input, or a list answered as a list.
 
-    ``deadline`` is the instant after which the answer is worth nothing; the job then expires, queued
-    or running. With ``stream`` its output can be read while it is made. Two jobs of one tenant with the same
+    ``deadline`` is the instant after which the answer is worth nothing; the job then expires, queued or running, and is
+    due by then at the latest. At ``expires`` it ends likewise, but is due no earlier: it is how long a client waits, or
+    a result is kept. With ``stream`` its output can be read while it is made. Two jobs of one tenant with the same
     ``idempotency_key`` are the same job: it runs once and both submissions see the one result.
     """
 
@@ -49,6 +51,7 @@ class Job(BaseModel):
     parameters: dict[str, JsonValue] = Field(default_factory=dict)
     tenant: Annotated[str, Field(min_length=1, max_length=128)] = "default"
     deadline: AwareDatetime | None = None
+    expires: AwareDatetime | None = None
     stream: bool = False
     idempotency_key: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
@@ -57,6 +60,11 @@ class Job(BaseModel):
     def items(self) -> list[Item]:
         """The inputs as a list, however the job was written."""
         return self.input if isinstance(self.input, list) else [self.input]
+
+    @property
+    def ends_at(self) -> datetime | None:
+        """The instant at which it expires."""
+        return min(filter(None, (self.deadline, self.expires)), default=None)
 
     @property
     def id(self) -> str:

@@ -45,7 +45,7 @@ class State(enum.IntEnum):
     """Of a tier that is not preemptible, or held for an engine without slots."""
     PREEMPTIBLE = enum.auto()
     PROTECTED = enum.auto()
-    """Of a preemptible tier, but not preempted: it was claimed overdue or has a deadline of its own."""
+    """Of a preemptible tier, but not preempted: it was claimed overdue."""
 
 
 ALONE, ORDINARY, PREEMPTIBLE, PROTECTED = State  # Python 3.11 looks members up in Python code
@@ -174,7 +174,7 @@ class Ledger:
             return ALONE
         if not preemptible:
             return ORDINARY
-        return PROTECTED if overdue or job.dated else PREEMPTIBLE
+        return PROTECTED if overdue else PREEMPTIBLE
 
     def prefilled(self, lease: str, stall_s: float) -> float:
         """Record the end of a job's prefill, which stalled the running sequences for ``stall_s`` seconds.

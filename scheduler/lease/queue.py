@@ -53,8 +53,6 @@ class Claimed:
     message: bytes
     now: float
     """Server time of the claim, in Unix seconds."""
-    dated: bool = False
-    """Whether it has a deadline of its own."""
 
     @property
     def queue(self) -> str:
@@ -171,7 +169,7 @@ class Queue:
             lease = name.decode()
             in_lane = "/" in lease.partition("|")[0]  # the due time then precedes the message
             message = entry[DUE + 1 :] if in_lane else entry
-            jobs.append(Claimed(lease, int(losses or 0), message, now, in_lane and entry[DUE : DUE + 1] == b"!"))
+            jobs.append(Claimed(lease, int(losses or 0), message, now))
         return Claim(
             jobs,
             any_cancelled=bool(cancelled),

@@ -11,8 +11,8 @@ Jobs of a preemptible tier (fleet file: ``tiers``) run in the slots that other t
   start again.
 
 Nothing starves: a job that was claimed when its queue was overdue (``priority``) is not preempted, and a preemptible
-queue's clock runs on until one of its jobs ends or is claimed overdue. Nor is a job preempted whose own deadline is
-earlier than its tier's target.
+queue's clock runs on until one of its jobs ends or is claimed overdue. A deadline of its own does not keep a job from
+being preempted: any tenant could then occupy every slot of a tier that is there to give way.
 
 Engines that run whole batches have no slots in this sense: a batch ends soon, and all its jobs with it.
 """

@@ -10,7 +10,7 @@ from .hindsight import Hindsight
 from .window import HoldLimits, hold, law, scarce, slack
 
 LOOK_AT = 64
-"""ArrivalRates after which hindsight is updated."""
+"""Arrivals after which hindsight is updated."""
 LOOK_S = 0.1
 """Least time between two updates in seconds, so that they take some thousandths of the time at any load."""
 

@@ -5,7 +5,7 @@ import base64
 import inspect
 import json
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +201,15 @@ def test_many_jobs_of_a_tenant_keep_their_order_and_are_queued_once(client: Clie
     [(entry, _)] = scores(redis, keys.dated("m", "interactive", "acme"))
     assert json.loads(entry.partition(b"!")[2])["headers"]["id"] == dated[0]
     assert redis.hget(keys.lanes("m"), "jobs:m.interactive") == b"5"
+
+
+def test_a_job_that_only_expires_is_due_no_earlier_than_others(client: Client, redis: redis_py.Redis) -> None:
+    soon = datetime.now(UTC) + timedelta(seconds=0.5)
+    job = client.job("m", "x", tenant="acme").model_copy(update={"expires": soon})
+    client.submit_many([job])
+    assert not redis.exists(keys.dated("m", "interactive", "acme"))
+    [entry] = items(redis, keys.lane("m", "interactive", "acme"))
+    assert json.loads(entry.partition(b"|")[2])["headers"]["expires"] == soon.isoformat()
 
 
 def test_many_jobs_go_to_their_own_queues(client: Client, redis: redis_py.Redis) -> None:

@@ -85,6 +85,9 @@ def test_a_client_that_hangs_up_while_it_waits_cancels_its_job(fleet: Gatewayed,
         queue = keys.queue("asleep", "interactive")
         wait_for(lambda: fleet.redis.llen(queue), "the job to be queued")
         job = json.loads(text(fleet.redis.lindex(queue, 0)))["headers"]["id"]
+        assert not fleet.redis.exists(keys.dated("asleep", "interactive", "default")), (
+            "how long it waits is no deadline"
+        )
     wait_for(lambda: fleet.client.status(job) is Status.CANCELLED, "its cancellation")
     wait_for(lambda: not fleet.redis.llen(queue), "it to leave its queue")
     wait_for(lambda: 'status="499"' in http.get("/metrics").text, "the metrics to tell")

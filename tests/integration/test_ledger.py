@@ -41,10 +41,11 @@ def test_only_jobs_that_can_wait_may_be_preempted(redis: redis_py.Redis, server:
         client.submit("m", "x", tier="standard")
     jobs = ledger.queue.claim(3, "owner")
     ledger.take(jobs)
-    assert [job.lease for job in jobs if job.queue == "m.batch" and not job.dated] == ledger.preemptible
-    assert len(ledger.preemptible) == 1
-    ledger.done(ledger.preemptible[0], RESULT)
-    assert ledger.preemptible == []
+    batch = [job.lease for job in jobs if job.queue == "m.batch"]
+    assert len(batch) == 2
+    assert ledger.preemptible == batch, "also the one with a deadline of its own"
+    ledger.done(batch[0], RESULT)
+    assert ledger.preemptible == batch[1:]
 
 
 def test_beside_others_a_job_that_can_wait_joins_when_the_last_ones_prompt_is_read_and_after_a_pause(
@@ -77,16 +78,16 @@ def test_beside_others_a_job_that_can_wait_joins_when_the_last_ones_prompt_is_re
     assert ledger.room.of_tier(preemptible=True) == Slots.slots - 1, "no job of another tier waits for its prompts"
 
 
-def test_a_batch_job_that_is_not_to_be_preempted_makes_no_other_batch_job_wait(
+def test_a_batch_job_that_was_taken_overdue_makes_no_other_batch_job_wait(
     redis: redis_py.Redis, server: Server
 ) -> None:
     settings = Settings(redis={"url": server.url}, models={"m": {"engine": "echo"}})
     ledger = Ledger(Queue(redis, settings, "m"))
     ledger.taker = Slots()
     with Client(settings) as client:
-        client.submit("m", "x", tier="batch", deadline=500)
-    [dated] = ledger.queue.claim(1, "owner")
-    ledger.take([dated])
+        client.submit("m", "x", tier="batch")
+    [late] = ledger.queue.claim(1, "owner")
+    ledger.take([late], overdue=True)
     assert ledger.preemptible == []
     assert ledger.room.of_tier(preemptible=True) == Slots.slots - 1
 

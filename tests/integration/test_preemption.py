@@ -128,10 +128,13 @@ def fleet(redis: redis_py.Redis, server: Server, make_fleet: Callable[[str, str]
 
 
 @pytest.mark.slow
-def test_interactive_jobs_take_the_youngest_batch_jobs_slots_and_all_come_to_their_end(fleet: Fleet) -> None:
+@pytest.mark.parametrize("deadline", [None, 500], ids=["any time", "by a deadline"])
+def test_interactive_jobs_take_the_youngest_batch_jobs_slots_and_all_come_to_their_end(
+    fleet: Fleet, deadline: int | None
+) -> None:
     fleet.worker("stub", "w")
     client, words = fleet.client, {"max_new_tokens": WORDS}
-    batch = [client.submit("stub", f"file {n}", tier="batch", parameters=words) for n in range(SLOTS)]
+    batch = [client.submit("stub", f"{n}", tier="batch", parameters=words, deadline=deadline) for n in range(SLOTS)]
     wait_for(lambda: fleet.redis.hlen(keys.inflight("stub")) == SLOTS, "all slots to be taken")
     urgent = [client.submit("stub", "now", tier="interactive", parameters={"max_new_tokens": 1}) for _ in range(2)]
     for job in urgent:
