@@ -49,15 +49,16 @@ NONSENSE = (
     '{"choices": [], "usage": {"prompt_tokens": -1, "completion_tokens": 1e99}}', "[[[[[[[[]]]]]]]]",
 )  # fmt: skip
 """Events that are no OpenAI server's, sent in the middle of a stream."""
-PLAIN = 4
-"""Requests that the server answers well after each prompt: so many that the breaker does not open, which is not tried
-here and would have each misdeed wait."""
+PLAIN = 2
+"""Requests that the server answers well after each misdeed: so many that the breaker does not open, which would have
+each misdeed wait, and is tried elsewhere (``spread``)."""
 AT_ONCE = 4
 """Prompts that are asked at once: many are tried again after a pause."""
 TABLE = """
 [models.served]
 engine = "openai"
 max_concurrency = 8
+limits = {{ max_retries = 0 }}
 options = {{ model = "stub", command = ["{python}", "{stub}", "--port", "{{port}}"] }}
 """
 
@@ -89,10 +90,12 @@ async def _ask_all(prompts: dict[str, str | None], port: int) -> tuple[list[str]
 
     async def ask(prompt: str) -> list[str | None]:
         async with places:
-            texts = list(await asyncio.gather(_streamed(port, prompt), _whole(port, prompt), _chat(port, prompt)))
-            for _ in range(PLAIN):
-                if await _whole(port, "plain") != WORDS:
-                    wrong.append(f"plain, after {prompt}")
+            texts = []
+            for way in (_streamed, _whole, _chat):
+                texts.append(await way(port, prompt))
+                for _ in range(PLAIN):
+                    if await _whole(port, "plain") != WORDS:
+                        wrong.append(f"plain, after {prompt}")
             return texts
 
     answers = await asyncio.gather(*map(ask, prompts))
