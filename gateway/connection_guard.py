@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 HEAD_BYTES = 32 * 1024
 """Most bytes of a request's line and headers, of its trailers, and of anything else between two events of the parser.
@@ -96,6 +96,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head = self._unparsed = 0
         self._refusing = False
         self._whole = True  # the request that was last begun has been received whole
+        self._served: RequestResponseCycle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
         self._within(HEAD_S)
@@ -106,6 +107,9 @@ class GuardedProtocol(HttpToolsProtocol):
         """The connection has ended."""
         self.crowd.leave(self)
         self._within(None)
+        if self._served is not None:  # uvicorn tells the last request only
+            self._served.disconnected = True
+            self._served.message_event.set()
         self.resume_writing()
         super().connection_lost(exc)
 
@@ -126,9 +130,10 @@ class GuardedProtocol(HttpToolsProtocol):
             super().data_received(piece)
 
     def on_message_begin(self) -> None:
-        """A request begins. One before the answer to the last is not served: the connection is closed after that, and
-        a client repeats what was not answered (RFC 9112, 9.3.2)."""
-        if self.cycle is not None and not self.cycle.response_complete:
+        """A request begins. One may wait for the answer to the last, whose end the client may have seen before this
+        server; a second is not served: the connection is closed before it, and a client repeats what was not answered
+        (RFC 9112, 9.3.2)."""
+        if self.pipeline:
             raise _Refused
         self._head, self._unparsed, self._whole = 0, 0, False
         super().on_message_begin()
@@ -150,6 +155,10 @@ class GuardedProtocol(HttpToolsProtocol):
         self._within(None)
         self.crowd.serve(self)
         super().on_headers_complete()
+        if self.pipeline:
+            self.flow.resume_reading()  # which uvicorn paused, although only reading tells when a client leaves
+        else:
+            self._served = self.cycle
 
     def on_body(self, body: bytes) -> None:
         """A part of a body."""
@@ -163,8 +172,11 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """A request has been answered: wait for what its client still sends of it, or for the next."""
+        following = self.pipeline[-1][0] if self.pipeline else None
         super().on_response_complete()
-        if not self.transport.is_closing():
+        if following is not None:
+            self._served = following
+        elif not self.transport.is_closing():
             self.crowd.wait(self)
             if not self._whole:  # uvicorn's own limit for the next request ends with the next byte
                 self._within(HEAD_S)
@@ -174,6 +186,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._refusing = True
         if self._whole and not self._is_idle():
             self.cycle.keep_alive = False
+        elif self.pipeline:
+            self.transport.abort()
         else:
             super().send_400_response(msg)
 

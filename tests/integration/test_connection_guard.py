@@ -53,6 +53,8 @@ class Served:
             more = message.get("more_body", False)
         if scope["path"] == "/admitted":
             scope["state"][CONNECTION].admit()
+        while scope["path"] == "/until-gone" and (await receive())["type"] != "http.disconnect":
+            pass
         if scope["path"] == "/slow":
             await asyncio.to_thread(self.go.wait)
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -149,13 +151,26 @@ def test_requests_before_an_answer_are_not_kept(served: Served) -> None:
         wait_for(lambda: served.begun, "the first request")
         connection.sendall(GET * 400_000)  # which is taken, and dropped
         served.go.set()
-        assert exchange(connection, b"").count(b"HTTP/1.1 200 ") == 1
-    assert served.begun == 1
+        assert exchange(connection, b"").count(b"HTTP/1.1 200 ") == 2
+    assert served.begun == 2
 
 
-def test_the_request_before_one_that_came_early_is_answered(served: Served) -> None:
-    answer = served.answer(GET + GET)
-    assert answer.count(b"HTTP/1.1 200 ") == 1
+def test_a_request_that_came_before_the_last_one_ended_is_answered(served: Served) -> None:
+    with served.connected() as connection:
+        connection.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n" + GET)
+        wait_for(lambda: served.begun, "the first request")
+        served.go.set()
+        received = b""
+        while received.count(b"HTTP/1.1 200 ") < 2:
+            received += connection.recv(65536)
+        assert status(connection) == b"200"
+
+
+def test_who_hangs_up_with_another_request_sent_is_gone_from_the_first(served: Served) -> None:
+    with served.connected() as connection:
+        connection.sendall(b"GET /until-gone HTTP/1.1\r\nHost: x\r\n\r\n" + GET)
+        wait_for(lambda: served.begun, "the first request")
+    wait_for(lambda: served.ended, "the first request to be told")
 
 
 def test_half_a_head_is_waited_for_so_long_and_no_longer(served: Served) -> None:
