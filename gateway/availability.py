@@ -12,13 +12,13 @@ from producer.async_client import AsyncClient
 from producer.contract import keys
 from producer.contract.dialogue import run_async
 from producer.contract.published import PublishedSizes
-from producer.estimates.readiness import ModelState, Outlook, unavailable
+from producer.estimates.readiness import ModelOutlook, ModelState, unavailable
 
 READ_S = 1.0
 """Interval at which what the autoscaler publishes is read, in seconds: not for every request."""
 
 
-async def outlook(client: AsyncClient, model: str) -> Outlook:
+async def outlook(client: AsyncClient, model: str) -> ModelOutlook:
     """What a client can expect of a model now."""
     return await run_async(client.redis, calls.outlook(client.settings, model))
 

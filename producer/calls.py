@@ -70,7 +70,7 @@ def obstacle(settings: Settings, model: str) -> Dialogue[str]:
     return readiness.obstacle(model, beats, bool(led), sizes.models.get(model) if sizes else None)
 
 
-def outlook(settings: Settings, model: str) -> Dialogue[readiness.Outlook]:
+def outlook(settings: Settings, model: str) -> Dialogue[readiness.ModelOutlook]:
     """See :func:`producer.estimates.readiness.outlook`."""
     with broker_errors(settings, "asking for workers"):
         beats = yield from heartbeat.reading()

@@ -1,4 +1,4 @@
-"""``stoker purge``: empties the queues of a model, and answers those who wait for its jobs."""
+"""``stoker purge``: cancels the queued jobs of a model, whose clients are told at once."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def purge(
     running: Annotated[bool, typer.Option("--running", help="Cancel the jobs that workers hold, too.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Cancel all queued jobs of a model. Everyone who waits for one is told at once that it was cancelled.
+    """Cancel all queued jobs of a model. Clients that wait for one are told at once.
 
     Jobs that workers hold go on, unless --running is given. Jobs that are submitted meanwhile may be cancelled as well.
-    Use this rather than celery purge, which deletes messages and tells nobody.
+    Use this rather than celery purge, which deletes messages without a word to their clients.
 
     [bold]Examples[/bold]
 

@@ -27,7 +27,7 @@ from .line_source import LineSource
 from .line_translation import NotRun, Terms, cancelled, expired, tell_openai
 from .parts import OutputParts
 from .progress import Pace, width
-from .records import CANCELLABLE, ENDED, BatchRecord, FileRecord, Mistake, Status
+from .records import CANCELLABLE, ENDED, BatchRecord, FileMistake, FileRecord, Status
 from .registry import Registry
 from .store import SOURCE, Store
 from .submit_loop import OUTAGE_PAUSE_S, POLL_S, fly
@@ -42,8 +42,8 @@ LOOK_S = 5.0
 CANCEL_S = 30.0
 """Seconds after which cancelled jobs without a result are taken for cancelled."""
 
-REVOKED = Mistake(code="api_key_revoked", message="the API key that made the batch was revoked: it is cancelled")
-DELETED = Mistake(code="file_not_found", message="the input file was deleted")
+REVOKED = FileMistake(code="api_key_revoked", message="the API key that made the batch was revoked: it is cancelled")
+DELETED = FileMistake(code="file_not_found", message="the input file was deleted")
 
 _CHECKING: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 """By tenant: one batch of a tenant is validated at a time in a process, since the table of custom_ids takes memory."""
@@ -301,5 +301,5 @@ class BatchRun:
         return record.status
 
 
-def _told(mistakes: list[Mistake]) -> str:
+def _told(mistakes: list[FileMistake]) -> str:
     return json.dumps([mistake.model_dump() for mistake in mistakes])

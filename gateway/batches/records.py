@@ -52,7 +52,7 @@ class FileRecord(BaseModel):
         }
 
 
-class Mistake(BaseModel):
+class FileMistake(BaseModel):
     """A mistake in an input file, with its line."""
 
     model_config = ConfigDict(frozen=True)
@@ -95,7 +95,7 @@ class BatchRecord(BaseModel):
     """When its counts were last updated."""
     ending: Status = "completed"
     """Its status once its output is assembled."""
-    mistakes: tuple[Mistake, ...] = ()
+    mistakes: tuple[FileMistake, ...] = ()
     output_file_id: str | None = None
     error_file_id: str | None = None
     in_progress_at: int | None = None

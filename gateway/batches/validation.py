@@ -12,7 +12,7 @@ from ..openai.api_error import problem_of
 from .custom_ids import FirstLines
 from .line_translation import Terms
 from .lines import LineError, parse
-from .records import Mistake
+from .records import FileMistake
 
 MOST_MISTAKES = 100
 """Most mistakes that are listed; reading stops there."""
@@ -26,7 +26,7 @@ class ValidationReport:
     """The findings so far: the number of lines that are not blank, and the mistakes."""
 
     total: int = 0
-    mistakes: list[Mistake] = field(default_factory=list)
+    mistakes: list[FileMistake] = field(default_factory=list)
 
 
 def check(
@@ -43,7 +43,7 @@ def check(
         checked.total += 1
         if checked.total > most:
             message = f"more than {most} requests (gateway.max_file_lines): split the file"
-            checked.mistakes.append(Mistake(code="too_many_requests", message=message, line=number))
+            checked.mistakes.append(FileMistake(code="too_many_requests", message=message, line=number))
         else:
             checked.mistakes += _mistakes(number, raw, longest, terms, seen)
         if checked.total > most or len(checked.mistakes) >= MOST_MISTAKES:
@@ -51,20 +51,20 @@ def check(
         if checked.total % STEP == 0:
             yield
     if not checked.total:
-        checked.mistakes.append(Mistake(code="empty_file", message="the file holds no requests"))
+        checked.mistakes.append(FileMistake(code="empty_file", message="the file holds no requests"))
 
 
-def _mistakes(number: int, raw: bytes, longest: int, terms: Terms, seen: FirstLines) -> Iterator[Mistake]:
+def _mistakes(number: int, raw: bytes, longest: int, terms: Terms, seen: FirstLines) -> Iterator[FileMistake]:
     line = parse(number, raw, longest)
     try:
         celery_message.write(terms.read(line).job, terms.settings)
     except LineError as error:
-        yield Mistake(code=error.code, message=str(error), line=number, param=error.param)
+        yield FileMistake(code=error.code, message=str(error), line=number, param=error.param)
     except StokerError as error:
         problem = problem_of(error)
-        yield Mistake(code=problem.code or "invalid_request", message=str(error), line=number, param=problem.param)
+        yield FileMistake(code=problem.code or "invalid_request", message=str(error), line=number, param=problem.param)
     if line.error is None and line.is_openai and not line.given:
-        yield Mistake(code="missing_custom_id", message="custom_id is missing", line=number, param="custom_id")
+        yield FileMistake(code="missing_custom_id", message="custom_id is missing", line=number, param="custom_id")
     elif (first := seen.add(line.custom_id, number)) != number:
         message = f"custom_id {line.custom_id!r:.80} was given on line {first} already"
-        yield Mistake(code="duplicate_custom_id", message=message, line=number, param="custom_id")
+        yield FileMistake(code="duplicate_custom_id", message=message, line=number, param="custom_id")

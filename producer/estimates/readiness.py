@@ -50,7 +50,7 @@ class ModelState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
+class ModelOutlook:
     """The state of a model, and about how many seconds a worker of it needs until it is ready; None when not known."""
 
     model: str
@@ -69,7 +69,7 @@ class Outlook:
         return f"{self.model} is {'loading' if self.state is ModelState.LOADING else 'being started'}, {when}"
 
 
-def outlook(model: str, beats: Iterable[Heartbeat], size: PublishedSize | None, now: float) -> Outlook:
+def outlook(model: str, beats: Iterable[Heartbeat], size: PublishedSize | None, now: float) -> ModelOutlook:
     """What a client can expect of a model; for operators, :func:`obstacle` tells more.
 
     Args:
@@ -79,15 +79,15 @@ def outlook(model: str, beats: Iterable[Heartbeat], size: PublishedSize | None, 
     """
     own = [beat for beat in beats if beat.model == model]
     if any(beat.state is WorkerState.READY for beat in own):
-        return Outlook(model, ModelState.READY, 0.0)
+        return ModelOutlook(model, ModelState.READY, 0.0)
     load_s = size.demand.load_s if size is not None else 0.0
     if size is not None and _fails(size):
-        return Outlook(model, ModelState.UNAVAILABLE)
+        return ModelOutlook(model, ModelState.UNAVAILABLE)
     if loading := [beat.started_at for beat in own if beat.state is WorkerState.LOADING]:
-        return Outlook(model, ModelState.LOADING, max(0.0, min(loading) + load_s - now) if load_s else None)
+        return ModelOutlook(model, ModelState.LOADING, max(0.0, min(loading) + load_s - now) if load_s else None)
     if size is None:
-        return Outlook(model, ModelState.UNAVAILABLE)
-    return Outlook(model, ModelState.IDLE, load_s or None)
+        return ModelOutlook(model, ModelState.UNAVAILABLE)
+    return ModelOutlook(model, ModelState.IDLE, load_s or None)
 
 
 def unavailable(model: str, size: PublishedSize | None, now: float) -> ModelUnavailable | None:

@@ -2,7 +2,7 @@
 
 from producer.contract.heartbeat import Heartbeat, WorkerState
 from producer.contract.published import PublishedDemand, PublishedSize, ScaleUpConditions
-from producer.estimates.readiness import FAILED_STARTS, Outlook, obstacle, outlook, unavailable
+from producer.estimates.readiness import FAILED_STARTS, ModelOutlook, obstacle, outlook, unavailable
 
 NOW = 1_000_000.0
 
@@ -74,7 +74,7 @@ def test_clients_are_told_the_state_and_how_long_it_takes() -> None:
     def told(
         *beats: Heartbeat, size: PublishedSize | None = measured, now: float = 10.0
     ) -> tuple[str, float | None, str]:
-        found: Outlook = outlook("m", beats, size, now)
+        found: ModelOutlook = outlook("m", beats, size, now)
         return found.state.value, found.ready_in_s, found.text
 
     assert told(loading, ready) == ("ready", 0.0, "m is ready")

@@ -64,7 +64,7 @@ class Usage(_Said):
         return {name: count for name, count in counts.items() if count is not None}
 
 
-class Message(_Said):
+class AnsweredMessage(_Said):
     """A message of a chat, or the next piece of one."""
 
     content: Text = ""
@@ -75,8 +75,8 @@ class Choice(_Said):
     """An answer, or the next piece of one: of a chat, whole or streamed, or of a completion."""
 
     index: Annotated[int, Field(ge=0, le=0)] | None = None
-    delta: Message | None = None
-    message: Message | None = None
+    delta: AnsweredMessage | None = None
+    message: AnsweredMessage | None = None
     text: Text = ""
     finish_reason: Text = ""
 
@@ -88,7 +88,7 @@ class Completion(_Said):
     usage: Usage | None = None
 
 
-class Row(_Said):
+class EmbeddingItem(_Said):
     """The embedding of input ``index``. Base64 stands for 32-bit floats, little-endian."""
 
     index: Annotated[int, Field(ge=0)] | None = None
@@ -98,7 +98,7 @@ class Row(_Said):
 class Embeddings(_Said):
     """The embeddings of a list of inputs."""
 
-    data: list[Row]
+    data: list[EmbeddingItem]
     usage: Usage | None = None
 
 
@@ -152,7 +152,7 @@ def read_event(data: bytes) -> Event:
     if not said.choices:
         return Event(usage=usage)
     choice = said.choices[0]
-    message = choice.delta or choice.message or Message(content=choice.text)
+    message = choice.delta or choice.message or AnsweredMessage(content=choice.text)
     return Event(message.content, message.reasoning, choice.finish_reason, usage)
 
 
