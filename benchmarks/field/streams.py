@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from benchmarks.bars import Bar
 from benchmarks.chaos.arena import Arena
@@ -18,6 +19,7 @@ from .stage import Say, gateway, worker
 FIRST_TOKEN_S = (2, 6, 40, 120)
 QUIET_S = 31.0
 """Pause between a stream and the next: longer than a reader of streams waits for company before it leaves."""
+PATIENCE_S = 60.0
 PROMPT = "word"
 TABLE = '[models.after-{0}]\nengine = "echo"\nmax_concurrency = 8\noptions = {{ task = "generate", delay_s = {0} }}\n'
 TALK = '[models.talk]\nengine = "echo"\nmax_concurrency = 8\noptions = { task = "generate", delay_s = 0.01 }\n'
@@ -46,11 +48,18 @@ async def _all(arena: Arena, quiet: dict[int, int], busy: int) -> list[str]:
     pause_s = 1.0 if len(quiet) < len(FIRST_TOKEN_S) else QUIET_S
     async with _load(busy), AsyncClient(arena.settings) as client:
         told = await asyncio.gather(
-            *(_through_gateway(port, seconds, pause_s, "quiet") for seconds, port in quiet.items()),
-            *(_through_gateway(busy, seconds, pause_s, "busy") for seconds in quiet),
-            *(_through_client(client, seconds, pause_s) for seconds in quiet),
+            *(_limited(_through_gateway(port, each, pause_s, "quiet"), each) for each, port in quiet.items()),
+            *(_limited(_through_gateway(busy, each, pause_s, "busy"), each) for each in quiet),
+            *(_limited(_through_client(client, each, pause_s), each) for each in quiet),
         )
     return [text for text in told if text]
+
+
+async def _limited(stream: Coroutine[Any, Any, str], seconds: int) -> str:
+    try:
+        return await asyncio.wait_for(stream, QUIET_S + seconds + PATIENCE_S)
+    except TimeoutError:
+        return f"a stream with a first token after {seconds} s has not ended {PATIENCE_S:g} s after it should have"
 
 
 async def _through_gateway(port: int, seconds: int, pause_s: float, which: str) -> str:

@@ -77,7 +77,7 @@ class Limits(_Table):
     """Largest number of jobs in one queue."""
     time_limit_s: Seconds = 600.0
     """Seconds from its claim after which a job fails, the wait for its batch included."""
-    stall_s: Seconds = 120.0
+    stall_s: Seconds = 300.0
     """Seconds without progress after which an engine that holds jobs is taken for hung, and its worker replaced."""
     max_retries: Annotated[int, Field(ge=0, le=20)] = 3
     """Number of retries of a job whose engine failed through no fault of the job."""
