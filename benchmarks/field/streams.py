@@ -57,7 +57,7 @@ async def _all(arena: Arena, quiet: dict[int, int], busy: int) -> list[str]:
 
 async def _limited(stream: Coroutine[Any, Any, str], seconds: int) -> str:
     try:
-        return await asyncio.wait_for(stream, QUIET_S + seconds + PATIENCE_S)
+        return await asyncio.wait_for(stream, QUIET_S + 2 * seconds + PATIENCE_S)  # what comes while it runs waits
     except TimeoutError:
         return f"a stream with a first token after {seconds} s has not ended {PATIENCE_S:g} s after it should have"
 
