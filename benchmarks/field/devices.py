@@ -63,7 +63,7 @@ class Machine:
         make()
         await_rounds(self.arena.redis, ROUNDS, f": see {self._log()}")
         if device is not None:
-            wait_for(lambda: self._is_out(device), f"{device} to be out, {what}: see {self._log()}")
+            wait_for(lambda: self._is_out(faulty), f"{device} to be out, {what}: see {self._log()}")
         end()
         wait_for(self._all_work, f"a worker on each GPU after {what}: see {self._log()}")
         made = self.events()[before:]
@@ -106,8 +106,8 @@ class Machine:
 
         return wait_for(found, f"GPU {gpu} to be told of: see {self._log()}")
 
-    def _is_out(self, device: str) -> bool:
-        return all(one.device != device for one in records.read_all(self.arena.run_dir))
+    def _is_out(self, gpu: int | None) -> bool:  # by the identity that no order changes
+        return all(not one.device_uuid.startswith(f"GPU-{gpu}") for one in records.read_all(self.arena.run_dir))
 
     def _all_work(self) -> bool:
         living = [one for one in records.read_all(self.arena.run_dir) if one.role == "worker"]
