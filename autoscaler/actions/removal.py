@@ -59,9 +59,10 @@ def _overdue(seen: Observation, worker: Worker, silent: Mapping[str, float]) -> 
         waited = now - silent[worker.name]
         limit = scaling.start_s
         return f"killed: no heartbeat for {waited:.0f} s (scaling.start_s {limit:g})" if waited > limit else ""
+    if worker.phase is not Phase.LOADING:
+        return ""
     waited, (limit, key) = now - worker.started_at, _load_limit(seen, worker.model)
-    late = worker.phase is Phase.LOADING and waited > limit
-    return f"killed: loading for {waited:.0f} s ({key}; downloads count)" if late else ""
+    return f"killed: loading for {waited:.0f} s ({key}; downloads count)" if waited > limit else ""
 
 
 def _load_limit(seen: Observation, model: str) -> tuple[float, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -42,8 +42,10 @@ NAMES = {
 """Short descriptions of the common ones."""
 
 
-def of_the_gpu(xids: Iterable[int], limits: Quarantine) -> list[int]:
+def of_the_gpu(xids: Collection[int], limits: Quarantine) -> list[int]:
     """The XID errors that count as a fault of the GPU: all but those listed as ignored."""
+    if not xids:  # as of nearly every GPU in nearly every round
+        return []
     ignored = (APPLICATION | INFORMATIVE | {*limits.ignored_xids}) - {*limits.counted_xids}
     return [xid for xid in xids if xid not in ignored]
 
