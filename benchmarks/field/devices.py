@@ -74,16 +74,17 @@ class Machine:
         self.found.twice += [f"{what}: {one.device}: {one.reason}" for one in started[ended:]]
         self.say(f"   {what}: {len(drained)} healthy workers drained, {max(0, len(started) - ended)} started twice")
 
-    def hang(self, what: str, make: Callable[[], None], end: Callable[[], None]) -> None:
+    def hang(self, what: str, make: Callable[[], None], end: Callable[[], None], faulty: int | None = None) -> None:
         """A look that does not return: also note when it was told."""
 
         def begin() -> None:
+            wait_for(lambda: not self._trouble(), f"word of earlier troubles to end: see {self._log()}")
             make()
             began = time.monotonic()
             wait_for(self._trouble, f"word of {what}: see {self._log()}")
             self.found.told_after_s[what] = time.monotonic() - began
 
-        self.oddity(what, begin, end)
+        self.oddity(what, begin, end, faulty)
 
     def events(self) -> list[JournalEntry]:
         """The autoscaler's journal."""
@@ -155,7 +156,7 @@ def _play(machine: Machine, gpus: FakeGpus) -> None:
     machine.oddity(
         "driver and library differ", lambda: gpus.set(ITSELF, init=VERSION_MISMATCH), lambda: gpus.set(ITSELF, init=0)
     )
-    machine.hang("a look at a GPU hangs", lambda: gpus.set(1, hang=1), lambda: gpus.set(1, hang=0))
+    machine.hang("a look at a GPU hangs", lambda: gpus.set(1, hang=1), lambda: gpus.set(1, hang=0), faulty=1)
     machine.hang("the library hangs", lambda: gpus.set(ITSELF, hang=1), lambda: gpus.set(ITSELF, hang=0))
     machine.oddity("a GPU leaves the enumeration", lambda: gpus.set(1, gone=1), lambda: gpus.set(1, gone=0), faulty=1)
 
