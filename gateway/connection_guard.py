@@ -7,7 +7,6 @@ this protocol counts what the parser is fed, and closes connections that are ove
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -84,8 +83,8 @@ class Crowd:
 class GuardedProtocol(HttpToolsProtocol):
     """HTTP/1.1 with bounds."""
 
-    crowd = Crowd(1000)
-    """The connections of the process; :func:`guarded` sets its size."""
+    crowd: Crowd
+    """The connections of the server; see :func:`guarded`."""
     whose: tuple[bool, str] = (False, "")
     """Whether a request with an API key has come through it; the client's address."""
 
@@ -230,5 +229,8 @@ def guarded(most: int) -> type[GuardedProtocol]:
     Args:
         most: connections in all; beyond these, the one that has waited longest for a request is closed.
     """
-    namespace: dict[str, Any] = {"crowd": Crowd(most)}
-    return type("Guarded", (GuardedProtocol,), namespace)
+
+    class Guarded(GuardedProtocol):
+        crowd = Crowd(most)
+
+    return Guarded

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from producer.contract.server_requirements import check_at_start
 from producer.contract.settings import Settings
 
 from .access import api_key_store
+from .access.same_origin import is_loopback
 from .app import create_app
 from .connection_guard import guarded
 
@@ -42,10 +42,7 @@ class Listen:
     @property
     def loopback(self) -> bool:
         """Whether the address is on loopback."""
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
+        return is_loopback(self.host)
 
 
 def serve(fleet: FleetFile, listen: Listen) -> None:

@@ -7,7 +7,8 @@
 -- constant ENTRY_BYTES from submission.py
 
 -- queues: all of the model, as a job may have been queued in another tier before; tenant: quoted, whose jobs these are;
--- ids: a set; results: prefix of result keys; may_read: whether entries may be read, and not only counted. Returns the ids of those that are gone, as a set.
+-- ids: a set; results: prefix of result keys; may_read: whether entries may be read, and not only counted.
+-- Returns the ids of those that are gone, as a set.
 local function gone(queues, tenant, ids, results, may_read)
   local left, count, bytes = {}, 0, LOOK_BYTES
   for id in pairs(ids) do

@@ -48,7 +48,7 @@ def read(message: bytes) -> Message:
     """
     payload = read_object(read_json(message, "the message"), "the message")
     headers, properties = (read_object(payload.get(part), part) for part in ("headers", "properties"))
-    if "task" not in headers and _first_protocol(payload) is not None:
+    if "task" not in headers and _first_protocol(_any_body(payload)) is not None:
         raise NotAJob("it is of Celery's task protocol 1: set task_protocol = 2, the default, where it is sent")
     if headers.get("task") != TASK:
         raise NotAJob(f"headers.task is {headers.get('task')!r:.80}, not {TASK!r}")
@@ -84,11 +84,11 @@ def named(message: bytes) -> list[str]:
     chain, chord or link, whose results somebody may wait for. Empty if none can be read."""
     try:
         payload = json.loads(message)
-        first = _first_protocol(payload)
+        body = _any_body(payload)  # of one that is compressed, the headers still name it
+        first = _first_protocol(body)
         headers = payload["headers"] if first is None else first
     except (ValueError, TypeError, KeyError, RecursionError):
         return []
-    body = _any_body(payload) if first is None else None  # of one that is compressed, the headers still name it
     found = [headers.get("id")] if isinstance(headers, dict) else []
     parts: list[Any] = [first] if first is not None else body[2:3] if isinstance(body, list) else []
     while parts and len(found) < MOST_FOLLOWERS:
@@ -105,9 +105,8 @@ def named(message: bytes) -> list[str]:
     return list(dict.fromkeys(each for each in found if is_id(each)))
 
 
-def _first_protocol(payload: object) -> dict[str, Any] | None:
+def _first_protocol(body: object) -> dict[str, Any] | None:
     """The body of a message of task protocol 1, which holds the id; None if it is none."""
-    body = _any_body(payload)
     return body if isinstance(body, dict) and "task" in body and "id" in body else None
 
 

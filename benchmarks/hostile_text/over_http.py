@@ -12,7 +12,6 @@ from typing import Any
 import httpx2
 
 from benchmarks.gateway.http import Connection
-from producer import Result
 
 from . import drawn
 from .stage import ANSWER_S, Stage, Tally, chunks
@@ -37,12 +36,7 @@ def jobs(stage: Stage, rng: random.Random, count: int, tally: Tally) -> None:
                 tally.refused += 1
 
         asyncio.run(_post_all(stage.port, lambda: drawn.job(rng), size, tally, took))
-        found = dict(stage.arena.client.results(accepted, timeout=ANSWER_S))
-        for job_id in accepted:
-            if job_id not in found:
-                tally.lose(f"job {job_id} did not end")
-            tally.answered += isinstance(found.get(job_id), Result)
-            tally.refused += isinstance(found.get(job_id), Exception)
+        stage.fetch(accepted, tally)
 
 
 def openai(stage: Stage, rng: random.Random, count: int, tally: Tally) -> None:

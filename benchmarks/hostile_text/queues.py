@@ -12,7 +12,7 @@ from kombu.exceptions import EncodeError
 
 from benchmarks.chaos import fuzz
 from benchmarks.chaos.arena import MODEL
-from producer import AsyncClient, Client, Result
+from producer import AsyncClient
 from producer.contract import celery_message
 from producer.contract.errors import StokerError
 from producer.contract.job import TASK, Status
@@ -39,20 +39,7 @@ def client(stage: Stage, rng: random.Random, count: int, tally: Tally) -> None:
                 tally.refused += 1
             except Exception as error:
                 tally.lose(f"submit raised {type(error).__name__}: {error}")
-        _fetch(stage.arena.client, submitted, tally)
-
-
-def _fetch(client: Client, job_ids: list[str], tally: Tally) -> None:
-    wanted = set(job_ids)  # one idempotency key may have been drawn twice
-    found = dict(client.results(wanted, timeout=ANSWER_S))
-    for job_id in job_ids:
-        if job_id not in found:
-            tally.lose(f"job {job_id} did not end")
-        elif isinstance(found[job_id], Result):
-            tally.answered += 1
-        else:
-            tally.refused += 1
-    client.forget(wanted)
+        stage.fetch(submitted, tally)
 
 
 def _asked(rng: random.Random) -> tuple[tuple[Any, Any], dict[str, Any]]:

@@ -7,11 +7,11 @@ import time
 
 from celery import Celery
 
+from producer.contract import keys
+
 from . import drawn
 from .stage import ANSWER_S, MODELS, Stage, Tally, chunks
 
-MAILBOX = "/0.celery.pidbox"
-"""The channel of Celery's mailbox, in database 0."""
 AT_ONCE = 500
 
 
@@ -37,7 +37,7 @@ def _publish(stage: Stage, documents: list[bytes]) -> list[bytes]:
     """Publish; returns those that not every worker was there to hear."""
     with stage.arena.redis.pipeline(transaction=False) as pipe:
         for document in documents:
-            pipe.publish(MAILBOX, document)
+            pipe.publish(keys.pidbox(0), document)
         heard = pipe.execute()
     return [document for document, listeners in zip(documents, heard, strict=True) if listeners < len(MODELS)]
 

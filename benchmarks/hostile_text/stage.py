@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from benchmarks.chaos.arena import MODEL, Arena
 from benchmarks.field import stage
 from deploy.machine.ports import free_port
+from producer import Result
 from producer.contract import celery_message, keys
 
 TABLES = """
@@ -101,6 +102,19 @@ class Stage:
         stored = self.arena.redis.mget([keys.result(job_id) for job_id in wanted]) if wanted else []
         pairs = zip(wanted, stored, strict=True)
         return {job_id: result for job_id, result in pairs if celery_message.is_final(result)}
+
+    def fetch(self, job_ids: Sequence[str], tally: Tally) -> None:
+        """Wait for the results of those jobs, and count what became of each."""
+        wanted = set(job_ids)  # one idempotency key may have been drawn twice
+        found = dict(self.arena.client.results(wanted, timeout=ANSWER_S))
+        for job_id in job_ids:
+            if job_id not in found:
+                tally.lose(f"job {job_id} did not end")
+            elif isinstance(found[job_id], Result):
+                tally.answered += 1
+            else:
+                tally.refused += 1
+        self.arena.client.forget(wanted)
 
     def settle(self) -> bool:
         """Wait until nothing is queued, held or deferred. False if something is after ``ANSWER_S`` without progress."""

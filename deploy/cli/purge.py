@@ -16,6 +16,7 @@ from producer.contract.connection import connect
 from producer.contract.dialogue import run
 from producer.contract.settings import Settings
 from producer.contract.withdrawal import Search, Whereabouts
+from scheduler.lease.queue import queue_of
 from scheduler.queue_lengths import observe
 
 from .status import TIMEOUT_S
@@ -80,14 +81,13 @@ def _cancelled(client: Redis, settings: Settings, model: str, tier: str | None) 
     """Cancel what workers hold; returns how many."""
     held = []
     for lease, entry in client.hscan_iter(keys.inflight(model), count=100):
-        queue = lease.decode().partition("|")[0].partition("/")[0]
-        if tier is None or queue == keys.queue(model, tier):
+        if tier is None or queue_of(lease.decode()) == keys.queue(model, tier):
             held += _id(entry)
     return len(run(client, calls.cancel(settings, held, Whereabouts(model=model), withdraws=False)))
 
 
 def _id(entry: bytes) -> list[str]:
-    """The id of a job as it is held by a worker; in a lane, its due time stands before it. None if it is no job."""
+    """The id of a job as it is held by a worker; in a lane, its due time stands before it. Empty if it is no job."""
     try:
         job_id = json.loads(entry[entry.index(b"{") :])["headers"]["id"]
     except (ValueError, TypeError, KeyError, RecursionError):

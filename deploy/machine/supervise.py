@@ -22,9 +22,6 @@ def pause_s(failures: int) -> float:
     return min(LONGEST_S, FIRST_S * 2.0 ** (failures - 1))
 
 
-WELL = " (exit code 0)"
-
-
 class StartFailed(StokerError):
     """A process ends each time that it is started."""
 
@@ -90,7 +87,8 @@ class Child:
                     f"{self.name} does not start: it ended{how}: {words or 'without a word'}\nIts log: {self._log}"
                 )
             self._retry_at = now + pause_s(self._failures)
-            unasked = "" if how == WELL else " unexpectedly"  # asked to: see restart.py
+            asked = self._process is not None and self._process.returncode == 0  # as by restart.py
+            unasked = "" if asked else " unexpectedly"
             self._say(
                 f"{self.name} ended{unasked}{how}; restart in {pause_s(self._failures):g} s. Its log: {self._log}"
             )

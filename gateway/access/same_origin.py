@@ -27,12 +27,12 @@ def check_same_origin(headers: Mapping[str, str], allowed: Collection[str]) -> N
         Problem: 403.
     """
     host = headers.get("host")  # browsers always send it
-    if host is not None and not _is_loopback(f"//{host}"):
+    if host is not None and not _leads_to_loopback(f"//{host}"):
         raise _refused(f"the host {host!r} is not this machine")
     origin = headers.get("origin")
     if origin in allowed or "*" in allowed:
         return
-    if origin is not None and not (_is_loopback(origin) and urlsplit(origin).netloc == host):
+    if origin is not None and not (_leads_to_loopback(origin) and urlsplit(origin).netloc == host):
         raise _refused(f"the origin {origin!r} is another than this gateway's")
     if headers.get("sec-fetch-site") in ("cross-site", "same-site"):
         raise _refused("a page of another site asks")
@@ -42,9 +42,17 @@ def _refused(reason: str) -> Problem:
     return Problem(403, f"{reason}, and such requests need an API key: {CURE}", code="foreign_origin")
 
 
-def _is_loopback(url: str) -> bool:
+def _leads_to_loopback(url: str) -> bool:
     try:
         name = urlsplit(url).hostname or ""
-        return name == "localhost" or name.endswith(".localhost") or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+    return name.endswith(".localhost") or is_loopback(name)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or address of a host is on loopback."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False

@@ -43,6 +43,11 @@ CLAIM = script(__package__, "claim.lua")
 CLAIM_SHA = hashlib.sha1(CLAIM.encode(), usedforsecurity=False).hexdigest()
 
 
+def queue_of(lease: str) -> str:
+    """The queue that a leased job came from."""
+    return lease.partition("|")[0].partition("/")[0]
+
+
 @dataclass(frozen=True, slots=True)
 class Claimed:
     """A claimed job. ``message`` is exactly what its producer pushed."""
@@ -57,7 +62,7 @@ class Claimed:
     @property
     def queue(self) -> str:
         """The queue that it came from."""
-        return self.lease.partition("|")[0].partition("/")[0]
+        return queue_of(self.lease)
 
 
 @dataclass(frozen=True, slots=True)
