@@ -13,11 +13,11 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from producer.contract.connection import connect
 from producer.contract.errors import ConfigError
-from producer.contract.fleet_file import FleetFile
-from producer.contract.server_requirements import check_at_start
-from producer.contract.settings import Settings
+from producer.contract.fleet.fleet_file import FleetFile
+from producer.contract.fleet.settings import Settings
+from producer.contract.server.connection import connect
+from producer.contract.server.server_requirements import check_at_start
 from scheduler.periodic import Periodic
 
 from .clock_steps import ClockSteps
@@ -26,8 +26,8 @@ from .devices.nvml import LocalProbe, choose_probe
 from .dry_run import ConsoleSink, DryRunLauncher, DryRunLease
 from .journal import Journal
 from .launchers.local import LocalLauncher
-from .revocations import LOOK_S, Revocations
-from .sweep import Sweep
+from .upkeep.revocations import LOOK_S, Revocations
+from .upkeep.sweep import Sweep
 
 
 def main() -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from producer.contract import heartbeat, keys
 
 from .actions.decision import Decision, Drain, Hold, Start
-from .device_deaths import DeviceDeaths
+from .devices.device_deaths import DeviceDeaths
 from .error_isolation import IsolatedErrors
 from .launchers.protocol import LaunchError, Placement
 

@@ -14,29 +14,29 @@ from typing import TYPE_CHECKING
 from redis.exceptions import RedisError
 
 from producer.contract import heartbeat, keys
-from producer.contract.redis_errors import cannot_serve, trouble
+from producer.contract.server.redis_errors import cannot_serve, trouble
 from scheduler.queue_lengths import observe
 
 from . import retries, roster
 from .actuator import Actuator
 from .devices.placement import occupants
 from .error_isolation import FailedRounds, IsolatedErrors
-from .estimate_follower import EstimateFollower
+from .estimates.estimate_follower import EstimateFollower
 from .journal import Journal
 from .leader import Leader, LeaderLease
 from .observation import Observation
 from .published_view import sizes_view
 from .reconciler import Reconciler
-from .server_watch import ServerWatch
 from .sizing.demand import Demand
 from .sizing.policy_registry import named
+from .upkeep.server_watch import ServerWatch
 
 if TYPE_CHECKING:
     from redis import Redis
 
+    from producer.contract.fleet.settings import Settings
     from producer.contract.heartbeat import Heartbeat
     from producer.contract.published import PublishedSizes
-    from producer.contract.settings import Settings
     from scheduler.queue_lengths import ModelQueues
 
     from .devices.device import Probe

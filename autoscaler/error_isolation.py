@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from producer.contract.redis_errors import cannot_serve
+from producer.contract.server.redis_errors import cannot_serve
 
 if TYPE_CHECKING:
     import logging
@@ -28,7 +28,7 @@ class IsolatedErrors:
             consequence: what does not happen because of the error, for the log.
 
         Raises:
-            redis.RedisError: Redis cannot serve now (:func:`~producer.contract.redis_errors.cannot_serve`).
+            redis.RedisError: Redis cannot serve now (:func:`~producer.contract.server.redis_errors.cannot_serve`).
         """
         try:
             yield

@@ -20,7 +20,7 @@ from .published_view import node_view
 if TYPE_CHECKING:
     from redis import Redis
 
-    from producer.contract.fleet_schema import Quarantine
+    from producer.contract.fleet.fleet_schema import Quarantine
 
     from .devices.device import Device
     from .devices.placement import Occupant

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from .actions import backoff
 
 if TYPE_CHECKING:
-    from producer.contract.settings import Settings
+    from producer.contract.fleet.settings import Settings
 
     from .actions.backoff import Backoff
     from .devices.device import Device

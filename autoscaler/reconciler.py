@@ -15,7 +15,7 @@ from .observation import Memory, Observation
 from .sizing.demand import Demand, Traffic, assess, watch
 
 if TYPE_CHECKING:
-    from producer.contract.settings import Settings
+    from producer.contract.fleet.settings import Settings
     from scheduler.queue_lengths import ModelQueues
 
     from .actions.decision import Decision

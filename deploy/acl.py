@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from producer.contract import keys
 from producer.contract.errors import ConfigError
-from producer.contract.settings import Settings
+from producer.contract.fleet.settings import Settings
 
 from .grants import DEADLINES, EVENTS, PIDBOX, REPLIES, TABLES, Grant, GrantScope
 

@@ -11,7 +11,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from producer.contract.settings import Settings
+from producer.contract.fleet.settings import Settings
 
 OPENING = """# Configuration
 

@@ -14,10 +14,10 @@ import redis
 from redis.exceptions import NoPermissionError
 
 from producer.contract import heartbeat, keys
-from producer.contract.connection import connect
 from producer.contract.errors import StokerError
+from producer.contract.fleet.settings import Settings
 from producer.contract.published import PublishedNode
-from producer.contract.settings import Settings
+from producer.contract.server.connection import connect
 
 if TYPE_CHECKING:
     from redis import Redis

@@ -11,8 +11,8 @@ from autoscaler.launchers import records
 from producer.contract import heartbeat, keys
 from producer.contract.heartbeat import Heartbeat
 from producer.contract.published import JournalEntry, NodeSummary, PublishedDevice, PublishedNode
-from producer.contract.redis_url import shown
-from producer.contract.server_warnings import read_warnings
+from producer.contract.server.redis_url import shown
+from producer.contract.server.server_warnings import read_warnings
 from scheduler.queue_lengths import ModelQueues, observe
 
 from . import strays
@@ -22,7 +22,7 @@ from .strays import Stray
 if TYPE_CHECKING:
     from redis import Redis
 
-    from producer.contract.settings import Settings
+    from producer.contract.fleet.settings import Settings
 
 DECISIONS = 8
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from producer.contract import keys
-from producer.contract.job import TASK
+from producer.contract.message.job import TASK
 
 if TYPE_CHECKING:
     from redis import Redis
 
-    from producer.contract.settings import Settings
+    from producer.contract.fleet.settings import Settings
 
 # Kombu's names (kombu.transport.redis: keyprefix_queue, sep, PRIORITY_STEPS); a test compares them.
 BINDINGS = "_kombu.binding."

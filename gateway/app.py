@@ -11,14 +11,15 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from producer.async_client import AsyncClient
-from producer.contract.settings import Settings
+from producer.contract.fleet.settings import Settings
 
-from . import disconnect, errors
+from . import errors
 from .access.authentication import LIMIT_HEADERS
-from .answer_headers import AnswerHeaders
 from .availability import Availability
-from .batches.batch_storage import BatchStorage
-from .body_limit import BodyLimit
+from .batches.storage.batch_storage import BatchStorage
+from .http import disconnect
+from .http.answer_headers import AnswerHeaders
+from .http.body_limit import BodyLimit
 from .metrics import Measured, Metrics
 from .routes import batches, files, health, inference, jobs
 from .webhooks.delivery import Delivery

@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 
 from producer.async_client import AsyncClient
 from producer.contract import keys
-from producer.contract.redis_errors import cannot_serve
+from producer.contract.server.redis_errors import cannot_serve
 
 from .access.authentication import Caller
 from .jobs.job_record import ttl_ms

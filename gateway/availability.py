@@ -10,8 +10,8 @@ import time
 from producer import calls
 from producer.async_client import AsyncClient
 from producer.contract import keys
-from producer.contract.dialogue import run_async
 from producer.contract.published import PublishedSizes
+from producer.contract.server.dialogue import run_async
 from producer.estimates.readiness import ModelOutlook, ModelState, unavailable
 
 READ_S = 1.0

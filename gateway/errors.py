@@ -16,9 +16,9 @@ from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 
 from producer.contract.errors import BrokerUnavailable, StokerError
-from producer.contract.redis_errors import cannot_serve
+from producer.contract.server.redis_errors import cannot_serve
 
-from .json_body import UnreadableBody
+from .http.json_body import UnreadableBody
 from .openai.api_error import AWAY_MESSAGE, Problem, problem_of
 from .openai.validation_error import mistake
 

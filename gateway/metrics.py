@@ -9,9 +9,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from producer.async_client import AsyncClient
 from producer.contract import heartbeat, keys
-from producer.contract.dialogue import run_async
+from producer.contract.server.dialogue import run_async
 
-from .disconnect import CLOSED
+from .http.disconnect import CLOSED
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600)
 

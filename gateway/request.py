@@ -15,16 +15,17 @@ from functools import partial
 from fastapi import Request, Response
 
 from producer.async_client import AsyncClient
-from producer.contract import celery_message, keys
+from producer.contract import keys
 from producer.contract.errors import JobCancelled, JobFailed, StokerError
-from producer.contract.job import Result, Status
+from producer.contract.message import celery_message
+from producer.contract.message.job import Result, Status
 from producer.submission import instant
 
 from .attempt import Attempt
 from .availability import waits_for
-from .disconnect import give_up, unless_gone
 from .errors import Json
-from .event_stream import EventStream
+from .http.disconnect import give_up, unless_gone
+from .http.event_stream import EventStream
 from .openai.chunks import Chunks, broken_off
 from .openai.translation import TranslatedRequest
 

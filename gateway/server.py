@@ -8,17 +8,17 @@ from pathlib import Path
 import uvicorn
 
 from producer.contract import open_files
-from producer.contract.connection import close, connect
 from producer.contract.errors import ConfigError
-from producer.contract.fleet_file import FleetFile
-from producer.contract.redis_errors import broker_errors
-from producer.contract.server_requirements import check_at_start
-from producer.contract.settings import Settings
+from producer.contract.fleet.fleet_file import FleetFile
+from producer.contract.fleet.settings import Settings
+from producer.contract.server.connection import close, connect
+from producer.contract.server.redis_errors import broker_errors
+from producer.contract.server.server_requirements import check_at_start
 
 from .access import api_key_store
 from .access.same_origin import is_loopback
 from .app import create_app
-from .connection_guard import guarded
+from .http.connection_guard import guarded
 
 DRAIN_S = 10
 """Seconds that running requests get when the gateway is told to end; then their jobs are cancelled."""

@@ -16,8 +16,8 @@ from .contract.errors import (
     UnknownModel,
     UnknownTier,
 )
-from .contract.job import Job, Result, Status
-from .contract.settings import Settings
+from .contract.fleet.settings import Settings
+from .contract.message.job import Job, Result, Status
 from .stream import Piece
 
 __all__ = [

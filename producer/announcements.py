@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from .cancel_tasks import end
 from .collect import AT_ONCE, RECHECK_S
-from .contract import celery_message, keys
-from .contract.settings import Settings
+from .contract import keys
+from .contract.fleet.settings import Settings
+from .contract.message import celery_message
 from .outage import Outage, persist
 
 if TYPE_CHECKING:

@@ -22,13 +22,13 @@ from . import calls
 from .announcements import Announcements
 from .client import build, outcome
 from .contract import keys
-from .contract.connection import close_async, connect_async, has_own_user
-from .contract.dialogue import run_async
 from .contract.errors import ResultTimeout, StokerError
-from .contract.job import Item, Job, Result, Status
-from .contract.redis_errors import broker_errors
-from .contract.settings import Settings
-from .contract.withdrawal import Whereabouts
+from .contract.fleet.settings import Settings
+from .contract.message.job import Item, Job, Result, Status
+from .contract.queue.withdrawal import Whereabouts
+from .contract.server.connection import close_async, connect_async, has_own_user
+from .contract.server.dialogue import run_async
+from .contract.server.redis_errors import broker_errors
 from .estimates.admission import Admission
 from .estimates.queued_job import Waiting
 from .multiplex import Multiplex

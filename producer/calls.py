@@ -9,15 +9,16 @@ from typing import Any
 
 from redis.exceptions import NoPermissionError
 
-from .contract import celery_message, heartbeat, keys
-from .contract.connection import database
-from .contract.dialogue import Dialogue, evaluated, pipelined
+from .contract import heartbeat, keys
 from .contract.errors import BrokerUnavailable
-from .contract.job import Job, Status
+from .contract.fleet.settings import Settings
+from .contract.message import celery_message
+from .contract.message.job import Job, Status
 from .contract.published import PublishedSizes
-from .contract.redis_errors import broker_errors
-from .contract.settings import Settings
-from .contract.withdrawal import Search, Whereabouts, search
+from .contract.queue.withdrawal import Search, Whereabouts, search
+from .contract.server.connection import database
+from .contract.server.dialogue import Dialogue, evaluated, pipelined
+from .contract.server.redis_errors import broker_errors
 from .estimates import admission, queued_job, readiness
 from .estimates.on_arrival import Arrival
 from .submission import CANCEL_LUA

@@ -14,14 +14,15 @@ from redis.retry import Retry
 
 from . import calls
 from .collect import RECHECK_S, Collector
-from .contract import celery_message, keys
-from .contract.connection import block_ms, close, connect, has_own_user
-from .contract.dialogue import run
+from .contract import keys
 from .contract.errors import ResultTimeout, StokerError, UnknownModel
-from .contract.job import Item, Job, Result, Status, shown
-from .contract.redis_errors import broker_errors
-from .contract.settings import Settings
-from .contract.withdrawal import Whereabouts
+from .contract.fleet.settings import Settings
+from .contract.message import celery_message
+from .contract.message.job import Item, Job, Result, Status, shown
+from .contract.queue.withdrawal import Whereabouts
+from .contract.server.connection import block_ms, close, connect, has_own_user
+from .contract.server.dialogue import run
+from .contract.server.redis_errors import broker_errors
 from .estimates.admission import Admission
 from .estimates.queued_job import Waiting
 from .outage import Outage

@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from .contract import celery_message, keys
+from .contract import keys
+from .contract.message import celery_message
 
 if TYPE_CHECKING:
     from redis import Redis

@@ -1,5 +1,5 @@
 -- Which jobs are gone: they were submitted, have no result, and are in none of the places where a job can be, because
--- their queue was emptied, or Redis has lost writes. contract/text.lua and contract/lanes.lua come before this.
+-- their queue was emptied, or Redis has lost writes. contract/queue/text.lua and lanes.lua come before this.
 -- No job is ever between two places: every script that moves a job does so in one step of Redis, and this looks
 -- everywhere in one step as well. What it cannot look through counts as known: because that would hold up Redis for
 -- long, until the queues are shorter; or for lack of rights, unless the place is empty.

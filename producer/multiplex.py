@@ -16,9 +16,9 @@ from redis.exceptions import RedisError
 
 from .cancel_tasks import end
 from .contract import keys
-from .contract.connection import block_ms
-from .contract.redis_errors import cannot_serve
-from .contract.settings import Settings
+from .contract.fleet.settings import Settings
+from .contract.server.connection import block_ms
+from .contract.server.redis_errors import cannot_serve
 from .outage import RETRY_S, Outage, persist
 from .stream import AT_ONCE, Entry, by_stream
 

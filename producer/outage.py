@@ -8,8 +8,8 @@ import time
 from collections.abc import Awaitable, Callable
 
 from .contract.errors import BrokerUnavailable
-from .contract.redis_errors import cannot_serve, trouble, unavailable
-from .contract.settings import Settings
+from .contract.fleet.settings import Settings
+from .contract.server.redis_errors import cannot_serve, trouble, unavailable
 
 logger = logging.getLogger(__name__)
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from .contract import celery_message, keys
+from .contract import keys
 from .contract.errors import InvalidJob, QueueFull, QuotaExceeded
-from .contract.job import Job, shown
-from .contract.lua import script
-from .contract.settings import Settings
-from .contract.tenants import DEFAULT, quoted
+from .contract.fleet.settings import Settings
+from .contract.fleet.tenants import DEFAULT, quoted
+from .contract.message import celery_message
+from .contract.message.job import Job, shown
+from .contract.server.lua import script
 
 LOOK_BYTES, ENTRY_BYTES = 4 * 1024 * 1024, 256
 """Most bytes of messages that ``submit.lua`` looks through for jobs that were submitted before, each message counted

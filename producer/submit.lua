@@ -9,8 +9,8 @@
 -- Returns {-1, length} when the queue is full, {-2, the tenant's jobs, seconds that its oldest has waited} when the
 -- tenant has too many in it, else {pushed, length}. A message whose marker exists was submitted before and is not
 -- pushed again, unless its job is gone.
--- include contract/text.lua
--- include contract/lanes.lua
+-- include contract/queue/text.lua
+-- include contract/queue/lanes.lua
 -- include gone.lua
 local queue, tenant, FIRST = KEYS[1], ARGV[3], 9
 local before, any, coming = {}, false, 0

@@ -15,7 +15,6 @@ from typing import Any, Unpack
 
 from .async_client import AsyncClient
 from .client import Client
-from .contract import celery_message
 from .contract.errors import (
     BrokerUnavailable,
     InvalidJob,
@@ -26,10 +25,11 @@ from .contract.errors import (
     ResultTimeout,
     StokerError,
 )
-from .contract.fleet_schema import Model
-from .contract.job import Item, Job, Result, Status
-from .contract.settings import Settings
-from .contract.withdrawal import Whereabouts
+from .contract.fleet.fleet_schema import Model
+from .contract.fleet.settings import Settings
+from .contract.message import celery_message
+from .contract.message.job import Item, Job, Result, Status
+from .contract.queue.withdrawal import Whereabouts
 from .estimates.admission import Admission, admit, concerns
 from .estimates.queued_job import Waiting
 from .stream import Piece, Reading

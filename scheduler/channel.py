@@ -22,7 +22,7 @@ from kombu.transport import redis as stock
 from kombu.transport import virtual
 
 from producer.contract import keys
-from producer.contract.redis_errors import refusal
+from producer.contract.server.redis_errors import refusal
 
 from .lease.ledger import REFUSED_S, Ledger
 from .poller import Poller

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from producer.contract import keys
 from producer.contract.errors import StokerError
-from producer.contract.lua import script
+from producer.contract.server.lua import script
 
 if TYPE_CHECKING:
     from redis import Redis

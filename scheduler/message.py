@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from producer.contract import message_body
-from producer.contract.celery_message import is_id
-from producer.contract.job import TASK
-from producer.contract.message_body import SENDS, NotAJob, check_sends_nothing, read_json, read_object
+from producer.contract.message import message_body
+from producer.contract.message.celery_message import is_id
+from producer.contract.message.job import TASK
+from producer.contract.message.message_body import SENDS, NotAJob, check_sends_nothing, read_json, read_object
 
 MOST_FOLLOWERS = 100
 """Most tasks that are answered together with a message that is no job."""

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from producer.contract.redis_errors import cannot_serve
+from producer.contract.server.redis_errors import cannot_serve
 
 logger = logging.getLogger(__name__)
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import ResponseError
 
 from producer.contract import keys
-from producer.contract.redis_errors import optional_write
+from producer.contract.server.redis_errors import optional_write
 
 if TYPE_CHECKING:
     from redis import Redis
 
-    from producer.contract.settings import Settings
+    from producer.contract.fleet.settings import Settings
 
 SUBMITTED_AT = re.compile(rb'"submitted_at": ?([0-9]{1,12}(?:[.][0-9]{1,9})?)[,}]')
 """The header with the time stamp of Stoker's client. Stock producers send none."""

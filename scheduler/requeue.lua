@@ -2,7 +2,7 @@
 -- Its failed result is forgotten as well, so that the new run's result can be stored.
 -- KEYS  1 dead (stream), 2 losses (hash); ARGV  1 entry id, 2 prefix of result keys
 -- Returns 1, or 0 when there is no such dead letter.
--- include ../producer/contract/lanes.lua
+-- include ../producer/contract/queue/lanes.lua
 local found = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])
 if #found == 0 then return 0 end
 local letter = {}

@@ -12,8 +12,8 @@ from autoscaler.devices.device import Device, DeviceState
 from .worker import SimulatedWorker
 
 if TYPE_CHECKING:
-    from producer.contract.fleet_schema import DeviceType
-    from producer.contract.settings import Settings
+    from producer.contract.fleet.fleet_schema import DeviceType
+    from producer.contract.fleet.settings import Settings
 
     from .hardware import Hardware
     from .traces.trace import Trace

@@ -23,8 +23,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from producer.contract.errors import ConfigError
-from producer.contract.fleet_schema import DeviceType
-from producer.contract.settings import Settings
+from producer.contract.fleet.fleet_schema import DeviceType
+from producer.contract.fleet.settings import Settings
 
 from .service import ServiceModel
 

@@ -18,7 +18,7 @@ from .state import RunState
 
 if TYPE_CHECKING:
     from autoscaler.sizing.policy_registry import Policy
-    from producer.contract.settings import Settings
+    from producer.contract.fleet.settings import Settings
 
     from .hardware import Hardware
     from .results.outcome import FleetSample, RunOutcome

@@ -13,7 +13,7 @@ from .results.outcome import RunOutcome
 
 if TYPE_CHECKING:
     from autoscaler.sizing.demand import Demand
-    from producer.contract.settings import Settings
+    from producer.contract.fleet.settings import Settings
 
     from .hardware import Hardware
     from .queueing.queue_policy import QueuePolicy

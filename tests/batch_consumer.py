@@ -9,7 +9,7 @@ from itertools import count
 
 import redis as redis_py
 
-from producer.contract.settings import Settings
+from producer.contract.fleet.settings import Settings
 from scheduler.lease.queue import Queue
 
 

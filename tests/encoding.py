@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from producer.contract.fleet_schema import Model
+from producer.contract.fleet.fleet_schema import Model
 from workers.engines.protocol import Engine, Outcome, Request
 from workers.engines.registry import create
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from producer.contract.fleet_schema import Model
+from producer.contract.fleet.fleet_schema import Model
 from workers.engines.generation.generate import GenerateEngine
 from workers.engines.protocol import Batch, Outcome, OutputPiece, Prefilled, Request
 

@@ -12,9 +12,9 @@ from typing import TypeVar
 
 from producer import Client, Settings
 from producer.contract import heartbeat
-from producer.contract.connection import close, connect
 from producer.contract.heartbeat import Heartbeat, WorkerState
-from producer.contract.job import Result
+from producer.contract.message.job import Result
+from producer.contract.server.connection import close, connect
 
 T = TypeVar("T")
 

@@ -12,11 +12,11 @@ import uuid
 import redis
 
 from producer.contract import heartbeat
-from producer.contract.connection import connect
 from producer.contract.errors import StokerError
+from producer.contract.fleet.settings import Settings
 from producer.contract.open_files import raise_limit
-from producer.contract.server_requirements import check_at_start
-from producer.contract.settings import Settings
+from producer.contract.server.connection import connect
+from producer.contract.server.server_requirements import check_at_start
 from scheduler.lease.ledger import Ledger
 from scheduler.lease.queue import Queue
 from scheduler.periodic import Periodic

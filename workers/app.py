@@ -8,8 +8,8 @@ from celery import Celery
 from celery.backends.redis import RedisBackend
 from kombu import Queue
 
-from producer.contract.connection import broker_url, by_sentinel, transport_options
-from producer.contract.job import TASK
+from producer.contract.message.job import TASK
+from producer.contract.server.connection import broker_url, by_sentinel, transport_options
 
 from .assignment import Assignment
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from producer.contract.settings import Settings
+from producer.contract.fleet.settings import Settings
 from scheduler.lease.ledger import Ledger
 
 from .engines.protocol import Engine

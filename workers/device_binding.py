@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, MutableMapping
 
-from producer.contract.slot_uuid import slot_uuid
+from producer.contract.fleet.slot_uuid import slot_uuid
 
 UUIDS = ("GPU-", "MIG-")
 

@@ -18,7 +18,7 @@ from .engines.protocol import Batch
 if TYPE_CHECKING:
     from redis import Redis
 
-    from producer.contract.settings import Settings
+    from producer.contract.fleet.settings import Settings
     from scheduler.lease.queue import Claim
 
 logger = logging.getLogger(__name__)

@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 import redis
 from celery.worker import state
 
-from producer.contract.celery_message import check, check_size
 from producer.contract.errors import InvalidJob
-from producer.contract.job import Job
-from producer.contract.message_body import NotAJob
+from producer.contract.message.celery_message import check, check_size
+from producer.contract.message.job import Job
+from producer.contract.message.message_body import NotAJob
 from scheduler.lease.queue import Claim, Claimed
 from scheduler.message import Message, named, read
 from scheduler.order import preemption

@@ -13,7 +13,7 @@ from typing import Any
 
 from celery.worker import state
 
-from producer.contract.job import TASK
+from producer.contract.message.job import TASK
 
 from .engines.protocol import Outcome
 from .running import Running

@@ -18,9 +18,9 @@ from typing import Any
 from celery.worker.control import Panel
 from redis.exceptions import RedisError
 
-from producer.contract.celery_message import ids_of
-from producer.contract.dialogue import run
-from producer.contract.withdrawal import remember
+from producer.contract.message.celery_message import ids_of
+from producer.contract.queue.withdrawal import remember
+from producer.contract.server.dialogue import run
 from scheduler.lease.queue import Queue
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from producer.contract.job import TASK, Job
+from producer.contract.message.job import TASK, Job
 from scheduler.message import Message
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
-from producer.contract.slot_uuid import slot_uuid
+from producer.contract.fleet.slot_uuid import slot_uuid
 
 if TYPE_CHECKING:
-    from producer.contract.fleet_schema import DeclaredDevice
+    from producer.contract.fleet.fleet_schema import DeclaredDevice
 
 
 class DeviceState(StrEnum):

@@ -19,7 +19,7 @@ from .nvml_probe import GPU_UUIDS, NvmlProbe
 from .sampler import NoAnswer, NotYet
 
 if TYPE_CHECKING:
-    from producer.contract.settings import Settings
+    from producer.contract.fleet.settings import Settings
 
 log = logging.getLogger(__name__)
 

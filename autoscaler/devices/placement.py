@@ -11,7 +11,7 @@ from ..roster import Phase, Worker
 from .device import Device, DeviceState, Summary, summarise, type_of
 
 if TYPE_CHECKING:
-    from producer.contract.fleet_schema import Model
+    from producer.contract.fleet.fleet_schema import Model
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from .xid import names_of, of_the_gpu
 
 if TYPE_CHECKING:
-    from producer.contract.fleet_schema import Quarantine
+    from producer.contract.fleet.fleet_schema import Quarantine
 
     from .device import Device
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from producer.contract.fleet_schema import Quarantine
+    from producer.contract.fleet.fleet_schema import Quarantine
 
 log = logging.getLogger(__name__)
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from producer.contract.reserved_slots import left_to_others
+from producer.contract.fleet.reserved_slots import left_to_others
 
 from ..roster import Phase, Worker
 
 if TYPE_CHECKING:
-    from producer.contract.settings import Settings
+    from producer.contract.fleet.settings import Settings
     from scheduler.queue_lengths import ModelQueues
 
 WINDOW_S = 10.0

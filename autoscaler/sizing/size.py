@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from .demand import WINDOW_S
 
 if TYPE_CHECKING:
-    from producer.contract.fleet_schema import Model
+    from producer.contract.fleet.fleet_schema import Model
 
     from .demand import Demand
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import redis as redis_py
 
-from producer.contract import celery_message, keys
+from producer.contract import keys
+from producer.contract.message import celery_message
 
 from .arena import OUTAGE
 

@@ -20,7 +20,7 @@ from producer import Client, Settings
 from producer.contract import heartbeat, keys
 from producer.contract.errors import BrokerUnavailable
 from producer.contract.heartbeat import WorkerState
-from producer.contract.job import Job
+from producer.contract.message.job import Job
 
 T = TypeVar("T")
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.bars import Bar, percentile
-from producer.contract import celery_message, heartbeat, keys
+from producer.contract import heartbeat, keys
 from producer.contract.heartbeat import WorkerState
+from producer.contract.message import celery_message
 
 from . import audit
 from .announcements import Announcements

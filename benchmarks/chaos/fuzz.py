@@ -14,8 +14,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from producer.contract.celery_message import encode
-from producer.contract.job import Job
+from producer.contract.message.celery_message import encode
+from producer.contract.message.job import Job
 
 
 class Fate(StrEnum):

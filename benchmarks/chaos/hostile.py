@@ -9,7 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from benchmarks.bars import Bar
-from producer.contract import celery_message, keys
+from producer.contract import keys
+from producer.contract.message import celery_message
 
 from . import audit
 from .announcements import Announcements

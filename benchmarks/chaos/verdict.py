@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from producer.contract import keys
-from producer.contract.celery_message import decode
 from producer.contract.errors import StokerError
+from producer.contract.message.celery_message import decode
 
 from . import audit
 from .announcements import Announcements

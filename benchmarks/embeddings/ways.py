@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from benchmarks.queue_tax.direct import drive
-from producer.contract.fleet_schema import Model
+from producer.contract.fleet.fleet_schema import Model
 from workers.engines import sources
 from workers.engines.encoders.embed import Embedder
 from workers.engines.encoders.micro_batches import MicroBatchEngine

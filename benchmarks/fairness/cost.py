@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from producer import Client, Settings
 from producer.contract.heartbeat import WorkerState, read_all
-from producer.contract.job import Result
+from producer.contract.message.job import Result
 from scheduler.lease.queue import Queue
 from scheduler.order.preemption import Room
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from itertools import count
 from typing import TYPE_CHECKING
 
-from producer.contract.job import Job as Submitted
-from producer.contract.settings import Settings
+from producer.contract.fleet.settings import Settings
+from producer.contract.message.job import Job as Submitted
 from producer.submission import SUBMIT_LUA, arguments, plan
 from scheduler.lease.queue import Queue
 from scheduler.order.preemption import Room

@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 
 from benchmarks.bars import Bar
-from producer.contract.fleet_schema import Model
+from producer.contract.fleet.fleet_schema import Model
 from workers.engines.protocol import Request
 
 from .measured import say, streaming, streaming_bar, table, throughput, throughput_bars

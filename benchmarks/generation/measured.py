@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.bars import Bar
-from producer.contract.fleet_schema import Model
+from producer.contract.fleet.fleet_schema import Model
 
 from .streaming import worker
 from .ways import NotingEngine, Peer, ours, timed

@@ -22,10 +22,10 @@ import psutil
 from deploy.machine.server import Server
 from producer import AsyncClient, Client, Settings
 from producer.contract import heartbeat
-from producer.contract.connection import close, connect
 from producer.contract.errors import StokerError
 from producer.contract.heartbeat import WorkerState
-from producer.contract.job import Result
+from producer.contract.message.job import Result
+from producer.contract.server.connection import close, connect
 
 from .workload import Ask, Run
 

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from producer.contract.engine_options import GenerateOptions
-from producer.contract.fleet_schema import Model
+from producer.contract.fleet.engine_options import GenerateOptions
+from producer.contract.fleet.fleet_schema import Model
 from workers.engines import sources
 from workers.engines.generation.cache_size import CacheSize
 from workers.engines.generation.continuous import configuration

@@ -32,8 +32,8 @@ from benchmarks.queue_tax.workload import Work, bundles, prompts, single_texts
 from benchmarks.window import cell, report
 from benchmarks.window.devices import Real
 from benchmarks.window.grid import MOST, cells
-from producer.contract.engine_options import EncoderOptions, GenerateOptions
-from producer.contract.fleet_schema import Model
+from producer.contract.fleet.engine_options import EncoderOptions, GenerateOptions
+from producer.contract.fleet.fleet_schema import Model
 
 from .models import PRESETS, Preset, build
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.chaos import fuzz
-from producer.contract.celery_message import encode
-from producer.contract.job import Job
+from producer.contract.message.celery_message import encode
+from producer.contract.message.job import Job
 
 from .texts import READABLE, hostile, text
 

@@ -13,10 +13,10 @@ from kombu.exceptions import EncodeError
 from benchmarks.chaos import fuzz
 from benchmarks.chaos.arena import MODEL
 from producer import AsyncClient
-from producer.contract import celery_message
 from producer.contract.errors import StokerError
-from producer.contract.job import TASK, Status
-from producer.contract.message_body import NotAJob
+from producer.contract.message import celery_message
+from producer.contract.message.job import TASK, Status
+from producer.contract.message.message_body import NotAJob
 from scheduler import message
 
 from . import drawn

@@ -11,7 +11,8 @@ from benchmarks.chaos.arena import MODEL, Arena
 from benchmarks.field import stage
 from deploy.machine.ports import free_port
 from producer import Result
-from producer.contract import celery_message, keys
+from producer.contract import keys
+from producer.contract.message import celery_message
 
 TABLES = """
 [models.talk]

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from producer.contract.json_text import DEEPEST, MOST_DIGITS
-from producer.contract.message_body import TYPED
+from producer.contract.message.json_text import DEEPEST, MOST_DIGITS
+from producer.contract.message.message_body import TYPED
 
 
 @dataclass(frozen=True, slots=True)

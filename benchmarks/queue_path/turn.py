@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from producer import Client, Settings
-from producer.contract.job import Result
+from producer.contract.message.job import Result
 
 from .events import Monitor
 from .roster import Contestant

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from producer.contract.fleet_schema import DeviceType, Model, Scaling
-from producer.contract.settings import Settings
+from producer.contract.fleet.fleet_schema import DeviceType, Model, Scaling
+from producer.contract.fleet.settings import Settings
 from simulator.hardware import Hardware
 from simulator.queueing.queue_policy import LIVE, QueuePolicy
 from simulator.results.report import Report, report

@@ -29,10 +29,10 @@ from deploy.machine.server import Server
 from producer import Client, Result
 from producer.collect import Collector
 from producer.contract import heartbeat
-from producer.contract.connection import close, connect
-from producer.contract.fleet_schema import DeviceType
+from producer.contract.fleet.fleet_schema import DeviceType
+from producer.contract.fleet.settings import Settings
 from producer.contract.heartbeat import WorkerState
-from producer.contract.settings import Settings
+from producer.contract.server.connection import close, connect
 from simulator.hardware import Hardware
 from simulator.run import Simulation
 from simulator.service import ServiceModel

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from autoscaler.sizing.policy_registry import named
 from benchmarks.bars import Bar
-from producer.contract.fleet_schema import DeviceType, Model, Scaling
-from producer.contract.settings import Settings
+from producer.contract.fleet.fleet_schema import DeviceType, Model, Scaling
+from producer.contract.fleet.settings import Settings
 from producer.estimates.wait_time import Interval, Why
 from simulator.hardware import Hardware
 from simulator.results.estimates import RecordedEstimate, SimulatedEstimates

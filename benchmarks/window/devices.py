@@ -6,7 +6,7 @@ import random
 import time
 from statistics import median
 
-from producer.contract.fleet_schema import Model
+from producer.contract.fleet.fleet_schema import Model
 from workers.engines.protocol import Outcome, Request
 from workers.engines.registry import create
 

@@ -12,8 +12,8 @@ import redis
 import typer
 
 from producer.contract.errors import StokerError
-from producer.contract.redis_errors import trouble
-from producer.contract.settings import Settings
+from producer.contract.fleet.settings import Settings
+from producer.contract.server.redis_errors import trouble
 
 from . import (
     acl,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from producer.contract.settings import Settings
+from producer.contract.fleet.settings import Settings
 
 from ..acl import ROLES, rules
 

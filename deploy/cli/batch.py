@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from gateway.batches import local_file as batches
 from producer import Client
-from producer.contract.settings import Settings
+from producer.contract.fleet.settings import Settings
 
 from .duration import duration
 

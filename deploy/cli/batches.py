@@ -10,12 +10,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from gateway.batches.records import BatchRecord
-from gateway.batches.registry import Registry
+from gateway.batches.storage.records import BatchRecord
+from gateway.batches.storage.registry import Registry
 from gateway.openai.api_error import Problem
-from producer.contract.connection import close, connect
 from producer.contract.errors import BatchError
-from producer.contract.settings import Settings
+from producer.contract.fleet.settings import Settings
+from producer.contract.server.connection import close, connect
 
 from .fleet import become
 from .printable import printable

@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from producer.contract import keys
-from producer.contract.connection import connect
-from producer.contract.settings import Settings
+from producer.contract.fleet.settings import Settings
+from producer.contract.server.connection import connect
 from scheduler import dead_letters
 from scheduler.dead_letters import DeadLetter, NoSuchLetter
 

@@ -14,10 +14,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from producer.contract.connection import connect
-from producer.contract.fleet_schema import Model
+from producer.contract.fleet.fleet_schema import Model
+from producer.contract.fleet.settings import Settings
 from producer.contract.published import JournalEntry, PublishedDevice
-from producer.contract.settings import Settings
+from producer.contract.server.connection import connect
 
 from ..explain import Explanation, ModelExplained, explain_fleet
 from .duration import duration

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from producer.contract.errors import ConfigError
-from producer.contract.settings import Settings
+from producer.contract.fleet.settings import Settings
 
 from ..machine import detached, local, teardown
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from producer.contract.fleet_file import FleetFile
+from producer.contract.fleet.fleet_file import FleetFile
 
 
 def gateway(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from producer.contract.errors import ConfigError
-from producer.contract.settings import fleet_path
+from producer.contract.fleet.settings import fleet_path
 
 TEMPLATE = """\
 # The fleet of one machine. 'stoker up' starts it; docs/configuration.md describes every key.

@@ -7,7 +7,7 @@ import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from producer.contract.job import Status
+from producer.contract.message.job import Status
 
 from .duration import duration
 from .printable import printable

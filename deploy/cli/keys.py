@@ -16,9 +16,9 @@ from rich.table import Table
 
 from gateway.access import api_key_store
 from gateway.access.api_key import ApiKey
-from producer.contract.connection import close, connect
 from producer.contract.errors import ConfigError, UnknownTier
-from producer.contract.settings import Settings
+from producer.contract.fleet.settings import Settings
+from producer.contract.server.connection import close, connect
 
 from .printable import printable
 

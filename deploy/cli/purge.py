@@ -11,11 +11,11 @@ from rich.console import Console
 
 from producer import calls
 from producer.contract import keys
-from producer.contract.celery_message import is_id
-from producer.contract.connection import connect
-from producer.contract.dialogue import run
-from producer.contract.settings import Settings
-from producer.contract.withdrawal import Search, Whereabouts
+from producer.contract.fleet.settings import Settings
+from producer.contract.message.celery_message import is_id
+from producer.contract.queue.withdrawal import Search, Whereabouts
+from producer.contract.server.connection import connect
+from producer.contract.server.dialogue import run
 from scheduler.lease.queue import queue_of
 from scheduler.queue_lengths import observe
 

@@ -10,9 +10,9 @@ from rich.console import Console
 
 from autoscaler.devices import quarantine_record
 from producer.contract import keys
-from producer.contract.connection import connect
+from producer.contract.fleet.settings import Settings
 from producer.contract.published import PublishedNode
-from producer.contract.settings import Settings
+from producer.contract.server.connection import connect
 
 from .printable import printable
 from .status import TIMEOUT_S

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from producer.contract.settings import Settings
+from producer.contract.fleet.settings import Settings
 
 from ..machine import restart as machine
 

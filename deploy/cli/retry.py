@@ -10,9 +10,9 @@ from rich.console import Console
 
 from autoscaler import retries
 from producer.contract import keys
-from producer.contract.connection import connect
+from producer.contract.fleet.settings import Settings
 from producer.contract.published import PublishedSizes
-from producer.contract.settings import Settings
+from producer.contract.server.connection import connect
 
 from .printable import printable
 from .status import TIMEOUT_S

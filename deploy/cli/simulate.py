@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from producer.contract.errors import ConfigError
-from producer.contract.settings import Settings
+from producer.contract.fleet.settings import Settings
 from simulator import hardware as hardwares
 from simulator import policy_spec as schemes
 from simulator.results.report import Report, report

@@ -16,10 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from producer.client import Client
-from producer.contract.connection import connect
+from producer.contract.fleet.settings import Settings
 from producer.contract.heartbeat import Heartbeat, WorkerState
 from producer.contract.published import JournalEntry, NodeSummary, PublishedDevice
-from producer.contract.settings import Settings
+from producer.contract.server.connection import connect
 from scheduler.queue_lengths import ModelQueues
 
 from ..status import FleetStatus, read_status

@@ -23,8 +23,8 @@ from typing import IO
 import redis
 
 from producer import Client, StokerError
-from producer.contract.connection import broker_url
-from producer.contract.settings import Settings
+from producer.contract.fleet.settings import Settings
+from producer.contract.server.connection import broker_url
 
 from ..machine import detached, flower, teardown
 from . import plot, report, work

@@ -18,7 +18,7 @@ from scheduler.queue_lengths import observe
 if TYPE_CHECKING:
     from redis import Redis
 
-    from producer.contract.settings import Settings
+    from producer.contract.fleet.settings import Settings
 
 EVERY_S = 0.25
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import redis
 from redis.exceptions import NoPermissionError
 
-from producer.contract.connection import close, connect
 from producer.contract.errors import BrokerUnavailable
-from producer.contract.redis_errors import trouble
-from producer.contract.redis_url import shown
-from producer.contract.server_warnings import read_warnings
-from producer.contract.settings import Settings
+from producer.contract.fleet.settings import Settings
+from producer.contract.server.connection import close, connect
+from producer.contract.server.redis_errors import trouble
+from producer.contract.server.redis_url import shown
+from producer.contract.server.server_warnings import read_warnings
 
 CONNECT_S = 3.0
 

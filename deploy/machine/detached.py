@@ -8,7 +8,7 @@ import time
 
 from autoscaler.launchers import records
 from producer.contract.errors import StokerError
-from producer.contract.settings import Settings
+from producer.contract.fleet.settings import Settings
 
 from .local import ALL, TEND_S, Besides, Say, only_one, unready, where
 

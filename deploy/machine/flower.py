@@ -17,8 +17,8 @@ from kombu import Exchange, Queue
 from kombu.utils.url import parse_url
 
 from producer.contract import keys
-from producer.contract.connection import broker_url, transport_options
-from producer.contract.settings import Settings
+from producer.contract.fleet.settings import Settings
+from producer.contract.server.connection import broker_url, transport_options
 
 from . import ports, private
 

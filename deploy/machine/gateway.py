@@ -8,7 +8,7 @@ from pathlib import Path
 
 from autoscaler.launchers import records
 from producer.contract.errors import ConfigError
-from producer.contract.settings import Settings
+from producer.contract.fleet.settings import Settings
 
 from . import ports
 

@@ -23,10 +23,10 @@ import redis
 
 from autoscaler.launchers import orphans, records
 from producer.contract import keys
-from producer.contract.connection import connect
 from producer.contract.errors import StokerError
-from producer.contract.redis_url import shown
-from producer.contract.settings import URL_VARIABLE, Settings
+from producer.contract.fleet.settings import URL_VARIABLE, Settings
+from producer.contract.server.connection import connect
+from producer.contract.server.redis_url import shown
 
 from . import broker, flower, gateway, private, teardown
 from .ports import kept_port

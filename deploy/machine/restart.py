@@ -6,7 +6,7 @@ import time
 
 from autoscaler.launchers import records
 from producer.contract.errors import StokerError
-from producer.contract.settings import Settings
+from producer.contract.fleet.settings import Settings
 
 from . import teardown
 from .supervise import LONGEST_S

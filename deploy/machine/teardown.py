@@ -23,7 +23,7 @@ import psutil
 
 from autoscaler.launchers import records
 from autoscaler.launchers.local import LINGER_S
-from producer.contract.settings import Settings
+from producer.contract.fleet.settings import Settings
 
 ORDER = ("supervisor", "gateway", "batches", "autoscaler", "worker", "flower", "server")
 POLL_S = 0.05

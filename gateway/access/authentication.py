@@ -11,8 +11,8 @@ from fastapi.security.utils import get_authorization_scheme_param
 from producer.async_client import AsyncClient
 from producer.contract import keys
 
-from ..answer_headers import add
-from ..connection_guard import CONNECTION
+from ..http.answer_headers import add
+from ..http.connection_guard import CONNECTION
 from ..openai.api_error import Problem
 from .api_key import ANYBODY, ApiKey, digest
 from .api_key_store import ADMIT_LUA

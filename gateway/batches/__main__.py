@@ -8,7 +8,7 @@ import signal
 import sys
 
 from producer.contract.errors import StokerError
-from producer.contract.fleet_file import FleetFile
+from producer.contract.fleet.fleet_file import FleetFile
 
 from .batch_process import Runner
 

@@ -14,17 +14,17 @@ from redis.exceptions import RedisError
 
 from producer.client import Client
 from producer.contract import keys
-from producer.contract.connection import close, connect
 from producer.contract.errors import BrokerUnavailable
-from producer.contract.redis_errors import cannot_serve, trouble
-from producer.contract.server_requirements import check_at_start
-from producer.contract.settings import Settings
+from producer.contract.fleet.settings import Settings
+from producer.contract.server.connection import close, connect
+from producer.contract.server.redis_errors import cannot_serve, trouble
+from producer.contract.server.server_requirements import check_at_start
 
 from .batch_run import BatchRun, Stopped
-from .lease import Lease, LeaseLost
-from .records import Status
-from .store import store_of
-from .submit_loop import OUTAGE_PAUSE_S
+from .lines.submit_loop import OUTAGE_PAUSE_S
+from .storage.lease import Lease, LeaseLost
+from .storage.records import Status
+from .storage.store import store_of
 from .turns import RunningBatch, next_batch, to_stop
 
 if TYPE_CHECKING:

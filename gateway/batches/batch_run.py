@@ -17,21 +17,21 @@ from redis.exceptions import RedisError
 from producer.client import Client
 from producer.contract import heartbeat
 from producer.contract.errors import BrokerUnavailable, StokerError
-from producer.contract.redis_errors import cannot_serve
+from producer.contract.server.redis_errors import cannot_serve
 
 from ..access import api_key_store
-from . import lines
-from .in_flight import CHUNK, Flight, chunk
-from .lease import Field, Lease
-from .line_source import LineSource
-from .line_translation import NotRun, Terms, cancelled, expired, tell_openai
-from .parts import OutputParts
+from .lines import lines
+from .lines.in_flight import CHUNK, Flight, chunk
+from .lines.line_source import LineSource
+from .lines.line_translation import NotRun, Terms, cancelled, expired, tell_openai
+from .lines.submit_loop import OUTAGE_PAUSE_S, POLL_S, fly
+from .lines.validation import ValidationReport, check
 from .progress import Pace, width
-from .records import CANCELLABLE, ENDED, BatchRecord, FileMistake, FileRecord, Status
-from .registry import Registry
-from .store import SOURCE, Store
-from .submit_loop import OUTAGE_PAUSE_S, POLL_S, fly
-from .validation import ValidationReport, check
+from .storage.lease import Field, Lease
+from .storage.parts import OutputParts
+from .storage.records import CANCELLABLE, ENDED, BatchRecord, FileMistake, FileRecord, Status
+from .storage.registry import Registry
+from .storage.store import SOURCE, Store
 
 if TYPE_CHECKING:
     from redis import Redis

@@ -18,15 +18,16 @@ from redis.exceptions import NoPermissionError, RedisError
 
 from producer.client import Client
 from producer.contract.errors import BatchError
-from producer.contract.redis_errors import cannot_serve
+from producer.contract.server.redis_errors import cannot_serve
 
 from ..access.api_key import ApiKey
-from . import lines, resume
-from .custom_ids import FirstLines
-from .in_flight import Flight, chunk
-from .line_source import LineSource
-from .line_translation import Terms, tell_alike
-from .submit_loop import fly
+from . import resume
+from .lines import lines
+from .lines.custom_ids import FirstLines
+from .lines.in_flight import Flight, chunk
+from .lines.line_source import LineSource
+from .lines.line_translation import Terms, tell_alike
+from .lines.submit_loop import fly
 
 MOST_MISTAKES = 10
 """Most repeated custom_ids that one error names."""

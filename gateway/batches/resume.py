@@ -16,8 +16,8 @@ from typing import Any, BinaryIO
 
 from producer.contract.errors import BatchError
 
-from . import lines
-from .line_set import LineSet
+from .lines import lines
+from .lines.line_set import LineSet
 
 HEAD_BYTES = 65_536
 """Bytes at the start of the input that, with its size, identify it."""

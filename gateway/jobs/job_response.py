@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from producer.client import outcome
-from producer.contract import celery_message
 from producer.contract.errors import StokerError
-from producer.contract.job import Status
+from producer.contract.message import celery_message
+from producer.contract.message.job import Status
 
 from ..openai.api_error import problem_of
 from .job_record import JobRecord

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from producer.contract.errors import StokerError
-from producer.contract.job import Result
+from producer.contract.message.job import Result
 from producer.stream import Piece
 
 from .api_error import Problem, problem_of

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from producer.contract.job import Result
-from producer.contract.settings import Settings
+from producer.contract.fleet.settings import Settings
+from producer.contract.message.job import Result
 
 from ..access.api_key import ApiKey
 from .generation import Generating, texts_of, usage_of

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from producer.contract.job import Result
-from producer.contract.settings import Settings
+from producer.contract.fleet.settings import Settings
+from producer.contract.message.job import Result
 
 from ..access.api_key import ApiKey
 from .api_error import Problem

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from producer.contract.job import Result
-from producer.contract.settings import Settings
+from producer.contract.fleet.settings import Settings
+from producer.contract.message.job import Result
 
 from .api_error import Problem
 from .parameters import STREAM_OPTIONS, check_fields

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from producer.contract.settings import Settings
+from producer.contract.fleet.settings import Settings
 
 from ..access.api_key import ApiKey
 from .api_error import Problem

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from producer.contract.settings import Settings
+from producer.contract.fleet.settings import Settings
 
 from ..access.api_key import ApiKey
 from .api_error import Problem

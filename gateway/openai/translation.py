@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from producer.contract.job import Job, Result
-from producer.contract.settings import Settings
+from producer.contract.fleet.settings import Settings
+from producer.contract.message.job import Job, Result
 
 from ..access.api_key import ApiKey
 from .api_error import Problem

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from producer.contract.job import shown
+from producer.contract.message.job import shown
 from producer.contract.mistakes import by_place
 
 from .api_error import Problem

@@ -12,10 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from ..access.authentication import Caller
 from ..attempt import MayRepeat
 from ..batches import completion_window
-from ..batches.batch_storage import Storage
-from ..batches.line_translation import JOBS
-from ..batches.records import BatchSpec, new_id
-from ..json_body import JsonRoute
+from ..batches.lines.line_translation import JOBS
+from ..batches.storage.batch_storage import Storage
+from ..batches.storage.records import BatchSpec, new_id
+from ..http.json_body import JsonRoute
 from ..openai.api_error import Problem
 from ..openai.endpoints import ENDPOINTS
 from ..openai.model_list import permitted

@@ -12,11 +12,11 @@ from fastapi.responses import StreamingResponse
 
 from ..access.authentication import Caller
 from ..access.key_route import KeyRoute
-from ..batches.batch_storage import Storage
-from ..batches.records import FileRecord, Purpose, new_id
-from ..batches.store import SOURCE
+from ..batches.storage.batch_storage import Storage
+from ..batches.storage.records import FileRecord, Purpose, new_id
+from ..batches.storage.store import SOURCE
+from ..http.upload import Upload
 from ..openai.api_error import Problem
-from ..upload import Upload
 
 router = APIRouter(prefix="/v1/files", tags=["files"], route_class=KeyRoute)
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from redis.exceptions import RedisError
 
-from producer.contract.redis_errors import cannot_serve
+from producer.contract.server.redis_errors import cannot_serve
 
 from ..errors import RESPONSES
 from ..openai.api_error import Problem

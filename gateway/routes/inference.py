@@ -10,7 +10,7 @@ from ..access.authentication import Caller
 from ..attempt import MayRepeat
 from ..availability import outlook
 from ..errors import RESPONSES
-from ..json_body import JsonRoute
+from ..http.json_body import JsonRoute
 from ..openai import chat, completion, embedding
 from ..openai.model_list import model_list, model_object, permitted
 from ..request import serve

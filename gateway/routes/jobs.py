@@ -18,9 +18,10 @@ from fastapi import APIRouter, Header, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from producer.async_client import AsyncClient
-from producer.contract import celery_message, keys
+from producer.contract import keys
 from producer.contract.errors import BrokerUnavailable, StokerError
-from producer.contract.job import Item, Job, Result, Status
+from producer.contract.message import celery_message
+from producer.contract.message.job import Item, Job, Result, Status
 from producer.estimates.admission import Admission
 from producer.submission import instant
 
@@ -28,10 +29,10 @@ from ..access.authentication import Caller
 from ..attempt import IdempotencyKey, MayRepeat
 from ..availability import waits_for
 from ..errors import RESPONSES, Json
-from ..event_stream import EventStream
+from ..http.event_stream import EventStream
+from ..http.json_body import JsonRoute
 from ..jobs.job_record import JobRecord, Notice, forget, keep, owned, same_as_before
 from ..jobs.job_response import ended, job_object
-from ..json_body import JsonRoute
 from ..openai.api_error import Problem, problem_of
 from ..openai.model_list import permitted
 from ..openai.service_tier import tier_of

@@ -17,9 +17,10 @@ from importlib.resources import files
 import httpcore2
 
 from producer.async_client import AsyncClient
-from producer.contract import celery_message, keys
+from producer.contract import keys
 from producer.contract.errors import StokerError
-from producer.contract.redis_errors import cannot_serve
+from producer.contract.message import celery_message
+from producer.contract.server.redis_errors import cannot_serve
 
 from ..jobs.job_record import JobRecord, Notice
 from ..jobs.job_response import ended

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from . import keys
-from .dialogue import Dialogue, run
-from .redis_errors import optional_write
+from .server.dialogue import Dialogue, run
+from .server.redis_errors import optional_write
 
 if TYPE_CHECKING:
     from redis import Redis

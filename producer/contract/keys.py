@@ -4,7 +4,7 @@ Queue names are shared with stock Celery and carry no prefix. Everything else is
 ``stoker:*`` so that a stock worker's own sweep of ``unacked`` can never touch it.
 """
 
-from . import tenants
+from .fleet import tenants
 
 # Formats of printf, which Python and Lua (lanes.lua) share.
 OF_MODEL = "stoker:%s:%s"

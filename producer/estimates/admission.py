@@ -11,8 +11,8 @@ from datetime import datetime, timedelta
 from typing import Literal, get_args
 
 from ..contract.errors import DeadlineUnreachable, InvalidJob
-from ..contract.job import Job, shown
-from ..contract.settings import Settings
+from ..contract.fleet.settings import Settings
+from ..contract.message.job import Job, shown
 from .wait_time import Estimate
 
 Admission = Literal["accept", "refuse", "degrade"]

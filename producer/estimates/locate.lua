@@ -3,7 +3,7 @@
 -- ARGV  1 job id, 2 most messages to look at from either end of a list
 -- Returns {place of its queue among KEYS (0 when it was not found), jobs of that queue before it, whether its tenant was
 --       served more than another that waits (1 or 0), jobs waiting in each queue}.
--- include ../contract/lanes.lua
+-- include ../contract/queue/lanes.lua
 local id, most = ARGV[1], tonumber(ARGV[2])
 local answer = {0, 0, 0}
 local SLICE = 250 -- what is copied at a time, if it is found at once

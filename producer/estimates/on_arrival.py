@@ -11,10 +11,10 @@ from datetime import datetime
 from typing import Any
 
 from ..contract import keys
+from ..contract.fleet.settings import Settings
+from ..contract.fleet.tenants import DEFAULT
 from ..contract.heartbeat import Heartbeat
-from ..contract.job import Job
-from ..contract.settings import Settings
-from ..contract.tenants import DEFAULT
+from ..contract.message.job import Job
 from .snapshot import Place, ask_lengths, lengths, read_snapshot
 from .wait_time import Errors, Estimate, estimate
 

@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING
 
 from redis.exceptions import NoPermissionError, ResponseError
 
-from ..contract import celery_message, heartbeat, keys
-from ..contract.dialogue import Dialogue, pipelined
+from ..contract import heartbeat, keys
 from ..contract.errors import UnknownTier
 from ..contract.heartbeat import Heartbeat
-from ..contract.job import Status
-from ..contract.lua import script
+from ..contract.message import celery_message
+from ..contract.message.job import Status
+from ..contract.server.dialogue import Dialogue, pipelined
+from ..contract.server.lua import script
 from .snapshot import Place, ask_lengths, lengths, read_snapshot
 from .wait_time import Errors, Estimate, estimate
 
 if TYPE_CHECKING:
     from redis import Redis
 
-    from ..contract.settings import Settings
+    from ..contract.fleet.settings import Settings
 
 LOCATE_LUA = script(__package__, "locate.lua")
 LOOK_AT = 5000

@@ -1,7 +1,7 @@
 """The snapshot that an estimate is made from: the queues, replicas and measured rates of a job's model at one moment.
 
 :func:`snapshot` is its only builder. Three adapters feed it: :func:`read_snapshot` from what a client reads in Redis,
-``autoscaler/estimate_calibration.py`` from what the autoscaler has just published, and
+``autoscaler/estimates/estimate_calibration.py`` from what the autoscaler has just published, and
 ``simulator/results/estimates.py`` from the simulated fleet."""
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..contract import heartbeat, keys
+from ..contract.fleet.reserved_slots import left_to_others
 from ..contract.heartbeat import Heartbeat, WorkerState
 from ..contract.published import PublishedDemand, PublishedSizes
-from ..contract.reserved_slots import left_to_others
 from .wait_time import Ahead, Snapshot
 
 if TYPE_CHECKING:
-    from ..contract.settings import Settings
+    from ..contract.fleet.settings import Settings
 
 OVERDUE_S = heartbeat.INTERVAL_S
 """When a replica is expected to be ready that has been loading for longer than was measured: its next heartbeat may say

@@ -5,9 +5,9 @@
 --       not run either, because this job was to send them
 -- Returns 1, or 0 when the lease was no longer held.
 -- constant KEPT from ../dead_letters.py
--- include ../../producer/contract/text.lua
+-- include ../../producer/contract/queue/text.lua
 -- include fail.lua
--- include ../../producer/contract/lanes.lua
+-- include ../../producer/contract/queue/lanes.lua
 -- include settle.lua
 local entry = redis.call('HGET', KEYS[1], ARGV[1])
 if not entry then return 0 end

@@ -16,7 +16,7 @@
 -- constant GRACE from ../order/preemption.py
 -- constant SUSPECTS_LAST from trials.py
 -- constant SUSPECTS_FIRST from trials.py
--- include ../../producer/contract/lanes.lua
+-- include ../../producer/contract/queue/lanes.lua
 -- include ../window/window.lua
 -- include ../order/quotas.lua
 local clock = redis.call('TIME')

@@ -3,7 +3,7 @@
 -- KEYS  1 inflight (hash), 2 leases (sorted set), 3 retries (hash), 4 deferred (sorted set)
 -- ARGV  1 lease, 2 most retries, then for each retry: its delay in seconds
 -- Returns how often it was deferred by now, 0 when that was often enough, -1 when the lease was no longer held.
--- include ../../producer/contract/lanes.lua
+-- include ../../producer/contract/queue/lanes.lua
 -- include settle.lua
 local message = redis.call('HGET', KEYS[1], ARGV[1])
 if not message then return -1 end

@@ -4,7 +4,7 @@
 -- KEYS  1 losses (hash), 2 history (hash), 3 suspects (list), 4 retries (hash)
 -- ARGV  1 worker, 2 losses that make a suspect, 3 most retries
 -- Returns how many jobs.
--- include ../../producer/contract/lanes.lua
+-- include ../../producer/contract/queue/lanes.lua
 -- include resume.lua
 local function is_of_worker(line)
   local owner = string.match(line, ' lost with (%S+)$')

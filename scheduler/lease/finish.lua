@@ -7,8 +7,8 @@
 --       then for each job: lease, result ('' to store none), and if it was charged to a tenant and its result tells:
 --       what it has cost, output tokens (else '', '')
 -- Returns the leases that were no longer held: those jobs belong to another worker and were left alone.
--- include ../../producer/contract/text.lua
--- include ../../producer/contract/lanes.lua
+-- include ../../producer/contract/queue/text.lua
+-- include ../../producer/contract/queue/lanes.lua
 -- include settle.lua
 local LEARN = 0.02 -- weight of a job in the mean of what a job makes
 local lost = {}

@@ -19,7 +19,7 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from producer.contract.redis_errors import refusal
+from producer.contract.server.redis_errors import refusal
 
 from ..order import preemption
 from ..order.preemption import Prefill, Room

@@ -10,10 +10,10 @@ from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
 from producer.contract import keys
-from producer.contract.lanes import DUE
-from producer.contract.lua import script
-from producer.contract.settings import Settings
-from producer.contract.tenants import OTHERS, quoted
+from producer.contract.fleet.settings import Settings
+from producer.contract.fleet.tenants import OTHERS, quoted
+from producer.contract.queue.lanes import DUE
+from producer.contract.server.lua import script
 
 from ..order import fairness
 from ..order.preemption import Room

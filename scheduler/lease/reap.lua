@@ -10,9 +10,9 @@
 --       leases at 0 do (Queue.expire)
 -- Returns {requeued, buried}.
 -- constant KEPT from ../dead_letters.py
--- include ../../producer/contract/text.lua
+-- include ../../producer/contract/queue/text.lua
 -- include fail.lua
--- include ../../producer/contract/lanes.lua
+-- include ../../producer/contract/queue/lanes.lua
 -- include settle.lua
 -- include resume.lua
 local clock = redis.call('TIME')

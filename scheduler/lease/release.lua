@@ -3,7 +3,7 @@
 -- KEYS  1 inflight (hash), 2 leases (sorted set), 3 taken (hash), 4 losses (hash), 5 suspects (list)
 -- ARGV  1 losses that make a suspect, 2.. leases, oldest first
 -- Returns how many were still held and so given back.
--- include ../../producer/contract/lanes.lua
+-- include ../../producer/contract/queue/lanes.lua
 -- include settle.lua
 -- include resume.lua
 local released = 0

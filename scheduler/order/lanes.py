@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Generic, TypeVar
 
-from producer.contract.tenants import DEFAULT
+from producer.contract.fleet.tenants import DEFAULT
 
 from .fairness import Counters, quantum
 from .preemption import GRACE, Room

@@ -24,7 +24,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from producer.contract.reserved_slots import reserved
+from producer.contract.fleet.reserved_slots import reserved
 
 J = TypeVar("J")
 

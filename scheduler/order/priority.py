@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from producer.contract.fleet_schema import Tier
+from producer.contract.fleet.fleet_schema import Tier
 
 
 @dataclass(frozen=True, slots=True)

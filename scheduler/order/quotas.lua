@@ -1,4 +1,4 @@
--- Quotas of tenants, as far as a claim keeps them: jobs in flight, tokens per minute (producer/contract/tenants.py).
+-- Quotas of tenants, as far as a claim keeps them: jobs in flight, tokens per minute (producer/contract/fleet/tenants.py).
 -- held: jobs in flight by tenant (hash); spent: 'tokens@instant' by tenant (hash), which drain at the rate allowed: a
 -- leaky bucket that holds a minute's worth. policies: JSON, for each tenant and for '*' {weight, in_flight, per_minute}.
 local function quotas_of(held, spent, policies, now)

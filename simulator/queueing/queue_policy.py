@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from scheduler.order.priority import Rank, rank
 
 if TYPE_CHECKING:
-    from producer.contract.fleet_schema import Tier
+    from producer.contract.fleet.fleet_schema import Tier
 
 
 @dataclass(frozen=True, slots=True)

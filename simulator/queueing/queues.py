@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from producer.contract.tenants import DEFAULT
-from producer.contract.tenants import tenant as table_of
+from producer.contract.fleet.tenants import DEFAULT
+from producer.contract.fleet.tenants import tenant as table_of
 from scheduler.order.fairness import price
 from scheduler.order.lanes import Lanes, QueuedJob, claim
 from scheduler.order.preemption import Room
 from scheduler.queue_lengths import ModelQueues, QueueState
 
 if TYPE_CHECKING:
-    from producer.contract.settings import Settings
+    from producer.contract.fleet.settings import Settings
 
     from ..traces.trace import Trace
     from .queue_policy import QueuePolicy

@@ -34,7 +34,7 @@ from scipy.sparse import block_array, coo_array, diags_array, eye_array
 from .outcome import Fate
 
 if TYPE_CHECKING:
-    from producer.contract.settings import Settings
+    from producer.contract.fleet.settings import Settings
 
     from ..hardware import Hardware
     from ..service import ServiceModel

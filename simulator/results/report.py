@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .outcome import Fate
 
 if TYPE_CHECKING:
-    from producer.contract.settings import Settings
+    from producer.contract.fleet.settings import Settings
 
     from ..hardware import Hardware
     from .outcome import RunOutcome

@@ -12,8 +12,8 @@ import math
 import random
 from collections.abc import Mapping
 
-from producer.contract.fleet_schema import DeviceType, Model, Scaling
-from producer.contract.settings import Settings
+from producer.contract.fleet.fleet_schema import DeviceType, Model, Scaling
+from producer.contract.fleet.settings import Settings
 
 from ..hardware import Hardware
 from ..service import ServiceModel

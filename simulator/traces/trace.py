@@ -13,7 +13,7 @@ from producer.contract.errors import StokerError
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-    from producer.contract.settings import Settings
+    from producer.contract.fleet.settings import Settings
 
 
 class TraceError(StokerError):

@@ -16,7 +16,7 @@ from deploy.machine.server import Server
 from processes import Fleet, wait_for
 from producer import Settings
 from producer.contract.heartbeat import WorkerState
-from producer.contract.job import Result, Timing
+from producer.contract.message.job import Result, Timing
 from producer.contract.published import JournalEntry
 
 TABLES = '[models.smollm2]\nengine = "echo"\n[models.minilm]\nengine = "echo"\n'

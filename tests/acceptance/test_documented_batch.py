@@ -14,7 +14,7 @@ from deploy.machine.server import Server
 from documented import ECHOES, examples, install_node_client
 from gatewayed import Gatewayed
 from processes import DEADLINE_S
-from producer.contract.settings import Settings
+from producer.contract.fleet.settings import Settings
 
 pytestmark = pytest.mark.slow
 

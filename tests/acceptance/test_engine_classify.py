@@ -10,7 +10,7 @@ import torch
 import tiny_models
 from encoding import loaded, run, told
 from producer.contract.errors import InvalidJob, ModelNotFound
-from producer.contract.fleet_schema import Model
+from producer.contract.fleet.fleet_schema import Model
 from workers.engines.protocol import Engine, Request
 from workers.engines.registry import create
 

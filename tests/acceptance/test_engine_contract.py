@@ -13,8 +13,8 @@ import pytest
 import tiny_models
 from processes import wait_for
 from producer.contract.errors import InvalidJob, JobCancelled, JobExpired, Preempted
-from producer.contract.fleet_schema import Model
-from producer.contract.job import Item
+from producer.contract.fleet.fleet_schema import Model
+from producer.contract.message.job import Item
 from workers.engines.protocol import Batch, Engine, Outcome, Prefilled, Report, Request
 from workers.engines.registry import create
 

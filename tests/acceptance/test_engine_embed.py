@@ -10,7 +10,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from encoding import run
 from producer.contract.errors import InvalidJob
-from producer.contract.fleet_schema import Model
+from producer.contract.fleet.fleet_schema import Model
 from workers.engines import sources
 from workers.engines.encoders.embed import Embedder
 from workers.engines.encoders.micro_batches import MicroBatchEngine

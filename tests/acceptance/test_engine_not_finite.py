@@ -12,8 +12,8 @@ from transformers import AutoTokenizer
 import tiny_models
 from encoding import run
 from producer.contract.errors import EngineError
-from producer.contract.fleet_schema import Model
-from producer.contract.job import Item
+from producer.contract.fleet.fleet_schema import Model
+from producer.contract.message.job import Item
 from workers.engines.protocol import Engine, Request
 from workers.engines.registry import create
 

@@ -28,7 +28,7 @@ from producer.contract.errors import (
     ServerBusy,
     ServerRefused,
 )
-from producer.contract.fleet_schema import Model
+from producer.contract.fleet.fleet_schema import Model
 from scheduler.lease import retry_backoff
 from workers.device_thread import EXIT_ENGINE_LOST
 from workers.engines.openai.client import ServerLost
@@ -627,7 +627,7 @@ def test_what_a_server_has_started_ends_with_it_even_if_it_ignores_sigterm(start
 def test_the_server_does_not_outlive_a_worker_that_is_killed(started: str, tmp_path: Path) -> None:
     options = settings(started, stop_s=0.3, env={"STUB_FAMILY": str(tmp_path)}).options.model_dump()
     program = (
-        "import sys, threading; from producer.contract.fleet_schema import Model; "
+        "import sys, threading; from producer.contract.fleet.fleet_schema import Model; "
         "from workers.engines.openai.engine import *; "
         f"engine = OpenAIEngine(Model(engine='openai', options={options!r}), 'cpu:0'); "
         "engine.load(); print('ready', flush=True); threading.Event().wait()"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.gpu.models import PRESETS, build
-from producer.contract.fleet_schema import Model
+from producer.contract.fleet.fleet_schema import Model
 from workers.engines.protocol import Outcome, Request
 from workers.engines.registry import create
 

@@ -18,7 +18,7 @@ import yaml
 from container_engine import FOLDER, ROOT, Podman
 from deploy.machine.ports import free_port
 from processes import wait_for
-from producer.contract.job import TASK
+from producer.contract.message.job import TASK
 
 IMAGE = "localhost/stoker:0.1.0"
 PROJECT = "stoker-test"

@@ -14,9 +14,9 @@ from deploy.machine.server import Server
 from processes import Fleet, wait_for
 from producer import AsyncClient, Client, DeadlineUnreachable, InvalidJob, Status
 from producer.contract import heartbeat, keys
-from producer.contract.fleet_schema import Model, Redis
+from producer.contract.fleet.fleet_schema import Model, Redis
+from producer.contract.fleet.settings import Settings
 from producer.contract.heartbeat import Heartbeat, WorkerState
-from producer.contract.settings import Settings
 
 SLOW = """
 [models.slow]

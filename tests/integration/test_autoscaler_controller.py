@@ -17,15 +17,15 @@ from autoscaler.controller import Controller
 from autoscaler.devices import quarantine_record
 from autoscaler.devices.device import Device
 from autoscaler.launchers.protocol import Ended, Launched, LaunchError, Placement
-from autoscaler.sweep import Sweep
+from autoscaler.upkeep.sweep import Sweep
 from deploy import health
 from deploy.cli.status import screen_of
 from deploy.machine.server import Server
 from deploy.status import read_status as status
 from producer.contract import heartbeat, keys
-from producer.contract.fleet_schema import Model, Redis, Scaling
+from producer.contract.fleet.fleet_schema import Model, Redis, Scaling
+from producer.contract.fleet.settings import Settings
 from producer.contract.heartbeat import Heartbeat, WorkerState
-from producer.contract.settings import Settings
 from redis_replies import entries
 
 SETTINGS = Settings(

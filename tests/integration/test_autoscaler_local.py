@@ -21,10 +21,10 @@ from autoscaler.launchers import local, records
 from autoscaler.launchers.local import LocalLauncher, last_words
 from autoscaler.launchers.protocol import LaunchError, Placement
 from producer.contract import keys
-from producer.contract.fleet_schema import DeclaredDevice, Model, Scaling
+from producer.contract.fleet.fleet_schema import DeclaredDevice, Model, Scaling
+from producer.contract.fleet.settings import Settings
 from producer.contract.heartbeat import Heartbeat, WorkerState
 from producer.contract.process_identity import of_process
-from producer.contract.settings import Settings
 from redis_replies import entries
 
 PLACE = Placement("m", "cpu:0", "cpu")

@@ -25,7 +25,7 @@ from benchmarks.devices.fake_nvml import (
 SHOW = """
 import dataclasses, json, os, sys
 from autoscaler.devices.nvml import choose_probe
-from producer.contract.settings import Settings
+from producer.contract.fleet.settings import Settings
 
 slots = json.loads(os.environ.get("SLOTS", "[]"))
 probe = choose_probe(Settings(devices=slots))

@@ -20,17 +20,17 @@ from gateway.access import api_key_store
 from gateway.access.api_key import ApiKey
 from gateway.batches.batch_process import Runner
 from gateway.batches.batch_run import BatchRun, Stopped
-from gateway.batches.lease import Lease, LeaseLost
-from gateway.batches.records import BatchRecord, BatchSpec, FileRecord, new_id
-from gateway.batches.registry import Registry
-from gateway.batches.store import SOURCE, store_of
+from gateway.batches.storage.lease import Lease, LeaseLost
+from gateway.batches.storage.records import BatchRecord, BatchSpec, FileRecord, new_id
+from gateway.batches.storage.registry import Registry
+from gateway.batches.storage.store import SOURCE, store_of
 from gateway.batches.turns import AT_ONCE, OF_TENANT
 from gateway.openai.api_error import Problem
 from processes import wait_for
 from producer import Client
 from producer.contract import keys
-from producer.contract.fleet_schema import Gateway, Model, Redis
-from producer.contract.settings import Settings
+from producer.contract.fleet.fleet_schema import Gateway, Model, Redis
+from producer.contract.fleet.settings import Settings
 
 Consume = Callable[..., Consumer]
 CALLER = ApiKey(id="k", tenant="ours")
@@ -222,7 +222,7 @@ def test_another_process_goes_on_where_one_stopped_and_nothing_runs_twice(
 def test_lines_whose_queue_was_emptied_are_sent_again_and_no_other(
     desk: Desk, consume: Consume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.batches.in_flight.AGAIN_S", 0.5)
+    monkeypatch.setattr("gateway.batches.lines.in_flight.AGAIN_S", 0.5)
     consumer = consume(desk.settings, limit=20)
     batch_id = desk.create(requests(100))
     runner = Thread(target=desk.run, args=[desk.claim(batch_id)])
@@ -425,7 +425,7 @@ def test_a_batch_whose_key_is_revoked_starts_no_more_lines(
     desk: Desk, consume: Consume, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.batches.batch_run.LOOK_S", 0.1)
-    monkeypatch.setattr("gateway.batches.parts.EVERY_S", 0.1)
+    monkeypatch.setattr("gateway.batches.storage.parts.EVERY_S", 0.1)
     consume(desk.settings, limit=10)
     secret, key = ApiKey.new("ours")
     api_key_store.add(desk.redis, secret, key)

@@ -12,7 +12,8 @@ import redis as redis_py
 from deploy.machine.server import Server
 from producer import AsyncClient, JobFailed, Settings, StokerError, collect
 from producer.collect import AT_ONCE, Collector
-from producer.contract import celery_message, keys
+from producer.contract import keys
+from producer.contract.message import celery_message
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import redis as redis_py
 from batch_consumer import Consumer
 from deploy.machine.server import Server
 from processes import wait_for
-from producer.contract.settings import Settings
+from producer.contract.fleet.settings import Settings
 
 LINES = 150
 FIRST = 60

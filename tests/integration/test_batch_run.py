@@ -20,7 +20,7 @@ from processes import DEADLINE_S, wait_for
 from producer import Client, Settings
 from producer.contract import keys
 from producer.contract.errors import BatchError, UnknownModel, UnknownTier
-from producer.contract.fleet_schema import Limits, Model, Redis
+from producer.contract.fleet.fleet_schema import Limits, Model, Redis
 
 Consume = Callable[..., Consumer]
 
@@ -134,7 +134,7 @@ def test_lines_whose_queue_was_emptied_are_sent_again(
     out: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("gateway.batches.in_flight.AGAIN_S", 0.5)
+    monkeypatch.setattr("gateway.batches.lines.in_flight.AGAIN_S", 0.5)
     consumer = consume(client.settings, limit=20)
     batch, ends_at = FileBatch(client, source, out, "echo", in_flight=50), time.monotonic() + DEADLINE_S
     emptied = 0
@@ -256,7 +256,7 @@ def test_an_output_that_cannot_be_there_is_told_before_it_is_tried(
 def test_when_nothing_is_answered_what_is_missing_is_told(
     client: Client, consume: Consume, redis: redis_py.Redis, source: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.batches.submit_loop.HINT_S", 1.5)  # longer than a first step on a busy machine
+    monkeypatch.setattr("gateway.batches.lines.submit_loop.HINT_S", 1.5)  # longer than a first step on a busy machine
     steps = FileBatch(client, source, out, "echo").run()
     assert next(steps).waiting == ""  # not at once: a fleet may need a moment
     missing = "no worker of echo and no autoscaler leads: start the fleet with 'stoker up'"

@@ -23,9 +23,9 @@ from kombu.transport import virtual
 
 from deploy.machine.server import Server
 from producer import InvalidJob, Job
-from producer.contract.celery_message import encode
 from producer.contract.errors import WIRE_MODULE
-from producer.contract.job import TASK
+from producer.contract.message.celery_message import encode
+from producer.contract.message.job import TASK
 from redis_replies import text
 from scheduler import results
 from scheduler.channel import Channel, SentinelChannel

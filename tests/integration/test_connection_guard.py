@@ -15,9 +15,9 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from deploy.machine.ports import free_port
-from gateway import body_limit, connection_guard
-from gateway.body_limit import BodyLimit
-from gateway.connection_guard import CONNECTION, HEAD_BYTES, guarded
+from gateway.http import body_limit, connection_guard
+from gateway.http.body_limit import BodyLimit
+from gateway.http.connection_guard import CONNECTION, HEAD_BYTES, guarded
 from processes import wait_for
 
 MOST = 8

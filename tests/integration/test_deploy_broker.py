@@ -10,7 +10,7 @@ from deploy.machine.ports import free_port
 from deploy.machine.server import Server
 from producer import BrokerUnavailable, Settings
 from producer.contract.errors import UnsuitableServer
-from producer.contract.fleet_schema import Redis
+from producer.contract.fleet.fleet_schema import Redis
 
 SECRET = "open-sesame"  # noqa: S105  made up
 

@@ -25,9 +25,9 @@ from deploy.cli.explain import screen_of
 from deploy.explain import Explanation, explain_fleet
 from deploy.machine.server import Server
 from producer.contract import heartbeat, keys
-from producer.contract.fleet_schema import DeclaredDevice, Model, Redis, Scaling
+from producer.contract.fleet.fleet_schema import DeclaredDevice, Model, Redis, Scaling
+from producer.contract.fleet.settings import Settings
 from producer.contract.heartbeat import Heartbeat, WorkerState
-from producer.contract.settings import Settings
 
 
 class Ours:

@@ -17,8 +17,8 @@ from deploy.machine.local import ALL
 from deploy.machine.supervise import STABLE_S, Child
 from deploy.machine.teardown import ORDER, graces, stop_all
 from producer.contract.errors import StokerError
-from producer.contract.fleet_schema import Scaling
-from producer.contract.settings import Settings
+from producer.contract.fleet.fleet_schema import Scaling
+from producer.contract.fleet.settings import Settings
 
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(600)"
 PATIENT = "import time; print(flush=True); time.sleep(600)"

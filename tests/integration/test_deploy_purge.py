@@ -19,7 +19,7 @@ from deploy.machine.server import Server
 from producer import Client, Settings, Status
 from producer.contract import keys
 from producer.contract.errors import JobCancelled
-from producer.contract.job import TASK
+from producer.contract.message.job import TASK
 from scheduler.lease.queue import Queue
 from scheduler.queue_lengths import observe
 

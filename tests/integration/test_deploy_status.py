@@ -29,10 +29,10 @@ from deploy.machine.server import Server
 from deploy.status import FleetStatus, read_status
 from producer import Client
 from producer.contract import heartbeat, keys
-from producer.contract.fleet_schema import Model, Redis
+from producer.contract.fleet.fleet_schema import Model, Redis
+from producer.contract.fleet.settings import Settings
 from producer.contract.heartbeat import Heartbeat, WorkerState
-from producer.contract.job import TASK
-from producer.contract.settings import Settings
+from producer.contract.message.job import TASK
 
 SECRET = "open-sesame"  # noqa: S105  a made-up one, which must show up nowhere
 

@@ -16,10 +16,10 @@ from celery import Celery
 from deploy.machine.server import Server
 from producer import AsyncClient, Client, InvalidJob, Job, QueueFull, Settings, Status, UnknownModel, UnknownTier
 from producer.contract import heartbeat, keys
-from producer.contract.celery_message import encode, revocation
-from producer.contract.connection import database
-from producer.contract.fleet_schema import Limits, Model, Redis
-from producer.contract.job import TASK
+from producer.contract.fleet.fleet_schema import Limits, Model, Redis
+from producer.contract.message.celery_message import encode, revocation
+from producer.contract.message.job import TASK
+from producer.contract.server.connection import database
 from producer.submission import plan
 from redis_replies import items, scores, text
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.chaos.fuzz import Fate, hostile
-from producer.contract.message_body import NotAJob
+from producer.contract.message.message_body import NotAJob
 from scheduler.message import read
 
 

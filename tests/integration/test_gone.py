@@ -12,7 +12,8 @@ from celery import Celery
 from deploy import acl
 from deploy.machine.server import Server
 from producer import Client, Settings
-from producer.contract import celery_message, keys
+from producer.contract import keys
+from producer.contract.message import celery_message
 from scheduler.lease.queue import Queue
 from scheduler.queue_lengths import observe
 

@@ -23,11 +23,11 @@ from redis.exceptions import NoScriptError
 
 from producer import Client, Job, QueueFull, Settings
 from producer.contract import keys
-from producer.contract.dialogue import run
 from producer.contract.errors import QuotaExceeded
-from producer.contract.fleet_schema import Limits
-from producer.contract.tenants import DEFAULT
-from producer.contract.withdrawal import Search
+from producer.contract.fleet.fleet_schema import Limits
+from producer.contract.fleet.tenants import DEFAULT
+from producer.contract.queue.withdrawal import Search
+from producer.contract.server.dialogue import run
 from producer.submission import SUBMIT_LUA, arguments, plan
 from scheduler.lease.queue import Claimed, Queue
 from scheduler.order import fairness

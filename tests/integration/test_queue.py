@@ -9,9 +9,9 @@ import pytest
 import redis as redis_py
 
 from producer.contract import keys
-from producer.contract.fleet_schema import Redis
-from producer.contract.job import TASK
-from producer.contract.settings import Settings
+from producer.contract.fleet.fleet_schema import Redis
+from producer.contract.fleet.settings import Settings
+from producer.contract.message.job import TASK
 from redis_replies import entries, items, scores, text
 from scheduler import dead_letters
 from scheduler.lease.queue import Queue

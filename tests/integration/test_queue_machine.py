@@ -17,13 +17,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from producer.calls import cancellation
-from producer.contract import celery_message, keys
-from producer.contract.dialogue import run
-from producer.contract.fleet_schema import Limits, Model, Redis
-from producer.contract.job import Job
-from producer.contract.settings import Settings
-from producer.contract.tenants import DEFAULT
-from producer.contract.withdrawal import Search
+from producer.contract import keys
+from producer.contract.fleet.fleet_schema import Limits, Model, Redis
+from producer.contract.fleet.settings import Settings
+from producer.contract.fleet.tenants import DEFAULT
+from producer.contract.message import celery_message
+from producer.contract.message.job import Job
+from producer.contract.queue.withdrawal import Search
+from producer.contract.server.dialogue import run
 from producer.submission import CANCEL_LUA, SUBMIT_LUA, arguments, plan
 from scheduler import dead_letters
 from scheduler.lease.queue import Queue

@@ -22,7 +22,7 @@ from deploy.machine.server import Server
 from processes import wait_for
 from producer import AsyncClient, BrokerUnavailable, Client, Settings
 from producer.contract import keys
-from producer.contract.connection import block_ms, close, connect, connect_async
+from producer.contract.server.connection import block_ms, close, connect, connect_async
 from producer.multiplex import Multiplex
 from producer.outage import Outage
 from producer.stream import Entry

@@ -16,7 +16,7 @@ import redis as redis_py
 
 from deploy.machine.server import Server
 from deploy.status import read_status
-from gateway.batches.records import BatchRecord
+from gateway.batches.storage.records import BatchRecord
 from gatewayed import Gatewayed
 from processes import DEADLINE_S, succeeded, wait_for
 from producer import AsyncClient, BrokerUnavailable, Client

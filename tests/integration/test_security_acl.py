@@ -27,7 +27,7 @@ from machine import Machine
 from processes import DEADLINE_S, wait_for
 from producer import AsyncClient, Client, Settings, Status
 from producer.contract import heartbeat, keys
-from producer.contract.job import TASK
+from producer.contract.message.job import TASK
 from scheduler import dead_letters
 from scheduler.lease.queue import CLAIM_SHA, Queue
 from scheduler.order.preemption import Room

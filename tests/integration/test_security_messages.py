@@ -20,9 +20,9 @@ from deploy.machine.server import Server
 from processes import DEADLINE_S, Fleet, wait_for
 from producer import Job
 from producer.contract import keys
-from producer.contract.celery_message import encode
 from producer.contract.heartbeat import WorkerState
-from producer.contract.job import TASK
+from producer.contract.message.celery_message import encode
+from producer.contract.message.job import TASK
 from redis_replies import entries
 
 TABLES = """

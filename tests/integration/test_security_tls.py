@@ -16,7 +16,7 @@ from deploy.machine.server import Server
 from machine import Machine
 from processes import DEADLINE_S, wait_for
 from producer import AsyncClient, BrokerUnavailable, Client, Settings, Status
-from producer.contract.job import TASK
+from producer.contract.message.job import TASK
 from tls import TlsFront
 
 SECRET = "open-sesame"  # noqa: S105  made up

@@ -18,8 +18,8 @@ from deploy.machine.server import Server, server_binary
 from processes import Fleet, succeeded, wait_for
 from producer import AsyncClient, BrokerUnavailable, Client, ConfigError, Settings
 from producer.contract import keys
-from producer.contract.connection import close_async, connect
-from producer.contract.fleet_schema import Model, Redis
+from producer.contract.fleet.fleet_schema import Model, Redis
+from producer.contract.server.connection import close_async, connect
 
 TABLES = """
 sentinel_master = "jobs"

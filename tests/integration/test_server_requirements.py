@@ -16,11 +16,11 @@ import redis as redis_py
 
 from deploy.machine.server import Server
 from producer import AsyncClient, BrokerUnavailable, Client, Settings
-from producer.contract.connection import close, connect
 from producer.contract.errors import UnsuitableServer
-from producer.contract.fleet_schema import Model
-from producer.contract.fleet_schema import Redis as RedisTable
-from producer.contract.server_requirements import check_at_start, unmet
+from producer.contract.fleet.fleet_schema import Model
+from producer.contract.fleet.fleet_schema import Redis as RedisTable
+from producer.contract.server.connection import close, connect
+from producer.contract.server.server_requirements import check_at_start, unmet
 
 OLD = {"server": "redis", "version": "6.2.14", "mode": "standalone"}
 SAID = "is Redis 6.2.14; Stoker needs Redis 7.0"

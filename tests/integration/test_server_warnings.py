@@ -10,15 +10,15 @@ import pytest
 import redis as redis_py
 from rich.console import Console
 
-from autoscaler.server_watch import LOOK_S, ServerWatch
+from autoscaler.upkeep.server_watch import LOOK_S, ServerWatch
 from deploy.cli.status import screen_of
 from deploy.machine import broker
 from deploy.machine.server import Server
 from deploy.status import read_status
-from producer.contract.fleet_schema import Model
-from producer.contract.fleet_schema import Redis as RedisTable
-from producer.contract.server_warnings import server_warnings
-from producer.contract.settings import Settings
+from producer.contract.fleet.fleet_schema import Model
+from producer.contract.fleet.fleet_schema import Redis as RedisTable
+from producer.contract.fleet.settings import Settings
+from producer.contract.server.server_warnings import server_warnings
 
 
 @pytest.mark.parametrize(

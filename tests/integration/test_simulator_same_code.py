@@ -18,9 +18,9 @@ from autoscaler.reconciler import Reconciler
 from autoscaler.sizing import policy_registry as policies
 from deploy.machine.server import Server
 from producer.contract import keys
-from producer.contract.fleet_schema import DeviceType, Model, Scaling
+from producer.contract.fleet.fleet_schema import DeviceType, Model, Scaling
+from producer.contract.fleet.settings import Settings
 from producer.contract.heartbeat import Heartbeat
-from producer.contract.settings import Settings
 from scheduler.lease import ledger, queue
 from scheduler.order import priority
 from simulator import worker

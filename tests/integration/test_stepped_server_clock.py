@@ -16,9 +16,9 @@ from gateway.access.api_key import ApiKey, digest
 from processes import wait_for
 from producer import Client
 from producer.contract import keys
-from producer.contract.fleet_schema import Redis
-from producer.contract.settings import Settings
-from producer.contract.tenants import Tenant
+from producer.contract.fleet.fleet_schema import Redis
+from producer.contract.fleet.settings import Settings
+from producer.contract.fleet.tenants import Tenant
 from redis_replies import scores
 from scheduler.lease.queue import Queue
 from scheduler.lease.server_clock import ServerClock

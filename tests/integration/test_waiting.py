@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from autoscaler import roster
 from autoscaler.controller import Controller
 from autoscaler.devices.device import Device
-from autoscaler.estimate_follower import LAST_QUEUED_LUA, MOST_TENANTS, EstimateFollower
+from autoscaler.estimates.estimate_follower import LAST_QUEUED_LUA, MOST_TENANTS, EstimateFollower
 from autoscaler.launchers.protocol import Ended, Launched, Placement
 from autoscaler.published_view import demand_view
 from autoscaler.sizing.demand import assess, watch
@@ -23,11 +23,13 @@ from deploy.cli.job import json_of, text_of
 from deploy.machine.server import Server
 from processes import Fleet, wait_for
 from producer import Client
-from producer.contract import celery_message, heartbeat, keys
+from producer.contract import heartbeat, keys
 from producer.contract.errors import BrokerUnavailable, UnknownTier
-from producer.contract.fleet_schema import Model, Redis
+from producer.contract.fleet.fleet_schema import Model, Redis
+from producer.contract.fleet.settings import Settings
 from producer.contract.heartbeat import Heartbeat, WorkerState
-from producer.contract.job import Status
+from producer.contract.message import celery_message
+from producer.contract.message.job import Status
 from producer.contract.published import (
     PublishedDemand,
     PublishedSize,
@@ -35,7 +37,6 @@ from producer.contract.published import (
     PublishedTier,
     ScaleUpConditions,
 )
-from producer.contract.settings import Settings
 from producer.estimates import queued_job, wait_time
 from producer.estimates.wait_time import Errors, Estimate, Why
 from scheduler import results

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from deploy.machine.server import Server
 from producer import Client, Job, Settings
 from producer.contract import keys
-from producer.contract.lua import script
+from producer.contract.server.lua import script
 from producer.submission import SUBMIT_LUA, arguments, plan
 from scheduler.lease.queue import Queue
 from scheduler.order.preemption import Room

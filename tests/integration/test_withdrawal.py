@@ -10,15 +10,15 @@ import pytest
 import redis as redis_py
 from celery import Celery
 
-from autoscaler.revocations import LOOK_S, Revocations
-from autoscaler.sweep import Sweep
+from autoscaler.upkeep.revocations import LOOK_S, Revocations
+from autoscaler.upkeep.sweep import Sweep
 from deploy import acl
 from deploy.machine.server import Server
 from processes import wait_for
 from producer import AsyncClient, Client, Settings, Status
 from producer.contract import keys
-from producer.contract.connection import connect, database
-from producer.contract.job import TASK
+from producer.contract.message.job import TASK
+from producer.contract.server.connection import connect, database
 from scheduler.lease.queue import Queue
 from scheduler.periodic import Periodic
 from scheduler.queue_lengths import observe

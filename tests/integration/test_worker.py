@@ -32,7 +32,7 @@ from producer import (
 )
 from producer.contract import heartbeat, keys
 from producer.contract.heartbeat import WorkerState
-from producer.contract.job import TASK, Result
+from producer.contract.message.job import TASK, Result
 from redis_replies import entries, scores
 from scheduler.lease.queue import Queue
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from kombu.transport import redis as stock
 
 from producer.contract.errors import ConfigError
-from producer.contract.redis_url import OPTIONS, concealed, options_of, shown, usable, without_options
-from producer.contract.settings import Settings
+from producer.contract.fleet.settings import Settings
+from producer.contract.server.redis_url import OPTIONS, concealed, options_of, shown, usable, without_options
 
 SECRET = "open-sesame"  # noqa: S105  a made-up one, which must show up nowhere
 

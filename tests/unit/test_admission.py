@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from producer.contract.errors import DeadlineUnreachable, InvalidJob
-from producer.contract.fleet_schema import Model
-from producer.contract.job import Job
-from producer.contract.settings import Settings
+from producer.contract.fleet.fleet_schema import Model
+from producer.contract.fleet.settings import Settings
+from producer.contract.message.job import Job
 from producer.estimates.admission import Admission, admit, concerns
 from producer.estimates.wait_time import Estimate, Interval, Why
 

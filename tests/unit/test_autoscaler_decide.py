@@ -16,8 +16,8 @@ from autoscaler.devices.placement import free_gb, occupants
 from autoscaler.observation import Memory, Observation
 from autoscaler.roster import Phase, Worker
 from autoscaler.sizing.demand import Demand, TierDemand
-from producer.contract.fleet_schema import Model, Scaling
-from producer.contract.settings import Settings
+from producer.contract.fleet.fleet_schema import Model, Scaling
+from producer.contract.fleet.settings import Settings
 
 NOW = 10_000.0
 SCALING = Scaling(up_cooldown_s=3, idle_s=30, drain_s=60, start_s=300)

@@ -4,8 +4,8 @@ import pytest
 
 from autoscaler.roster import Phase, Worker
 from autoscaler.sizing.demand import WINDOW_S, Traffic, assess, watch
-from producer.contract.fleet_schema import Model
-from producer.contract.settings import Settings
+from producer.contract.fleet.fleet_schema import Model
+from producer.contract.fleet.settings import Settings
 from scheduler.queue_lengths import ModelQueues, QueueState
 
 SETTINGS = Settings(models={"m": Model(engine="echo", tiers=("interactive", "batch"))})

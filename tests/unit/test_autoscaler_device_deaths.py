@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from autoscaler.device_deaths import SEEN_WITHIN_S, DeviceDeaths
 from autoscaler.devices.device import Device
+from autoscaler.devices.device_deaths import SEEN_WITHIN_S, DeviceDeaths
 from autoscaler.devices.quarantine import Fault, Health
 from autoscaler.launchers.protocol import Ended
 

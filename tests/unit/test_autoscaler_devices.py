@@ -3,8 +3,8 @@ import pytest
 from autoscaler.devices.device import DeclaredProbe
 from autoscaler.devices.nvml import choose_probe
 from producer.contract.errors import ConfigError
-from producer.contract.fleet_schema import DeclaredDevice
-from producer.contract.settings import Settings
+from producer.contract.fleet.fleet_schema import DeclaredDevice
+from producer.contract.fleet.settings import Settings
 
 
 def test_declared_devices_are_what_the_fleet_file_says() -> None:

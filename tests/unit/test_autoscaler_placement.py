@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from autoscaler.devices.device import Device, DeviceState
 from autoscaler.devices.placement import Occupant, blocker, by_device, free_gb, occupants, place, summary, with_states
 from autoscaler.roster import Phase, Worker
-from producer.contract.fleet_schema import Model
+from producer.contract.fleet.fleet_schema import Model
 
 MODELS = {"m": Model(engine="echo", memory_gb=10), "n": Model(engine="echo", memory_gb=10)}
 

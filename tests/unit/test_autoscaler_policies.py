@@ -19,8 +19,8 @@ from autoscaler.sizing.policies.target_tracking import tracking_size
 from autoscaler.sizing.policies.threshold import threshold_size
 from autoscaler.sizing.policy_registry import POLICIES, named
 from producer.contract.errors import ConfigError
-from producer.contract.fleet_schema import Model, PolicyName, Scaling, ThresholdSettings
-from producer.contract.settings import Settings
+from producer.contract.fleet.fleet_schema import Model, PolicyName, Scaling, ThresholdSettings
+from producer.contract.fleet.settings import Settings
 
 LOAD_S = 60.0
 FULL = 10

@@ -21,7 +21,7 @@ from autoscaler.devices.quarantine import (
     hold_s,
     quarantine,
 )
-from producer.contract.fleet_schema import Quarantine
+from producer.contract.fleet.fleet_schema import Quarantine
 
 LIMITS = Quarantine(hot_c=85, hold_s=30, severe_hold_s=600)
 HOT, COOL = LIMITS.hot_c, LIMITS.hot_c - HYSTERESIS_C

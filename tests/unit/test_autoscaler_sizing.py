@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from autoscaler.roster import Phase
 from autoscaler.sizing.demand import Demand, TierDemand
 from autoscaler.sizing.size import size
-from producer.contract.fleet_schema import Model
+from producer.contract.fleet.fleet_schema import Model
 
 IDLE_S = 30.0
 

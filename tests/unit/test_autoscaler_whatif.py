@@ -11,9 +11,9 @@ from autoscaler.published_view import sizes_view
 from autoscaler.roster import Phase, Worker
 from autoscaler.sizing.demand import Demand, TierDemand
 from autoscaler.sizing.policy_registry import POLICIES, Policy
-from producer.contract.fleet_schema import Model, Scaling
+from producer.contract.fleet.fleet_schema import Model, Scaling
+from producer.contract.fleet.settings import Settings
 from producer.contract.published import PublishedSizes
-from producer.contract.settings import Settings
 
 SETTINGS = Settings(
     models={"m": Model(engine="echo", max_replicas=3, max_concurrency=4), "whale": Model(engine="echo", memory_gb=99)},

@@ -9,20 +9,20 @@ from hypothesis import strategies as st
 
 from gateway.access.api_key import ApiKey
 from gateway.batches import completion_window
-from gateway.batches.custom_ids import FirstLines
-from gateway.batches.in_flight import CHUNK, chunk
-from gateway.batches.line_translation import JOBS, Terms, tell_openai
-from gateway.batches.lines import Line, LineError, parse
+from gateway.batches.lines.custom_ids import FirstLines
+from gateway.batches.lines.in_flight import CHUNK, chunk
+from gateway.batches.lines.line_translation import JOBS, Terms, tell_openai
+from gateway.batches.lines.lines import Line, LineError, parse
 from gateway.batches.progress import LEAST, MOST, Pace, width
-from gateway.batches.records import BatchRecord, BatchSpec, new_id
 from gateway.batches.resume import number_of
+from gateway.batches.storage.records import BatchRecord, BatchSpec, new_id
 from gateway.openai.api_error import Problem
 from producer.contract.errors import JobFailed, QueueFull
-from producer.contract.fleet_schema import Limits, Model
+from producer.contract.fleet.fleet_schema import Limits, Model
+from producer.contract.fleet.settings import Settings
+from producer.contract.fleet.tenants import Tenant
 from producer.contract.heartbeat import Heartbeat, WorkerState
-from producer.contract.job import Result
-from producer.contract.settings import Settings
-from producer.contract.tenants import Tenant
+from producer.contract.message.job import Result
 
 SETTINGS = Settings(models={"echo": Model(engine="echo"), "talk": Model(engine="echo", options={"task": "generate"})})
 

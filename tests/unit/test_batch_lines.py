@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from gateway.batches.line_translation import tell_ours
-from gateway.batches.lines import Line, parse, read
+from gateway.batches.lines.line_translation import tell_ours
+from gateway.batches.lines.lines import Line, parse, read
 from producer.contract.errors import InvalidJob, JobCancelled, JobFailed
-from producer.contract.job import Result, Timing
+from producer.contract.message.job import Result, Timing
 
 LONGEST = 1000
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.batches.line_set import LineSet
+from gateway.batches.lines.line_set import LineSet
 from gateway.batches.resume import BatchIdentity, claim_run, is_complete, opened_alone, sidecar, survey
 from producer.contract.errors import BatchError
 

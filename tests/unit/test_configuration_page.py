@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from deploy.configuration import _tables, document
-from producer.contract.settings import Settings
+from producer.contract.fleet.settings import Settings
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 

@@ -18,8 +18,8 @@ from autoscaler.observation import Observation
 from autoscaler.reconciler import Reconciler
 from autoscaler.roster import Phase, Worker
 from autoscaler.sizing.policy_registry import BACKLOG
-from producer.contract.fleet_schema import Model, Scaling
-from producer.contract.settings import Settings
+from producer.contract.fleet.fleet_schema import Model, Scaling
+from producer.contract.fleet.settings import Settings
 from scheduler.queue_lengths import ModelQueues, QueueState
 
 OPERATIONS = 10_000

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from producer.contract.engine_options import EncoderOptions, GenerateOptions, OpenAIOptions
-from producer.contract.fleet_schema import Model
+from producer.contract.fleet.engine_options import EncoderOptions, GenerateOptions, OpenAIOptions
+from producer.contract.fleet.fleet_schema import Model
 from workers.engines import parameters
 from workers.engines.encoders import classify, rerank
 

@@ -10,7 +10,7 @@ from transformers import LlamaForCausalLM
 
 import tiny_models
 from producer.contract.errors import ModelNotFound
-from producer.contract.fleet_schema import Model
+from producer.contract.fleet.fleet_schema import Model
 from workers.engines import checkpoint, sources
 from workers.engines.registry import create
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from producer.contract.errors import EngineError, InvalidJob, JobCancelled, JobExpired
-from producer.contract.fleet_schema import Model
+from producer.contract.fleet.fleet_schema import Model
 from scheduler.window.batch_cost import LearnedCost
 from workers.engines.encoders.backlog import SLICE_CHARS, Features, Text, Unreadable
 from workers.engines.encoders.micro_batches import MicroBatchEngine, OutOfMemory

@@ -19,9 +19,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from producer.contract.celery_message import decode
 from producer.contract.errors import EngineError, InvalidJob, ServerBusy, ServerRefused, StokerError
-from producer.contract.fleet_schema import Model
+from producer.contract.fleet.fleet_schema import Model
+from producer.contract.message.celery_message import decode
 from scheduler import results
 from workers.engines.openai import answer, client, health, server_error
 from workers.engines.openai.dialect import Dialect, refused_parameter

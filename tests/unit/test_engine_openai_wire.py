@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from producer.contract.engine_options import OpenAIOptions
 from producer.contract.errors import ConfigError, EngineError, InvalidJob
-from producer.contract.settings import Settings
+from producer.contract.fleet.engine_options import OpenAIOptions
+from producer.contract.fleet.settings import Settings
 from workers.engines.openai import command, wire
 from workers.engines.parameters import GenerationParameters
 

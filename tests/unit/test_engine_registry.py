@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from producer.contract.engine_options import EncoderOptions
 from producer.contract.errors import ConfigError
-from producer.contract.fleet_schema import Model
-from producer.contract.settings import Settings
+from producer.contract.fleet.engine_options import EncoderOptions
+from producer.contract.fleet.fleet_schema import Model
+from producer.contract.fleet.settings import Settings
 from workers.engines.registry import create
 
 
@@ -48,7 +48,8 @@ def test_a_device_that_is_not_there_is_named(device: str) -> None:
 
 def test_echo_needs_no_torch() -> None:
     program = (
-        "import sys; from producer.contract.fleet_schema import Model; from workers.engines.registry import create; "
+        "import sys; from producer.contract.fleet.fleet_schema import Model; "
+        "from workers.engines.registry import create; "
         "create(Model(engine='echo'), 'cpu:0').load(); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoscaler import estimate_calibration
-from autoscaler.estimate_calibration import PATIENCE, EstimateCalibration
+from autoscaler.estimates import estimate_calibration
+from autoscaler.estimates.estimate_calibration import PATIENCE, EstimateCalibration
 from autoscaler.published_view import demand_view
 from autoscaler.sizing.demand import Demand, TierDemand
 from autoscaler.sizing.policy_registry import BACKLOG
-from producer.contract.fleet_schema import DeviceType, Model, Scaling
+from producer.contract.fleet.fleet_schema import DeviceType, Model, Scaling
+from producer.contract.fleet.settings import Settings
 from producer.contract.heartbeat import Heartbeat, WorkerState
 from producer.contract.published import PublishedSize, PublishedSizes, ScaleUpConditions
-from producer.contract.settings import Settings
 from producer.estimates.snapshot import Place, read_snapshot
 from producer.estimates.wait_time import ENOUGH, Errors, Snapshot, Why, estimate
 from simulator.hardware import Hardware

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from producer.contract.errors import ConfigError
-from producer.contract.fleet_file import FleetFile
+from producer.contract.fleet.fleet_file import FleetFile
 
 ONE = '[models.one]\nengine = "echo"\n'
 TWO = ONE + '[models.two]\nengine = "echo"\nmax_replicas = 3\n'

@@ -10,8 +10,8 @@ import pytest
 from fastapi import FastAPI, Request, Response
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from gateway import event_stream
-from gateway.event_stream import EventStream
+from gateway.http import event_stream
+from gateway.http.event_stream import EventStream
 
 CHUNK = {
     "id": "chatcmpl-1",

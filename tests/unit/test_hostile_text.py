@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from benchmarks.hostile_text.texts import READABLE, UNREADABLE, HostileText, hostile
-from gateway.batches import lines
-from gateway.batches.line_translation import Terms
+from gateway.batches.lines import lines
+from gateway.batches.lines.line_translation import Terms
 from producer import InvalidJob, Settings, StokerError
 from producer.client import build
-from producer.contract import celery_message, json_text
-from producer.contract.message_body import NotAJob
+from producer.contract.message import celery_message, json_text
+from producer.contract.message.message_body import NotAJob
 from producer.estimates.admission import concerns
 from scheduler import message
 

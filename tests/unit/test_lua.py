@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from producer.contract import lanes, tenants
-from producer.contract.lua import script
+from producer.contract.fleet import tenants
+from producer.contract.queue import lanes
+from producer.contract.server.lua import script
 from producer.submission import SUBMIT_LUA
 from scheduler import dead_letters
 from scheduler.lease import trials
@@ -72,7 +73,7 @@ def test_a_claim_is_flattened_in_the_order_in_which_lua_names_it() -> None:
 
 
 def test_only_numbers_and_strings_are_constants() -> None:
-    from producer.contract import lua
+    from producer.contract.server import lua
 
     with pytest.raises(TypeError, match="no constant of Lua"):
         lua._literal(None)

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from kombu.utils import json as celery_json
 
 from producer import Job
-from producer.contract.celery_message import encode
-from producer.contract.message_body import NotAJob
+from producer.contract.message.celery_message import encode
+from producer.contract.message.message_body import NotAJob
 from scheduler.message import named, read
 
 GOOD = json.loads(encode(Job(model="m", tier="batch", input="x"), "id"))

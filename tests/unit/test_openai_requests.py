@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from gateway.access.api_key import ANYBODY, ApiKey
-from gateway.batches.line_translation import Terms
-from gateway.batches.lines import parse
+from gateway.batches.lines.line_translation import Terms
+from gateway.batches.lines.lines import parse
 from gateway.openai.api_error import Problem, problem_of
 from gateway.openai.chunks import Chunks
 from gateway.openai.endpoints import ENDPOINTS
@@ -18,9 +18,9 @@ from gateway.openai.model_list import model_list
 from gateway.openai.parameters import NEUTRAL, TABLE, Parameter
 from producer import BrokerUnavailable, InvalidJob, Job, Settings
 from producer.client import build
-from producer.contract import celery_message
 from producer.contract.errors import ContextLengthExceeded, ServerBusy, ServerRefused, StokerError
-from producer.contract.job import Result
+from producer.contract.message import celery_message
+from producer.contract.message.job import Result
 from producer.stream import Piece
 from scheduler.results import failed
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from producer import Settings
-from producer.contract.fleet_schema import Model
-from producer.contract.reserved_slots import left_to_others
+from producer.contract.fleet.fleet_schema import Model
+from producer.contract.fleet.reserved_slots import left_to_others
 from scheduler.order.lanes import Lanes, QueuedJob, claim
 from scheduler.order.preemption import GRACE, LATELY_S, PACE, Prefill, Room, room, victims
 from scheduler.order.priority import Rank

@@ -1,8 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.contract.fleet_schema import Tier
-from producer.contract.settings import Settings
+from producer.contract.fleet.fleet_schema import Tier
+from producer.contract.fleet.settings import Settings
 from scheduler.order.priority import longest_wait, rank
 
 TIERS = Settings().tiers

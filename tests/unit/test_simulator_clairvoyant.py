@@ -5,8 +5,8 @@ import math
 import pytest
 
 from autoscaler.sizing.policy_registry import BACKLOG
-from producer.contract.fleet_schema import DeviceType, Model, Scaling, Tier
-from producer.contract.settings import Settings
+from producer.contract.fleet.fleet_schema import DeviceType, Model, Scaling, Tier
+from producer.contract.fleet.settings import Settings
 from simulator.hardware import Hardware
 from simulator.results.clairvoyant import Bound, clairvoyant
 from simulator.results.outcome import Fate, RunOutcome

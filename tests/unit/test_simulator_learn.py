@@ -6,8 +6,8 @@ import pytest
 
 from autoscaler.sizing.policy_registry import BACKLOG
 from benchmarks.simulator.learn import Served, service
-from producer.contract.fleet_schema import DeviceType, Model, Tier
-from producer.contract.settings import Settings
+from producer.contract.fleet.fleet_schema import DeviceType, Model, Tier
+from producer.contract.fleet.settings import Settings
 from simulator.hardware import Hardware
 from simulator.run import Simulation
 from simulator.service import ServiceModel

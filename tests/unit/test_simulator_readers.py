@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from producer.contract.errors import UnknownTier
-from producer.contract.fleet_schema import Model
-from producer.contract.settings import Settings
+from producer.contract.fleet.fleet_schema import Model
+from producer.contract.fleet.settings import Settings
 from simulator.traces.readers import read
 from simulator.traces.synthetic import generate, popularity
 from simulator.traces.trace import Trace, TraceError, assign

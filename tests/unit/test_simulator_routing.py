@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from autoscaler.sizing.policy_registry import BACKLOG, POLICIES
 from deploy.cli.simulate import simulate as command
 from producer.contract.errors import ConfigError
-from producer.contract.fleet_schema import DeviceType, Limits, Model, Scaling, Tier
-from producer.contract.settings import Settings
+from producer.contract.fleet.fleet_schema import DeviceType, Limits, Model, Scaling, Tier
+from producer.contract.fleet.settings import Settings
 from simulator.hardware import Hardware
 from simulator.policy_spec import named
 from simulator.queueing.push import PushRouter

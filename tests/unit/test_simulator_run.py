@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscaler.sizing.policy_registry import BACKLOG
-from producer.contract.fleet_schema import DeviceType, Limits, Model, Redis, Scaling, Tier
-from producer.contract.settings import Settings
+from producer.contract.fleet.fleet_schema import DeviceType, Limits, Model, Redis, Scaling, Tier
+from producer.contract.fleet.settings import Settings
 from scheduler.order.preemption import PACE
 from simulator.events import EventKind
 from simulator.hardware import Hardware

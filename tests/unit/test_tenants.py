@@ -1,8 +1,8 @@
 import pytest
 from pydantic import ValidationError
 
-from producer.contract.settings import Settings
-from producer.contract.tenants import Tenant
+from producer.contract.fleet.settings import Settings
+from producer.contract.fleet.tenants import Tenant
 
 
 def test_a_tenant_without_a_table_has_that_of_the_others() -> None:

@@ -7,8 +7,8 @@ import redis
 from redis import exceptions
 
 from producer import BrokerUnavailable, Settings
-from producer.contract.fleet_schema import Redis
-from producer.contract.redis_errors import (
+from producer.contract.fleet.fleet_schema import Redis
+from producer.contract.server.redis_errors import (
     REFUSALS,
     broker_errors,
     cannot_serve,

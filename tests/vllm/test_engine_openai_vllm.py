@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from processes import wait_for
 from producer.contract.errors import InvalidJob, JobCancelled, JobExpired
-from producer.contract.fleet_schema import Model
+from producer.contract.fleet.fleet_schema import Model
 from workers.engines import sources
 from workers.engines.openai.client import ServerLost
 from workers.engines.openai.engine import OpenAIEngine

@@ -12,7 +12,7 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from producer.contract.errors import ModelNotFound
-from producer.contract.fleet_schema import Model
+from producer.contract.fleet.fleet_schema import Model
 
 from .damaged_files import damage, first_damage
 

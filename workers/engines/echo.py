@@ -6,9 +6,9 @@ import json
 import threading
 import time
 
-from producer.contract.engine_options import EchoOptions
 from producer.contract.errors import EngineError, InvalidJob, JobCancelled, JobExpired, Preempted
-from producer.contract.fleet_schema import Model
+from producer.contract.fleet.engine_options import EchoOptions
+from producer.contract.fleet.fleet_schema import Model
 
 from .echo_output import Speech
 from .mailbox import MailboxEngine, Withdrawal

@@ -6,7 +6,7 @@ import re
 from typing import Any, Literal
 
 from producer.contract.errors import InvalidJob
-from producer.contract.job import Item
+from producer.contract.message.job import Item
 
 from .protocol import Outcome, OutputPiece, Request
 

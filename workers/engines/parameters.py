@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from producer.contract.errors import InvalidJob
-from producer.contract.job import explain
+from producer.contract.message.job import explain
 
 GREEDY_BELOW = 1e-5
 """Temperature below which decoding is greedy: logits divided by less overflow in the dtypes of models, and only the

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from producer.contract.errors import StokerError
-from producer.contract.job import Item
+from producer.contract.message.job import Item
 
 
 @dataclass(frozen=True, slots=True)

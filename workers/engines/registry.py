@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from producer.contract.fleet_schema import Model
+from producer.contract.fleet.fleet_schema import Model
 
 from .protocol import Engine
 

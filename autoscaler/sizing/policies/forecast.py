@@ -13,7 +13,7 @@ from ..size import SLOWEST_PER_S, UTILISATION, Size, bounded, facts, idle
 from .lookahead import remember_all
 
 if TYPE_CHECKING:
-    from producer.contract.fleet_schema import Model
+    from producer.contract.fleet.fleet_schema import Model
 
     from ...observation import Memory, Observation
     from ..demand import Demand

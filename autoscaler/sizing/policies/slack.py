@@ -12,7 +12,7 @@ from ..size import SLOWEST_PER_S, Size, bounded, facts, idle, size
 from .lookahead import remember_all
 
 if TYPE_CHECKING:
-    from producer.contract.fleet_schema import Model, Scaling
+    from producer.contract.fleet.fleet_schema import Model, Scaling
 
     from ...observation import Memory, Observation
     from ..demand import Demand

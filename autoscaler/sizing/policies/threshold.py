@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..size import Size, bounded, facts, idle, utilisation
 
 if TYPE_CHECKING:
-    from producer.contract.fleet_schema import Model, Scaling
+    from producer.contract.fleet.fleet_schema import Model, Scaling
 
     from ...observation import Memory, Observation
     from ..demand import Demand

@@ -6,7 +6,7 @@ from pydantic import JsonValue
 
 from producer import Client, Settings
 from producer.contract import keys
-from producer.contract.connection import connect
+from producer.contract.server.connection import connect
 
 MODEL = "echo"
 INPUTS = 256

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from producer.contract.errors import EngineError, InvalidJob, JobCancelled, JobExpired, Preempted, StokerError
-from producer.contract.fleet_schema import Model
+from producer.contract.fleet.fleet_schema import Model
 from scheduler.window.batch_cost import LearnedCost
 
 from ..mailbox import MailboxEngine, Withdrawal

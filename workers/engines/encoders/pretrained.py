@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import torch
 from tokenizers import normalizers
 
-from producer.contract.engine_options import EncoderOptions
 from producer.contract.errors import ModelNotFound
-from producer.contract.fleet_schema import Model
+from producer.contract.fleet.engine_options import EncoderOptions
+from producer.contract.fleet.fleet_schema import Model
 
 from .. import sources
 from ..checkpoint import load_model, load_tokenizer

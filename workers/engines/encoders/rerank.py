@@ -16,7 +16,7 @@ from pydantic import Field
 from transformers import AutoModelForSequenceClassification
 
 from producer.contract.errors import InvalidJob, ModelNotFound
-from producer.contract.job import Item
+from producer.contract.message.job import Item
 
 from ..parameters import RequestParameters
 from ..protocol import Request

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from producer.contract.errors import ModelNotFound
-from producer.contract.job import explain
+from producer.contract.message.job import explain
 
 from ..sources import read_json
 from .layers import ACTIVATIONS

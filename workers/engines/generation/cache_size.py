@@ -7,7 +7,7 @@ from math import ceil
 from typing import Any
 
 from producer.contract.errors import ConfigError
-from producer.contract.fleet_schema import Model
+from producer.contract.fleet.fleet_schema import Model
 
 _SHARE = 0.5
 """The cache's share of the memory besides the weights; the rest is for activations, logits and the runtime."""

@@ -11,7 +11,6 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.generation.continuous_batching.requests import GenerationOutput
 
-from producer.contract.engine_options import GenerateOptions
 from producer.contract.errors import (
     EngineError,
     InvalidJob,
@@ -20,7 +19,8 @@ from producer.contract.errors import (
     Preempted,
     StokerError,
 )
-from producer.contract.fleet_schema import Model
+from producer.contract.fleet.engine_options import GenerateOptions
+from producer.contract.fleet.fleet_schema import Model
 
 from .. import sources
 from ..checkpoint import load_model, load_tokenizer

@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from producer.contract.errors import ContextLengthExceeded, InvalidJob
-from producer.contract.job import Item
+from producer.contract.message.job import Item
 
 from ..parameters import GenerationParameters
 from ..text import require_text

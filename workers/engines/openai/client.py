@@ -15,8 +15,8 @@ from typing import NoReturn
 
 import httpx2
 
-from producer.contract.engine_options import OpenAIOptions
 from producer.contract.errors import ConfigError, EngineError
+from producer.contract.fleet.engine_options import OpenAIOptions
 from scheduler.lease import retry_backoff
 
 from ... import open_files

@@ -17,7 +17,6 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from producer.contract.engine_options import OpenAIOptions
 from producer.contract.errors import (
     EngineError,
     InvalidJob,
@@ -26,7 +25,8 @@ from producer.contract.errors import (
     Preempted,
     StokerError,
 )
-from producer.contract.fleet_schema import Model
+from producer.contract.fleet.engine_options import OpenAIOptions
+from producer.contract.fleet.fleet_schema import Model
 
 from ... import open_files
 from .. import sources

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from producer.contract.errors import EngineError, InvalidJob
-from producer.contract.job import Item
+from producer.contract.message.job import Item
 
 from ..parameters import GenerationParameters
 from ..text import require_text

@@ -1,0 +1,1 @@
+"""What the leader does beside scaling: returns lost jobs, carries revocations on, looks at the server."""
