@@ -59,7 +59,7 @@ class AsyncClient:
     async def submit(
         self,
         model: str,
-        input: Item | list[Item],
+        input: Item | Sequence[Item],
         *,
         tier: str | None = None,
         parameters: Mapping[str, Any] | None = None,
@@ -91,7 +91,7 @@ class AsyncClient:
     def job(
         self,
         model: str,
-        input: Item | list[Item],
+        input: Item | Sequence[Item],
         *,
         tier: str | None = None,
         deadline: Deadline | None = None,

@@ -55,7 +55,7 @@ class Client:
     def submit(
         self,
         model: str,
-        input: Item | list[Item],
+        input: Item | Sequence[Item],
         *,
         tier: str | None = None,
         parameters: Mapping[str, Any] | None = None,
@@ -112,7 +112,7 @@ class Client:
     def job(
         self,
         model: str,
-        input: Item | list[Item],
+        input: Item | Sequence[Item],
         *,
         tier: str | None = None,
         deadline: Deadline | None = None,
@@ -316,7 +316,7 @@ class Client:
 def build(
     settings: Settings,
     model: str,
-    input: Item | list[Item],
+    input: Item | Sequence[Item],
     tier: str | None,
     deadline: Deadline | None,
     fields: Mapping[str, Any],

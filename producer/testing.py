@@ -173,7 +173,7 @@ class FakeFleet:
             kind = type(error).__name__
             submitted.end = JobFailed(f"job {submitted.id} failed: {kind}: {error}", kind)
         else:
-            submitted.end = Result(id=submitted.id, output=outputs if isinstance(job.input, list) else outputs[0])
+            submitted.end = Result(id=submitted.id, output=outputs if job.has_list else outputs[0])
 
 
 class _FakeClient(Client):

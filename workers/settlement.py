@@ -145,7 +145,7 @@ class Settlement:
         assert running.job is not None
         assert outcome.outputs is not None
         value = {
-            "output": outcome.outputs if isinstance(running.job.input, list) else outcome.outputs[0],
+            "output": outcome.outputs if running.job.has_list else outcome.outputs[0],
             "usage": outcome.usage,
             "timing": {
                 "waited_s": running.waited_s,

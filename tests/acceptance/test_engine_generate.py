@@ -268,7 +268,7 @@ def test_nothing_runs_of_a_job_whose_last_input_is_wrong(engine: GenerateEngine)
 
 def test_a_sequence_that_goes_on_after_its_cancellation_is_cancelled_again(engine: GenerateEngine) -> None:
     """Defect: the batcher reads joining sequences before cancellations, so one of these may be lost."""
-    engine._batch.add("stray", [1, 2, 3], 3000, None)
+    engine._batch.add("stray", [1, 2, 3], 3000, (), None)
     deadline = time.monotonic() + DEADLINE_S
     scheduler = engine._batch._manager.batch_processor.scheduler
     while "stray" not in scheduler.active_requests:
@@ -290,7 +290,7 @@ def test_a_token_beyond_the_vocabulary_kills_the_batch_and_harms_nobody(engine: 
     for i in range(3):
         engine.submit(Request(str(i), [PROMPTS[i]], {"max_new_tokens": 12}))
     step_until_running(engine, 3)
-    batch.add("poison", [10**6], 5, None)
+    batch.add("poison", [10**6], 5, (), None)
     engine.submit(Request("3", [PROMPTS[3]], parameters))
     outcomes = drive(engine, 4).outcomes
     assert engine._batch is not batch

@@ -85,7 +85,7 @@ def kill_the_batch(engine: GenerateEngine, told: Told, pieces: int) -> None:
     """Poison the batch once ``pieces`` pieces of request ``a`` were told."""
     while len(told.pieces.get(("a", 0), [])) < pieces:
         told.step(engine)
-    engine._batch.add("poison", [10**6], 5, None)
+    engine._batch.add("poison", [10**6], 5, (), None)
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ from producer import (
 )
 from producer.contract import heartbeat, keys
 from producer.contract.heartbeat import WorkerState
-from producer.contract.message.job import TASK, Result
+from producer.contract.message.job import TASK, Item, Result
 from redis_replies import entries, scores
 from scheduler.lease.queue import Queue
 
@@ -90,8 +90,11 @@ def test_jobs_of_every_shape_come_back(fleet: Fleet) -> None:
     assert (one.output, one.timing.worker) == ("x", "w")
     assert one.timing.waited_s is not None
     assert one.timing.waited_s < DEADLINE_S
-    many = fleet.client.result(fleet.client.submit("echo", ["x", {"y": 1}]), timeout=DEADLINE_S)
-    assert many.output == ["x", {"y": 1}]
+    inputs: list[Item] = ["x", {"y": 1}, [5, 7]]
+    many = fleet.client.result(fleet.client.submit("echo", inputs), timeout=DEADLINE_S)
+    assert many.output == inputs
+    tokens = fleet.client.result(fleet.client.submit("echo", [5, 7]), timeout=DEADLINE_S)
+    assert tokens.output == [5, 7], "token ids are one input"
 
 
 def test_many_jobs_come_back_each_once_and_nothing_is_left(fleet: Fleet) -> None:

@@ -9,8 +9,8 @@ from pydantic import BaseModel
 
 from producer.contract.fleet.engine_options import EncoderOptions, GenerateOptions, OpenAIOptions
 from producer.contract.fleet.fleet_schema import Model
-from workers.engines import parameters
 from workers.engines.encoders import classify, rerank
+from workers.engines.generation.choice.generate_parameters import GenerateParameters
 
 TEXT = (Path(__file__).parents[2] / "docs" / "engines.md").read_text()
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL))
@@ -24,7 +24,7 @@ EXAMPLES = tomllib.loads("\n".join(re.findall(r"```toml\n(.*?)```", TEXT, re.DOT
         ("embed, classify, rerank", classify.ClassifyParameters),
         ("embed, classify, rerank", rerank.RerankParameters),
         ("generate", GenerateOptions),
-        ("generate", parameters.GenerationParameters),
+        ("generate", GenerateParameters),
         ("openai", OpenAIOptions),
     ],
 )

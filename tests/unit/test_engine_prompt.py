@@ -6,8 +6,8 @@ import pytest
 from jinja2 import TemplateError
 
 from producer.contract.errors import ContextLengthExceeded, InvalidJob
+from workers.engines.generation.choice.generate_parameters import GenerateParameters
 from workers.engines.generation.prompt import Prompts
-from workers.engines.parameters import GenerationParameters
 
 
 class Tokenizer:
@@ -30,7 +30,7 @@ def encode(item: Any, tokenizer: Any = None) -> list[int]:
 
 def answer_tokens(prompt_tokens: int, **parameters: Any) -> int:
     prompts = Prompts(Tokenizer(), vocabulary=10, max_tokens=12)
-    return prompts.answer_tokens(prompt_tokens, 3, GenerationParameters.parse(parameters))
+    return prompts.answer_tokens(prompt_tokens, 3, GenerateParameters.parse(parameters))
 
 
 def test_a_text_and_a_chat() -> None:
@@ -76,7 +76,7 @@ def test_prompt_and_answer_may_fill_the_context() -> None:
 
 @pytest.mark.parametrize("parameters", [{}, {"max_new_tokens": 9, "fit": True}, {"max_new_tokens": 512, "fit": True}])
 def test_an_answer_of_no_length_asked_for_is_as_long_as_fits(parameters: dict[str, Any]) -> None:
-    most = GenerationParameters.parse(parameters).max_new_tokens
+    most = GenerateParameters.parse(parameters).max_new_tokens
     assert [answer_tokens(length, **parameters) for length in (1, 4, 11)] == [min(most, 11), min(most, 8), 1]
     for length in (12, 13):
         with pytest.raises(ContextLengthExceeded, match=rf"This model's maximum context length is 12 .* has {length}"):

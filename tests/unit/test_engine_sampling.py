@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from producer.contract.errors import InvalidJob
-from workers.engines.generation.sampling import RowSampling, TokenSampler
-from workers.engines.parameters import GenerationParameters
+from workers.engines.generation.choice.generate_parameters import GenerateParameters
+from workers.engines.generation.choice.rows import RowChoice, TokenChoice
+from workers.engines.generation.choice.sampling import TokenSampler
 
 LOGITS = torch.tensor([0.0, 3.0, 2.0, -1.0, 1.0])
 
@@ -33,18 +34,23 @@ LOGITS = torch.tensor([0.0, 3.0, 2.0, -1.0, 1.0])
     ],
 )
 def test_greedy_unless_sampling_is_asked_for(fields: dict[str, Any], sampled: bool) -> None:
-    assert GenerationParameters.parse(fields).do_sample is sampled
+    assert GenerateParameters.parse(fields).do_sample is sampled
 
 
 def test_one_stop_or_several() -> None:
-    assert GenerationParameters.parse({"stop": "a"}).stop == ["a"]
-    assert GenerationParameters.parse({"stop": ["a", "b"]}).stop == ["a", "b"]
+    assert GenerateParameters.parse({"stop": "a"}).stop == ["a"]
+    assert GenerateParameters.parse({"stop": ["a", "b"]}).stop == ["a", "b"]
 
 
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"max_tokens": 5}, r"parameters.max_tokens = 5: no such parameter; allowed: .*max_new_tokens"),
+        ({"most": 5}, r"parameters.most = 5: no such parameter; allowed: .*max_new_tokens"),
+        ({"min_p": 1.5}, r"parameters.min_p = 1.5"),
+        ({"logit_bias": {"x": 1}}, r"parameters.logit_bias.x"),
+        ({"logit_bias": {"7": 101}}, r"parameters.logit_bias.* = 101"),
+        ({"stop_token_ids": [-1]}, r"parameters.stop_token_ids.0 = -1"),
+        ({"min_tokens": 5, "max_tokens": 4}, r"min_tokens is 5; allowed: up to max_new_tokens = 4"),
         ({"max_new_tokens": 0}, r"parameters.max_new_tokens = 0: .*greater than or equal to 1"),
         ({"max_new_tokens": "5"}, r"parameters.max_new_tokens = '5': .*integer"),
         ({"temperature": -0.1}, r"parameters.temperature = -0.1: .*greater than or equal to 0"),
@@ -61,11 +67,16 @@ def test_one_stop_or_several() -> None:
 )
 def test_a_wrong_parameter_is_named_with_what_is_allowed(fields: dict[str, Any], said: str) -> None:
     with pytest.raises(InvalidJob, match=said):
-        GenerationParameters.parse(fields)
+        GenerateParameters.parse(fields)
+
+
+def test_names_of_other_servers_are_understood() -> None:
+    parameters = GenerateParameters.parse({"max_tokens": 5, "logit_bias": {"7": 1}, "seed": None})
+    assert (parameters.max_new_tokens, parameters.logit_bias, parameters.seed) == (5, {7: 1.0}, None)
 
 
 def draws(count: int = 400, **fields: Any) -> Counter[int]:
-    sampler = TokenSampler(GenerationParameters.parse({"seed": 1, "do_sample": True, **fields}), 0)
+    sampler = TokenSampler(GenerateParameters.parse({"seed": 1, "do_sample": True, **fields}), 0)
     return Counter(sampler.draw(LOGITS) for _ in range(count))
 
 
@@ -95,7 +106,7 @@ def test_a_low_temperature_is_nearly_greedy() -> None:
 
 
 def test_a_seed_decides_and_inputs_of_one_job_differ() -> None:
-    parameters = GenerationParameters.parse({"seed": 7, "temperature": 2.0})
+    parameters = GenerateParameters.parse({"seed": 7, "temperature": 2.0})
 
     def tokens(index: int) -> list[int]:
         sampler = TokenSampler(parameters, index)
@@ -106,16 +117,20 @@ def test_a_seed_decides_and_inputs_of_one_job_differ() -> None:
 
 
 def states(*samplers: TokenSampler | None) -> list[Any]:
-    choices = [{} if sampler is None else {"sampler": sampler} for sampler in samplers]
+    choices = [{} if sampler is None else {"choice": TokenChoice(sampler=sampler)} for sampler in samplers]
     return [
-        SimpleNamespace(state=SimpleNamespace(request_id=str(number), logit_processor_kwargs=choice))
+        SimpleNamespace(
+            state=SimpleNamespace(
+                request_id=str(number), logit_processor_kwargs=choice, generated_tokens=[], _true_initial_tokens=0
+            )
+        )
         for number, choice in enumerate(choices)
     ]
 
 
 def test_rows_of_one_batch_keep_to_themselves() -> None:
-    sampler = TokenSampler(GenerationParameters.parse({"top_k": 1}), 0)
-    processor = RowSampling()
+    sampler = TokenSampler(GenerateParameters.parse({"top_k": 1}), 0)
+    processor = RowChoice()
     arguments = processor.prepare_tensor_args(states(None, sampler, None))
     before = torch.stack([LOGITS, LOGITS.flip(0), -LOGITS])
     after = processor(before.clone(), arguments)
@@ -127,8 +142,8 @@ def test_rows_of_one_batch_keep_to_themselves() -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_rows_that_are_not_finite_are_told_and_nothing_is_drawn_of_them(value: float) -> None:
-    sampler = TokenSampler(GenerationParameters.parse({"temperature": 1.0, "seed": 1}), 0)
-    processor = RowSampling()
+    sampler = TokenSampler(GenerateParameters.parse({"temperature": 1.0, "seed": 1}), 0)
+    processor = RowChoice()
     arguments = processor.prepare_tensor_args(states(sampler, None, sampler, None, None))
     scores = torch.stack([LOGITS] * 5)
     scores[0, 3] = scores[1, 2] = value

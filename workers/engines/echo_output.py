@@ -68,7 +68,7 @@ class Speech:
 def _text(item: Item, index: int) -> str:
     if isinstance(item, str):
         return item
-    messages = item.get("messages")
+    messages = item.get("messages") if isinstance(item, dict) else None
     if isinstance(messages, list) and messages and isinstance(messages[-1], dict):
         content = messages[-1].get("content")
         if isinstance(content, str):

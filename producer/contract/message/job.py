@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from pydantic_core import ErrorDetails
@@ -19,8 +19,11 @@ from ..server.redis_url import concealed
 TASK = "stoker.infer"
 """The Celery task name every job carries, named explicitly so that any application can send it."""
 
-Item = str | dict[str, JsonValue]
-"""One input: a text, or an object an engine understands such as ``{"messages": [...]}``."""
+TokenIds = list[Annotated[int, Field(strict=True, ge=0, lt=2**31)]]
+"""A text as the ids of its tokens, by the model's own tokenizer."""
+
+Item = str | TokenIds | dict[str, JsonValue]
+"""One input: a text, its token ids, or an object an engine understands such as ``{"messages": [...]}``."""
 
 
 class Status(StrEnum):
@@ -59,7 +62,12 @@ class Job(BaseModel):
     @property
     def items(self) -> list[Item]:
         """The inputs as a list, however the job was written."""
-        return self.input if isinstance(self.input, list) else [self.input]
+        return cast("list[Item]", self.input) if self.has_list else [cast("Item", self.input)]
+
+    @property
+    def has_list(self) -> bool:
+        """Whether it has a list of inputs, so that its output is a list; token ids are one input."""
+        return isinstance(self.input, list) and not (self.input and isinstance(self.input[0], int))
 
     @property
     def ends_at(self) -> datetime | None:
@@ -122,8 +130,11 @@ class Result(BaseModel):
     timing: Timing = Timing()
 
 
-# Numbers of tokens are no secret, and hiding them would hide the mistake: max_new_tokens, max_batch_tokens, max_tokens.
-_SECRET = re.compile("passw|secret|(?<!_new_)(?<!_batch_)(?<!_completion_)(?<!max_)token|credential", re.IGNORECASE)
+# Numbers of tokens are no secret, and hiding them would hide the mistake: max_new_tokens, max_batch_tokens,
+# max_tokens, min_tokens; nor are stop_token_ids.
+_SECRET = re.compile(
+    "passw|secret|(?<!_new_)(?<!_batch_)(?<!_completion_)(?<!max_)(?<!min_)(?<!stop_)token|credential", re.IGNORECASE
+)
 
 
 def explain(error: ValidationError, whole: object = None, allowed: Callable[[ErrorDetails], str] | None = None) -> str:

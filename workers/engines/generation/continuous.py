@@ -7,6 +7,7 @@ Its background thread runs the device and puts its outputs into the engine's mai
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
@@ -22,7 +23,7 @@ from producer.contract.errors import EngineError
 from ..mailbox import Mailbox
 from . import sequence_attention
 from .cache_size import CacheSize
-from .sampling import RowSampling, TokenSampler
+from .choice.rows import RowChoice, TokenChoice
 
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 30.0
@@ -51,19 +52,19 @@ class ContinuousBatch:
         settings: Any = GenerationConfig
         model.set_attn_implementation("sdpa")  # the batcher starts only with an attention that it knows
         manager: Any = model.init_continuous_batching(
-            generation_config=settings(do_sample=False, eos_token_id=model.generation_config.eos_token_id),
+            generation_config=settings(do_sample=False, eos_token_id=-1),  # each sequence has its own ends
             continuous_batching_config=configuration(size, max_sequences, max_batch_tokens),
         )
         if sequence_attention.serves(model):
             model.set_attn_implementation(sequence_attention.NAME)
-        self._sampling = RowSampling()
-        manager.logit_processor = ContinuousBatchingLogitsProcessorList(LogitsProcessorList([self._sampling]))
+        self._rows = RowChoice()
+        manager.logit_processor = ContinuousBatchingLogitsProcessorList(LogitsProcessorList([self._rows]))
         manager.logit_processor.tensors_required = 1  # it counts only the processors that it has converted
         # The batcher's thread inherits "daemon" from this one: it must not keep a failed worker from exiting.
         starter = threading.Thread(target=manager.start, daemon=True)
         starter.start()
         starter.join()
-        _warm_up(manager, warm_up_ids, self._sampling)
+        _warm_up(manager, warm_up_ids, self._rows)
         # The batcher's own queue has no wait for all requests: waiting for one moves the outputs of the others.
         manager.output_router.deliver = lambda output: mailbox.put([output])
         manager.output_router.deliver_batch = mailbox.put  # one message a step wakes the engine once
@@ -74,14 +75,26 @@ class ContinuousBatch:
         """Whether the background thread is running."""
         return bool(self._manager.is_running())
 
-    def add(self, sequence_id: str, token_ids: list[int], max_new_tokens: int, sampler: TokenSampler | None) -> bool:
-        """Add a sequence; False if the batch is dead, so that a new one is needed.
+    def add(
+        self,
+        sequence_id: str,
+        token_ids: list[int],
+        max_new_tokens: int,
+        ends: Iterable[int],
+        choice: TokenChoice | None,
+    ) -> bool:
+        """Add a sequence, which ends after any of the tokens ``ends``; False if the batch is dead, so that a new one is
+        needed.
 
         ``sequence_id`` must be new: late outputs of an earlier batch have the ids of that batch.
         """
-        choice = {} if sampler is None else {"sampler": sampler}
         if not self.alive or not self._manager.add_request(
-            token_ids, request_id=sequence_id, max_new_tokens=max_new_tokens, streaming=True, **choice
+            token_ids,
+            request_id=sequence_id,
+            max_new_tokens=max_new_tokens,
+            streaming=True,
+            eos_token_id=list(ends),
+            **({} if choice is None else {"choice": choice}),
         ):
             return False
         self._ids.add(sequence_id)
@@ -94,12 +107,12 @@ class ContinuousBatch:
 
     def is_finite(self, sequence_id: str) -> bool:
         """Whether all logits of a sequence were finite; its tokens are meaningless otherwise."""
-        return sequence_id not in self._sampling.not_finite
+        return sequence_id not in self._rows.not_finite
 
     def forget(self, sequence_id: str) -> None:
         """Drop the state of a sequence that has ended."""
         self._ids.discard(sequence_id)
-        self._sampling.not_finite.discard(sequence_id)
+        self._rows.not_finite.discard(sequence_id)
 
     def stop(self) -> None:
         """Stop the background thread and free the cache."""
@@ -117,14 +130,14 @@ def configuration(size: CacheSize, max_sequences: int, max_batch_tokens: int) ->
         "max_batch_tokens": max(max_batch_tokens, max_sequences),
         "max_requests_per_batch": max_sequences,
         "use_cuda_graph": False,  # sampling row by row cannot be captured in a graph
-        "use_async_batching": False,  # see RowSampling.prepare_tensor_args
+        "use_async_batching": False,  # see RowChoice.prepare_tensor_args
     }
     if "auto_switch_to_flash" in known:  # newer versions replace the model's attention
         options["auto_switch_to_flash"] = False
     return ContinuousBatchingConfig(**options)
 
 
-def _warm_up(manager: Any, token_ids: list[int], sampling: RowSampling) -> None:
+def _warm_up(manager: Any, token_ids: list[int], rows: RowChoice) -> None:
     """Generate one token after a prompt; stops the manager when that fails.
 
     Raises:
@@ -138,7 +151,7 @@ def _warm_up(manager: Any, token_ids: list[int], sampling: RowSampling) -> None:
             f"continuous batching does not start: {output.error if output else 'no answer'}; "
             "see the worker's log, and check memory_gb and the device"
         )
-    if sampling.not_finite:
+    if rows.not_finite:
         manager.stop(block=True, timeout=STOP_TIMEOUT_S)
         raise EngineError(
             f"for any text the model outputs {NOT_FINITE}: if options.dtype is float16, try bfloat16 or float32, "

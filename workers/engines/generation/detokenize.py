@@ -27,12 +27,18 @@ class Detokenizer:
         self._read = 0  # index of the first token whose text is not in ``text``
         self._known = ""  # the text of the tokens between the two
         self._final = False
+        self._free = 0  # index of the first character that may begin a stop string
 
-    def add(self, ids: Sequence[int]) -> None:
-        """Add the next tokens. The text of an incomplete character waits for the rest of it."""
+    def add(self, ids: Sequence[int], *, may_stop: bool = True) -> None:
+        """Add the next tokens. The text of an incomplete character waits for the rest of it. Without ``may_stop``, the
+        text of these tokens begins no stop string."""
+        if not ids:
+            return
         self._ids += ids
         window = self._decode(self._context)
         if not window.endswith(_HALF):
+            if not may_stop:
+                self._free = len(self.text) + len(window) - len(self._known)
             self._extend(window)
             self._context, self._read = self._read, len(self._ids)
             self._known = self._decode(self._context)
@@ -68,7 +74,7 @@ class Detokenizer:
         return text
 
     def _extend(self, window: str) -> None:
-        begin = max(0, len(self.text) - self._longest + 1)
+        begin = max(self._free, len(self.text) - self._longest + 1)
         self.text += window[len(self._known) :]
         found = [at for stop in self._stops if (at := self.text.find(stop, begin)) >= 0]
         if found:

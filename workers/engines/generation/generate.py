@@ -44,7 +44,7 @@ _SLICE = 64
 class GenerateEngine(MailboxEngine[list[GenerationOutput]]):
     """Returns ``{"text", "finish_reason"}`` for each input; usage counts ``input_tokens`` and ``output_tokens``.
 
-    An input is a text to complete, or ``{"messages": [...]}``; ``parameters.GenerationParameters`` lists the
+    An input is a text to complete, its token ids, or ``{"messages": [...]}``; ``choice.generate_parameters`` lists the
     parameters. A sequence is admitted when the cache has room for its prompt and its longest output, so that no running
     sequence is ever evicted.
     """
@@ -148,7 +148,7 @@ class GenerateEngine(MailboxEngine[list[GenerationOutput]]):
 
     def _accept(self, request: Request) -> None:
         try:
-            generation = Generation.of(request, self._prompts, self._size)
+            generation = Generation.of(request, self._prompts, self._size, self._eos)
         except InvalidJob as error:
             self._reports.append(Outcome(request.id, error=error))
             return
@@ -190,8 +190,9 @@ class GenerateEngine(MailboxEngine[list[GenerationOutput]]):
     def _admit(self) -> None:
         while (admitted := self._admission.admit()) is not None:
             sequence_id, sequence = admitted
-            sampler = sequence.begin(sequence_id)
-            if not self._batch.add(sequence_id, sequence.token_ids, sequence.max_new_tokens, sampler):
+            choice = sequence.begin(sequence_id)
+            ends = sequence.generation.ends
+            if not self._batch.add(sequence_id, sequence.token_ids, sequence.max_new_tokens, ends, choice):
                 self._admission.again(sequence)  # it did not run, so it is not a suspect
                 self._restart()
             else:
@@ -226,7 +227,7 @@ class GenerateEngine(MailboxEngine[list[GenerationOutput]]):
             self._reports.append(piece)
         if complete:
             self._leave(sequence, cancel=not ended)
-            sequence.end(output.generated_tokens[-1], self._eos)
+            sequence.end(output.generated_tokens[-1])
             if not generation.sequences:
                 del self._generations[generation.request.id]
                 self._reports.append(generation.outcome())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from producer.contract.errors import ContextLengthExceeded, InvalidJob
 from producer.contract.message.job import Item
 
 from ..parameters import GenerationParameters
-from ..text import require_text
+from ..text import require_text, require_token_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,21 +25,32 @@ class Prompts:
     max_tokens: int
 
     def encode(self, item: Item, index: int) -> list[int]:
-        """The token ids of input ``index``: a text to complete, or the ``{"messages": [...]}`` of a chat.
+        """The token ids of input ``index``: a text to complete, its token ids, or the ``{"messages": [...]}`` of a
+        chat.
 
         Raises:
             InvalidJob: naming the input, the fault, and what is allowed.
         """
         if isinstance(item, dict):
             ids: list[int] = self.tokenizer(self._chat(item, index), add_special_tokens=False)["input_ids"]
+        elif isinstance(item, list):
+            ids = require_token_ids(item, index)
         else:
             ids = self.tokenizer(require_text(item, index))["input_ids"]
         if not ids:
             raise InvalidJob(f"input {index} is empty; give at least one token of text")
-        # An id outside of the embedding kills the batch, with all waiting sequences.
-        if outside := [token for token in ids if not 0 <= token < self.vocabulary]:
-            raise InvalidJob(f"input {index} holds token id {outside[0]}; this model knows 0 to {self.vocabulary - 1}")
+        self.check_ids(ids, f"input {index}")
         return ids
+
+    def check_ids(self, ids: Iterable[int], where: str) -> None:
+        """Check that the model knows all token ids: one outside of the embedding kills the batch, with all waiting
+        sequences.
+
+        Raises:
+            InvalidJob: naming ``where`` and the id.
+        """
+        if outside := [token for token in ids if not 0 <= token < self.vocabulary]:
+            raise InvalidJob(f"{where} holds token id {outside[0]}; this model knows 0 to {self.vocabulary - 1}")
 
     def answer_tokens(self, prompt_tokens: int, index: int, parameters: GenerationParameters) -> int:
         """The longest answer to input ``index``, in tokens.

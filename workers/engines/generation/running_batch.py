@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 
 from producer.contract.errors import EngineError, InvalidJob
 
-from ..parameters import GenerationParameters
 from ..protocol import Outcome, OutputPiece, Request
 from .cache_size import CacheSize
+from .choice.generate_parameters import GenerateParameters
+from .choice.logits import changes
+from .choice.rows import TokenChoice
+from .choice.sampling import TokenSampler
 from .detokenize import Detokenizer
 from .prompt import Prompts
-from .sampling import TokenSampler
 
 
 @dataclass(slots=True, eq=False)
@@ -22,9 +24,11 @@ class Generation:
     """A request. ``sequences`` are its encoded inputs that have not ended."""
 
     request: Request
-    parameters: GenerationParameters
+    parameters: GenerateParameters
     prompts: Prompts
     size: CacheSize
+    ends: Set[int]
+    """The tokens that end an answer."""
     sequences: list[Sequence] = field(default_factory=list)
     outputs: list[dict[str, str] | None] = field(default_factory=list)
     usage: dict[str, int] = field(default_factory=dict)
@@ -33,18 +37,20 @@ class Generation:
     batch_size: int = 1
 
     @classmethod
-    def of(cls, request: Request, prompts: Prompts, size: CacheSize) -> Generation:
-        """Create the state of a request, whose inputs are yet to be encoded.
+    def of(cls, request: Request, prompts: Prompts, size: CacheSize, eos: Set[int]) -> Generation:
+        """Create the state of a request, whose inputs are yet to be encoded; the model ends answers by ``eos``.
 
         Raises:
             InvalidJob: naming the parameter, or when there is no input.
         """
-        parameters = GenerationParameters.parse(request.parameters)
+        parameters = GenerateParameters.parse(request.parameters)
+        prompts.check_ids(parameters.token_ids, "parameters")
         if not request.inputs:
             raise InvalidJob("input = []: give at least one")
         if parameters.seed is None:  # fixed, so that a repeated sequence draws the tokens that were streamed before
             parameters = parameters.model_copy(update={"seed": random.getrandbits(62)})
-        generation = cls(request, parameters, prompts, size, outputs=[None] * len(request.inputs))
+        ends = {*parameters.stop_token_ids} if parameters.ignore_eos else {*eos, *parameters.stop_token_ids}
+        generation = cls(request, parameters, prompts, size, ends, outputs=[None] * len(request.inputs))
         generation.usage = {"input_tokens": 0, "output_tokens": 0}
         return generation
 
@@ -95,18 +101,24 @@ class Sequence:
     _told_tokens: int = 0
     _detokenizer: Detokenizer = field(init=False)
 
-    def begin(self, sequence_id: str) -> TokenSampler | None:
-        """Begin an attempt. Returns its sampler, which draws the same in every attempt; None for greedy decoding."""
+    def begin(self, sequence_id: str) -> TokenChoice | None:
+        """Begin an attempt. Returns how its tokens are chosen, the same in every attempt; None for plain greedy
+        decoding."""
         generation = self.generation
         generation.started_at = generation.started_at or time.monotonic()
         self.id, self._tokens = sequence_id, 0
-        self._detokenizer = Detokenizer(generation.prompts.tokenizer, generation.parameters.stop)
-        return TokenSampler(generation.parameters, self.index) if generation.parameters.do_sample else None
+        parameters = generation.parameters
+        self._detokenizer = Detokenizer(generation.prompts.tokenizer, parameters.stop)
+        sampler = TokenSampler(parameters, self.index) if parameters.do_sample else None
+        choice = TokenChoice(changes(parameters, self.token_ids, sorted(generation.ends)), sampler)
+        return None if choice.is_plain else choice
 
     def read(self, tokens: list[int], *, ended: bool) -> bool:
         """Read all tokens of the attempt so far; True if the text is complete."""
         if ended or self.generation.followed:
-            self._detokenizer.add(tokens[self._tokens :])
+            least = max(self._tokens, min(len(tokens), self.generation.parameters.min_tokens))
+            self._detokenizer.add(tokens[self._tokens : least], may_stop=False)
+            self._detokenizer.add(tokens[least:])
             self._tokens = len(tokens)
         if ended:
             self._detokenizer.finish()
@@ -127,11 +139,11 @@ class Sequence:
         self._told, self._told_tokens = text, self._tokens
         return OutputPiece(self.generation.request.id, self.index, news, tokens)
 
-    def end(self, last_token: int, eos: Set[int]) -> None:
-        """Store the output. Its ``finish_reason`` is ``stop`` after a stop string or a token in ``eos``, else
+    def end(self, last_token: int) -> None:
+        """Store the output. Its ``finish_reason`` is ``stop`` after a stop string or a token that ends the answer, else
         ``length``."""
         generation = self.generation
-        reason = "stop" if self._detokenizer.stopped or last_token in eos else "length"
+        reason = "stop" if self._detokenizer.stopped or last_token in generation.ends else "length"
         generation.outputs[self.index] = {"text": self._detokenizer.text, "finish_reason": reason}
         generation.usage["output_tokens"] += self._tokens
         generation.sequences.remove(self)

@@ -1,0 +1,1 @@
+"""The choice of the next token: parameters, changes to logits, sampling, and its log probabilities."""

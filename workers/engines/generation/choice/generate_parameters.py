@@ -1,0 +1,66 @@
+"""The ``parameters`` of a job for the engine ``generate``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Self
+
+from pydantic import Field, model_validator
+
+from ...parameters import GenerationParameters
+
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+
+MOST_ALTERNATIVES = 20
+"""Most alternatives whose log probabilities a request may ask for at each token; OpenAI's limit."""
+
+
+class GenerateParameters(GenerationParameters):
+    """The ``parameters`` that the engine ``generate`` takes: those of every text generation, and its own.
+
+    Names and meanings are those of OpenAI's and vLLM's APIs. ``max_tokens`` is another name of ``max_new_tokens``.
+    """
+
+    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Tokens less likely than this share of the likeliest one are not drawn."""
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
+    """Subtracted from a token's logit for each time that the answer has it."""
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
+    """Subtracted from a token's logit if the answer has it."""
+    repetition_penalty: Annotated[float, Field(gt=0, le=100)] = 1.0
+    """Divides a positive logit, and multiplies a negative one, of each token of the prompt and the answer."""
+    logit_bias: Annotated[dict[TokenId, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=1024)] = Field(
+        default_factory=dict
+    )
+    """Added to the logits of tokens, by their ids."""
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=128)] = Field(default_factory=list)
+    """The answer ends after any of these tokens, which are no part of its text."""
+    min_tokens: Annotated[int, Field(ge=0)] = 0
+    """Tokens before which the answer does not end by itself, by ``stop`` or by ``stop_token_ids``."""
+    ignore_eos: bool = False
+    """Whether the answer goes on after the model's own end."""
+
+    @classmethod
+    def parse(cls, fields: dict[str, Any]) -> Self:
+        """See the base class. Null asks for nothing."""
+        fields = {name: value for name, value in fields.items() if value is not None}
+        if "max_tokens" in fields:
+            most = fields.pop("max_tokens")
+            fields.setdefault("max_new_tokens", most)
+        if isinstance(bias := fields.get("logit_bias"), dict):  # the keys of JSON are texts
+            fields["logit_bias"] = {_whole(token): value for token, value in bias.items()}
+        return super().parse(fields)
+
+    @model_validator(mode="after")
+    def _room_for_the_least(self) -> Self:
+        if not self.fits and self.min_tokens > self.max_new_tokens:
+            raise ValueError(f"min_tokens is {self.min_tokens}; allowed: up to max_new_tokens = {self.max_new_tokens}")
+        return self
+
+    @property
+    def token_ids(self) -> list[int]:
+        """All token ids that it names."""
+        return [*self.logit_bias, *self.stop_token_ids]
+
+
+def _whole(token: Any) -> Any:
+    return int(token) if isinstance(token, str) and token.isascii() and token.isdigit() and len(token) < 11 else token

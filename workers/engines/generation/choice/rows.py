@@ -1,0 +1,69 @@
+"""The choice of tokens for the rows of the running batch, each by the parameters of its sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers.generation.continuous_batching.cb_logits_processors import ContinuousBatchingLogitsProcessor
+
+from .logits import LogitsChange
+from .sampling import TokenSampler
+
+
+@dataclass(slots=True)
+class TokenChoice:
+    """How the tokens of a sequence are chosen: by changed logits, and by drawing rather than the arg-max."""
+
+    changes: list[LogitsChange] = field(default_factory=list)
+    sampler: TokenSampler | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is the arg-max of the model's logits, so that the row needs nothing of its own."""
+        return not self.changes and self.sampler is None
+
+
+class RowChoice(ContinuousBatchingLogitsProcessor):
+    """Changes the logits of each row that asks for it, and raises the drawn token of each sampled row to infinity, so
+    that the arg-max of the batch takes it.
+
+    ``not_finite`` holds the ids of sequences whose largest logit was NaN or infinite; their tokens are meaningless.
+    """
+
+    def __init__(self) -> None:
+        self.supported_kwargs = {"choice": TokenChoice}
+        self.ignored_kwargs = ()
+        self.not_finite: set[str] = set()
+        self._rows: list[tuple[str, TokenChoice | None, Sequence[int]]] = []
+
+    def fill_defaults(self, int32_tensor: torch.Tensor) -> None:
+        """Clear the tensor of arguments, which is not used."""
+        int32_tensor.zero_()
+
+    def prepare_tensor_args(self, requests_with_new_token: list[Any]) -> torch.Tensor:
+        """Record the sequences of the next rows: without asynchronous batching, their scores follow at once."""
+        states = [request.state for request in requests_with_new_token]
+        self._rows = [(state.request_id, state.logit_processor_kwargs.get("choice"), _made(state)) for state in states]
+        return torch.zeros(len(requests_with_new_token), dtype=torch.int32)
+
+    def __call__(self, scores: torch.Tensor, tensor_arg: torch.Tensor) -> torch.Tensor:  # noqa: ARG002  base class
+        """Return ``scores`` (rows, vocabulary), changed, with the drawn tokens raised to infinity."""
+        largest = scores.amax(-1).isfinite().tolist()
+        for row, (request_id, choice, made) in enumerate(self._rows):
+            if not largest[row]:
+                self.not_finite.add(request_id)
+            elif choice is not None:
+                for change in choice.changes:
+                    change(scores[row], made)
+                if choice.sampler is not None:
+                    scores[row, choice.sampler.draw(scores[row])] = torch.inf
+        return scores
+
+
+def _made(state: Any) -> Sequence[int]:
+    """The tokens of an answer so far; the batcher moves them to the prompt when it takes a sequence's cache away."""
+    made: Sequence[int] = state.generated_tokens
+    return [*state.initial_tokens[state._true_initial_tokens :], *made] if state._true_initial_tokens else made
