@@ -53,6 +53,8 @@ class Memory:
     """By model, what the last round decided."""
     histories: Mapping[str, History] = field(default_factory=dict)
     """By model, for policies that forecast."""
+    needed: Mapping[str, int] = field(default_factory=dict)
+    """By model with more replicas than it was ever found to need, how many it needed (``sizing/cold_start.py``)."""
     resized_at: Mapping[str, float] = field(default_factory=dict)
     """By model, when a policy with cooldowns last changed the size."""
 

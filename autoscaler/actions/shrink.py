@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def shrink(
     seen: Observation, memory: Memory, sizes: Mapping[str, Size], staying: Sequence[Worker]
 ) -> tuple[list[Drain], Memory]:
-    """Drain the surplus of every model that has had one for ``idle_s``.
+    """Drain the surplus of every model that has had one for ``idle_s``; at once what was never needed.
 
     Workers with the fewest running jobs go first, among them the youngest: older ones have warm caches.
     """
@@ -33,19 +33,22 @@ def shrink(
             continue
         surplus = _surplus(seen, memory, name, wanted.replicas)
         lasted = seen.now - surplus.since
+        keep, why = surplus.needed, f"at most {surplus.needed} needed for {lasted:.0f} s"
         if lasted < (scaling.idle_s if wanted.spare_s is None else wanted.spare_s):
             remembered[name] = surplus
-            continue
+            if wanted.needed is None or wanted.needed >= len(own):
+                continue
+            keep, why = wanted.needed, f"no more than {wanted.needed} were ever needed"
         victims = sorted(
             (worker for worker in own if worker.managed),
             key=lambda worker: (worker.running, -worker.started_at, worker.name),
         )
-        why = f"{len(own)} replicas, at most {surplus.needed} needed for {lasted:.0f} s; {wanted.reason}"
+        reason = f"{len(own)} replicas, {why}; {wanted.reason}"
         drains += [
-            Drain(name, worker.name, worker.device, scaling.drain_s, why)
-            for worker in victims[: min(len(own) - surplus.needed, scaling.max_step)]
+            Drain(name, worker.name, worker.device, scaling.drain_s, reason)
+            for worker in victims[: min(len(own) - keep, scaling.max_step)]
         ]
-        if len(own) - surplus.needed > scaling.max_step:
+        if len(own) - keep > scaling.max_step:
             remembered[name] = surplus
     return drains, replace(memory, surplus=remembered)
 

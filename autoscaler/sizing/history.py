@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from .demand import Demand
 
 SETTLED_S = 60.0
-"""Seconds after loading from which a replica's rate counts; before, it is still filling up."""
+"""Seconds after loading from which a replica's rate counts, if it has by then done as many jobs as it holds; before, it
+is still filling up."""
 SHORTEST_HORIZON_S = 60.0
 
 
@@ -50,7 +51,7 @@ def remember(before: History | None, now: float, demand: Demand, workers: Sequen
     settled = [
         (worker.batch_size, worker.jobs_per_s)
         for worker in workers
-        if worker.phase is Phase.READY and worker.running and now - worker.started_at - worker.load_s >= SETTLED_S
+        if worker.phase is Phase.READY and worker.running and _settled(worker, now)
     ]
     ahead = horizon_s(demand.load_s)
     known = before.tiers if before is not None else {}
@@ -64,3 +65,9 @@ def remember(before: History | None, now: float, demand: Demand, workers: Sequen
     # that has just started also writes it, before its own rate has settled.
     capacity = before.capacity if before is not None else Capacity().after(0.0, [(full, demand.jobs_per_s)])
     return History(now, capacity.after(max(0.0, passed), settled), tiers)
+
+
+def _settled(worker: Worker, now: float) -> bool:
+    """Whether a replica's rate says what it does when it is filled: jobs that take minutes take longer to tell."""
+    served_s = now - worker.started_at - worker.load_s
+    return served_s >= SETTLED_S and served_s * worker.jobs_per_s >= worker.batch_size

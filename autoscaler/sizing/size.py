@@ -28,6 +28,9 @@ class Size:
     reason: str
     spare_s: float | None = None
     """Seconds for which a surplus is kept before it is drained; None stands for the fleet's ``idle_s``."""
+    needed: int | None = None
+    """Replicas beyond which a surplus is drained at once, since nothing ever needed it; None if there is none such
+    (``cold_start.py``)."""
 
 
 def size(model: Model, demand: Demand, idle_s: float) -> Size:

@@ -116,9 +116,11 @@ def test_slack_goes_to_zero_after_that_time_and_comes_from_it_with_the_first_job
     assert replicas(demand(one, ready=0), History(0.0)) == 1
 
 
-def test_an_unknown_capacity_is_sized_by_the_backlog() -> None:
-    found = slack_size(model(), demand(TierDemand("slow", 100.0, queued=1000), jobs_per_s=2.0), History(0.0), Scaling())
+def test_an_unknown_capacity_is_sized_by_the_backlog_and_at_most_doubled() -> None:
+    slow = TierDemand("slow", 100.0, queued=1000)
+    found = slack_size(model(), demand(slow, jobs_per_s=2.0, ready=3), History(0.0), Scaling())
     assert found.replicas == 5
+    assert slack_size(model(), demand(slow, jobs_per_s=2.0), History(0.0), Scaling()).replicas == 2
     assert found.spare_s == 4 * LOAD_S
 
 

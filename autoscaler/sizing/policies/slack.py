@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ..cold_start import cold_size, needed_since
 from ..history import horizon_s
-from ..size import SLOWEST_PER_S, Size, bounded, facts, idle, size
+from ..size import SLOWEST_PER_S, Size, bounded, facts, idle
 from .lookahead import remember_all
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class SlackPolicy:
        most twice what an optimal schedule pays (ski rental; Karlin et al., 1988); the others are for the jobs that
        would miss their target during a load.
 
-    Until its capacity is measured a model is sized by its backlog.
+    Until its capacity is measured a model grows within bounds (``cold_start.py``).
     """
 
     name = "slack"
@@ -40,11 +41,21 @@ class SlackPolicy:
     def sizes(self, seen: Observation, memory: Memory) -> tuple[Mapping[str, Size], Memory]:
         """See :class:`~autoscaler.sizing.policy_registry.Policy`."""
         models, histories = seen.settings.models, remember_all(seen, memory)
-        sizes = {
-            name: slack_size(models[name], demand, histories[name], seen.settings.scaling)
-            for name, demand in seen.demands.items()
-        }
-        return sizes, replace(memory, histories=histories)
+        sizes: dict[str, Size] = {}
+        needed: dict[str, int] = {}
+        for name, demand in seen.demands.items():
+            found = slack_size(models[name], demand, histories[name], seen.settings.scaling)
+            measured = full_per_s(models[name], demand, histories[name]) >= SLOWEST_PER_S
+            since = needed_since(memory.needed.get(name), measured, found.replicas, demand.replicas)
+            if since is not None:
+                needed[name] = since
+            sizes[name] = replace(found, needed=since) if measured else found
+        return sizes, replace(memory, histories=histories, needed=needed)
+
+
+def full_per_s(model: Model, demand: Demand, history: History) -> float:
+    """Jobs per second of a full replica; 0 if that is not measured. Reserved slots are for bursts, and do not count."""
+    return history.capacity.per_s(model.max_concurrency - demand.left)
 
 
 def slack_size(model: Model, demand: Demand, history: History, scaling: Scaling) -> Size:
@@ -52,10 +63,9 @@ def slack_size(model: Model, demand: Demand, history: History, scaling: Scaling)
     spare_s = max(scaling.idle_s, scaling.keep_loads * demand.load_s)
     if (nothing := idle(demand, spare_s)) is not None:
         return bounded(model, 0, nothing, spare_s)
-    # Reserved slots are for bursts, and do not count as throughput.
-    per_s = history.capacity.per_s(model.max_concurrency - demand.left)
+    per_s = full_per_s(model, demand, history)
     if per_s < SLOWEST_PER_S:
-        return replace(size(model, demand, spare_s), spare_s=spare_s)
+        return replace(cold_size(model, demand, spare_s, horizon_s(demand.load_s)), spare_s=spare_s)
     required, why = needed_per_s(demand, history, scaling.headroom)
     # Rounded to the nearest: work for less than half a replica is queued, counted, and asks for a replica if it stays.
     replicas = max(1, math.floor(required / per_s + 0.5))

@@ -102,6 +102,8 @@ class Model(_Table):
     """Replicas that are kept running without any demand."""
     max_replicas: Annotated[int, Field(ge=1)] = 1
     """Most replicas."""
+    jobs_per_s: Annotated[float, Field(ge=0)] = 0.0
+    """Jobs a second that a full replica is expected to do, until that is measured; 0 if it is not known."""
     replicas_per_gpu: Annotated[int, Field(ge=1)] = 1
     """Most replicas of the model on one GPU. Each fills its batches, so more than one helps only where much of the work
     is done beside the GPU, such as tokenising."""
