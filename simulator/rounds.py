@@ -52,10 +52,7 @@ class Rounds:
         state = self._state
         models, tiers = range(len(state.trace.models)), range(len(state.trace.tiers))
         queued = tuple(sum(state.queued(model, tier) for model in models) for tier in tiers)
-        phases = Counter(
-            Phase.DRAINING if one.draining_since <= now else Phase.READY if one.ready_at <= now else Phase.LOADING
-            for one in state.fleet.workers.values()
-        )
+        phases = Counter(one.phase(now) for one in state.fleet.workers.values())
         on = Counter(state.fleet.types[one.device].type for one in state.fleet.workers.values())
         held = tuple(on[kind] for kind in state.fleet.held_s)
         faulty = sum(bool(device.fault) for device in state.fleet.devices)
@@ -66,15 +63,18 @@ class Rounds:
     def _observe(self, now: float) -> Observation:
         state = self._state
         models, devices = state.trace.models, state.fleet.devices
-        seen = [one.seen(models[one.model], devices[one.device].id, now) for one in state.fleet.workers.values()]
+        seen: list[Seen] = []
         own: dict[str, list[Seen]] = {name: [] for name in models}
-        for worker in seen:
-            own[worker.model].append(worker)
-            if worker.jobs_per_s and state.fleet.workers[worker.name].measured:
-                self.measured[worker.model]["jobs_per_s"] = worker.jobs_per_s
-                self.measured[worker.model]["run_s"] = worker.batch_size / worker.jobs_per_s
+        for simulated in state.fleet.workers.values():
+            name = models[simulated.model]
+            worker = simulated.seen(name, devices[simulated.device].id, now)
+            seen.append(worker)
+            own[name].append(worker)
+            if worker.jobs_per_s and simulated.measured:
+                self.measured[name]["jobs_per_s"] = worker.jobs_per_s
+                self.measured[name]["run_s"] = worker.batch_size / worker.jobs_per_s
             if worker.load_s:
-                self.measured[worker.model]["load_s"] = worker.load_s
+                self.measured[name]["load_s"] = worker.load_s
         demands: dict[str, Demand] = {}
         for model, name in enumerate(models):
             running = sum(one.running for one in own[name])

@@ -170,20 +170,24 @@ class SimulatedWorker:
         self.accepts, self.room = False, 0
         self.draining_since = min(self.draining_since, now)
 
+    def phase(self, now: float) -> Phase:
+        """Its phase now."""
+        if self.draining_since <= now:
+            return Phase.DRAINING
+        return Phase.READY if self.ready_at <= now else Phase.LOADING
+
     def seen(self, model: str, device: str, now: float) -> Seen:
         """What its heartbeat would tell the autoscaler."""
-        draining = self.draining_since <= now
-        ready = self.ready_at <= now
-        phase = Phase.DRAINING if draining else Phase.READY if ready else Phase.LOADING
-        self._meter.look(now)
+        phase, meter, running = self.phase(now), self._meter, len(self._ends)
+        meter.look(now)
         return Seen(
             self.name, model, device, phase, True, self.started_at,
-            draining_since=self.draining_since if draining else None,
-            running=len(self._ends),
-            free_slots=max(0, self.capacity - len(self._ends)) if phase is Phase.READY else 0,
-            jobs_per_s=self.jobs_per_s,
+            draining_since=self.draining_since if phase is Phase.DRAINING else None,
+            running=running,
+            free_slots=max(0, self.capacity - running) if phase is Phase.READY else 0,
+            jobs_per_s=meter.jobs_per_s,
             load_s=self.load_s,
-            batch_size=self._meter.batch_size,
+            batch_size=meter.batch_size,
         )  # fmt: skip
 
     def _advance(self, now: float) -> None:

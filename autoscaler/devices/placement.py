@@ -112,42 +112,43 @@ def fragmentation(free_gb: float, others_gb: Iterable[float]) -> float:
 def by_device(held: Iterable[Occupant]) -> dict[str, tuple[Occupant, ...]]:
     """The occupants of each device that has any, so that a look-up does not search the occupants of all devices."""
     found: dict[str, tuple[Occupant, ...]] = {}
-    for tenant in held:
-        found[tenant.device] = (*found.get(tenant.device, ()), tenant)
+    for each in held:
+        found[each.device] = (*found.get(each.device, ()), each)
     return found
 
 
-def blocker(model: str, memory_gb: float, device: Device, held: Sequence[Occupant], per_gpu: int = 1) -> str:
-    """Why a replica cannot be placed on a device; empty when it can. ``per_gpu`` of its model may share a GPU."""
+def blocker(model: str, memory_gb: float, device: Device, here: Sequence[Occupant], per_gpu: int = 1) -> str:
+    """Why a replica cannot be placed on a device with the occupants ``here``; empty when it can. ``per_gpu`` of its
+    model may share a GPU."""
     if device.fault:
         return f"{device.id} is faulty ({device.fault})"
     if device.memory_gb is None or device.used_gb is None:
         return f"{device.id} does not tell its memory ({device.untold.get('memory', 'it is unknown')})"
     if device.memory_gb < memory_gb:
         return f"{device.id} has {device.memory_gb:g} GB in all of {memory_gb:g} GB needed"
-    here = [tenant for tenant in held if tenant.device == device.id]
-    if device.kind == "cpu" and here:
+    if here and device.kind == "cpu":
         # A CPU slot stands for cores, and is held by a single worker.
         return f"{device.id} is held by {here[0].name}"
-    present = sum(tenant.model == model and tenant.serves for tenant in here)
-    if present >= per_gpu:
+    if here and (present := sum([each.model == model and each.serves for each in here])) >= per_gpu:
         # An engine already fills its batches: two of one model on a GPU would mostly take turns.
         return f"{device.id} has {'a replica' if present == 1 else f'{present} replicas'} already"
-    free = free_gb(device, held)
+    free = free_gb(device, here)
     return f"{device.id} has {max(free, 0):.1f} GB free of {memory_gb:g} GB needed" if free < memory_gb else ""
 
 
-def free_gb(device: Device, held: Iterable[Occupant]) -> float:
-    """Memory in GB that is neither used nor reserved for an occupant; 0 when the device's memory is unknown."""
+def free_gb(device: Device, here: Sequence[Occupant]) -> float:
+    """Memory in GB that is neither used nor reserved for one of the device's occupants; 0 when its memory is
+    unknown."""
     if device.memory_gb is None or device.used_gb is None:
         return 0.0
-    here = [tenant for tenant in held if tenant.device == device.id]
-    return device.memory_gb - others_gb(device, here) - sum(tenant.memory_gb for tenant in here)
+    if not here:  # as of most of a thousand devices, each asked about for every replica that is placed
+        return device.memory_gb - device.used_gb
+    return device.memory_gb - others_gb(device, here) - sum([each.memory_gb for each in here])
 
 
-def others_gb(device: Device, here: Iterable[Occupant]) -> float:
+def others_gb(device: Device, here: Sequence[Occupant]) -> float:
     """Memory in GB that is used by something else than the device's occupants; 0 when its memory is unknown."""
-    return max(0.0, (device.used_gb or 0.0) - sum(tenant.measured_gb for tenant in here))
+    return max(0.0, (device.used_gb or 0.0) - sum([each.measured_gb for each in here]))
 
 
 def with_states(devices: Iterable[Device], workers: Sequence[Worker]) -> list[Device]:

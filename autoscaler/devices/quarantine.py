@@ -101,15 +101,14 @@ def quarantine(
     seen, health = [], dict(known)
     unseen = blind(devices, known)
     for device in devices:
-        before = known.get(device.key, WELL)
-        if device.key in unseen:
-            seen.append(_marked(now, device, before))
-            continue
-        after = examine(now, limits, device, before)
-        if after is WELL or after == WELL:
-            health.pop(device.key, None)
-        else:
-            health[device.key] = after
+        key = device.key
+        after = before = known.get(key, WELL)
+        if key not in unseen:
+            after = examine(now, limits, device, before)
+            if after is WELL or after == WELL:
+                health.pop(key, None)
+            else:
+                health[key] = after
         seen.append(_marked(now, device, after))
     return seen, health
 
@@ -121,9 +120,12 @@ def blind(devices: Sequence[Device], known: Mapping[str, Health]) -> frozenset[s
     and not the GPUs: workers on them keep running, and none is placed. A single GPU that is lost counts as lost. GPUs
     already in quarantine are left out of account.
     """
-    asked = [one for one in devices if one.kind == "cuda" and known.get(one.key, WELL).fault is None]
-    if not asked or not all(one.fault for one in asked) or any(one.xids for one in asked):
-        return frozenset()
+    asked = []
+    for one in devices:
+        if one.kind == "cuda" and known.get(one.key, WELL).fault is None:
+            if not one.fault or one.xids:
+                return frozenset()
+            asked.append(one)
     if len(asked) == 1 and asked[0].lost:
         return frozenset()
     return frozenset(one.key for one in asked)

@@ -203,10 +203,12 @@ def claim(queues: Sequence[Lanes[J]], now: float, room: Room) -> Taken[J]:
     """Take as many jobs as there is room for, from the most urgent queue as long as it is that; of equals, the
     first."""
     filled = [queue for queue in queues if queue._waiting]
-    claimed: list[QueuedJob[J]] = []
-    share = quantum(room.most)
-    waited = [now - queue.since for queue in filled]
     most = [_most(queue, now, room) for queue in filled]
+    claimed: list[QueuedJob[J]] = []
+    if max(most, default=0) <= 0:
+        return Taken(claimed, overdue=False)
+    waited = [now - queue.since for queue in filled]
+    share = quantum(room.most)
     served: dict[int, bool] = {}
     """Of each queue that was served, whether it was overdue."""
     while waiting := [n for n, queue in enumerate(filled) if queue._waiting and len(claimed) < most[n]]:
@@ -226,6 +228,8 @@ def claim(queues: Sequence[Lanes[J]], now: float, room: Room) -> Taken[J]:
 
 def _most(queue: Lanes[J], now: float, room: Room) -> int:
     """Up to how many jobs in all a claim takes jobs of the queue; beyond free slots only after the grace."""
-    if queue.preemptible or now - queue.filled >= -GRACE * queue.rank.head_start:
-        return room.of_tier(queue.preemptible)
+    if queue.preemptible:
+        return room.preemptible
+    if room.preempting and now - queue.filled >= -GRACE * queue.rank.head_start:
+        return room.free + room.preempting
     return room.free

@@ -63,6 +63,8 @@ class Queues:
         """Take as many requests as there is room, as :func:`scheduler.order.lanes.claim` does. Also says whether those
         of a preemptible tier were overdue."""
         taken = claim(self.tiers, now, room)
+        if not taken.jobs:
+            return [], False
         self.waiting -= len(taken.jobs)
         self.urgent = self.waiting - sum(map(len, self._preemptible))
         return [one.job for one in taken.jobs], taken.overdue

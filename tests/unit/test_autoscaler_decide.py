@@ -12,7 +12,7 @@ from autoscaler.actions.backoff import after
 from autoscaler.actions.decide import decide
 from autoscaler.actions.decision import Decision, Drain, Hold, Start
 from autoscaler.devices.device import Device
-from autoscaler.devices.placement import free_gb, occupants
+from autoscaler.devices.placement import by_device, free_gb, occupants
 from autoscaler.observation import Memory, Observation
 from autoscaler.roster import Phase, Worker
 from autoscaler.sizing.demand import Demand, TierDemand
@@ -397,13 +397,13 @@ def check(fleet: Fleet, decisions: Sequence[Decision]) -> None:
 
 
 def check_devices(fleet: Fleet, starts: Sequence[Start]) -> None:
-    held = occupants(fleet.workers, fleet.devices, fleet.settings.models)
+    held = by_device(occupants(fleet.workers, fleet.devices, fleet.settings.models))
     for device in fleet.devices:
         new = [fleet.settings.models[one.model] for one in starts if one.device == device.id]
         if not new:
             continue
         assert not device.fault
-        assert sum(model.memory_gb for model in new) <= free_gb(device, held) + 1e-6
+        assert sum(model.memory_gb for model in new) <= free_gb(device, held.get(device.id, ())) + 1e-6
         if device.kind == "cpu":
             assert len(new) == 1
             assert not any(one.device == device.id for one in fleet.workers)
