@@ -152,7 +152,7 @@ class Channel(stock.Channel):
         self._refused = ""
         claim = self.ledger.queue.read_claim(answer)
         empties = self.ledger.empties(claim)
-        self.ledger.take(claim.jobs, claim.overdue)
+        self.ledger.take(claim.jobs, claim.overdue, claim.patience)
         self.ledger.taker.take(claim)
         if claim.look_again_s is not None:
             self._wait(claim.look_again_s)

@@ -7,13 +7,14 @@
 -- Keys and arguments: claim_layout.py, which names them as key.NAME, arg.NAME and queues[i].NAME.
 -- Returns {server time, cancelled jobs remembered, suspects waiting, jobs that ever arrived,
 --       seconds until to look again ('' when a batch is due, or nothing waits), seconds until a quota lets jobs go on
---       that wait ('' when none does that by itself), whether a preemptible tier's jobs were overdue (1 or 0),
---       lease, losses, entry (lanes.lua), lease, ...}.
+--       that wait ('' when none does that by itself), whether a preemptible tier's jobs were overdue (1 or 0), the
+--       least patience of the preemptible tiers that jobs were taken of (preemption.py), lease, losses, entry (lanes.lua), lease, ...}.
 -- A suspect (reap.lua) is taken alone, and only by a worker that holds nothing; before or after everything else, or not
 -- at all (trials.py: Order).
 -- allow-oom: taking work is what frees memory.
 -- insert LUA from claim_layout.py
 -- constant GRACE from ../order/preemption.py
+-- constant PATIENT from ../order/preemption.py
 -- constant SUSPECTS_LAST from trials.py
 -- constant SUSPECTS_FIRST from trials.py
 -- include ../../producer/contract/queue/lanes.lua
@@ -22,7 +23,7 @@
 local clock = redis.call('TIME')
 local now = clock[1] + clock[2] / 1000000
 local room, bytes = arg.room, arg.bytes
-local answer = {string.format('%.6f', now), redis.call('ZCARD', key.cancelled), redis.call('LLEN', key.suspects), 0, '', '', 0}
+local answer = {string.format('%.6f', now), redis.call('ZCARD', key.cancelled), redis.call('LLEN', key.suspects), 0, '', '', 0, 1}
 local until_ = string.format('%.6f', now + arg.lease_s)
 local function try_suspect()
   local place, entry = string.match(redis.call('LINDEX', key.suspects, -1), '^([^|]+)|(.*)$')
@@ -33,7 +34,7 @@ local function try_suspect()
   redis.call('ZADD', key.leases, until_, lease)
   redis.call('LTRIM', key.suspects, 0, -2)
   redis.call('HINCRBY', key.taken, string.match(place, '^[^/]+'), 1)
-  answer[8], answer[9], answer[10] = lease, redis.call('HGET', key.losses, redis.sha1hex(entry)) or 0, entry
+  answer[9], answer[10], answer[11] = lease, redis.call('HGET', key.losses, redis.sha1hex(entry)) or 0, entry
 end
 if answer[3] > 0 and arg.suspects == SUSPECTS_FIRST then
   if arg.idle == 1 then try_suspect() end
@@ -69,6 +70,7 @@ for _, of in ipairs(queues) do
     local grace = arg.preempting > 0 and not yields and -GRACE * fresh - tier.waited
     waiting[#waiting + 1] = {
       yields = yields,
+      patience = math.min(1, math.max(0, 1 + tier.waited / fresh) / (1 - PATIENT)),
       most = yields and arg.preemptible or (grace and grace <= 0) and room + arg.preempting or room,
       grace = grace,
       queue = queue,
@@ -191,6 +193,7 @@ for _, from in ipairs(waiting) do
       redis.call('HSET', key.served, from.queue, string.format('%.6f', now))
     end
     if from.yields then
+      answer[8] = math.min(answer[8], from.patience)
       local held = 'held:' .. from.queue -- resume.lua
       if from.kept then
         redis.call('HDEL', key.served, held)
@@ -206,6 +209,7 @@ for _, from in ipairs(waiting) do
     redis.call('DEL', tier_key('wake', from.queue)) -- what is left in lanes is over a quota
   end
 end
+answer[8] = string.format('%.6f', answer[8])
 quotas.write()
 if later < math.huge then answer[5] = string.format('%.6f', later) end
 if quotas.blocked < math.huge then answer[6] = string.format('%.3f', quotas.blocked) end

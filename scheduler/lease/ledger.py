@@ -73,6 +73,7 @@ class Ledger:
         self._number = dict.fromkeys(State, 0)  # of held jobs
         self._unread: set[str] = set()  # leases of jobs of preemptible tiers whose prefill has not ended
         self._prefill = Prefill()
+        self._patience = 1.0  # of the preemptible tiers that the last claim took jobs of
         self._others_at = -math.inf  # monotonic time of the last job taken of a tier that is not preemptible
         self._trials = Trials(time.monotonic())
         self._order = Order.LAST  # of suspects in the last claim
@@ -150,9 +151,10 @@ class Ledger:
             self._trials.end(time.monotonic())
         return False
 
-    def take(self, claimed: Iterable[Claimed], overdue: bool = False) -> None:
-        """Record the jobs of a claim, whose ids are not known yet; ``overdue`` as in the claim."""
+    def take(self, claimed: Iterable[Claimed], overdue: bool = False, patience: float = 1.0) -> None:
+        """Record the jobs of a claim, whose ids are not known yet; ``overdue`` and ``patience`` as in the claim."""
         now = time.monotonic()
+        self._patience = patience
         with self._lock:
             for job in claimed:
                 state = self._state(job, overdue)
@@ -186,7 +188,7 @@ class Ledger:
             return 0.0
         self._unread.discard(lease)
         now = time.monotonic()
-        self._prefill = Prefill(now, stall_s)
+        self._prefill = Prefill(now, stall_s, self._patience)
         return self._prefill.next_at(beside_others=True) - now
 
     def name(self, lease: str, job_id: str) -> None:

@@ -84,6 +84,8 @@ class Claim:
     """Seconds until a tenant's quota allows queued jobs again."""
     overdue: bool = False
     """Whether jobs of preemptible tiers were overdue: these are not to be preempted."""
+    patience: float = 1.0
+    """The least of the preemptible tiers that jobs were taken of (``preemption.patience``)."""
 
 
 class Queue:
@@ -168,7 +170,7 @@ class Queue:
     @staticmethod
     def read_claim(answer: Sequence[Any]) -> Claim:
         """The answer of a claim."""
-        at, cancelled, suspects, arrived, look_again, blocked, overdue, *found = answer
+        at, cancelled, suspects, arrived, look_again, blocked, overdue, patience, *found = answer
         now, rest, jobs = float(at), iter(found), []
         for name, losses, entry in zip(rest, rest, rest, strict=True):
             lease = name.decode()
@@ -184,6 +186,7 @@ class Queue:
             look_again_s=float(look_again) if look_again else None,
             blocked_s=float(blocked) if blocked else None,
             overdue=bool(overdue),
+            patience=float(patience),
         )
 
     def claim(self, room: int, owner: str, idle: bool = True, suspects: Order = Order.FIRST) -> list[Claimed]:

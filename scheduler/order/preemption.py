@@ -5,7 +5,10 @@ Jobs of a preemptible tier (fleet file: ``tiers``) run in the slots that other t
 - While a worker holds jobs of other tiers, and for some time afterwards, some slots are reserved, so that a small burst
   starts at once. Preemptible jobs then join one at a time, the next one after the prefill of the last (its first
   prompts, if it has many): a job first takes device time, not a slot. While other jobs run, the next one also waits for
-  a pause of ``PACE`` times the stall that the last prefill caused them.
+  a pause, which is the price of the device time that the last prefill took from them: ``PACE`` times their stall, and
+  less as the preemptible tier's target is used up (:func:`patience`). So such jobs take little while they can wait, and
+  their part of the device when they cannot: the part that the sizing counts for them (``autoscaler/sizing``), which
+  knows no pauses.
 - Jobs of other tiers that have waited for the share ``GRACE`` of their target, because no worker had a slot, take the
   slots of preemptible jobs, the youngest first: these lose least. Preempted jobs go back to the head of their queue and
   start again.
@@ -36,7 +39,20 @@ GRACE = 0.05
 """Share of their target after which jobs of other tiers preempt."""
 
 PACE = 4.0
-"""Pause before the next preemptible prefill, as a multiple of the stall that the last one caused."""
+"""Longest pause before the next preemptible prefill, as a multiple of the stall that the last one caused."""
+
+
+PATIENT = 0.5
+"""Share of a preemptible tier's target for which its queue may hold jobs before the pauses get shorter."""
+
+
+def patience(filled_s: float, target_s: float) -> float:
+    """The share of the longest pause that a preemptible tier waits whose queue has held jobs for ``filled_s`` seconds:
+    all while much of its target is left, then less and less, none from the target on.
+
+    No job there has waited longer. How long the first one has is not known: producers' time stamps have no influence.
+    """
+    return min(1.0, max(0.0, 1.0 - filled_s / target_s) / (1.0 - PATIENT))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +84,15 @@ class Room:
 @dataclass(frozen=True, slots=True)
 class Prefill:
     """The last admitted prefill of a preemptible tier: when it ends, by the caller's clock (infinite while unknown),
-    and the stall that it causes to running sequences, in seconds."""
+    the stall that it causes to running sequences, in seconds, and the :func:`patience` of its tier."""
 
     read_at: float = -math.inf
     stall_s: float = 0.0
+    patience: float = 1.0
 
     def next_at(self, beside_others: bool) -> float:
         """When the next preemptible job may join."""
-        return self.read_at + (PACE * self.stall_s if beside_others else 0.0)
+        return self.read_at + (PACE * self.patience * self.stall_s if beside_others else 0.0)
 
 
 def room(capacity: int, slots: int, held: int, preemptible: int, others_s: float, pause_s: float = 0.0) -> Room:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from scheduler.order import preemption
@@ -70,11 +71,19 @@ class Preemption:
         if not found or not worker.slots:
             return worker.admit(requests, now)
         due = worker.admit(requests, now, found)
+        worker.prefill = replace(
+            worker.prefill, patience=self._patience(worker, {tiers[request] for request in found}, now)
+        )
         if overdue:
             worker.kept |= found
         else:
             self._holders[worker.model][worker] = None
         return due
+
+    def _patience(self, worker: SimulatedWorker, tiers: set[int], now: float) -> float:
+        """The patience of the least patient of these tiers, whose queues requests were taken from."""
+        queues = worker.queues.tiers
+        return min(preemption.patience(now - queues[tier].filled, self._tiers[tier].target_wait_s) for tier in tiers)
 
     def queued(self, model: int, tier: int, now: float) -> None:
         """A request of the tier was queued: schedule a preemption for it."""

@@ -9,7 +9,7 @@ from producer.contract import keys
 from scheduler.lease.ledger import Ledger
 from scheduler.lease.queue import Queue
 from scheduler.lease.taker import NoTaker
-from scheduler.order.preemption import LATELY_S, PACE
+from scheduler.order.preemption import LATELY_S, PACE, Room
 
 RESULT = b'{"status": "SUCCESS"}'
 
@@ -76,6 +76,23 @@ def test_beside_others_a_job_that_can_wait_joins_when_the_last_ones_prompt_is_re
     ledger.done(other.lease)
     now += LATELY_S
     assert ledger.room.of_tier(preemptible=True) == Slots.slots - 1, "no job of another tier waits for its prompts"
+
+
+def test_the_pause_is_shorter_the_less_of_its_target_the_last_claimed_queue_had_left(
+    redis: redis_py.Redis, server: Server
+) -> None:
+    settings = Settings(redis={"url": server.url}, models={"m": {"engine": "echo"}})
+    ledger = Ledger(Queue(redis, settings, "m"))
+    ledger.taker = Slots()
+    with Client(settings) as client:
+        client.submit("m", "x", tier="batch")
+    ledger.queue.load()
+    filled = redis.time()[0] - 450.0  # of the 600 s that are the target
+    redis.hset(keys.waiting("m"), keys.queue("m", "batch"), str(filled))
+    claim = Queue.read_claim(redis.execute_command(*ledger.queue.claim_command(Room.of(1), "owner")))
+    ledger.take(claim.jobs, claim.overdue, claim.patience)
+    assert claim.patience == pytest.approx(0.5, abs=0.05)
+    assert ledger.prefilled(claim.jobs[0].lease, 0.5) == pytest.approx(PACE * claim.patience * 0.5)
 
 
 def test_a_batch_job_that_was_taken_overdue_makes_no_other_batch_job_wait(

@@ -30,7 +30,7 @@ from producer.contract.queue.withdrawal import Search
 from producer.contract.server.dialogue import run
 from producer.submission import SUBMIT_LUA, arguments, plan
 from scheduler.lease.queue import Claimed, Queue
-from scheduler.order import fairness
+from scheduler.order import fairness, preemption
 from scheduler.order.fairness import Counters
 from scheduler.order.lanes import Lanes, QueuedJob, claim
 from scheduler.order.preemption import Room
@@ -190,10 +190,17 @@ class OrderMachine(RuleBasedStateMachine):
         | st.just(Room.of(100))
     )
     def claim(self, room: Room) -> None:
+        patience = {
+            tier: preemption.patience(self.now - lanes.filled, FLEET.tiers[tier].target_wait_s)
+            for tier, lanes in self.model.items()
+            if lanes.preemptible
+        }
         taken = take(self.queue, room)
         expected = claim(list(self.model.values()), self.now, room)
         assert [_id(job) for job in taken.jobs] == [waiting.job for waiting in expected.jobs]
         assert taken.overdue == expected.overdue
+        tiers = {job.queue.partition(".")[2] for job in taken.jobs}
+        assert taken.patience == pytest.approx(min((patience[tier] for tier in tiers & patience.keys()), default=1.0))
         requests = [self.requests[waiting.job] for waiting in expected.jobs]
         if self.simulated:
             assert self.simulated.claim(self.now, room) == (requests, taken.overdue)

@@ -9,7 +9,7 @@ from producer import Settings
 from producer.contract.fleet.fleet_schema import Model
 from producer.contract.fleet.reserved_slots import left_to_others
 from scheduler.order.lanes import Lanes, QueuedJob, claim
-from scheduler.order.preemption import GRACE, LATELY_S, PACE, Prefill, Room, room, victims
+from scheduler.order.preemption import GRACE, LATELY_S, PACE, PATIENT, Prefill, Room, patience, room, victims
 from scheduler.order.priority import Rank
 
 LONG_AGO_S = math.inf
@@ -50,6 +50,13 @@ def test_others_are_spared_the_next_prompt_for_a_while() -> None:
     assert read.next_at(beside_others=True) == 100.0 + PACE * 0.5
     assert Prefill().next_at(beside_others=True) == -math.inf, "none was read"
     assert Prefill(math.inf).next_at(beside_others=False) == math.inf, "it is being read"
+
+
+def test_the_pause_gets_shorter_as_the_target_is_used_up() -> None:
+    shares = [patience(filled_s, 600.0) for filled_s in (0.0, 600 * PATIENT, 450.0, 600.0, 10_000.0)]
+    assert shares == [1.0, 1.0, 0.5, 0.0, 0.0]
+    assert Prefill(100.0, 0.5, 0.5).next_at(beside_others=True) == 100.0 + PACE * 0.25
+    assert Prefill(100.0, 0.5, 0.0).next_at(beside_others=True) == 100.0
 
 
 def test_others_may_have_what_it_holds_but_nothing_behind_it() -> None:

@@ -1,5 +1,6 @@
 """The simulation: every request ends once, queues keep their order, a seed is a run, and it is a queue."""
 
+import itertools
 import math
 import random
 from dataclasses import replace
@@ -138,6 +139,27 @@ def test_batch_requests_join_one_that_is_held_one_at_a_time_and_with_pauses() ->
     stall_s = prompt * service.prompt_token_s
     joined = [at + 1 + n * (1 + PACE) * stall_s for n in range(count)]
     assert outcome.started[1:] == pytest.approx(joined)
+
+
+def test_batch_requests_that_have_waited_for_their_target_make_no_more_pauses() -> None:
+    target_s = 20.0
+    tiers = {"fast": TIERS["fast"], "slow": Tier(target_wait_s=target_s, weight=1, preemptible=True)}
+    model = Model(engine="generate", source="m", tiers=("fast", "slow"), min_replicas=1, max_concurrency=64)
+    settings_ = Settings(tiers=tiers, models={"m": model})
+    service = ServiceModel(0.001, 0.0, 0.001)
+    hardware = Hardware((DeviceType(type="gpu", count=1),), {"m": service})
+    at, prompt, count = 10.0, 500, 30
+    trace = Trace([at] + [at + 1] * count, [0] + [prompt] * count, [10_000_000] + [10_000] * count)
+    trace = replace(assign(trace, settings_), tier=[0] + [1] * count, tiers=("fast", "slow"))
+    outcome = Simulation(settings_, hardware, trace, BACKLOG, LIVE, patience_s=60.0).run()
+    started = [one - at - 1 for one in outcome.started[1:] if one == one]
+    between = [later - one for one, later in itertools.pairwise(started)]
+    stall_s = prompt * service.prompt_token_s
+    assert between[0] == pytest.approx((1 + PACE) * stall_s)
+    assert [pause for one, pause in zip(started, between, strict=False) if one >= target_s] == pytest.approx(
+        [stall_s] * sum(one >= target_s for one in started[:-1])
+    )
+    assert sum(one >= target_s for one in started[:-1]) > 3
 
 
 def test_a_tenant_that_asks_for_much_does_not_delay_one_that_asks_for_little() -> None:
