@@ -80,7 +80,7 @@ async def _answer(
             await give_up(client, job_id, order.job)
 
     if order.stream:
-        events = _events(client, job_id, Chunks(order, job_id, created), reasoning=order.chat)
+        events = _events(client, job_id, Chunks(order, job_id, created), chat=order.chat)
         told = partial(waits_for, client, order.job.model)
         return await EventStream(events, broken_off, headers, timeout_s, abandon, told).begin(request)
     try:
@@ -95,9 +95,9 @@ async def _answer(
     return Json(order.response(job_id, result, created), headers=headers)
 
 
-async def _events(client: AsyncClient, job_id: str, chunks: Chunks, *, reasoning: bool) -> AsyncGenerator[bytes]:
+async def _events(client: AsyncClient, job_id: str, chunks: Chunks, *, chat: bool) -> AsyncGenerator[bytes]:
     begun = False
-    async with aclosing(client.follow(job_id, reasoning=reasoning)) as following:
+    async with aclosing(client.follow(job_id, reasoning=chat, calls=chat)) as following:
         async for news in following:
             event = chunks.end(news) if isinstance(news, Result) else chunks.piece(news)
             yield event if begun else chunks.begin() + event

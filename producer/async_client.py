@@ -149,10 +149,17 @@ class AsyncClient:
                     yield news
 
     async def follow(
-        self, job_id: str, after: str | None = None, timeout: float | None = None, *, reasoning: bool = False
+        self,
+        job_id: str,
+        after: str | None = None,
+        timeout: float | None = None,
+        *,
+        reasoning: bool = False,
+        calls: bool = False,
     ) -> AsyncGenerator[Piece | Result]:
-        """What :meth:`stream` tells, and then the result. With ``reasoning``, also pieces of the outputs' reasoning."""
-        reading = Reading(after, timeout, reasoning=reasoning)
+        """What :meth:`stream` tells, and then the result. With ``reasoning``, also pieces of the outputs' reasoning;
+        with ``calls``, of their tool calls."""
+        reading = Reading(after, timeout, reasoning=reasoning, calls=calls)
         ended = self._announcements.wait(job_id)
         try:
             while not ended.done():

@@ -10,9 +10,10 @@ Nothing here waits or asks: ``Client.stream`` and ``AsyncClient.stream`` do.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .contract.errors import StokerError
@@ -27,10 +28,14 @@ SOON_S = 0.01
 """The same when a run has ended, doubled each time: its result comes at once, unless the job is to run again."""
 
 INDEX, AT, TEXT, TOKENS, REASONING, END = b"index", b"at", b"text", b"tokens", b"reasoning", b"end"
-"""Fields of an entry. ``TOKENS`` counts from the start of the output; ``REASONING`` marks what is no part of the text;
-``END`` stands alone, when a run has ended."""
+CALL, LOGPROBS = b"call", b"logprobs"
+"""Fields of an entry. ``TOKENS`` counts from the start of the output; ``REASONING`` marks what is no part of the text,
+``CALL`` what is of the tool call of that number. ``LOGPROBS`` is JSON: the number of tokens before, and a list of one
+entry for each token, as in OpenAI's API. ``END`` stands alone, when a run has ended."""
 
 Entry = tuple[bytes, Mapping[bytes, bytes]]
+_Which = tuple[int, bool, int | None]
+"""One text of a job: the output's index, whether it is its reasoning, and the number of its tool call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +45,8 @@ class Piece:
     ``at`` is the length of the text so far, unless the job had to run again and says something else now: then it is
     less, and what stood from there on is void. ``text_so_far[:at] + text`` is right in either case. ``tokens`` is how
     many tokens it took, as far as is known. Give ``id`` to ``stream(after=...)`` to go on behind this piece. With
-    ``reasoning`` it is of the output's reasoning, which is a text of its own.
+    ``reasoning`` it is of the output's reasoning, which is a text of its own; so is each tool call, numbered ``call``:
+    its id, a space, its name, a line feed and its arguments. ``logprobs`` are those of its tokens, if asked for.
     """
 
     id: str
@@ -49,6 +55,8 @@ class Piece:
     text: str
     tokens: int = 0
     reasoning: bool = False
+    call: int | None = None
+    logprobs: tuple[Any, ...] = ()
 
 
 @dataclass(slots=True)
@@ -59,20 +67,29 @@ class _OutputState:
     tokens: int = 0
     told: str = ""
     told_tokens: int = 0
+    logprobs: list[Any] = field(default_factory=list)
+    told_logprobs: int = 0
 
 
 class Reading:
     """One reader's place in a stream: entries in, pieces out.
 
     It starts from the first entry wherever the reader wants to go on, for only so is it known what he was told.
-    Reasoning is left out unless ``reasoning`` is True.
+    Reasoning is left out unless ``reasoning`` is True, and tool calls unless ``calls`` is.
     """
 
-    def __init__(self, after: str | None = None, timeout: float | None = None, *, reasoning: bool = False) -> None:
+    def __init__(
+        self,
+        after: str | None = None,
+        timeout: float | None = None,
+        *,
+        reasoning: bool = False,
+        calls: bool = False,
+    ) -> None:
         self._after = _place(after) if after is not None else (0.0, 0)
         self._timeout = float("inf") if timeout is None else timeout
-        self._reasoning = reasoning
-        self._outputs: dict[tuple[int, bool], _OutputState] = {}
+        self._reasoning, self._calls = reasoning, calls
+        self._outputs: dict[_Which, _OutputState] = {}
         self._wait_s = LOOK_S
         self._waits_since = time.monotonic()
         self.last = "0-0"
@@ -97,15 +114,19 @@ class Reading:
             self._wait_s = SOON_S if END in fields else LOOK_S
             if END in fields:
                 continue
-            if REASONING in fields and not self._reasoning:
+            if (REASONING in fields and not self._reasoning) or (CALL in fields and not self._calls):
                 self._waits_since = time.monotonic()
                 continue
-            at, which = int(fields[AT]), (int(fields[INDEX]), REASONING in fields)
+            call = int(fields[CALL]) if CALL in fields else None
+            at, which = int(fields[AT]), (int(fields[INDEX]), REASONING in fields, call)
             output = self._outputs.setdefault(which, _OutputState())
             if at > len(output.made):
                 continue  # the cap took what stood between: the result will tell it
             output.made = output.made[:at] + fields[TEXT].decode()
             output.tokens = int(fields[TOKENS])
+            if LOGPROBS in fields:
+                begin, logprobs = json.loads(fields[LOGPROBS])
+                output.logprobs[begin:] = logprobs
             # A text that runs again is no news before it passes, or leaves, what was told.
             if not output.told.startswith(output.made):
                 yield from self._tell(self.last, which, output)
@@ -115,22 +136,36 @@ class Reading:
         for index, final in enumerate(result if isinstance(result, list) else [result]):
             if not isinstance(final, dict):
                 continue  # no text, no pieces
-            for reasoning, name in ((True, "reasoning_content"), (False, "text")):
-                if not isinstance(text := final.get(name), str) or (reasoning and not self._reasoning):
-                    continue
-                output = self._outputs.setdefault((index, reasoning), _OutputState())
+            for which, text in self._texts(index, final):
+                output = self._outputs.setdefault(which, _OutputState())
                 if output.told != text:
                     output.made = text
-                    yield from self._tell(f"end-{index}", (index, reasoning), output)
+                    yield from self._tell(f"end-{index}", which, output)
 
-    def _tell(self, piece_id: str, which: tuple[int, bool], output: _OutputState) -> Iterator[Piece]:
+    def _texts(self, index: int, final: dict[str, Any]) -> Iterator[tuple[_Which, str]]:
+        """The texts of a final output that this reader wants."""
+        if self._reasoning and isinstance(final.get("reasoning_content"), str):
+            yield (index, True, None), final["reasoning_content"]
+        if isinstance(final.get("text"), str):
+            yield (index, False, None), final["text"]
+        for number, call in enumerate(final.get("tool_calls") or () if self._calls else ()):
+            yield (index, False, number), call_text(call)
+
+    def _tell(self, piece_id: str, which: _Which, output: _OutputState) -> Iterator[Piece]:
         goes_on = output.made.startswith(output.told)
         at = len(output.told) if goes_on else _agree(output.told, output.made)
         tokens = max(0, output.tokens - output.told_tokens)
         output.told, output.told_tokens = output.made, output.tokens
+        logprobs = tuple(output.logprobs[output.told_logprobs :])
+        output.told_logprobs += len(logprobs)
         if _place(piece_id) > self._after:
-            yield Piece(piece_id, which[0], at, output.made[at:], tokens, which[1])
+            yield Piece(piece_id, which[0], at, output.made[at:], tokens, which[1], which[2], logprobs)
             self._waits_since = time.monotonic()
+
+
+def call_text(call: dict[str, Any]) -> str:
+    """A tool call of OpenAI's form as one text, whose beginnings can be told while it is made."""
+    return f"{call['id']} {call['function']['name']}\n{call['function']['arguments']}"
 
 
 def entries(found: Any) -> list[Entry]:

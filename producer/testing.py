@@ -277,9 +277,17 @@ class _FakeAsyncClient(AsyncClient):
             yield found
 
     async def follow(
-        self, job_id: str, after: str | None = None, timeout: float | None = None, *, reasoning: bool = False
+        self,
+        job_id: str,
+        after: str | None = None,
+        timeout: float | None = None,
+        *,
+        reasoning: bool = False,
+        calls: bool = False,
     ) -> AsyncGenerator[Piece | Result]:
-        for piece in pieces(self._fleet.end(job_id), job_id, Reading(after, timeout, reasoning=reasoning), timeout):
+        for piece in pieces(
+            self._fleet.end(job_id), job_id, Reading(after, timeout, reasoning=reasoning, calls=calls), timeout
+        ):
             yield piece
         yield await self.result(job_id)
 

@@ -13,6 +13,7 @@ them, and the memory is bounded by the jobs' outputs.
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from dataclasses import dataclass, field
@@ -35,23 +36,25 @@ all."""
 REFUSED_S = 1.0
 """Pause after a write that Redis refused, in seconds."""
 
-_END = (-1, 0, b"", 0, 0)
+_END = (-1, 0, b"", 0, "", "")
 
 
 @dataclass(slots=True)
 class _Made:
-    """One output, or its reasoning: its length so far, and the text that is not written yet."""
+    """One output, its reasoning or a tool call: its length so far, and what is not written yet."""
 
     characters: int = 0
     tokens: int = 0
+    logprobs: int = 0
     unwritten: list[str] = field(default_factory=list)
+    unwritten_logprobs: list[Any] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class _Stream:
     job_id: str
-    outputs: dict[tuple[int, bool], _Made] = field(default_factory=dict)
-    """By index, and whether it is the reasoning."""
+    outputs: dict[tuple[int, str], _Made] = field(default_factory=dict)
+    """By index, and what it is of: nothing for the text, ``reasoning``, or the number of a tool call."""
 
 
 class Streams:
@@ -74,10 +77,13 @@ class Streams:
         if not isinstance(piece.text, str):
             raise TypeError(f"output {piece.index} is a {type(piece.text).__name__}, not text")
         stream = self._streams.setdefault(piece.id, _Stream(job_id))
-        made = stream.outputs.setdefault((piece.index, piece.reasoning), _Made())
+        part = "reasoning" if piece.reasoning else "" if piece.call is None else str(piece.call)
+        made = stream.outputs.setdefault((piece.index, part), _Made())
         made.characters += len(piece.text)
         made.tokens += piece.tokens
+        made.logprobs += len(piece.logprobs)
         made.unwritten.append(piece.text)
+        made.unwritten_logprobs += piece.logprobs
 
     def end(self, lease: str) -> None:
         """Mark the end of a job's run, so that readers hear of it at once. Without effect for a job that does not
@@ -105,15 +111,18 @@ class Streams:
             return
         for made in (made for stream in self._streams.values() for made in stream.outputs.values()):
             made.unwritten.clear()
+            made.unwritten_logprobs.clear()
         for lease in (*self._ended, *(lease.decode() for lease in lost)):
             self._streams.pop(lease, None)
         self._ended.clear()
 
     def _entries(self, lease: str, stream: _Stream) -> list[tuple[Any, ...]]:
         entries: list[tuple[Any, ...]] = []
-        for (index, reasoning), made in stream.outputs.items():
+        for (index, part), made in stream.outputs.items():
             if text := "".join(made.unwritten):
                 # Half a surrogate pair has no place in UTF-8; a question mark keeps the count of characters.
                 said = text.encode(errors="replace")
-                entries.append((index, made.characters - len(text), said, made.tokens, int(reasoning)))
+                fresh = made.unwritten_logprobs
+                logprobs = json.dumps([made.logprobs - len(fresh), fresh]) if fresh else ""
+                entries.append((index, made.characters - len(text), said, made.tokens, part, logprobs))
         return [*entries, _END] if lease in self._ended else entries

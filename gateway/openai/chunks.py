@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from producer.contract.errors import StokerError
@@ -11,6 +12,7 @@ from producer.stream import Piece
 
 from .api_error import Problem, problem_of
 from .generation import texts_of, usage_of
+from .logprobs import logprobs_of, of_chat, of_completion
 from .translation import TranslatedRequest
 
 DONE = b"data: [DONE]\n\n"
@@ -27,6 +29,8 @@ class Chunks:
         self._order = order
         self._chat = chat = order.chat
         self._told: dict[tuple[int, bool], int] = {}
+        self._logprobs: dict[int, list[Any]] = {}
+        """Log probabilities that were told, by the index of the answer."""
         self._head = {
             "id": f"{'chatcmpl' if chat else 'cmpl'}-{job_id}",
             "object": "chat.completion.chunk" if chat else "text_completion",
@@ -56,19 +60,35 @@ class Chunks:
             raise Problem(500, "the answer had to be made again, and became another", code="answer_changed")
         self._told[which] = piece.at + len(piece.text)
         field = "reasoning_content" if piece.reasoning else "content"
-        return self._event(piece.index, {field: piece.text} if self._chat else piece.text, None)
+        logprobs = self._more_logprobs(piece.index, piece.logprobs or None)
+        return self._event(piece.index, {field: piece.text} if self._chat else piece.text, None, logprobs)
 
     def end(self, result: Result) -> bytes:
         """The last events: finish reasons and usage."""
-        ends = [
-            self._event(index, {} if self._chat else "", reason) for index, (_, reason) in enumerate(texts_of(result))
-        ]
+        ends = []
+        for index, ((_, reason), logprobs) in enumerate(zip(texts_of(result), logprobs_of(result), strict=True)):
+            rest = (logprobs or [])[len(self._logprobs.get(index, ())) :]
+            ends.append(self._event(index, {} if self._chat else "", reason, self._more_logprobs(index, rest or None)))
         if self._order.include_usage:
             ends.append(_data({**self._head, "choices": [], "usage": usage_of(result, self._order.choices)}))
         return b"".join([*ends, DONE])
 
-    def _event(self, index: int, news: Any, reason: str | None) -> bytes:
-        choice = {"index": index, "delta" if self._chat else "text": news, "logprobs": None, "finish_reason": reason}
+    def _more_logprobs(self, index: int, entries: Sequence[Any] | None) -> dict[str, Any] | None:
+        if entries is None or self._chat:
+            self._logprobs.setdefault(index, []).extend(entries or ())
+            return of_chat(entries)
+        told = self._logprobs.setdefault(index, [])
+        offset = sum(len(entry["token"]) for entry in told)
+        told.extend(entries)
+        return of_completion(entries, offset)
+
+    def _event(self, index: int, news: Any, reason: str | None, logprobs: dict[str, Any] | None = None) -> bytes:
+        choice = {
+            "index": index,
+            "delta" if self._chat else "text": news,
+            "logprobs": logprobs,
+            "finish_reason": reason,
+        }
         usage = {"usage": None} if self._order.include_usage else {}
         return _data({**self._head, "choices": [choice], **usage})
 

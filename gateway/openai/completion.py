@@ -11,6 +11,7 @@ from producer.contract.message.job import Result
 
 from ..access.api_key import ApiKey
 from .generation import Generating, texts_of, usage_of
+from .logprobs import logprobs_of, of_completion
 from .parameters import COMPLETION
 from .text_input import Texts, texts
 from .translation import Endpoint, TranslatedRequest, ignored, job_of
@@ -46,8 +47,10 @@ def order(asked: CompletionRequest, settings: Settings, caller: ApiKey) -> Trans
             "created": created,
             "model": job.model,
             "choices": [
-                {"index": index, "text": text, "logprobs": None, "finish_reason": reason}
-                for index, (text, reason) in enumerate(texts_of(result))
+                {"index": index, "text": text, "logprobs": of_completion(logprobs), "finish_reason": reason}
+                for index, ((text, reason), logprobs) in enumerate(
+                    zip(texts_of(result), logprobs_of(result), strict=True)
+                )
             ],
             "usage": usage_of(result, choices),
             "service_tier": job.tier,

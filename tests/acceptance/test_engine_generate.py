@@ -36,6 +36,7 @@ from workers.engines import sources
 from workers.engines.generation import sequence_attention
 from workers.engines.generation.generate import GenerateEngine
 from workers.engines.generation.prompt import Prompts
+from workers.engines.generation.vocabulary import Vocabulary
 from workers.engines.protocol import Outcome, Request
 
 PROMPTS = [
@@ -331,7 +332,9 @@ def test_what_kills_the_batch_twice_fails_and_its_neighbours_finish(
     prompts = engine._prompts
     expected = text(run(engine, Request("a", [PROMPTS[0]], {"max_new_tokens": 8}))["a"])
     poisonous = PoisonousTokenizer(prompts.tokenizer)
-    monkeypatch.setattr(engine, "_prompts", Prompts(poisonous, 10**9, prompts.max_tokens))
+    monkeypatch.setattr(
+        engine, "_prompts", Prompts(poisonous, Vocabulary(prompts.tokenizer, 10**9, []), prompts.max_tokens)
+    )
     outcomes = run(
         engine,
         Request("before", [PROMPTS[0]], {"max_new_tokens": 8}),

@@ -344,3 +344,24 @@ def test_half_a_surrogate_pair_keeps_its_place(job: Job, client: Client) -> None
     job.write("a\ud800", "b")
     assert [fields[b"text"].decode() for fields in job.entries()] == ["a?", "b"]
     assert [fields[b"at"] for fields in job.entries()] == [b"0", b"2"]
+
+
+def test_log_probabilities_and_tool_calls_go_with_the_text(job: Job, client: Client) -> None:
+    """Those of several pieces in one write stay in order, and each names how many came before."""
+    job.streams.add(job.id, Made(job.lease, 0, "a", 1, logprobs=({"token": "a"},)))
+    job.streams.flush()
+    job.streams.add(job.id, Made(job.lease, 0, "b", 1, logprobs=({"token": "b"},)))
+    job.streams.add(job.id, Made(job.lease, 0, "c", 1, logprobs=({"token": "c"},)))
+    job.streams.add(job.id, Made(job.lease, 0, "c1 look\n{", 1, call=0))
+    job.streams.flush()
+    assert [json.loads(fields[b"logprobs"]) for fields in job.entries() if b"logprobs" in fields] == [
+        [0, [{"token": "a"}]],
+        [1, [{"token": "b"}, {"token": "c"}]],
+    ]
+    assert [fields.get(b"call") for fields in job.entries()] == [None, None, b"0"]
+    job.finish("abc")
+    pieces = list(client.stream(job.id))
+    assert [(piece.text, [entry["token"] for entry in piece.logprobs]) for piece in pieces] == [
+        ("a", ["a"]),
+        ("bc", ["b", "c"]),
+    ]

@@ -8,6 +8,7 @@ from jinja2 import TemplateError
 from producer.contract.errors import ContextLengthExceeded, InvalidJob
 from workers.engines.generation.choice.generate_parameters import GenerateParameters
 from workers.engines.generation.prompt import Prompts
+from workers.engines.generation.vocabulary import Vocabulary
 
 
 class Tokenizer:
@@ -25,11 +26,11 @@ class Tokenizer:
 
 
 def encode(item: Any, tokenizer: Any = None) -> list[int]:
-    return Prompts(tokenizer or Tokenizer(), vocabulary=10, max_tokens=12).encode(item, 3)
+    return Prompts(tokenizer or Tokenizer(), Vocabulary(Tokenizer(), 10, []), max_tokens=12).encode(item, 3)
 
 
 def answer_tokens(prompt_tokens: int, **parameters: Any) -> int:
-    prompts = Prompts(Tokenizer(), vocabulary=10, max_tokens=12)
+    prompts = Prompts(Tokenizer(), Vocabulary(Tokenizer(), 10, []), max_tokens=12)
     return prompts.answer_tokens(prompt_tokens, 3, GenerateParameters.parse(parameters))
 
 

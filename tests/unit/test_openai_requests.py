@@ -238,7 +238,7 @@ def test_a_mistake_in_a_job_is_named_by_its_place() -> None:
     with pytest.raises(InvalidJob, match=r"^input\.1\.a\.0 = \(1, 2\): "):
         Job.parse({"model": "m", "tier": "batch", "input": ["x", {"a": [(1, 2)]}]})
     with pytest.raises(
-        InvalidJob, match=r"^input = 7: Input should be a valid string, or a valid dictionary, or a valid"
+        InvalidJob, match=r"^input = 7: Input should be a valid string, or a list of token ids, or a valid"
     ):
         Job.parse({"model": "m", "tier": "batch", "input": 7})
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from producer.contract.errors import StokerError
-from producer.stream import LOOK_S, Entry, Piece, Reading, entries
+from producer.stream import LOOK_S, Entry, Piece, Reading, call_text, entries
 
 
 class Writer:
@@ -182,3 +182,23 @@ def test_answers_of_both_protocols() -> None:
     one: Entry = (b"1-0", {b"end": b"1"})
     assert entries([]) == entries({}) == []
     assert entries([[b"key", [one]]]) == entries({b"key": [[one]]}) == [one]
+
+
+def test_tool_calls_are_texts_of_their_own_for_who_wants_them(writer: Writer) -> None:
+    writer.write(0, "Let me look.", 3)
+    call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"at": 1}'}}
+    whole = call_text(call)
+    for at, text in ((0, whole[:9]), (9, whole[9:])):
+        fields = {b"index": b"0", b"at": b"%d" % at, b"text": text.encode(), b"tokens": b"4", b"call": b"0"}
+        writer._add(fields)
+    result = {"text": "Let me look.", "tool_calls": [call, {**call, "id": "c2"}]}
+    reading = Reading(calls=True)
+    pieces = [*reading.read(writer.entries), *reading.finish([result])]
+    assert [(piece.call, piece.at, piece.text) for piece in pieces] == [
+        (None, 0, "Let me look."),
+        (0, 0, "c1 look\n{"),
+        (0, 9, '"at": 1}'),
+        (1, 0, call_text({**call, "id": "c2"})),
+    ]
+    reading = Reading()
+    assert [piece.text for piece in [*reading.read(writer.entries), *reading.finish([result])]] == ["Let me look."]

@@ -51,14 +51,17 @@ class Outcome:
 @dataclass(frozen=True, slots=True)
 class OutputPiece:
     """The next piece of output ``index`` of a streaming request, of ``tokens`` tokens: the pieces of an output,
-    concatenated, are its text, and those with ``reasoning`` its reasoning. All are reported before the request's
-    :class:`Outcome`."""
+    concatenated, are its text, those with ``reasoning`` its reasoning, and those of one ``call`` its tool call of that
+    number: ``producer.stream.call_text``. ``logprobs`` are those of its tokens, as in OpenAI's API, if asked for. All
+    are reported before the request's :class:`Outcome`."""
 
     id: str
     index: int
     text: str
     tokens: int = 0
     reasoning: bool = False
+    call: int | None = None
+    logprobs: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from ..errors import InvalidJob
 from ..mistakes import Mistake, by_place
@@ -19,7 +19,15 @@ from ..server.redis_url import concealed
 TASK = "stoker.infer"
 """The Celery task name every job carries, named explicitly so that any application can send it."""
 
-TokenIds = list[Annotated[int, Field(strict=True, ge=0, lt=2**31)]]
+
+def _begins_with_a_number(value: object) -> object:
+    """A list of anything else is told its faults as a list of inputs, not as one of numbers."""
+    if isinstance(value, list) and value and isinstance(value[0], int):
+        return value
+    raise PydanticCustomError("token_ids", "Input should be a list of token ids")
+
+
+TokenIds = Annotated[list[Annotated[int, Field(strict=True, ge=0, lt=2**31)]], BeforeValidator(_begins_with_a_number)]
 """A text as the ids of its tokens, by the model's own tokenizer."""
 
 Item = str | TokenIds | dict[str, JsonValue]

@@ -13,9 +13,6 @@ from typing import Any
 
 from transformers import GenerationConfig, LogitsProcessorList
 from transformers.generation.configuration_utils import ContinuousBatchingConfig
-from transformers.generation.continuous_batching.cb_logits_processors import (
-    ContinuousBatchingLogitsProcessorList,
-)
 from transformers.generation.continuous_batching.requests import GenerationOutput
 
 from producer.contract.errors import EngineError
@@ -24,6 +21,7 @@ from ..mailbox import Mailbox
 from . import sequence_attention
 from .cache_size import CacheSize
 from .choice.rows import RowChoice, TokenChoice
+from .prompt_logprobs import PromptReading
 
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 30.0
@@ -58,13 +56,15 @@ class ContinuousBatch:
         if sequence_attention.serves(model):
             model.set_attn_implementation(sequence_attention.NAME)
         self._rows = RowChoice()
-        manager.logit_processor = ContinuousBatchingLogitsProcessorList(LogitsProcessorList([self._rows]))
+        self._reading = manager.logit_processor = PromptReading(LogitsProcessorList([self._rows]))
         manager.logit_processor.tensors_required = 1  # it counts only the processors that it has converted
+        self._reading.follow(model)
         # The batcher's thread inherits "daemon" from this one: it must not keep a failed worker from exiting.
         starter = threading.Thread(target=manager.start, daemon=True)
         starter.start()
         starter.join()
         _warm_up(manager, warm_up_ids, self._rows)
+        self._reading.read_whole(manager.batch_processor.cache)
         # The batcher's own queue has no wait for all requests: waiting for one moves the outputs of the others.
         manager.output_router.deliver = lambda output: mailbox.put([output])
         manager.output_router.deliver_batch = mailbox.put  # one message a step wakes the engine once
@@ -88,6 +88,8 @@ class ContinuousBatch:
 
         ``sequence_id`` must be new: late outputs of an earlier batch have the ids of that batch.
         """
+        if choice is not None and choice.recorder is not None and choice.recorder.prompt_alternatives is not None:
+            self._reading.whole.add(sequence_id)
         if not self.alive or not self._manager.add_request(
             token_ids,
             request_id=sequence_id,
@@ -113,12 +115,14 @@ class ContinuousBatch:
         """Drop the state of a sequence that has ended."""
         self._ids.discard(sequence_id)
         self._rows.not_finite.discard(sequence_id)
+        self._reading.whole.discard(sequence_id)
 
     def stop(self) -> None:
         """Stop the background thread and free the cache."""
         for sequence_id in self._ids:
             self._manager.cancel_request(sequence_id)  # the thread would complete them before it stops
         self._manager.stop(block=True, timeout=STOP_TIMEOUT_S)
+        self._reading.end()
 
 
 def configuration(size: CacheSize, max_sequences: int, max_batch_tokens: int) -> ContinuousBatchingConfig:

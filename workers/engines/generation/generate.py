@@ -33,6 +33,7 @@ from .continuous import NOT_FINITE, ContinuousBatch
 from .prompt import Prompts
 from .running_batch import Generation, Sequence
 from .stalls import Stalls
+from .vocabulary import Vocabulary
 
 _AHEAD = 8
 """Slots for each request that is held ahead: few, so that jobs stay in the queue, but enough to refill a free slot."""
@@ -42,7 +43,8 @@ _SLICE = 64
 
 
 class GenerateEngine(MailboxEngine[list[GenerationOutput]]):
-    """Returns ``{"text", "finish_reason"}`` for each input; usage counts ``input_tokens`` and ``output_tokens``.
+    """Returns ``{"text", "finish_reason"}`` for each input, and log probabilities if they are asked for; usage counts
+    ``input_tokens`` and ``output_tokens``.
 
     An input is a text to complete, its token ids, or ``{"messages": [...]}``; ``choice.generate_parameters`` lists the
     parameters. A sequence is admitted when the cache has room for its prompt and its longest output, so that no running
@@ -93,11 +95,10 @@ class GenerateEngine(MailboxEngine[list[GenerationOutput]]):
         model = model.to(self._device).eval()
         context = model.config.get_text_config().max_position_embeddings
         self._size = CacheSize.of(model, self._settings, context)
-        self._prompts = Prompts(
-            tokenizer, model.get_input_embeddings().weight.shape[0], min(context, self._size.tokens)
-        )
-        self._admission.blocks = self._size.usable
         self._eos = _eos_ids(model)
+        vocabulary = Vocabulary(tokenizer, model.get_input_embeddings().weight.shape[0], sorted(self._eos))
+        self._prompts = Prompts(tokenizer, vocabulary, min(context, self._size.tokens))
+        self._admission.blocks = self._size.usable
         self._start = functools.partial(
             ContinuousBatch,
             model,

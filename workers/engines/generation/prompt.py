@@ -13,15 +13,15 @@ from producer.contract.message.job import Item
 
 from ..parameters import GenerationParameters
 from ..text import require_text, require_token_ids
+from .vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """Encodes prompts. ``vocabulary`` is the number of rows of the model's embedding, ``max_tokens`` its longest
-    sequence."""
+    """Encodes prompts. ``max_tokens`` is the model's longest sequence."""
 
     tokenizer: Any
-    vocabulary: int
+    vocabulary: Vocabulary
     max_tokens: int
 
     def encode(self, item: Item, index: int) -> list[int]:
@@ -42,6 +42,16 @@ class Prompts:
         self.check_ids(ids, f"input {index}")
         return ids
 
+    def text_of(self, item: Item, ids: list[int], index: int) -> str:
+        """The text of a prompt that is to be repeated.
+
+        Raises:
+            InvalidJob: when it is a chat.
+        """
+        if isinstance(item, dict):
+            raise InvalidJob(f"input {index} is a chat, which echo cannot repeat; allowed: a text, or its token ids")
+        return item if isinstance(item, str) else self.vocabulary.text_of(*ids)
+
     def check_ids(self, ids: Iterable[int], where: str) -> None:
         """Check that the model knows all token ids: one outside of the embedding kills the batch, with all waiting
         sequences.
@@ -49,8 +59,8 @@ class Prompts:
         Raises:
             InvalidJob: naming ``where`` and the id.
         """
-        if outside := [token for token in ids if not 0 <= token < self.vocabulary]:
-            raise InvalidJob(f"{where} holds token id {outside[0]}; this model knows 0 to {self.vocabulary - 1}")
+        if outside := [token for token in ids if not 0 <= token < self.vocabulary.size]:
+            raise InvalidJob(f"{where} holds token id {outside[0]}; this model knows 0 to {self.vocabulary.size - 1}")
 
     def answer_tokens(self, prompt_tokens: int, index: int, parameters: GenerationParameters) -> int:
         """The longest answer to input ``index``, in tokens.

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Set
 from dataclasses import dataclass, field
+from typing import Any
 
 from producer.contract.errors import EngineError, InvalidJob
 
@@ -13,6 +14,7 @@ from ..protocol import Outcome, OutputPiece, Request
 from .cache_size import CacheSize
 from .choice.generate_parameters import GenerateParameters
 from .choice.logits import changes
+from .choice.logprobs import Recorder, TokenLogprob
 from .choice.rows import TokenChoice
 from .choice.sampling import TokenSampler
 from .detokenize import Detokenizer
@@ -30,7 +32,7 @@ class Generation:
     ends: Set[int]
     """The tokens that end an answer."""
     sequences: list[Sequence] = field(default_factory=list)
-    outputs: list[dict[str, str] | None] = field(default_factory=list)
+    outputs: list[dict[str, Any] | None] = field(default_factory=list)
     usage: dict[str, int] = field(default_factory=dict)
     encoded: int = 0
     started_at: float = 0.0
@@ -67,9 +69,10 @@ class Generation:
         """
         for index, item in enumerate(self.request.inputs[self.encoded : self.encoded + count], self.encoded):
             ids = self.prompts.encode(item, index)
-            most = self.prompts.answer_tokens(len(ids), index, self.parameters)
+            most = max(1, self.prompts.answer_tokens(len(ids), index, self.parameters))
             self.usage["input_tokens"] += len(ids)
-            self.sequences.append(Sequence(self, index, ids, most, self.size.blocks_for(len(ids) + most)))
+            echo = self.prompts.text_of(item, ids, index) if self.parameters.echo else ""
+            self.sequences.append(Sequence(self, index, ids, most, self.size.blocks_for(len(ids) + most), echo))
             self.encoded += 1
 
     @property
@@ -93,12 +96,17 @@ class Sequence:
     token_ids: list[int]
     max_new_tokens: int
     blocks: int
+    echo: str = ""
+    """What its output begins with: the text of the prompt, if that is asked for."""
     id: str = ""
     suspect: bool = False
     """Whether a batch died while this sequence ran in it: it then runs alone, and fails if that batch dies, too."""
     _tokens: int = 0
     _told: str = ""
     _told_tokens: int = 0
+    _told_logprobs: int = 0
+    _logprobs: list[dict[str, Any]] = field(default_factory=list)
+    _recorder: Recorder | None = None
     _detokenizer: Detokenizer = field(init=False)
 
     def begin(self, sequence_id: str) -> TokenChoice | None:
@@ -110,11 +118,16 @@ class Sequence:
         parameters = generation.parameters
         self._detokenizer = Detokenizer(generation.prompts.tokenizer, parameters.stop)
         sampler = TokenSampler(parameters, self.index) if parameters.do_sample else None
-        choice = TokenChoice(changes(parameters, self.token_ids, sorted(generation.ends)), sampler)
+        self._logprobs, self._recorder = [], None
+        if parameters.logprobs is not None or parameters.told_of_prompt is not None:
+            self._recorder = Recorder(self.token_ids, parameters.logprobs, parameters.told_of_prompt)
+        choice = TokenChoice(changes(parameters, self.token_ids, sorted(generation.ends)), sampler, self._recorder)
         return None if choice.is_plain else choice
 
     def read(self, tokens: list[int], *, ended: bool) -> bool:
         """Read all tokens of the attempt so far; True if the text is complete."""
+        if not self.generation.parameters.max_new_tokens:
+            tokens = []
         if ended or self.generation.followed:
             least = max(self._tokens, min(len(tokens), self.generation.parameters.min_tokens))
             self._detokenizer.add(tokens[self._tokens : least], may_stop=False)
@@ -130,20 +143,44 @@ class Sequence:
         Raises:
             EngineError: when a repeated attempt differs from the text that was streamed.
         """
-        text = self._detokenizer.settled
+        text = self.echo + self._detokenizer.settled
         if not text.startswith(self._told) and (self._detokenizer.complete or not self._told.startswith(text)):
             raise EngineError(f"input {self.index} became another text when it had to run again")
         if len(text) <= len(self._told):
             return None
         news, tokens = text[len(self._told) :], self._tokens - self._told_tokens
         self._told, self._told_tokens = text, self._tokens
-        return OutputPiece(self.generation.request.id, self.index, news, tokens)
+        logprobs = tuple(self._read_logprobs()[self._told_logprobs :])
+        self._told_logprobs += len(logprobs)
+        return OutputPiece(self.generation.request.id, self.index, news, tokens, logprobs=logprobs)
 
     def end(self, last_token: int) -> None:
         """Store the output. Its ``finish_reason`` is ``stop`` after a stop string or a token that ends the answer, else
         ``length``."""
         generation = self.generation
-        reason = "stop" if self._detokenizer.stopped or last_token in generation.ends else "length"
-        generation.outputs[self.index] = {"text": self._detokenizer.text, "finish_reason": reason}
+        ended = self._detokenizer.stopped or (last_token in generation.ends and self._tokens > 0)
+        reason = "stop" if ended else "length"
+        output: dict[str, Any] = {"text": self.echo + self._detokenizer.text, "finish_reason": reason}
+        if generation.parameters.logprobs is not None:
+            output["logprobs"] = self._read_logprobs()
+        if self._recorder and generation.parameters.prompt_logprobs is not None:
+            output["prompt_logprobs"] = self._as_told(self._recorder.of_prompt, generation.parameters.prompt_logprobs)
+        generation.outputs[self.index] = output
         generation.usage["output_tokens"] += self._tokens
         generation.sequences.remove(self)
+
+    def _read_logprobs(self) -> list[dict[str, Any]]:
+        """The log probabilities of the text so far, of its prompt's tokens too if it begins with those."""
+        asked = self.generation.parameters.logprobs
+        if self._recorder is None or asked is None:
+            return []
+        if self.generation.parameters.echo and not self._logprobs:
+            self._logprobs = self._as_told(self._recorder.of_prompt, asked)
+        before = len(self.token_ids) if self.generation.parameters.echo else 0
+        fresh = self._recorder.answer_tokens[len(self._logprobs) - before : self._tokens]
+        self._logprobs += self._as_told(fresh, asked)
+        return self._logprobs
+
+    def _as_told(self, measured: list[TokenLogprob], alternatives: int) -> list[dict[str, Any]]:
+        vocabulary = self.generation.prompts.vocabulary
+        return [each.first(alternatives).told(vocabulary) for each in measured]

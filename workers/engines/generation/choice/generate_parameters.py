@@ -10,8 +10,8 @@ from ...parameters import GenerationParameters
 
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 
-MOST_ALTERNATIVES = 20
-"""Most alternatives whose log probabilities a request may ask for at each token; OpenAI's limit."""
+Alternatives = Annotated[int, Field(ge=0, le=20)]
+"""A number of alternatives whose log probabilities a request may ask for at each token; the limit is OpenAI's."""
 
 
 class GenerateParameters(GenerationParameters):
@@ -20,6 +20,8 @@ class GenerateParameters(GenerationParameters):
     Names and meanings are those of OpenAI's and vLLM's APIs. ``max_tokens`` is another name of ``max_new_tokens``.
     """
 
+    max_new_tokens: Annotated[int, Field(ge=0)] = 64
+    """0 tells only of the prompt, by ``echo`` or ``prompt_logprobs``."""
     min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Tokens less likely than this share of the likeliest one are not drawn."""
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
@@ -38,6 +40,12 @@ class GenerateParameters(GenerationParameters):
     """Tokens before which the answer does not end by itself, by ``stop`` or by ``stop_token_ids``."""
     ignore_eos: bool = False
     """Whether the answer goes on after the model's own end."""
+    logprobs: Alternatives | None = None
+    """Whether the output has the log probability of each token, and of how many likeliest tokens beside it."""
+    prompt_logprobs: Alternatives | None = None
+    """The same for the tokens of the prompt."""
+    echo: bool = False
+    """Whether the output begins with the prompt: its text, and its log probabilities if ``logprobs`` is given."""
 
     @classmethod
     def parse(cls, fields: dict[str, Any]) -> Self:
@@ -54,7 +62,15 @@ class GenerateParameters(GenerationParameters):
     def _room_for_the_least(self) -> Self:
         if not self.fits and self.min_tokens > self.max_new_tokens:
             raise ValueError(f"min_tokens is {self.min_tokens}; allowed: up to max_new_tokens = {self.max_new_tokens}")
+        if self.max_new_tokens == 0 and not self.echo and self.prompt_logprobs is None:
+            raise ValueError("max_new_tokens is 0; allowed without echo or prompt_logprobs: at least 1")
         return self
+
+    @property
+    def told_of_prompt(self) -> int | None:
+        """The alternatives that are measured at each token of the prompt; None if nothing is."""
+        asked = [self.prompt_logprobs, self.logprobs if self.echo else None]
+        return max((each for each in asked if each is not None), default=None)
 
     @property
     def token_ids(self) -> list[int]:

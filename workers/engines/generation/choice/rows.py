@@ -10,6 +10,7 @@ import torch
 from transformers.generation.continuous_batching.cb_logits_processors import ContinuousBatchingLogitsProcessor
 
 from .logits import LogitsChange
+from .logprobs import Recorder, measure
 from .sampling import TokenSampler
 
 
@@ -19,11 +20,13 @@ class TokenChoice:
 
     changes: list[LogitsChange] = field(default_factory=list)
     sampler: TokenSampler | None = None
+    recorder: Recorder | None = None
+    """Records log probabilities, if they are asked for."""
 
     @property
     def is_plain(self) -> bool:
         """Whether it is the arg-max of the model's logits, so that the row needs nothing of its own."""
-        return not self.changes and self.sampler is None
+        return not self.changes and self.sampler is None and self.recorder is None
 
 
 class RowChoice(ContinuousBatchingLogitsProcessor):
@@ -52,6 +55,8 @@ class RowChoice(ContinuousBatchingLogitsProcessor):
     def __call__(self, scores: torch.Tensor, tensor_arg: torch.Tensor) -> torch.Tensor:  # noqa: ARG002  base class
         """Return ``scores`` (rows, vocabulary), changed, with the drawn tokens raised to infinity."""
         largest = scores.amax(-1).isfinite().tolist()
+        recorders = {row: recorder for row in range(len(largest)) if largest[row] and (recorder := self._recorder(row))}
+        raw = scores[list(recorders)] if recorders else scores
         for row, (request_id, choice, made) in enumerate(self._rows):
             if not largest[row]:
                 self.not_finite.add(request_id)
@@ -60,7 +65,20 @@ class RowChoice(ContinuousBatchingLogitsProcessor):
                     change(scores[row], made)
                 if choice.sampler is not None:
                     scores[row, choice.sampler.draw(scores[row])] = torch.inf
+        if recorders:
+            _record(list(recorders.values()), raw, scores[list(recorders)].argmax(-1).tolist())
         return scores
+
+    def _recorder(self, row: int) -> Recorder | None:
+        choice = self._rows[row][1] if row < len(self._rows) else None
+        recorder = None if choice is None else choice.recorder
+        return None if recorder is None or recorder.alternatives is None else recorder
+
+
+def _record(recorders: list[Recorder], logits: torch.Tensor, tokens: list[int]) -> None:
+    most = max(recorder.alternatives or 0 for recorder in recorders)
+    for recorder, measured in zip(recorders, measure(logits, tokens, most), strict=True):
+        recorder.answer_tokens.append(measured.first(recorder.alternatives or 0))
 
 
 def _made(state: Any) -> Sequence[int]:

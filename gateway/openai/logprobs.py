@@ -1,0 +1,48 @@
+"""Log probabilities of tokens, in the forms of chats and of completions.
+
+An output has them as chats do: a list of ``{"token", "logprob", "bytes", "top_logprobs"}``, where ``logprob`` is null
+at the first token of a prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from producer.contract.message.job import Result
+
+
+def logprobs_of(result: Result) -> list[list[dict[str, Any]] | None]:
+    """Those of each answer; None for an answer without."""
+    return [output.get("logprobs") if isinstance(output, dict) else None for output in result.output]
+
+
+def of_chat(entries: Sequence[dict[str, Any]] | None) -> dict[str, Any] | None:
+    """The ``logprobs`` of a choice of a chat."""
+    return None if entries is None else {"content": list(entries), "refusal": None}
+
+
+def of_completion(entries: Sequence[dict[str, Any]] | None, offset: int = 0) -> dict[str, Any] | None:
+    """The ``logprobs`` of a choice of a completion, whose first token begins at character ``offset`` of its text.
+
+    ``top_logprobs`` hold the token itself beside the likeliest, as OpenAI's and vLLM's do.
+    """
+    if entries is None:
+        return None
+    offsets = []
+    for entry in entries:
+        offsets.append(offset)
+        offset += len(entry["token"])
+    return {
+        "tokens": [entry["token"] for entry in entries],
+        "token_logprobs": [entry["logprob"] for entry in entries],
+        "top_logprobs": [_likeliest(entry) for entry in entries],
+        "text_offset": offsets,
+    }
+
+
+def _likeliest(entry: dict[str, Any]) -> dict[str, float] | None:
+    if entry["logprob"] is None:
+        return None
+    best = {each["token"]: each["logprob"] for each in reversed(entry.get("top_logprobs") or ())}  # the likelier stays
+    return {**best, entry["token"]: entry["logprob"]} if entry["token"] not in best else best
