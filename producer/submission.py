@@ -11,7 +11,7 @@ from typing import Any
 from .contract import keys
 from .contract.errors import InvalidJob, QueueFull, QuotaExceeded
 from .contract.fleet.settings import Settings
-from .contract.fleet.tenants import DEFAULT, quoted
+from .contract.fleet.tenants import DEFAULT, Tenant, quoted
 from .contract.message import celery_message
 from .contract.message.job import Job, shown
 from .contract.server.lua import script
@@ -47,7 +47,8 @@ class QueueWrite:
     tenant: str
     """Whose lane they go to; empty for the plain list, where stock producers push as well."""
     most: int
-    most_of_tenant: int | None
+    account: Tenant
+    """Its quotas."""
     target_s: float
     ids: list[str] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
@@ -56,8 +57,8 @@ class QueueWrite:
     @classmethod
     def of(cls, job: Job, lane: str, settings: Settings) -> QueueWrite:
         """An empty one for jobs like this."""
-        most, of_tenant = settings.model(job.model).limits.max_queued, settings.tenant(job.tenant).max_queued
-        return cls(job.model, job.tier, lane, most, of_tenant, settings.tiers[job.tier].target_wait_s)
+        most, account = settings.model(job.model).limits.max_queued, settings.tenant(job.tenant)
+        return cls(job.model, job.tier, lane, most, account, settings.tiers[job.tier].target_wait_s)
 
     @property
     def queue(self) -> str:
@@ -103,11 +104,12 @@ def arguments(push: QueueWrite, settings: Settings, may_read: bool = True) -> tu
             no jobs of its tenant at all.
     """
     names = [push.queue, keys.waiting(push.model), keys.lanes(push.model), *push.keys]
-    quota = "" if push.most_of_tenant is None else push.most_of_tenant
+    quota = "" if push.account.max_queued is None else push.account.max_queued
     ttl_ms = int(settings.redis.result_ttl_s * 1000)
     queues = "|".join(keys.queue(push.model, tier) for tier in settings.model(push.model).tiers)
     return names, [
         *(push.most, ttl_ms, quoted(push.tenant), quota, push.target_s, keys.result(""), queues, int(may_read)),
+        push.account.queue_share,
         *push.args,
     ]
 
@@ -129,11 +131,13 @@ def confirm(pushes: Sequence[QueueWrite], answers: Sequence[Sequence[Any]]) -> N
             of_tenants = False
             full[push.queue, ""] = f"queue {push.queue} holds {length} jobs of {push.most} allowed (limits.max_queued)"
         elif pushed == OVER_QUOTA:
-            full[push.queue, push.tenant] = (
-                f"tenant {push.tenant!r} has {length} jobs in queue {push.queue} of {push.most_of_tenant} allowed "
-                f"(tenants.{push.tenant}.max_queued)"
+            tenant, allowed = push.tenant or DEFAULT, int(waited[1])
+            quota = "max_queued" if push.account.max_queued == allowed else "queue_share"
+            full[push.queue, tenant] = (
+                f"tenant {tenant!r} has {length} jobs in queue {push.queue} of {allowed} allowed "
+                f"(tenants.{tenant}.{quota})"
             )
-            over = length + len(push.ids) - (push.most_of_tenant or 0)
+            over = length + len(push.ids) - allowed
             retry_after_s = max(retry_after_s, min(LONGEST_RETRY_S, over * float(waited[0]) / max(length, 1)))
     if refused:
         none = "nothing was queued" if not queued else f"{len(queued)} jobs were queued and {len(refused)} were not"

@@ -4,15 +4,15 @@
 -- ARGV  1 most jobs the queue may hold, 2 marker time to live in ms, 3 tenant, or '' for the plain list,
 --       4 most jobs of the tenant in this queue, or '', 5 in how many seconds a job is due, 6 prefix of result keys,
 --       7 all queues of the model, with a '|' between them, 8 1 if this user may read what is queued, 0 if it may only
---       count, then for each message: the index of its marker in KEYS, or 0; its own deadline in Unix seconds, or '';
---       the message
--- Returns {-1, length} when the queue is full, {-2, the tenant's jobs, seconds that its oldest has waited} when the
--- tenant has too many in it, else {pushed, length}. A message whose marker exists was submitted before and is not
+--       count, 9 most of the queue that the tenant may fill, as a share of what others leave of it, then for each
+--       message: the index of its marker in KEYS, or 0; its own deadline in Unix seconds, or ''; the message
+-- Returns {-1, length} when the queue is full, {-2, the tenant's jobs, seconds that its oldest has waited, how many are
+-- allowed} when the tenant has too many in it, else {pushed, length}. A message whose marker exists was submitted before and is not
 -- pushed again, unless its job is gone.
 -- include contract/queue/text.lua
 -- include contract/queue/lanes.lua
 -- include gone.lua
-local queue, tenant, FIRST = KEYS[1], ARGV[3], 9
+local queue, tenant, FIRST = KEYS[1], ARGV[3], 10
 local before, any, coming = {}, false, 0
 for i = FIRST, #ARGV, 3 do
   local marker = tonumber(ARGV[i])
@@ -31,20 +31,25 @@ if any then
 end
 local plain = redis.call('LLEN', queue)
 local length = plain + tonumber(redis.call('HGET', KEYS[3], 'jobs:' .. queue) or 0)
-if coming > 0 and length + coming > tonumber(ARGV[1]) then return {-1, length} end
+local most, share = tonumber(ARGV[1]), tonumber(ARGV[9])
+if coming > 0 and length + coming > most then return {-1, length} end
+local own_lane = tenant ~= '' and tenant ~= DEFAULT
 local clock = redis.call('TIME')
 local now = clock[1] + clock[2] / 1000000
 local due = now + tonumber(ARGV[5])
-if ARGV[4] ~= '' and coming > 0 then
-  local lane = tier_key('lane', queue, tenant)
-  local own = redis.call('LLEN', lane) + redis.call('ZCARD', tier_key('dated', queue, tenant))
-  if own + coming > tonumber(ARGV[4]) then
-    local oldest = redis.call('LINDEX', lane, -1)
+-- While the queue is emptier than one tenant alone may fill it, nobody has to be counted.
+if coming > 0 and (ARGV[4] ~= '' or length + coming > share * most) then
+  local lane = own_lane and tier_key('lane', queue, tenant) or queue
+  local dated = tier_key('dated', queue, tenant ~= '' and tenant or DEFAULT)
+  local own = (own_lane and redis.call('LLEN', lane) or plain) + redis.call('ZCARD', dated)
+  local allowed = math.max(1, math.floor(share * (most - (length - own))))
+  if ARGV[4] ~= '' then allowed = math.min(allowed, tonumber(ARGV[4])) end
+  if own + coming > allowed then
+    local oldest = own_lane and redis.call('LINDEX', lane, -1)
     local waited = oldest and due - tonumber(string.sub(oldest, 1, DUE)) or 0
-    return {-2, own, string.format('%.3f', waited)}
+    return {-2, own, string.format('%.3f', waited), allowed}
   end
 end
-local own_lane = tenant ~= '' and tenant ~= DEFAULT
 local prefix = own_lane and string.format('%.6f|', due) or ''
 local dated, undated = {}, {}
 -- Whether it is to be pushed; its marker is then there.

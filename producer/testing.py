@@ -22,11 +22,13 @@ from .contract.errors import (
     JobExpired,
     JobFailed,
     QueueFull,
+    QuotaExceeded,
     ResultTimeout,
     StokerError,
 )
 from .contract.fleet.fleet_schema import Model
 from .contract.fleet.settings import Settings
+from .contract.fleet.tenants import most_queued
 from .contract.message import celery_message
 from .contract.message.job import Item, Job, Result, Status
 from .contract.queue.withdrawal import Whereabouts
@@ -151,11 +153,23 @@ class FakeFleet:
 
     def _check_room(self, coming: Sequence[SubmittedJob]) -> None:
         for model, tier in {(each.job.model, each.job.tier) for each in coming}:
-            new = [each.id for each in coming if (each.job.model, each.job.tier) == (model, tier)]
+            new = [each for each in coming if (each.job.model, each.job.tier) == (model, tier)]
             most, queued = self.settings.model(model).limits.max_queued, len(self._queued(model, tier))
             if self._held and queued + len(new) > most:
                 text = f"queue {model}.{tier} holds {queued} jobs; models.{model}.limits.max_queued allows {most}"
-                raise QueueFull(text, refused=tuple(new))
+                raise QueueFull(text, refused=tuple(each.id for each in new))
+            for tenant in {each.job.tenant for each in new}:
+                self._check_share(model, tier, tenant, new)
+
+    def _check_share(self, model: str, tier: str, tenant: str, coming: Sequence[SubmittedJob]) -> None:
+        queued = self._queued(model, tier)
+        own = sum(each.job.tenant == tenant for each in queued)
+        new = [each.id for each in coming if each.job.tenant == tenant]
+        account, limit = self.settings.tenant(tenant), self.settings.model(model).limits.max_queued
+        allowed = most_queued(account, limit, len(queued) - own)
+        if self._held and own + len(new) > allowed:
+            text = f"tenant {tenant!r} has {own} jobs in queue {model}.{tier} of {allowed} allowed"
+            raise QuotaExceeded(text, refused=tuple(new))
 
     def _run(self, submitted: SubmittedJob) -> None:
         job, now = submitted.job, datetime.now(UTC)

@@ -38,6 +38,9 @@ engine = "echo"
 engine = "echo"
 options = { task = "generate" }
 limits = { max_queued = 2 }
+
+[tenants."*"]
+queue_share = 1
 """
 """``asleep`` has no worker: its jobs stay in their queues."""
 

@@ -18,6 +18,7 @@ from gateway.access import api_key_store
 from gateway.access.api_key import ApiKey
 from producer.contract.errors import ConfigError, UnknownTier
 from producer.contract.fleet.settings import Settings
+from producer.contract.fleet.tenants import DEFAULT
 from producer.contract.server.connection import close, connect
 
 from .printable import printable
@@ -69,6 +70,11 @@ def create(
             raise UnknownTier(f"no tier {each!r} in the fleet; allowed: {', '.join(settings.tiers)}")
     if not 1 <= len(tenant) <= 128:
         raise ConfigError(f"--tenant has {len(tenant)} characters; allowed: 1 to 128")
+    if tenant == DEFAULT and settings.bars_default:
+        raise ConfigError(
+            f"--tenant is {DEFAULT!r}, whose jobs would escape max_in_flight and tokens_per_minute of "
+            '[tenants."*"]; allowed: any other name'
+        )
     secret, key = ApiKey.new(
         tenant,
         name=name,

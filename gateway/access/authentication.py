@@ -10,6 +10,7 @@ from fastapi.security.utils import get_authorization_scheme_param
 
 from producer.async_client import AsyncClient
 from producer.contract import keys
+from producer.contract.fleet.tenants import DEFAULT
 
 from ..http.answer_headers import add
 from ..http.connection_guard import CONNECTION
@@ -29,8 +30,8 @@ async def authenticate(request: Request) -> None:
     one is created.
 
     Raises:
-        Problem: 401 without a known key, 403 for a web page of another origin while no key is needed, 429 beyond the
-            key's rate.
+        Problem: 401 without a known key, 403 for a web page of another origin while no key is needed and for a key of
+            ``default`` that would escape a quota, 429 beyond the key's rate.
     """
     client: AsyncClient = request.app.state.client
     given = _given(request)
@@ -42,6 +43,9 @@ async def authenticate(request: Request) -> None:
         _admit(request, ANYBODY)
         return
     key = _known(given, stored)
+    if key.tenant == DEFAULT and client.settings.bars_default:
+        message = f"this API key is of the tenant {DEFAULT!r}, whose jobs no quota makes wait: use a named tenant's"
+        raise Problem(403, message, code="tenant_not_allowed")
     if key.requests_per_minute is not None:
         told = (str(key.requests_per_minute), str(left), f"{full_ms / 1000:g}s")
         add(request, dict(zip(LIMIT_HEADERS, told, strict=True)))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from producer.contract import keys
 from producer.contract.fleet.settings import Settings
-from producer.contract.fleet.tenants import OTHERS, quoted
+from producer.contract.fleet.tenants import DEFAULT, OTHERS, quoted
 from producer.contract.queue.lanes import DUE
 from producer.contract.server.lua import script
 
@@ -294,10 +294,15 @@ def _cost(lease: str, result: bytes) -> tuple[float | str, int | str]:
 
 
 def _policies(settings: Settings) -> str:
-    """Weights and quotas of tenants as ``quotas.lua`` reads them."""
-    policies = {}
+    """Weights and quotas of tenants as ``quotas.lua`` reads them. Quotas that make jobs wait are none of ``default``'s
+    (``tenants.py``)."""
+    if not settings.tenants:
+        return ""
+    policies = {DEFAULT: {"weight": settings.tenant(DEFAULT).weight}}
     for name, tenant in settings.tenants.items():
+        if name == DEFAULT:
+            continue
         known = {"weight": tenant.weight, "in_flight": tenant.max_in_flight, "per_minute": tenant.tokens_per_minute}
         policy = {key: value for key, value in known.items() if value is not None}
         policies[name if name == OTHERS else quoted(name)] = policy
-    return json.dumps(policies) if policies else ""
+    return json.dumps(policies)

@@ -10,7 +10,7 @@ local function quotas_of(held, spent, policies, now)
   function quotas.of(tenant)
     local own = found[tenant]
     if own then return own end
-    local policy = known[tenant] or (tenant ~= DEFAULT and known['*']) or {}
+    local policy = known[tenant] or known['*'] or {}
     own = { weight = policy.weight or 1, names = '', jobs = math.huge, taken = 0 }
     if policy.in_flight then
       own.names = 'f'

@@ -21,13 +21,14 @@ from producer import Client, Settings
 from producer.contract import keys
 from producer.contract.errors import BatchError, UnknownModel, UnknownTier
 from producer.contract.fleet.fleet_schema import Limits, Model, Redis
+from producer.contract.fleet.tenants import Tenant
 
 Consume = Callable[..., Consumer]
 
 
 def settings_for(url: str, **limits: int) -> Settings:
     model = Model(engine="echo", tiers=("interactive", "batch"), limits=Limits(**limits))
-    return Settings(redis=Redis(url=url), models={"echo": model, "other": model})
+    return Settings(redis=Redis(url=url), models={"echo": model, "other": model}, tenants={"*": Tenant(queue_share=1)})
 
 
 @pytest.fixture

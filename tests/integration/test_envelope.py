@@ -17,6 +17,7 @@ from deploy.machine.server import Server
 from producer import AsyncClient, Client, InvalidJob, Job, QueueFull, Settings, Status, UnknownModel, UnknownTier
 from producer.contract import heartbeat, keys
 from producer.contract.fleet.fleet_schema import Limits, Model, Redis
+from producer.contract.fleet.tenants import Tenant
 from producer.contract.message.celery_message import encode, revocation
 from producer.contract.message.job import TASK
 from producer.contract.server.connection import database
@@ -35,6 +36,8 @@ def client(redis: redis_py.Redis, server: Server, tmp_path: Path) -> Client:
         [models.m]
         engine = "echo"
         limits = {{ max_queued = 5, max_input_bytes = 4000, max_inputs = 3 }}
+        [tenants."*"]
+        queue_share = 1
     ''')
     return Client(Settings.load(file))
 
@@ -138,7 +141,11 @@ def test_the_async_client_tells_what_was_queued_as_well(client: Client) -> None:
 
 
 def test_a_large_submission_blocks_redis_for_a_thousand_messages_at_most(server: Server, redis: redis_py.Redis) -> None:
-    settings = Settings(redis=Redis(url=server.url), models={"m": Model(engine="echo", limits=Limits(max_queued=2100))})
+    settings = Settings(
+        redis=Redis(url=server.url),
+        models={"m": Model(engine="echo", limits=Limits(max_queued=2100))},
+        tenants={"*": Tenant(queue_share=1)},
+    )
     with Client(settings) as client:
         jobs = [client.job("m", str(n)) for n in range(2500)]
         _, pushes = plan(jobs, settings)

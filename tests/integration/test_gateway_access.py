@@ -190,6 +190,25 @@ def test_the_commands_make_list_and_revoke_keys(place: Place) -> None:
     assert (wrong.returncode, "no API key has the id" in wrong.stderr) == (2, True)
 
 
+def test_a_key_of_the_default_tenant_is_no_way_around_a_quota(own_server: Server, tmp_path: Path) -> None:
+    fleet = Gatewayed(tmp_path / "quotas", own_server.url, f"{TABLES}max_in_flight = 4\n")
+    try:
+        url, escaping, named = fleet.gateway(), fleet.key("default"), fleet.key("acme")
+        told = httpx2.get(f"{url}/v1/models", headers={"Authorization": f"Bearer {escaping}"})
+        assert (told.status_code, told.json()["error"]["code"]) == (403, "tenant_not_allowed")
+        assert httpx2.get(f"{url}/v1/models", headers={"Authorization": f"Bearer {named}"}).status_code == 200
+        made = subprocess.run(
+            [sys.executable, "-m", "deploy.cli", "keys", "create", "--tenant", "default"],
+            env={**os.environ, "STOKER_FLEET": str(fleet.file)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (made.returncode, "--tenant is 'default'" in made.stderr) == (2, True)
+    finally:
+        fleet.close()
+
+
 @pytest.mark.slow
 def test_a_gateway_listens_beyond_loopback_only_when_there_is_a_key(
     own_server: Server, make_fleet: Any, tmp_path: Path

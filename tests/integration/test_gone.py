@@ -18,12 +18,13 @@ from scheduler.lease.queue import Queue
 from scheduler.queue_lengths import observe
 
 LIMIT = 100
+WHOLE = {"*": {"queue_share": 1}}
 
 
 @pytest.fixture
 def settings(redis: redis_py.Redis, server: Server) -> Settings:
     limits = {"max_queued": LIMIT, "max_input_bytes": 300_000}
-    return Settings(redis={"url": server.url}, models={"m": {"engine": "echo", "limits": limits}})
+    return Settings(redis={"url": server.url}, models={"m": {"engine": "echo", "limits": limits}}, tenants=WHOLE)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha1
@@ -16,6 +17,7 @@ from urllib.parse import unquote
 
 import pytest
 import redis as redis_py
+from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
@@ -25,7 +27,7 @@ from producer import Client, Job, QueueFull, Settings
 from producer.contract import keys
 from producer.contract.errors import QuotaExceeded
 from producer.contract.fleet.fleet_schema import Limits
-from producer.contract.fleet.tenants import DEFAULT
+from producer.contract.fleet.tenants import DEFAULT, Tenant, most_queued
 from producer.contract.queue.withdrawal import Search
 from producer.contract.server.dialogue import run
 from producer.submission import SUBMIT_LUA, arguments, plan
@@ -362,6 +364,61 @@ def test_a_full_tenant_is_refused_and_told_when_to_come_back(client: Client) -> 
     assert refused.value.retry_after_s >= 1
     assert len(refused.value.refused) == 1
     client.submit("m", "x", tenant="other")
+
+
+@pytest.mark.parametrize("greedy", ["alice", DEFAULT])
+@pytest.mark.parametrize("dated", [False, True])
+def test_by_default_a_tenant_fills_half_of_what_others_leave(
+    greedy: str, dated: bool, limited: Settings, redis: redis_py.Redis
+) -> None:
+    models = {"m": limited.models["m"].model_copy(update={"limits": Limits(max_queued=20)})}
+    deadline = 10 if dated else None
+
+    with Client(limited.model_copy(update={"models": models, "tenants": {}})) as client:
+        for tenant, allowed in ((greedy, 10), ("bob", 5), ("carol", 2)):
+            client.submit_many(client.job("m", "x", tenant=tenant, deadline=deadline) for _ in range(allowed))
+            with pytest.raises(QuotaExceeded, match=rf"{allowed} allowed \(tenants.{tenant}.queue_share\)"):
+                client.submit("m", "x", tenant=tenant, deadline=deadline)
+    everything = limited.model_copy(update={"models": models, "tenants": {greedy: Tenant(queue_share=1)}})
+    with Client(everything) as client:
+        client.submit_many(client.job("m", "x", tenant=greedy) for _ in range(3))
+        with pytest.raises(QueueFull, match=r"holds 20 jobs of 20 allowed"):
+            client.submit("m", "x", tenant="bob")
+
+
+def test_a_tenant_may_always_have_one_job_in_a_queue_with_room(limited: Settings, redis: redis_py.Redis) -> None:
+    models = {"m": limited.models["m"].model_copy(update={"limits": Limits(max_queued=2)})}
+    with Client(limited.model_copy(update={"models": models})) as client:
+        client.submit("m", "x", tenant="alice")
+        client.submit("m", "x", tenant="bob")
+
+
+def test_what_stock_producers_push_counts_for_default(limited: Settings, redis: redis_py.Redis) -> None:
+    models = {"m": limited.models["m"].model_copy(update={"limits": Limits(max_queued=20)})}
+    redis.lpush(keys.queue("m", "batch"), *["{}"] * 10)
+    with Client(limited.model_copy(update={"models": models})) as client:
+        with pytest.raises(QuotaExceeded, match=r"tenant 'default' has 10 jobs in queue m.batch of 10 allowed"):
+            client.submit("m", "x")
+        client.submit("m", "x", tenant="bob")
+
+
+@given(st.integers(1, 30), st.floats(0.01, 1), st.none() | st.integers(1, 9), st.integers(0, 30), st.integers(0, 30))
+@hypothesis_settings(max_examples=60, deadline=None)
+def test_the_script_and_the_model_let_a_tenant_have_as_many_jobs(
+    server: Any, limit: int, share: float, most: int | None, own: int, of_others: int
+) -> None:
+    account = Tenant(queue_share=share, max_queued=most)
+    model = {"engine": "echo", "tiers": ["batch"], "limits": {"max_queued": limit}}
+    settings = Settings(redis={"url": server.url}, models={"m": model}, tenants={"a": account})
+    with Client(settings) as client:
+        client.redis.flushall()
+        for tenant, jobs in (("a", own), ("b", of_others)):
+            if jobs:
+                client.redis.lpush(keys.lane("m", "batch", tenant), *["0000000000.000000|"] * jobs)
+        client.redis.hset(keys.lanes("m"), "jobs:m.batch", own + of_others)
+        room = own + of_others < limit and own < most_queued(account, limit, of_others)
+        with nullcontext() if room else pytest.raises(QueueFull):
+            client.submit("m", "x", tenant="a")
 
 
 def test_a_tenant_with_enough_in_flight_is_passed_over_until_one_ends(

@@ -33,7 +33,13 @@ from producer import (
 )
 from producer.testing import FakeFleet
 
-TABLES = '[models.echo]\nengine = "echo"\n[models.echo.limits]\nmax_inputs = 3\nmax_queued = 5\n'
+TABLES = """
+[models.echo]
+engine = "echo"
+limits = { max_inputs = 3, max_queued = 5 }
+[tenants."*"]
+queue_share = 1
+"""
 
 
 def told(call: Callable[[], Any]) -> Any:

@@ -24,12 +24,15 @@ from scheduler.periodic import Periodic
 from scheduler.queue_lengths import observe
 
 LIMIT = 6
+WHOLE = {"*": {"queue_share": 1}}
 
 
 @pytest.fixture
 def settings(redis: redis_py.Redis, server: Server) -> Settings:
     limits = {"max_queued": LIMIT}
-    return Settings(redis={"url": server.url}, models={name: {"engine": "echo", "limits": limits} for name in "mn"})
+    return Settings(
+        redis={"url": server.url}, models={name: {"engine": "echo", "limits": limits} for name in "mn"}, tenants=WHOLE
+    )
 
 
 @pytest.fixture

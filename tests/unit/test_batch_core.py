@@ -81,7 +81,7 @@ def test_a_chunk_is_never_larger_than_what_a_queue_or_a_quota_lets_in() -> None:
     few = Model(engine="echo", limits=Limits(max_queued=40))
     settings = Settings(models={"echo": few}, tenants={"small": Tenant(max_queued=5)})
     assert chunk(SETTINGS, "anybody") == CHUNK
-    assert [chunk(settings, tenant) for tenant in ("default", "small")] == [40, 5]
+    assert [chunk(settings, tenant) for tenant in ("default", "small")] == [20, 5]
 
 
 def test_ids_sort_by_age() -> None:

@@ -13,6 +13,7 @@ from producer.collect import Collector
 from producer.contract import keys
 from producer.contract.errors import InvalidJob, QueueFull, StokerError
 from producer.contract.fleet.settings import Settings
+from producer.contract.fleet.tenants import most_queued
 from producer.contract.message.job import Result
 
 from .line_set import LineSet
@@ -35,8 +36,8 @@ def chunk(settings: Settings, tenant: str) -> int:
 
     A queue accepts a chunk whole or not at all, so that one larger than the queue's limit would never be accepted.
     """
-    quota = settings.tenant(tenant).max_queued or CHUNK
-    return min([CHUNK, quota, *(model.limits.max_queued for model in settings.models.values())])
+    account = settings.tenant(tenant)
+    return min([CHUNK, *(most_queued(account, model.limits.max_queued, 0) for model in settings.models.values())])
 
 
 class OutputSink(Protocol):

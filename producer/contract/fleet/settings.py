@@ -33,7 +33,7 @@ from .fleet_schema import (
     Tier,
     TierName,
 )
-from .tenants import Tenant, check, tenant
+from .tenants import OTHERS, Tenant, check, tenant
 
 URL_VARIABLE = "STOKER_REDIS__URL"
 
@@ -141,6 +141,11 @@ class Settings(BaseSettings):
     def tenant(self, name: str) -> Tenant:
         """The share and the quotas of a tenant, whether or not it has a table."""
         return tenant(self.tenants, name)
+
+    @property
+    def bars_default(self) -> bool:
+        """Whether API keys of the tenant ``default`` are refused, because their jobs would escape a quota of ``*``."""
+        return tenant(self.tenants, OTHERS).limits_claims
 
     def named(self, asked: str) -> str:
         """The name of the model that a request names by that name or alias; the same text if there is none."""

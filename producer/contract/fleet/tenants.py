@@ -2,11 +2,13 @@
 
 A tenant is what a producer's backend says it is. Jobs without one are the tenant ``default``'s, as are all jobs of
 stock Celery producers. In ``fleet.toml``, ``[tenants.acme]`` is about one tenant, ``[tenants."*"]`` about all that
-have no table of their own, but for ``default``.
+have no table of their own, ``default`` included as far as jobs can be refused at submission: what stock producers push
+waits in a list that workers take from whoever it belongs to, so that no claim can pass it over.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated
 from urllib.parse import quote
@@ -20,7 +22,8 @@ OTHERS = "*"
 
 
 class Tenant(BaseModel):
-    """A tenant's share and quotas. Each quota counts within one model; by default there is none."""
+    """A tenant's share and quotas. Each quota counts within one model. A quota without a default is none unless it is
+    set."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -28,22 +31,35 @@ class Tenant(BaseModel):
     """Share of a queue's tokens relative to the other tenants that have jobs waiting in it."""
     max_queued: Annotated[int, Field(ge=1)] | None = None
     """Most jobs in one queue; more are refused at submission."""
+    queue_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Most of a queue that the tenant may fill, as a share of what other tenants leave of ``limits.max_queued``; more
+    are refused at submission. 1 for a fleet of one tenant."""
     max_in_flight: Annotated[int, Field(ge=1)] | None = None
     """Most jobs held by workers; more stay queued, and other tenants' jobs go first."""
     tokens_per_minute: Annotated[float, Field(gt=0)] | None = None
     """Most tokens a minute, as fairness counts them; a minute's worth may be used at once."""
 
     @property
-    def limited(self) -> bool:
-        """Whether any quota is set."""
-        return any(quota is not None for quota in (self.max_queued, self.max_in_flight, self.tokens_per_minute))
+    def limits_claims(self) -> bool:
+        """Whether any quota is set that makes jobs wait."""
+        return self.max_in_flight is not None or self.tokens_per_minute is not None
 
 
 def tenant(tenants: Mapping[str, Tenant], name: str) -> Tenant:
     """The share and quotas of the tenant of that name."""
-    if found := tenants.get(name):
-        return found
-    return Tenant() if name == DEFAULT else tenants.get(OTHERS, Tenant())
+    return tenants.get(name) or tenants.get(OTHERS, Tenant())
+
+
+def most_queued(account: Tenant, limit: int, of_others: int) -> int:
+    """The most jobs that a tenant may have in a queue, as ``submit.lua`` counts them: of what others leave its share,
+    and at least one job.
+
+    Args:
+        limit: of the queue (``limits.max_queued``).
+        of_others: other tenants' jobs in it.
+    """
+    share = max(1, math.floor(account.queue_share * (limit - of_others)))
+    return share if account.max_queued is None else min(share, account.max_queued)
 
 
 def quoted(name: str) -> str:
@@ -57,8 +73,9 @@ def check(tenants: Mapping[str, Tenant]) -> None:
     Raises:
         ValueError: for quotas of ``default``.
     """
-    if tenants.get(DEFAULT, Tenant()).limited:
+    if tenants.get(DEFAULT, Tenant()).limits_claims:
         raise ValueError(
-            "tenants.default has a quota; allowed: weight only, for stock Celery producers ask nobody before they "
-            'push. Give a quota to a tenant that is named, or to all that are: [tenants."*"]'
+            "tenants.default has max_in_flight or tokens_per_minute; allowed: what is looked at when jobs are "
+            "submitted, for workers take what stock Celery producers push from whoever it is. Give such a quota to a "
+            'tenant that is named, or to all that are: [tenants."*"]'
         )
