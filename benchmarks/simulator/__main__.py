@@ -19,6 +19,7 @@ FIGURES = {
     3: ("oracle", "the policy beside one that knows the future, and beside a threshold"),
     4: ("harvest", "offline work behind interactive work"),
     6: ("estimates", "what was foretold to those who wait, and what became of it"),
+    7: ("zoo", "whether another policy is better in both, on load that none was tuned on"),
     9: ("routing", "pulling from one queue beside pushing to one worker"),
 }
 """By number: the module beside this file that measures it, and what it is. Each has a function ``run``, which takes the

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from producer.contract.errors import ConfigError
 from producer.contract.fleet.settings import Settings
@@ -21,8 +20,10 @@ from simulator.results.report import Report, report
 from simulator.run import Simulation
 from simulator.traces import readers, synthetic
 from simulator.traces.trace import Trace, assign, faster
+from simulator.zoo.workload import Half
 
-from .duration import duration
+from .simulation_tables import compared, single
+from .zoo import compare_on_zoo
 
 if TYPE_CHECKING:
     from simulator.hardware import Hardware
@@ -40,7 +41,7 @@ progress_console = Console(stderr=True, highlight=False)
 
 
 def simulate(
-    trace: Annotated[str, typer.Option("--trace", "-t", help="A trace, or [bold]synthetic[/bold].")],
+    trace: Annotated[str | None, typer.Option("--trace", "-t", help="A trace, or [bold]synthetic[/bold].")] = None,
     fleet: Annotated[
         str | None,
         typer.Option(help="The fleet file, or [bold]synthetic[/bold]. [dim]Default: fleet.toml here[/dim]"),
@@ -63,6 +64,11 @@ def simulate(
         float, typer.Option(min=1e-3, max=2, help="Synthetic load: share of the devices' capacity.")
     ] = synthetic.BUSY,
     seed: Annotated[int, typer.Option(help="Seed of all random draws.")] = 0,
+    zoo: Annotated[bool, typer.Option("--zoo", help="Compare policies on generated families of load.")] = False,
+    half: Annotated[
+        Half, typer.Option(help="Of each family; policies may be tuned on development only.")
+    ] = Half.HELD_OUT,
+    workloads: Annotated[int, typer.Option(min=1, help="Workloads of each family of the zoo.")] = 1,
     plot: Annotated[Path | None, typer.Option(help="Save a plot of queues, workers and devices over time.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object for each policy, for programs.")] = False,
 ) -> None:
@@ -104,6 +110,9 @@ def simulate(
     [bold]least-connections[/bold]: the worker with the fewest requests, on arrival
     [bold]affinity[/bold]: on arrival, the same worker for each tenant; a random one without tenants
 
+    [bold]The zoo[/bold] needs neither a trace nor a fleet file: 18 families of load, each in a development half and a
+    held-out half, which share no seed and no value of a parameter. Minutes for all policies.
+
     [bold]Attained[/bold] is the share of all requests that started within their tier's target.
     With --compare, each policy is compared with the [bold]clairvoyant bound[/bold]: the least device hours of any
     schedule with the same attainment.
@@ -115,7 +124,16 @@ def simulate(
       stoker simulate --trace azure_conv.csv.gz --fleet fleet.toml --assign tiers=interactive:4,batch:1
 
       stoker simulate --trace clients.tgz --for 7200 --compare slack,threshold,strict+round-robin
+
+      stoker simulate --zoo --compare slack,threshold --plot zoo.png
     """
+    if zoo:
+        _require_solver()
+        with _interruptible():
+            compare_on_zoo(half, compare, workloads, plot, as_json)
+        return
+    if trace is None:
+        raise ConfigError("--trace is missing; allowed: a file, synthetic, or --zoo in its place")
     if compare:
         _require_solver()
     settings, hardware = _fleet(fleet)
@@ -123,19 +141,26 @@ def simulate(
     chosen = [schemes.named(name, fleets_own) for name in (compare.split(",") if compare else [policy or fleets_own])]
     shares = dict(_shares(one) for one in assigned or ())
     requests = _requests(trace, settings, hardware, shares, seed, lasts_s, times, busy)
-    try:
+    with _interruptible():
         runs = [_run(one, settings, hardware, requests, seed) for one in chosen]
         bounds = _bounds(settings, hardware, [outcome for _, outcome in runs]) if compare else []
         if plot is not None:
             from ..plot_simulation import save
 
             save([(found.policy, outcome) for found, outcome in runs], hardware, plot)
-    except KeyboardInterrupt:
-        progress_console.print("interrupted: nothing was saved", markup=False)
-        raise typer.Exit(EXIT_INTERRUPTED) from None
     _print([found for found, _ in runs], bounds, as_json)
     if plot is not None and not as_json:
         console.print(f"picture: {plot}", markup=False, soft_wrap=True)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C ends the command with its exit code."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        progress_console.print("interrupted: nothing was saved", markup=False)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
 def _require_solver() -> None:
@@ -165,7 +190,7 @@ def _bounds(settings: Settings, hardware: Hardware, outcomes: Sequence[RunOutcom
 def _print(reports: Sequence[Report], bounds: Sequence[float], as_json: bool) -> None:
     """Print the reports; ``bounds`` are their clairvoyant bounds, empty unless policies are compared."""
     if not as_json:
-        console.print(_compared(reports, bounds) if bounds else _single(reports[0]))
+        console.print(compared(reports, bounds) if bounds else single(reports[0]))
         return
     for n, found in enumerate(reports):
         extra = {"clairvoyant_device_hours": bounds[n]} if bounds else {}
@@ -230,49 +255,3 @@ def _bar(name: str, total: int) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=progress_console, transient=True) as bar:
         task = bar.add_task(name, total=total)
         yield lambda done: bar.update(task, completed=done)
-
-
-def _single(found: Report) -> Table:
-    table = Table(
-        "tier", "requests", "attained", "wait p50", "wait p99", "refused",
-        title=f"policy {found.policy}", title_justify="left", caption=_summary(found), caption_justify="left",
-    )  # fmt: skip
-    for tier in found.tiers:
-        table.add_row(
-            tier.tier, f"{tier.requests:,}", f"{tier.attained:.2%}", _wait(tier.wait_p50_s), _wait(tier.wait_p99_s),
-            f"{tier.refused:,}",
-        )  # fmt: skip
-    return table
-
-
-def _summary(found: Report) -> str:
-    dead = f", {found.dead:,} dead" if found.dead else ""
-    return (
-        f"{found.requests:,} requests over {duration(found.lasted_s)}: {found.attained:.2%} attained, "
-        f"{found.refused:,} refused{dead}\n"
-        f"{found.device_hours:.2f} device hours, cost {found.cost:.2f}, {found.starts:,} workers started"
-    )
-
-
-def _compared(reports: Sequence[Report], bounds: Sequence[float]) -> Table:
-    """The reports as a table with one column per policy."""
-    table = Table("", *(found.policy for found in reports))
-    for n, tier in enumerate(reports[0].tiers):
-        own = [found.tiers[n] for found in reports]
-        table.add_row(f"{tier.tier}: attained", *(f"{one.attained:.2%}" for one in own))
-        table.add_row("  wait p50", *(_wait(one.wait_p50_s) for one in own))
-        table.add_row("  wait p99", *(_wait(one.wait_p99_s) for one in own))
-    table.add_section()
-    table.add_row("missed targets", *(f"{found.missed:,}" for found in reports))
-    table.add_row("refused", *(f"{found.refused:,}" for found in reports))
-    table.add_row("workers started", *(f"{found.starts:,}" for found in reports))
-    table.add_row("cost", *(f"{found.cost:.2f}" for found in reports))
-    table.add_row("device hours", *(f"{found.device_hours:.2f}" for found in reports))
-    table.add_row("clairvoyant, attaining the same", *(f"{bound:.2f}" for bound in bounds))
-    ratios = [found.device_hours / bound if bound else 1.0 for found, bound in zip(reports, bounds, strict=True)]
-    table.add_row("times the clairvoyant", *(f"{ratio:.2f}" for ratio in ratios))
-    return table
-
-
-def _wait(seconds: float) -> str:
-    return "-" if seconds != seconds else duration(seconds) if seconds >= 10 else f"{seconds:.2f} s"

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from deploy.cli import app
+from deploy.cli import app, zoo
 from producer.contract.errors import ConfigError, StokerError
 from simulator.run import Simulation
+from simulator.zoo.registry import FAMILIES
 
 FLEET = """
 [models.big]
@@ -99,6 +100,30 @@ def test_a_policy_may_be_of_any_kind_or_of_several(fleet: Path) -> None:
     reports = [json.loads(run(*arguments, "--assign", "tenants=9", "--policy", name).stdout) for name in names]
     assert [one["policy"] for one in reports] == [*names]
     assert len({json.dumps(one["tiers"]) for one in reports}) == len(names)
+
+
+@pytest.mark.slow
+def test_the_zoo_is_a_table_of_all_families_that_says_which_half_and_a_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = {name: FAMILIES[name] for name in ("long answers", "long prompts")}
+    monkeypatch.setattr(zoo, "FAMILIES", few)
+    picture = tmp_path / "zoo.png"
+    arguments = ("--zoo", "--half", "development", "--compare", "slack,threshold")
+    table = run(*arguments, "--plot", picture).stdout
+    assert "development half" in table
+    assert all(name in table for name in (*few, "slack", "threshold", "clairvoyant"))
+    assert all(family.reason.split(",")[0] in table for family in few.values())
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    lines = [json.loads(line) for line in run(*arguments, "--json").stdout.splitlines()]
+    assert [line["name"] for line in lines] == [*few]
+    assert {line["half"] for line in lines} == {"development"}
+    assert lines[0]["scores"]["slack"]["hours"] >= lines[0]["bound_hours"] > 0
+
+
+def test_without_a_trace_it_says_what_may_take_its_place() -> None:
+    with pytest.raises(ConfigError, match="--trace is missing; allowed: a file, synthetic, or --zoo"):
+        run("--fleet", "synthetic")
 
 
 AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9799600,480,10\n2023-11-16 18:17:05,318,4\n"
