@@ -6,6 +6,7 @@ The format is Celery's own (https://docs.celeryq.dev/en/stable/internals/protoco
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,17 +24,17 @@ def succeeded(job_id: str, value: Any) -> bytes:
     return _result("SUCCESS", job_id, value)
 
 
-def failed(job_id: str, error: Exception) -> bytes:
-    """The result of a job that ended with an error."""
+def failed(job_id: str, error: Exception, usage: Mapping[str, int] | None = None) -> bytes:
+    """The result of a job that ended with an error, and what it had used until then."""
     module = type(error).__module__
     if module == errors.__name__:
         module = errors.WIRE_MODULE
-    return _result("FAILURE", job_id, _exception(type(error).__qualname__, error.args, module))
+    return _result("FAILURE", job_id, _exception(type(error).__qualname__, error.args, module), usage)
 
 
-def revoked(job_id: str, reason: str) -> bytes:
-    """The result of a job that was cancelled, or expired."""
-    return _result("REVOKED", job_id, _exception("TaskRevokedError", (reason,), "celery.exceptions"))
+def revoked(job_id: str, reason: str, usage: Mapping[str, int] | None = None) -> bytes:
+    """The result of a job that was cancelled, or expired, and what it had used until then."""
+    return _result("REVOKED", job_id, _exception("TaskRevokedError", (reason,), "celery.exceptions"), usage)
 
 
 def _exception(name: str, arguments: tuple[Any, ...], module: str) -> dict[str, Any]:
@@ -42,7 +43,7 @@ def _exception(name: str, arguments: tuple[Any, ...], module: str) -> dict[str, 
     return {"exc_type": name, "exc_message": words, "exc_module": module}
 
 
-def _result(status: str, job_id: str, result: Any) -> bytes:
+def _result(status: str, job_id: str, result: Any, usage: Mapping[str, int] | None = None) -> bytes:
     return to_json(
         {
             "status": status,  # first, so that Lua can tell a final result by its beginning (finish.lua)
@@ -51,5 +52,6 @@ def _result(status: str, job_id: str, result: Any) -> bytes:
             "children": [],
             "date_done": datetime.now(UTC).isoformat(),
             "task_id": job_id,
+            **({"usage": dict(usage)} if usage else {}),  # last, where fairness.py looks for it; Celery passes it over
         }
     )

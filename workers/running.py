@@ -33,6 +33,8 @@ class Running:
     overdue_at: float = float("inf")
     """When its time limit passes, in seconds of the monotonic clock."""
     time_limit_s: float = 0.0
+    stopped: Exception | str | None = None
+    """Why the engine was asked to give it up: an error, or ``terminated`` or ``expired``."""
     started_at: float = field(default_factory=time.time)
     eventer: object = None
 

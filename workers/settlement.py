@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import redis
 from billiard.exceptions import TimeLimitExceeded
@@ -23,6 +24,10 @@ from .running import Running
 from .streaming import Streams
 
 logger = logging.getLogger(__name__)
+
+NOTHING: Mapping[str, int] = MappingProxyType({})
+STOP_S = 1.0
+"""Seconds in which an engine should give up a request, telling what it has used."""
 
 
 class Settlement:
@@ -82,34 +87,46 @@ class Settlement:
             self._monitor.flush()
 
     def end_overdue(self) -> None:
-        """End the jobs whose time limit or deadline has passed, also if the engine has not noticed.
+        """Stop the jobs whose time limit or deadline has passed, and end those that the engine does not give up.
 
         One pass over the running jobs rather than a timer for each: the loop keeps a cancelled timer, and with it the
         job's inputs, until it would have fired.
         """
         now = time.monotonic()
         for running in list(self.running.values()):
-            if running.deadline is not None and running.deadline <= now:
-                self.give_up(running.lease)
-                self.revoke(running, "expired")
+            if running.stopped is not None:
+                if running.overdue_at <= now:
+                    self.give_up(running.lease)
+                    self._end_stopped(running, running.stopped, {})
+            elif running.deadline is not None and running.deadline <= now:
+                self._stop(running, "expired")
             elif running.overdue_at <= now:
-                self.give_up(running.lease)
-                self.fail(running, TimeLimitExceeded(running.time_limit_s))
+                self._stop(running, TimeLimitExceeded(running.time_limit_s))
 
     def terminate(self, running: Running) -> None:
         """End a running job that was cancelled."""
-        if running.lease in self.running:
-            self.give_up(running.lease)
-            self.revoke(running, "terminated")
+        if running.lease in self.running and running.stopped is None:
+            self._stop(running, "terminated")
 
-    def fail(self, running: Running, error: Exception) -> None:
+    def _stop(self, running: Running, reason: Exception | str) -> None:
+        """Have the engine give up a job, which ends with its outcome, so that its tenant pays for what was made."""
+        running.stopped, running.overdue_at = reason, time.monotonic() + STOP_S
+        self._engine.cancel(running.lease)
+
+    def _end_stopped(self, running: Running, reason: Exception | str, usage: Mapping[str, int]) -> None:
+        if isinstance(reason, Exception):
+            self.fail(running, reason, usage)
+        else:
+            self.revoke(running, reason, usage)
+
+    def fail(self, running: Running, error: Exception, usage: Mapping[str, int] = NOTHING) -> None:
         """End a job with an error."""
-        self._store(running, results.failed(running.id, error))
+        self._store(running, results.failed(running.id, error, usage))
         self._monitor.failed(running, error)
 
-    def revoke(self, running: Running, reason: str) -> None:
+    def revoke(self, running: Running, reason: str, usage: Mapping[str, int] = NOTHING) -> None:
         """End a job that was cancelled (``revoked``, or ``terminated`` while it ran) or has ``expired``."""
-        self._store(running, results.revoked(running.id, reason))
+        self._store(running, results.revoked(running.id, reason, usage))
         self._monitor.revoked(running, terminated=reason == "terminated", expired=reason == "expired")
 
     def give_up(self, lease: str) -> None:
@@ -127,19 +144,22 @@ class Settlement:
         return running
 
     def _end(self, running: Running, outcome: Outcome) -> None:
+        if running.stopped is not None and outcome.error is not None:
+            self._end_stopped(running, running.stopped, outcome.usage)
+            return
         match outcome.error:
             case None:
                 self._succeed(running, outcome)
             case Preempted():
                 self._ledger.release([running.lease])
             case JobExpired():
-                self.revoke(running, "expired")
+                self.revoke(running, "expired", outcome.usage)
             case JobCancelled():
-                self.revoke(running, "terminated")
+                self.revoke(running, "terminated", outcome.usage)
             case EngineError() as error if self._defer(running):
                 self._monitor.retried(running, error)
             case error:
-                self.fail(running, error)
+                self.fail(running, error, outcome.usage)
 
     def _succeed(self, running: Running, outcome: Outcome) -> None:
         assert running.job is not None

@@ -205,6 +205,20 @@ def test_cancelled_in_the_middle_it_makes_room_at_once(engine: GenerateEngine) -
     assert text(outcomes["next"]).startswith(" Paris")
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_what_is_cancelled_tells_what_it_has_used(engine: GenerateEngine, stream: bool) -> None:
+    prompt, made = "Once upon a time", 5
+    engine.submit(Request("a", [prompt], {"max_new_tokens": 1500}, stream=stream))
+    step_until_running(engine, 1)
+    (sequence,) = engine._admission.running.values()
+    while sequence.made < made:
+        engine.step(DEADLINE_S)
+    engine.cancel("a")
+    usage = drive(engine, 1).outcomes["a"].usage
+    assert usage["input_tokens"] == len(sequence.token_ids)
+    assert made <= usage["output_tokens"] < 1500
+
+
 def test_a_request_of_many_inputs_is_cancelled_whole(engine: GenerateEngine) -> None:
     engine.submit(Request("many", ["Once upon a time"] * 20, {"max_new_tokens": 300}))
     step_until_running(engine, 4)

@@ -285,6 +285,17 @@ def test_a_cancelled_request_is_hung_up_on_at_once_and_its_place_is_free(engine:
     assert told["hung_up_on"] == 4
 
 
+def test_what_is_cancelled_tells_what_it_has_used(engine: OpenAIEngine) -> None:
+    engine.submit(Request("a", ["x" * 400], {"max_new_tokens": 4000}, stream=True))
+    pieces = 0
+    while pieces < 5:
+        pieces += sum(isinstance(report, OutputPiece) for report in engine.step(1.0))
+    engine.cancel("a")
+    outcome = next(report for report in engine.step(1.0) if isinstance(report, Outcome))
+    assert 5 <= outcome.usage["output_tokens"] < 4000
+    assert 100 <= outcome.usage["input_tokens"] < 400
+
+
 def test_what_hangs_can_be_cancelled(engine: OpenAIEngine) -> None:
     engine.submit(Request("a", ["!hang"]))
     step_until(engine, lambda told: told["running"] == 1)

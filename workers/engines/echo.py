@@ -90,8 +90,8 @@ class EchoEngine(MailboxEngine[Request]):
 
     def _give_up(self, request_id: str, error: JobCancelled | JobExpired | Preempted) -> None:
         del self._waiting[request_id]
-        self._speeches.pop(request_id, None)
-        self._given_up.append(Outcome(request_id, error=error))
+        speech = self._speeches.pop(request_id, None)
+        self._given_up.append(Outcome(request_id, error=error, usage=speech.used if speech else {}))
 
     def _answer(self, request: Request, batch_size: int) -> list[Report]:
         """What a batch reports of a request. A streaming request with words left continues in the next batch."""

@@ -60,6 +60,11 @@ class Speech:
             if at < len(words)
         ]
 
+    @property
+    def used(self) -> dict[str, int]:
+        """The usage until now."""
+        return {**self._usage, "output_tokens": sum(min(self._said, len(words)) for words in self._words)}
+
     def outcome(self, batch_size: int, ran_s: float) -> Outcome:
         """The terminal outcome of the request."""
         return Outcome(self._request.id, outputs=self._outputs, usage=self._usage, ran_s=ran_s, batch_size=batch_size)

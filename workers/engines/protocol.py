@@ -36,8 +36,9 @@ class Outcome:
     """The terminal result of a request: ``outputs`` (one per input, in order) or ``error``.
 
     ``InvalidJob`` is final; after an ``EngineError`` the job is tried again; ``JobCancelled`` and ``Preempted`` are the
-    outcomes of ``cancel`` and ``withdraw``. ``batch_size`` is the size of the largest batch with inputs of this
-    request; ``ran_s`` is its time on the device, in seconds.
+    outcomes of ``cancel`` and ``withdraw``. With an error, ``usage`` is what the request had used until then, if it
+    began. ``batch_size`` is the size of the largest batch with inputs of this request; ``ran_s`` is its time on the
+    device, in seconds.
     """
 
     id: str

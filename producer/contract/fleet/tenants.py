@@ -37,7 +37,8 @@ class Tenant(BaseModel):
     max_in_flight: Annotated[int, Field(ge=1)] | None = None
     """Most jobs held by workers; more stay queued, and other tenants' jobs go first."""
     tokens_per_minute: Annotated[float, Field(gt=0)] | None = None
-    """Most tokens a minute, as fairness counts them; a minute's worth may be used at once."""
+    """Most tokens a minute, as fairness counts them, also those of requests that were hung up on; a minute's worth may
+    be used at once."""
 
     @property
     def limits_claims(self) -> bool:

@@ -279,7 +279,7 @@ class GenerateEngine(MailboxEngine[list[GenerationOutput]]):
         for sequence in generation.sequences:
             self._leave(sequence, cancel=True)
         self._admission.drop(generation)
-        self._reports.append(Outcome(generation.request.id, error=error))
+        self._reports.append(generation.given_up(error))
 
 
 def _eos_ids(model: Any) -> set[int]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from llguidance import LLMatcher
 
-from producer.contract.errors import EngineError, InvalidJob
+from producer.contract.errors import EngineError, InvalidJob, StokerError
 from producer.contract.message.response_format import Structure
 
 from ..protocol import Outcome, OutputPiece, Request
@@ -94,6 +94,12 @@ class Generation:
         """Whether its tokens are decoded at every step: for streaming, or for stop strings."""
         return self.request.stream or bool(self.parameters.stop)
 
+    def given_up(self, error: StokerError) -> Outcome:
+        """The outcome of a request that ends with an error, and what it has used until now."""
+        made = self.usage["output_tokens"] + sum(sequence.made for sequence in self.sequences)
+        usage = {**self.usage, "output_tokens": made} if self.started_at else {}
+        return Outcome(self.request.id, error=error, usage=usage)
+
     def outcome(self) -> Outcome:
         """The outcome, once all sequences have ended."""
         ran_s = time.monotonic() - self.started_at
@@ -115,6 +121,8 @@ class Sequence:
     id: str = ""
     suspect: bool = False
     """Whether a batch died while this sequence ran in it: it then runs alone, and fails if that batch dies, too."""
+    made: int = 0
+    """Tokens made in this attempt."""
     _tokens: int = 0
     _told: str = ""
     _told_tokens: int = 0
@@ -129,7 +137,7 @@ class Sequence:
         decoding."""
         generation = self.generation
         generation.started_at = generation.started_at or time.monotonic()
-        self.id, self._tokens = sequence_id, 0
+        self.id, self.made, self._tokens = sequence_id, 0, 0
         parameters = generation.parameters
         self._detokenizer = Detokenizer(generation.prompts.tokenizer, parameters.stop)
         sampler = TokenSampler(parameters, self.index) if parameters.do_sample else None
@@ -145,6 +153,7 @@ class Sequence:
         """Read all tokens of the attempt so far; True if the text is complete."""
         if not self.generation.parameters.max_new_tokens:
             tokens = []
+        self.made = len(tokens)
         ended = ended or self.is_complete(len(tokens))
         if ended or self.generation.followed:
             least = max(self._tokens, min(len(tokens), self.generation.parameters.min_tokens))

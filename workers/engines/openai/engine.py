@@ -221,6 +221,7 @@ class OpenAIEngine(MailboxEngine[Request]):
 
         def hear(news: News) -> None:
             self._progress += 1
+            ask.events += bool(news.text or news.reasoning)
             if not ask.job.request.stream:
                 return
             for text, reasoning in ((news.reasoning, True), (news.text, False)):
@@ -246,7 +247,8 @@ class OpenAIEngine(MailboxEngine[Request]):
 
     def _fail(self, job: OpenRequest, error: StokerError) -> None:
         ran_s = time.monotonic() - job.started_at if job.started_at else 0.0
-        self._end(job, Outcome(job.request.id, error=error, ran_s=ran_s, batch_size=job.batch_size))
+        used = job.used if job.started_at else {}
+        self._end(job, Outcome(job.request.id, None, error, used, ran_s, job.batch_size))
 
     def _end(self, job: OpenRequest, outcome: Outcome) -> None:
         """End a job with its outcome, and cancel its HTTP requests in flight."""

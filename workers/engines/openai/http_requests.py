@@ -28,6 +28,16 @@ class OpenRequest:
     started_at: float = 0.0
     batch_size: int = 1
 
+    @property
+    def used(self) -> dict[str, int]:
+        """What was used until now. Servers tell when an answer ends; of others, each event counts as a token, and four
+        bytes of a prompt."""
+        begun = [ask for ask in self.asks if ask.task is not None]
+        return {
+            "input_tokens": self.usage.get("input_tokens", 0) + sum(len(ask.call.content) // 4 for ask in begun),
+            "output_tokens": self.usage.get("output_tokens", 0) + sum(ask.events for ask in begun),
+        }
+
 
 @dataclass(slots=True, eq=False)
 class Ask:
@@ -38,6 +48,8 @@ class Ask:
     count: int
     call: wire.Call
     task: asyncio.Task[None] | None = None
+    events: int = 0
+    """Pieces of text that have come."""
 
 
 def job_of(request: Request, model: str, task: Literal["generate", "embeddings"]) -> OpenRequest:
