@@ -78,9 +78,11 @@ class Actuator:
                 self._journal.lost(now, ended)
 
     def note_device_deaths(self, now: float, devices: Sequence[Device]) -> None:
-        """Excuse the jobs of workers that ended because of a fault of their device, which may show only afterwards."""
+        """Excuse the jobs and the models of workers that ended because of a fault of their device, which may show only
+        afterwards: the jobs count no loss, and the model no failed start."""
         for ended, fault in self._device_deaths.explained(now, devices, self._reconciler.health):
             log.info("%s probably ended because of its device, %s: its jobs count no loss", ended.name, fault)
+            self._reconciler.excused(ended.model)
             with self._errors.isolated(ended.name, "its jobs count a loss"):
                 self._excuse(ended.model, ended.name, True)
 

@@ -62,6 +62,12 @@ class Memory:
         """The memory without the back-off of ``model``."""
         return replace(self, failures={name: one for name, one in self.failures.items() if name != model})
 
+    def excused(self, model: str) -> Memory:
+        """The memory without the last failure of ``model``, which was its device's."""
+        before = self.failures.get(model)
+        after = before.excused if before else None
+        return replace(self.retried(model), failures={**self.failures, model: after}) if after else self.retried(model)
+
     def failed(self, now: float, model: str, lived_s: float, cause: str, served: bool = False) -> Memory:
         """The memory after a further worker of ``model`` ended unasked or could not be started."""
         failure = backoff.after(self.failures.get(model), now, lived_s, cause, served)

@@ -91,6 +91,10 @@ class Reconciler:
         """End the back-off of ``model``."""
         self._memory = self._memory.retried(model)
 
+    def excused(self, model: str) -> None:
+        """Note that the last worker of ``model`` that ended unasked did so because of its device."""
+        self._memory = self._memory.excused(model)
+
     def failed(self, now: float, model: str, lived_s: float, cause: str, served: bool = False) -> None:
         """Note that a worker of ``model`` ended unasked or could not be started."""
         self._memory = self._memory.failed(now, model, lived_s, cause, served)

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
     from .dispatch import Dispatch
     from .state import RunState
-    from .worker import SimulatedWorker
-
-FAILED = "its device was lost"
 
 
 class Rounds:
@@ -41,11 +38,6 @@ class Rounds:
         self._state.blockers = {one.model: one.reason for one in decisions if isinstance(one, Hold)}
         for decision in decisions:
             self._act(now, decision)
-
-    def lost(self, worker: SimulatedWorker, now: float) -> None:
-        """Tell the reconciler that a worker was lost with its device."""
-        model, served = self._state.trace.models[worker.model], worker.ready_at <= now
-        self.reconciler.failed(now, model, now - worker.started_at, FAILED, served)
 
     def sample(self, now: float) -> FleetSample:
         """The fleet and its queues now."""

@@ -106,8 +106,7 @@ class Simulation:
         fleet = self.state.fleet
         worker = fleet.break_down(place, "lost")
         self.state.outcome.failures += 1
-        if worker is not None:
-            self.rounds.lost(worker, now)
+        if worker is not None:  # lost with its device, which is no failed start (autoscaler/devices/device_deaths.py)
             self.dispatch.drop(worker, now)
         self.state.events.add(now + fleet.types[place].repair_s, EventKind.REPAIR, place)
 

@@ -108,11 +108,13 @@ class EnginePool(BasePool):  # type: ignore[misc]  # Celery has no types
         self._judge(self._settlement.settle(outcomes))
         self._settlement.commit()
 
-    def _judge(self, errors: list[StokerError | None]) -> None:
-        """Tell the breaker of outcomes; end the worker when another replica should take its place."""
-        failed = [error for error in errors if isinstance(error, EngineError)]
+    def _judge(self, ended: list[tuple[str, StokerError | None]]) -> None:
+        """Tell the breaker of outcomes, each with its tenant; end the worker when another replica should take its
+        place."""
+        told = [(tenant, error) for tenant, error in ended if error is None or isinstance(error, EngineError)]
+        last = next((str(error) for _, error in reversed(told) if error is not None), "")
         now, before = time.monotonic(), self.breaker.why
-        self.breaker.ended(now, errors.count(None), len(failed), str(failed[-1]) if failed else "")
+        self.breaker.ended(now, [(tenant, error is not None) for tenant, error in told], last)
         if self.breaker.why and not before:
             logger.error("the breaker opens, and the replica gets one job at a time: %s", self.breaker.why)
         elif before and not self.breaker.why:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from producer.contract.fleet.tenants import DEFAULT
 from producer.contract.message.job import TASK, Job
 from scheduler.message import Message
 
@@ -44,6 +45,11 @@ class Running:
     def id(self) -> str:
         """The job's id."""
         return self.message.id
+
+    @property
+    def tenant(self) -> str:
+        """The tenant of the job."""
+        return self.job.tenant if self.job is not None else DEFAULT
 
     @property
     def inputs(self) -> int:

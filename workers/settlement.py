@@ -57,8 +57,8 @@ class Settlement:
             self.give_up(running.lease)
             self.fail(running, _unusable(running, error))
 
-    def settle(self, outcomes: Sequence[Outcome]) -> list[StokerError | None]:
-        """Settle the jobs that still run by the outcomes of their requests; returns the errors of these outcomes.
+    def settle(self, outcomes: Sequence[Outcome]) -> list[tuple[str, StokerError | None]]:
+        """Settle the jobs that still run by the outcomes of their requests; returns their tenants and errors.
 
         Raises:
             RedisError: the connection broke.
@@ -73,7 +73,7 @@ class Settlement:
                 raise
             except Exception as error:
                 self.fail(running, _unusable(running, error))
-        return [outcome.error for _, outcome in ended]
+        return [(running.tenant, outcome.error) for running, outcome in ended]
 
     def commit(self) -> None:
         """Write streams and results, and send events when there are enough of them.

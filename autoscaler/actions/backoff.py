@@ -25,6 +25,14 @@ class Backoff:
         pause = pause_s(self.failures)
         return f"a worker ended unasked {times}; next start after {pause:g} s. Last: {self.cause}"
 
+    @property
+    def excused(self) -> Backoff | None:
+        """The back-off without its last failure, which was no fault of the model; None when there was no other."""
+        if self.failures == 1:
+            return None
+        fewer = self.failures - 1
+        return Backoff(fewer, self.until - pause_s(self.failures) + pause_s(fewer), self.cause)
+
     def moved(self, step_s: float) -> Backoff:
         """The same after a step of the clock that its time was read from."""
         return replace(self, until=self.until + step_s)

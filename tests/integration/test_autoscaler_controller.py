@@ -226,6 +226,23 @@ def test_the_jobs_of_a_worker_whose_gpu_turns_out_to_be_lost_count_no_loss(rig: 
     assert rig.excused == [f"{one.name}, counted"]
 
 
+@pytest.mark.parametrize("seen_later_s", [0, 2])
+def test_deaths_by_their_gpus_are_no_failed_starts(rig: Rig, seen_later_s: float) -> None:
+    rig.probe.found = [Device(f"cuda:{nth}", "cuda", "GPU", 80, uuid=f"GPU-{nth}") for nth in range(6)]
+    rig.push()
+    rig.controller.round()
+    for _ in range(5):
+        (one,) = rig.launcher.living.values()
+        rig.launcher.die(one.name, cause="exit 4: the engine is lost")
+        if seen_later_s:
+            rig.controller.round()
+            rig.now += seen_later_s
+        dead = one.device_uuid
+        rig.probe.found = [replace(gpu, xids=(79,) if gpu.uuid == dead else ()) for gpu in rig.probe.found]
+        rig.controller.round()
+        assert len(rig.launcher.living) == 1, "its successor starts at once"
+
+
 def test_a_worker_that_ends_because_its_engine_fails_is_followed_later_each_time(rig: Rig) -> None:
     rig.push()
     for pause in (1, 2, 4):

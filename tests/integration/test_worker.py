@@ -321,6 +321,17 @@ def test_a_worker_whose_engine_fails_gets_one_job_at_a_time_until_it_serves_agai
     wait_for(lambda: not any(one.failing for one in heartbeat.read_all(fleet.redis)), "its breaker to close")
 
 
+def test_jobs_of_one_tenant_that_all_fail_open_no_breaker_for_others(fleet: Fleet) -> None:
+    fleet.worker("brittle", "w")
+    good = fleet.client.submit("brittle", "x", tenant="good")
+    assert fleet.client.result(good, timeout=DEADLINE_S).output == "x"
+    bad = [fleet.client.job("brittle", "x", tenant="hostile", parameters={"flake": "HTTP 500"}) for _ in range(40)]
+    ids = fleet.client.submit_many(bad)
+    assert all(isinstance(found, JobFailed) for _, found in fleet.client.results(ids, timeout=DEADLINE_S))
+    assert fleet.client.result(fleet.client.submit("brittle", "y", tenant="good"), timeout=DEADLINE_S).output == "y"
+    assert "the breaker opens" not in fleet.log("w").read_text()
+
+
 def test_failures_are_no_throughput(fleet: Fleet) -> None:
     fleet.worker("brittle", "w")
     ids = fleet.client.submit_many(fleet.client.job("brittle", "x", parameters={"flake": "HTTP 500"}) for _ in range(8))

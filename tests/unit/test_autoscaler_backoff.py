@@ -33,6 +33,17 @@ def test_a_worker_that_served_and_was_killed_holds_nothing_back() -> None:
     assert killed.until == 19 + pause_s(1)
 
 
+def test_an_excused_failure_leaves_the_back_off_of_those_before_it() -> None:
+    first = after(None, 100, 0.1, "exit 1")
+    second = after(first, 102, 0.1, "exit 4: the engine is lost")
+    assert first.excused is None
+    assert second.excused is not None
+    assert (second.excused.failures, second.excused.until) == (1, 103)
+    memory = Memory().failed(0, "a", 0, "x").failed(0, "a", 0, "y").failed(0, "b", 0, "z").excused("a").excused("b")
+    assert {name: one.failures for name, one in memory.failures.items()} == {"a": 1}
+    assert memory.excused("never seen") == memory
+
+
 def test_models_fail_each_for_itself() -> None:
     memory = Memory().failed(0, "a", 0, "x").failed(0, "a", 0, "y").failed(0, "b", 0, "z")
     assert {name: one.failures for name, one in memory.failures.items()} == {"a": 2, "b": 1}
