@@ -5,7 +5,7 @@ together (``ledger``). A claim goes whole to its taker (``taker.Taker``), past K
 messages, which took three quarters of a worker's time.
 
 Private parts of Kombu 5.7 in use: ``Channel.handlers``, ``Channel.pool``, ``Channel._queue_bind``,
-``Channel._receive_one``. ``tests/integration/test_celery_contract.py`` covers them.
+``Channel._handle_message``. ``tests/integration/test_celery_contract.py`` covers them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import logging
 import math
 import time
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import redis
 from kombu.transport import redis as stock
@@ -38,6 +38,13 @@ it."""
 
 REPLICA = ("READONLY", "UNBLOCKED", "MASTERDOWN")
 """Refusals of a server that is no longer the master: a new connection may lead to the new master."""
+
+
+class Commands(Protocol):
+    """Decides which messages of fan-outs, which are those of remote control, are passed on to Celery."""
+
+    def admits(self, document: bytes) -> bool:
+        """Whether a message is passed on."""
 
 
 class QoS(virtual.QoS):
@@ -99,8 +106,9 @@ class Channel(stock.Channel):
     """Claims jobs while the worker has room, and waits for jobs by blocking peeks while the queues are empty."""
 
     QoS = QoS  # type: ignore[assignment]  # the stock one is the sweep that leases replace
-    from_transport_options = (*stock.Channel.from_transport_options, "ledger")  # type: ignore[assignment]  # longer
+    from_transport_options = (*stock.Channel.from_transport_options, "ledger", "commands")  # type: ignore[assignment]  # longer
     ledger: Ledger
+    commands: Commands
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -236,18 +244,13 @@ class Channel(stock.Channel):
                     time.sleep(REFUSED_S)  # Celery reconnects at once
                 raise
 
-    def _receive_one(self, client: Any) -> Any:
-        """Read a message of a fan-out, such as a command of remote control.
-
-        Any client of Redis that may publish can send one: whatever it holds, a worker drops it and goes on.
-        """
-        try:
-            return super()._receive_one(client)
-        except self.connection_errors:
-            raise
-        except Exception as error:
-            logger.warning("a message of remote control was dropped, which cannot be read: %r", error)
-            return True
+    def _handle_message(self, client: Any, response: Any) -> dict[str, Any]:
+        """Read what a subscription tells. Any client of Redis that may publish can send a message: one that is not
+        admitted is emptied, and Kombu goes on."""
+        message: dict[str, Any] = super()._handle_message(client, response)
+        if isinstance(message["data"], bytes) and message["type"] in (b"message", b"pmessage"):
+            message["data"] = message["data"] if self.commands.admits(message["data"]) else b""
+        return message
 
     def close(self) -> None:
         """Close the channel and the connections of its peeks."""
@@ -261,4 +264,4 @@ class Channel(stock.Channel):
 class SentinelChannel(Channel, stock.SentinelChannel):
     """A channel to the master that Redis Sentinel names."""
 
-    from_transport_options = (*stock.SentinelChannel.from_transport_options, "ledger")  # type: ignore[assignment]  # longer
+    from_transport_options = (*stock.SentinelChannel.from_transport_options, "ledger", "commands")  # type: ignore[assignment]  # longer

@@ -17,7 +17,8 @@ from .poller import Poller
 
 
 class Transport(stock.Transport):
-    """Celery's ``broker_transport`` for workers; requires ``broker_transport_options={"ledger": Ledger(...)}``."""
+    """Celery's ``broker_transport`` for workers; it requires the options ``ledger`` (a :class:`Ledger`) and
+    ``commands`` (:class:`~scheduler.channel.Commands`)."""
 
     Channel = Channel
 

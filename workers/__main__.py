@@ -21,7 +21,6 @@ from scheduler.lease.ledger import Ledger
 from scheduler.lease.queue import Queue
 from scheduler.periodic import Periodic
 
-from . import remote
 from .app import WorkerApp, make_app
 from .assignment import Assignment
 from .device_binding import bind
@@ -65,7 +64,7 @@ def serve(app: WorkerApp, client: redis.Redis, launched_by: str) -> int:
     """Run Celery's worker and its periodic threads until it is drained."""
     assignment = app.assignment
     queue = assignment.ledger.queue
-    remote.restrict()
+    app.remote.restrict()
     worker = app.Worker(
         hostname=f"{assignment.name}@{socket.gethostname()}",
         concurrency=assignment.settings.model(assignment.model).max_concurrency,

@@ -12,6 +12,7 @@ from producer.contract.message.job import TASK
 from producer.contract.server.connection import broker_url, by_sentinel, transport_options
 
 from .assignment import Assignment
+from .remote import RemoteControl
 
 if TYPE_CHECKING:
     from .pool import EnginePool
@@ -31,6 +32,7 @@ class WorkerApp(Celery):  # type: ignore[misc]  # Celery has no types
     """Celery, knowing its assignment."""
 
     assignment: Assignment
+    remote: RemoteControl
     engine_pool: EnginePool | None = None
     """The pool, once Celery has made it."""
     worker: Any = None
@@ -47,12 +49,13 @@ def make_app(assignment: Assignment) -> WorkerApp:
     settings = assignment.settings
     url = broker_url(settings)
     app = WorkerApp("stoker", broker=url, backend=url, set_as_current=False)
-    app.assignment = assignment
+    app.assignment, app.remote = assignment, RemoteControl()
     app.conf.update(
         broker_transport=f"scheduler.transport:{'SentinelTransport' if by_sentinel(settings) else 'Transport'}",
         broker_transport_options={
             **transport_options(settings),
             "ledger": assignment.ledger,
+            "commands": app.remote,
             "priority_steps": [0],  # a tier is a queue of its own; Kombu's steps would be queues nobody reads
         },
         broker_connection_retry_on_startup=True,

@@ -196,7 +196,7 @@ def test_the_mailbox_reads_only_json(fleet: Fleet, stock: Celery, tmp_path: Path
         ):
             made = producer.Message(body, content_type=kind, content_encoding="binary" if b"!" not in body else "utf-8")
             producer.publish(made, routing_key="")
-        wait_for(lambda: "untrusted content of type pickle" in fleet.log("w").read_text(), "the refusal in the log")
+        wait_for(lambda: "a message of remote control was dropped" in fleet.log("w").read_text(), "the loss in the log")
         await_listening(app)
     assert still_serves(fleet)
     assert not touched.exists()
@@ -206,9 +206,48 @@ def test_whatever_is_published_to_the_mailbox_ends_no_worker(fleet: Fleet, stock
     body = json.dumps({"body": "x", "properties": {"body_encoding": "nope", "delivery_tag": "1", "delivery_info": {}}})
     documents = ("null", "[]", '"x"', "7", "{}", "garbage", b"\xff\xfe", body, '{"body": 7, "properties": 7}')
     with stock as app:
-        for document in documents:  # Celery subscribes anew after some of them
+        await_listening(app)
+        for document in documents:
             publish = partial(fleet.redis.publish, "/0.celery.pidbox", document)
             wait_for(publish, "the worker to listen")
         wait_for(lambda: "a message of remote control was dropped" in fleet.log("w").read_text(), "the loss in the log")
         await_listening(app)
+    assert still_serves(fleet)
+
+
+def command(**fields: object) -> str:
+    """A command of remote control as Celery would publish it."""
+    return as_command({"method": "ping", **fields})
+
+
+def as_command(body: object) -> str:
+    properties = {"body_encoding": "base64", "delivery_tag": "1", "delivery_info": {"exchange": "celery.pidbox"}}
+    text = base64.b64encode(json.dumps(body).encode()).decode()
+    about = {"content-type": "application/json", "content-encoding": "utf-8", "headers": {}}
+    return json.dumps({"body": text, "properties": properties, **about})
+
+
+def test_rubbish_in_the_mailbox_is_logged_in_plain_lines_below_its_rate_and_costs_no_connection(
+    fleet: Fleet, stock: Celery
+) -> None:
+    rubbish: list[str | bytes] = [
+        "garbage", b"\xff", "7", "{}", "null", "[" * 100_000, json.dumps({"body": 7, "properties": 7}),
+        *map(as_command, (7, "x", [], {})),
+        command(method=7), command(method="shutdown"), command(method="nope" * 1000), command(method=["ping"]),
+        command(method="revoke"), command(method="revoke", arguments={"task_id": {}}), command(self=7),
+        command(arguments=7), command(arguments={"a": 1}), command(reply_to=7), command(reply_to={"exchange": {}}),
+        command(destination=7), command(pattern="*", matcher="regex"), command(pattern="(a+)+$", matcher="pcre"),
+        command(method="query_task", arguments={"ids": 7}), command(ticket={}, reply_to={"exchange": "x"}),
+        command().replace('"headers": {}', '"headers": {"clock": "x"}'),
+        command().replace('"headers": {}', '"headers": {"compression": "application/x-gzip"}'),
+    ]  # fmt: skip
+    with stock as app:
+        await_listening(app)
+        for document in rubbish:
+            assert fleet.redis.publish("/0.celery.pidbox", document) == 1
+        await_listening(app)
+    log = fleet.log("w").read_text()
+    assert "Traceback" not in log
+    assert log.count("a message of remote control was dropped") == 1
+    assert log.count("Connected to") == 1
     assert still_serves(fleet)

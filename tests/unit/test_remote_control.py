@@ -1,0 +1,25 @@
+"""Remote control: what is logged of messages that are no commands."""
+
+import logging
+
+import pytest
+
+from producer.contract.message.celery_message import revocation
+from workers.remote import LINE_EVERY_S, RemoteControl, fault
+
+
+def test_a_flood_is_told_once_a_minute_with_its_number(caplog: pytest.LogCaptureFixture) -> None:
+    now = 0.0
+    remote = RemoteControl(lambda: now)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(1000):
+            assert not remote.admits(b"garbage")
+        now = LINE_EVERY_S
+        assert not remote.admits(b"{}")
+    first, second = (record.getMessage() for record in caplog.records)
+    assert first.endswith("it is not a message of Celery in JSON (JSONDecodeError)")
+    assert second.endswith("(KeyError); so were 999 more since the last such line")
+
+
+def test_a_revocation_of_ours_is_admitted() -> None:
+    assert fault(revocation(["a-job"])) == ""
