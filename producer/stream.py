@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .contract.errors import StokerError
+from .contract.message.tool_call import call_text
 
 AT_ONCE = 100
 """Most entries read in one step: what a slow reader holds of a fast writer."""
@@ -161,11 +162,6 @@ class Reading:
         if _place(piece_id) > self._after:
             yield Piece(piece_id, which[0], at, output.made[at:], tokens, which[1], which[2], logprobs)
             self._waits_since = time.monotonic()
-
-
-def call_text(call: dict[str, Any]) -> str:
-    """A tool call of OpenAI's form as one text, whose beginnings can be told while it is made."""
-    return f"{call['id']} {call['function']['name']}\n{call['function']['arguments']}"
 
 
 def entries(found: Any) -> list[Entry]:

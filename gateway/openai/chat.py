@@ -11,7 +11,7 @@ from producer.contract.message.job import Result
 
 from ..access.api_key import ApiKey
 from .api_error import Problem
-from .generation import Generating, reasoning_of, texts_of, usage_of
+from .generation import Generating, calls_of, reasoning_of, texts_of, usage_of
 from .logprobs import logprobs_of, of_chat
 from .parameters import CHAT, MESSAGE, PART, Parameter, check_fields
 from .translation import Endpoint, TranslatedRequest, ignored, job_of
@@ -75,12 +75,18 @@ def order(asked: ChatRequest, settings: Settings, caller: ApiKey) -> TranslatedR
             "choices": [
                 {
                     "index": index,
-                    "message": {"role": "assistant", "content": text, "refusal": None, **reasoning},
+                    "message": {
+                        "role": "assistant",
+                        "content": text if text or not calls else None,
+                        "refusal": None,
+                        **reasoning,
+                        **({"tool_calls": calls} if calls else {}),
+                    },
                     "logprobs": of_chat(logprobs),
                     "finish_reason": reason,
                 }
-                for index, ((text, reason), reasoning, logprobs) in enumerate(
-                    zip(texts_of(result), reasoning_of(result), logprobs_of(result), strict=True)
+                for index, ((text, reason), reasoning, calls, logprobs) in enumerate(
+                    zip(texts_of(result), reasoning_of(result), calls_of(result), logprobs_of(result), strict=True)
                 )
             ],
             "usage": usage_of(result, choices),

@@ -8,6 +8,7 @@ from typing import Any
 
 from producer.contract.errors import StokerError
 from producer.contract.message.job import Result
+from producer.contract.message.tool_call import call_head
 from producer.stream import Piece
 
 from .api_error import Problem, problem_of
@@ -28,7 +29,7 @@ class Chunks:
     def __init__(self, order: TranslatedRequest, job_id: str, created: int) -> None:
         self._order = order
         self._chat = chat = order.chat
-        self._told: dict[tuple[int, bool], int] = {}
+        self._told: dict[tuple[int, bool, int | None], int] = {}
         self._logprobs: dict[int, list[Any]] = {}
         """Log probabilities that were told, by the index of the answer."""
         self._head = {
@@ -50,15 +51,17 @@ class Chunks:
         )
 
     def piece(self, piece: Piece) -> bytes:
-        """More of an answer, or of the reasoning in a chat.
+        """More of an answer, or of the reasoning or a tool call in a chat.
 
         Raises:
             Problem: it takes back what was told, which the API has no word for.
         """
-        which = piece.index, piece.reasoning
+        which = piece.index, piece.reasoning, piece.call
         if piece.at < self._told.get(which, 0):
             raise Problem(500, "the answer had to be made again, and became another", code="answer_changed")
         self._told[which] = piece.at + len(piece.text)
+        if piece.call is not None:
+            return self._event(piece.index, {"tool_calls": [_call_delta(piece.call, piece.at, piece.text)]}, None)
         field = "reasoning_content" if piece.reasoning else "content"
         logprobs = self._more_logprobs(piece.index, piece.logprobs or None)
         return self._event(piece.index, {field: piece.text} if self._chat else piece.text, None, logprobs)
@@ -91,6 +94,14 @@ class Chunks:
         }
         usage = {"usage": None} if self._order.include_usage else {}
         return _data({**self._head, "choices": [choice], **usage})
+
+
+def _call_delta(number: int, at: int, text: str) -> dict[str, Any]:
+    """What is new of a tool call, whose first piece has its id and name."""
+    if at:
+        return {"index": number, "function": {"arguments": text}}
+    ident, name, arguments = call_head(text)
+    return {"index": number, "id": ident, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
 def broken_off(error: StokerError) -> bytes:

@@ -103,6 +103,12 @@ def reasoning_of(result: Result) -> list[dict[str, str]]:
     return [{"reasoning_content": text} if isinstance(text, str) and text else {} for text in found]
 
 
+def calls_of(result: Result) -> list[list[dict[str, Any]]]:
+    """The tool calls of each answer."""
+    found = [output.get("tool_calls") if isinstance(output, dict) else None for output in result.output]
+    return [calls if isinstance(calls, list) else [] for calls in found]
+
+
 def usage_of(result: Result, choices: int) -> dict[str, int]:
     """Tokens that were read and made. A prompt with several answers counts once."""
     read, made = result.usage.get("input_tokens", 0) // choices, result.usage.get("output_tokens", 0)

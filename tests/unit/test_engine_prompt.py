@@ -51,7 +51,12 @@ def test_a_text_and_a_chat() -> None:
         ({"messages": "x"}, r"input 3 has keys"),
         ({"messages": ["x"]}, r"input 3 has a message without role or content"),
         ({"messages": [{"role": "user"}]}, r"without role or content"),
-        ({"messages": [{"role": "user", "content": ["x"]}]}, r"input 3 is of type list; allowed here: a text"),
+        ({"messages": [{"role": "user", "content": ["x"]}]}, r"input 3 has content of type 'str'; allowed: a text, or"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            r"content of type 'image_url'",
+        ),
+        ({"messages": [{"role": "user", "content": 5}]}, r"input 3 is of type int"),
         ({"messages": [{"role": "alien", "content": "x"}]}, r"does not suit .* roles must alternate"),
     ],
 )

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from producer.contract.errors import StokerError
-from producer.stream import LOOK_S, Entry, Piece, Reading, call_text, entries
+from producer.contract.message.tool_call import call_text
+from producer.stream import LOOK_S, Entry, Piece, Reading, entries
 
 
 class Writer:

@@ -53,8 +53,8 @@ class Outcome:
 class OutputPiece:
     """The next piece of output ``index`` of a streaming request, of ``tokens`` tokens: the pieces of an output,
     concatenated, are its text, those with ``reasoning`` its reasoning, and those of one ``call`` its tool call of that
-    number: ``producer.stream.call_text``. ``logprobs`` are those of its tokens, as in OpenAI's API, if asked for. All
-    are reported before the request's :class:`Outcome`."""
+    number (``producer.contract.message.tool_call``). ``logprobs`` are those of its tokens, as in OpenAI's API, if asked
+    for. All are reported before the request's :class:`Outcome`."""
 
     id: str
     index: int

@@ -21,13 +21,13 @@ MOST_REGEX = 8_192
 MOST_CHOICES = 1_000
 """Most choices; together they are at most ``MOST_SCHEMA`` characters."""
 
-Kind = Literal["json", "regex", "choice"]
+Kind = Literal["json", "regex", "choice", "lark"]
 
 
 @dataclass(frozen=True, slots=True)
 class Structure:
-    """The structure that an answer has. Its ``source`` is a JSON schema, a regular expression, or the JSON of a list of
-    choices, by its ``kind``."""
+    """The structure that an answer has. Its ``source`` is a JSON schema, a regular expression, the JSON of a list of
+    choices, or a grammar in llguidance's variant of Lark, by its ``kind``."""
 
     kind: Kind
     source: str

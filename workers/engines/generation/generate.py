@@ -232,16 +232,15 @@ class GenerateEngine(MailboxEngine[list[GenerationOutput]]):
             return
         generation = sequence.generation
         if sequence.grammar_error:
-            self._end(generation, InvalidJob(f"response_format became too complex: {sequence.grammar_error}"))
+            self._end(generation, InvalidJob(f"structured output became too complex: {sequence.grammar_error}"))
             return
         complete = sequence.read(output.generated_tokens, ended=ended)
         try:
-            piece = sequence.tell() if generation.request.stream else None
+            pieces = sequence.tell() if generation.request.stream else []
         except EngineError as error:
             self._end(generation, error)
             return
-        if piece is not None:
-            self._reports.append(piece)
+        self._reports += pieces
         if complete:
             self._leave(sequence, cancel=not ended)
             sequence.end(output.generated_tokens[-1])

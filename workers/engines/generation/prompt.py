@@ -6,13 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import TemplateError
-
 from producer.contract.errors import ContextLengthExceeded, InvalidJob
 from producer.contract.message.job import Item
 
 from ..parameters import GenerationParameters
 from ..text import require_text, require_token_ids
+from .chat import ChatOptions, ChatTemplate
 from .vocabulary import Vocabulary
 
 
@@ -24,7 +23,12 @@ class Prompts:
     vocabulary: Vocabulary
     max_tokens: int
 
-    def encode(self, item: Item, index: int) -> list[int]:
+    @property
+    def chat(self) -> ChatTemplate:
+        """The model's chat template."""
+        return ChatTemplate(self.tokenizer)
+
+    def encode(self, item: Item, index: int, options: ChatOptions | None = None) -> list[int]:
         """The token ids of input ``index``: a text to complete, its token ids, or the ``{"messages": [...]}`` of a
         chat.
 
@@ -32,7 +36,8 @@ class Prompts:
             InvalidJob: naming the input, the fault, and what is allowed.
         """
         if isinstance(item, dict):
-            ids: list[int] = self.tokenizer(self._chat(item, index), add_special_tokens=False)["input_ids"]
+            text = self.chat.render(item, index, options or ChatOptions())
+            ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         elif isinstance(item, list):
             ids = require_token_ids(item, index)
         else:
@@ -78,23 +83,3 @@ class Prompts:
             f"This model's maximum context length is {self.max_tokens} tokens, input and answer together. However, "
             f"input {index} has {prompt_tokens} tokens{asks}: {cure}"
         )
-
-    def _chat(self, item: dict[str, Any], index: int) -> str:
-        messages = item.get("messages")
-        if item.keys() != {"messages"} or not isinstance(messages, list) or not messages:
-            raise InvalidJob(
-                f"input {index} has keys {sorted(item)}; "
-                'allowed: a text, or {"messages": [...]} with at least one message'
-            )
-        for message in messages:
-            if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
-                raise InvalidJob(f"input {index} has a message without role or content; each needs both, as texts")
-            require_text(message["role"], index)
-            require_text(message["content"], index)
-        if not self.tokenizer.chat_template:
-            raise InvalidJob(f"input {index} is a chat, and this model has no chat template; send a text")
-        try:
-            text: str = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        except TemplateError as error:  # templates refuse unknown roles and orders of roles
-            raise InvalidJob(f"input {index} does not suit the model's chat template: {error}") from None
-        return text

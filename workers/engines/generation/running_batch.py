@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import time
 from collections.abc import Set
@@ -13,9 +14,11 @@ from llguidance import LLMatcher
 
 from producer.contract.errors import EngineError, InvalidJob, StokerError
 from producer.contract.message.response_format import Structure
+from producer.contract.message.tool_call import call_text
 
 from ..protocol import Outcome, OutputPiece, Request
 from .cache_size import CacheSize
+from .chat import ChatOptions
 from .choice.generate_parameters import GenerateParameters
 from .choice.logits import changes
 from .choice.logprobs import Recorder, TokenLogprob
@@ -25,6 +28,7 @@ from .detokenize import Detokenizer
 from .grammar.grammars import Grammars
 from .grammar.walk import GrammarWalk
 from .prompt import Prompts
+from .tools.toolbox import Toolbox
 
 
 @dataclass(slots=True, eq=False)
@@ -38,6 +42,7 @@ class Generation:
     ends: Set[int]
     """The tokens that end an answer."""
     grammars: Grammars
+    toolbox: Toolbox | None
     grammar: Future[LLMatcher] | None = None
     """The grammar that its answers follow, if any; compiled meanwhile."""
     sequences: list[Sequence] = field(default_factory=list)
@@ -61,8 +66,12 @@ class Generation:
         if parameters.seed is None:  # fixed, so that a repeated sequence draws the tokens that were streamed before
             parameters = parameters.model_copy(update={"seed": random.getrandbits(62)})
         ends = {*parameters.stop_token_ids} if parameters.ignore_eos else {*eos, *parameters.stop_token_ids}
-        structure = Structure.of(parameters.response_format)
-        generation = cls(request, parameters, prompts, size, ends, grammars, outputs=[None] * len(request.inputs))
+        toolbox = Toolbox.of(
+            parameters.tools, parameters.tool_choice, prompts.chat.form, parallel=parameters.parallel_tool_calls
+        )
+        structure = (toolbox.structure() if toolbox else None) or Structure.of(parameters.response_format)
+        outputs: list[dict[str, Any] | None] = [None] * len(request.inputs)
+        generation = cls(request, parameters, prompts, size, ends, grammars, toolbox, outputs=outputs)
         generation.usage = {"input_tokens": 0, "output_tokens": 0}
         if structure is not None:
             generation.grammar = grammars.compile(structure)
@@ -81,8 +90,14 @@ class Generation:
         """
         if self.grammar is not None:
             self.grammar.result()
+        options = ChatOptions(
+            tools=self.toolbox.tools if self.toolbox else (),
+            arguments=self.parameters.chat_template_kwargs,
+            continues=self.parameters.continue_final_message,
+            begins_answer=self.parameters.add_generation_prompt,
+        )
         for index, item in enumerate(self.request.inputs[self.encoded : self.encoded + count], self.encoded):
-            ids = self.prompts.encode(item, index)
+            ids = self.prompts.encode(item, index, options)
             most = max(1, self.prompts.answer_tokens(len(ids), index, self.parameters))
             self.usage["input_tokens"] += len(ids)
             echo = self.prompts.text_of(item, ids, index) if self.parameters.echo else ""
@@ -124,7 +139,8 @@ class Sequence:
     made: int = 0
     """Tokens made in this attempt."""
     _tokens: int = 0
-    _told: str = ""
+    _told: dict[int | None, str] = field(default_factory=dict)
+    """What was streamed: of the text, and of each tool call by its number."""
     _told_tokens: int = 0
     _told_logprobs: int = 0
     _logprobs: list[dict[str, Any]] = field(default_factory=list)
@@ -173,22 +189,42 @@ class Sequence:
         """Why its grammar cannot go on; empty if it can."""
         return "" if self._walk is None else self._walk.error
 
-    def tell(self) -> OutputPiece | None:
-        """The final text that has not been streamed yet; None without any.
+    def tell(self) -> list[OutputPiece]:
+        """The final text that has not been streamed yet, and what is new of tool calls.
 
         Raises:
             EngineError: when a repeated attempt differs from the text that was streamed.
         """
-        text = self.echo + self._detokenizer.settled
-        if not text.startswith(self._told) and (self._detokenizer.complete or not self._told.startswith(text)):
-            raise EngineError(f"input {self.index} became another text when it had to run again")
-        if len(text) <= len(self._told):
-            return None
-        news, tokens = text[len(self._told) :], self._tokens - self._told_tokens
-        self._told, self._told_tokens = text, self._tokens
-        logprobs = tuple(self._read_logprobs()[self._told_logprobs :])
+        pieces: list[OutputPiece] = []
+        content, calls = self._take_apart(self._detokenizer.settled)
+        for part, text in ((None, self.echo + content), *enumerate(map(call_text, calls))):
+            told = self._told.get(part, "")
+            if not text.startswith(told) and (self._detokenizer.complete or not told.startswith(text)):
+                raise EngineError(f"input {self.index} became another text when it had to run again")
+            if len(text) > len(told):
+                self._told[part] = text
+                pieces.append(self._piece(text[len(told) :], part))
+        return pieces
+
+    def _piece(self, text: str, call: int | None) -> OutputPiece:
+        """The next piece, which tells of all tokens since the last."""
+        tokens, self._told_tokens = self._tokens - self._told_tokens, self._tokens
+        logprobs = tuple(self._read_logprobs()[self._told_logprobs :]) if call is None else ()
         self._told_logprobs += len(logprobs)
-        return OutputPiece(self.generation.request.id, self.index, news, tokens, logprobs=logprobs)
+        return OutputPiece(self.generation.request.id, self.index, text, tokens, call=call, logprobs=logprobs)
+
+    def _take_apart(self, text: str) -> tuple[str, list[dict[str, Any]]]:
+        """What is said in a text, and the tool calls in OpenAI's form. Their ids are the same in every attempt."""
+        if self.generation.toolbox is None:
+            return text, []
+        answer = self.generation.toolbox.answer(text, final=self._detokenizer.complete)
+        seed = repr((self.generation.parameters.seed, self.index, self.token_ids)).encode()
+        calls = []
+        for number, call in enumerate(answer.calls):
+            ident = hashlib.blake2b(seed, digest_size=12, salt=b"%d" % number).hexdigest()
+            function = {"name": call.name, "arguments": call.arguments}
+            calls.append({"id": f"call_{ident}", "type": "function", "function": function})
+        return answer.content, calls
 
     def end(self, last_token: int) -> None:
         """Store the output. Its ``finish_reason`` is ``stop`` after a stop string or a token that ends the answer, else
@@ -197,7 +233,11 @@ class Sequence:
         complete = self._detokenizer.stopped or self.is_complete(self._tokens)
         ended = complete or (last_token in generation.ends and self._tokens > 0)
         reason = "stop" if ended else "length"
-        output: dict[str, Any] = {"text": self.echo + self._detokenizer.text, "finish_reason": reason}
+        content, calls = self._take_apart(self._detokenizer.text)
+        output: dict[str, Any] = {"text": self.echo + content, "finish_reason": reason}
+        if calls:
+            output["tool_calls"] = calls
+            output["finish_reason"] = "tool_calls" if ended else reason
         if generation.parameters.logprobs is not None:
             output["logprobs"] = self._read_logprobs()
         if self._recorder and generation.parameters.prompt_logprobs is not None:

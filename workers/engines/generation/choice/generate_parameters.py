@@ -42,6 +42,18 @@ class GenerateParameters(GenerationParameters):
     """Whether the answer goes on after the model's own end."""
     response_format: dict[str, Any] | None = None
     """The structure of the answer: ``producer.contract.message.response_format``."""
+    tools: list[dict[str, Any]] | None = None
+    """What the model may call, in OpenAI's form."""
+    tool_choice: str | dict[str, Any] | None = None
+    """Whether it may (``auto``), must (``required``, or one by name) or must not (``none``) call one."""
+    parallel_tool_calls: bool = True
+    """Whether it may call several."""
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of the model's chat template."""
+    continue_final_message: bool = False
+    """Whether the last message of a chat is continued, rather than answered."""
+    add_generation_prompt: bool = True
+    """Whether an answer begins behind the last message of a chat."""
     logprobs: Alternatives | None = None
     """Whether the output has the log probability of each token, and of how many likeliest tokens beside it."""
     prompt_logprobs: Alternatives | None = None

@@ -66,19 +66,19 @@ class Grammars:
     def _compiled(self, structure: Structure) -> LLMatcher:
         if self._vocabulary.grammars is None:
             raise InvalidJob(
-                "response_format: this model's tokenizer supports no structured output "
+                "structured output: this model's tokenizer supports no structured output "
                 f"({self._vocabulary.why_no_grammars}); leave it out"
             )
         try:
             grammar = _grammar(structure)
         except ValueError as error:
-            raise InvalidJob(f"response_format: {error}") from None
+            raise InvalidJob(f"structured output: {error}") from None
         matcher = LLMatcher(self._vocabulary.grammars, grammar, log_level=0, limits=_LIMITS)
         matcher.compute_bitmask()  # what is too complex for the first token is refused here
         if matcher.is_error():
-            raise InvalidJob(f"response_format cannot be fulfilled here: {_reason(matcher)}")
+            raise InvalidJob(f"structured output cannot be fulfilled here: {_reason(matcher)}")
         if matcher.is_stopped():
-            raise InvalidJob("response_format allows no answer, or only an empty one")
+            raise InvalidJob("structured output allows no answer, or only an empty one")
         return matcher
 
 
@@ -87,6 +87,8 @@ def _grammar(structure: Structure) -> str:
         return LLMatcher.grammar_from_json_schema(structure.source, overrides=_JSON)
     if structure.kind == "regex":
         return LLMatcher.grammar_from_regex(structure.source)
+    if structure.kind == "lark":
+        return LLMatcher.grammar_from_lark(structure.source)
     return LLMatcher.grammar_from_lark("start: " + " | ".join(map(json.dumps, json.loads(structure.source))))
 
 

@@ -1,0 +1,1 @@
+"""Tools: how a model calls them, read from its answers and forced by grammar."""
