@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -12,6 +13,12 @@ from producer.contract.message import json_text
 
 from ..access.key_route import KeyRoute
 from ..openai.api_error import Problem
+
+MOST_NESTED, MOST_VALUES = 10_000, 500_000
+"""Most arrays and objects of a body, and most values: a few megabytes of brackets would hold the event loop, and so all
+other requests, for seconds. Room for 4,096 prompts of tokens, or for conversations of thousands of messages."""
+
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 
 
 class UnreadableBody(HTTPException):
@@ -40,11 +47,27 @@ class _JsonRequest(Request):
         """The value of the body.
 
         Raises:
-            UnreadableBody: it is not JSON, or holds what JSON cannot carry.
+            UnreadableBody: it is not JSON, or holds what JSON cannot carry, or too many values.
         """
+        text = (await self.body()).removeprefix(json_text.BOM)
+        if too_many := _too_many(text):
+            raise UnreadableBody(Problem(413, too_many, code="too_many_values"))
         try:
-            return json_text.read((await self.body()).removeprefix(json_text.BOM))
+            return json_text.read(text)
         except json_text.NotJson as error:
             if error.place:
                 raise UnreadableBody(Problem(400, str(error), param=error.place, code="invalid_value")) from None
             raise UnreadableBody(Problem(400, f"the body is no JSON: {error}", code="invalid_json")) from None
+
+
+def _too_many(text: bytes) -> str:
+    """Why a body is refused before it is decoded; empty if it is not. Counts brackets and commas, which is quick, and
+    only if there are many leaves those within strings out."""
+    if text.count(b",") < MOST_VALUES and text.count(b"[") + text.count(b"{") <= MOST_NESTED:
+        return ""
+    bare = _STRING.sub(b"", text)
+    if (nested := bare.count(b"[") + bare.count(b"{")) > MOST_NESTED:
+        return f"the body holds {nested} arrays and objects: at most {MOST_NESTED} are allowed; send several requests"
+    if (values := bare.count(b",")) >= MOST_VALUES:
+        return f"the body holds {values} values: fewer than {MOST_VALUES} are allowed; send several requests"
+    return ""

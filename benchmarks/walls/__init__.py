@@ -1,0 +1,1 @@
+"""Attacks on a real fleet, with the latency of a neighbour beside each."""
