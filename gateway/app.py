@@ -21,10 +21,13 @@ from .http import disconnect
 from .http.answer_headers import AnswerHeaders
 from .http.body_limit import BodyLimit
 from .metrics import Measured, Metrics
-from .routes import batches, files, health, inference, jobs
+from .routes import batches, description, files, health, inference, jobs
 from .webhooks.delivery import Delivery
 
-ROUTERS: list[APIRouter] = [inference.router, jobs.router, files.router, batches.router, health.router]
+ROUTERS: list[APIRouter] = [
+    *(inference.router, jobs.router, files.router, batches.router),
+    *(health.router, description.router),
+]
 
 
 METHODS = ("GET", "POST", "DELETE")
@@ -73,7 +76,12 @@ def create_app(settings: Settings, loopback: bool = True, reread: Callable[[], S
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
 
-    app = _Application(title="Stoker", summary="The OpenAI API in front of a fleet of workers", lifespan=lifespan)
+    app = _Application(
+        title="Stoker",
+        summary="The OpenAI API in front of a fleet of workers",
+        openapi_url=None,  # routes/description.py
+        lifespan=lifespan,
+    )
     app.origins = settings.gateway.cors_origins
     app.state.loopback = loopback
     app.state.metrics = Metrics()

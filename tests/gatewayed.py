@@ -20,7 +20,7 @@ from producer.contract import keys
 
 TABLES = """
 [gateway]
-webhook_hosts = ["127.0.0.1"]
+webhook_hosts = ["127.0.0.1:*"]
 
 [models.talk]
 engine = "echo"

@@ -70,7 +70,7 @@ async def trickle(port: int, _: str) -> None:
 
 async def unread(port: int, _: str) -> None:
     """Connections that ask for pages and read none."""
-    await _hold(port, b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 64, b"")
+    await _hold(port, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 64, b"")
 
 
 async def hang_up(port: int, key: str) -> None:

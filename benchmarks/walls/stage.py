@@ -29,7 +29,7 @@ Say = Callable[[str], None]
 
 TABLES = """
 [gateway]
-webhook_hosts = ["127.0.0.1"]
+webhook_hosts = ["127.0.0.1:*"]
 
 [models.talk]
 engine = "echo"

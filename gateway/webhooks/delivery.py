@@ -38,6 +38,10 @@ AT_ONCE = 32
 HOLD_S = 2 * TIMEOUT_S
 """Seconds for which a delivery is claimed; longer than an attempt."""
 
+UNREACHED = "no answer from a public address over TLS"
+"""What a tenant is told of whatever kept a webhook from its receiver: more would tell it which names and ports there
+are in the operator's network. The log has the reason."""
+
 GONE = 410
 """The status by which a receiver refuses the webhook for good (Standard Webhooks)."""
 
@@ -116,12 +120,12 @@ class Delivery:
                     "POST", webhook.url, headers=[*headers(webhook, record.id, now, body).items()], content=body
                 ) as response:
                     status = response.status
-        except StokerError as error:
-            return str(error), True
-        except TimeoutError:
-            return f"no answer in {TIMEOUT_S:g} s", False
-        except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException, OSError) as error:
-            return f"{type(error).__name__}: {error}"[:200], False
+        except (
+            *(StokerError, TimeoutError, OSError),
+            *(httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException),
+        ) as error:
+            logger.info("the webhook of job %s was not delivered: %s: %s", record.id, type(error).__name__, error)
+            return UNREACHED, False
         return ("" if 200 <= status < 300 else f"answered with {status}"), status == GONE
 
     async def _put_off(self, job_id: str, pause_s: float) -> None:

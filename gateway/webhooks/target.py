@@ -18,6 +18,15 @@ import httpcore2
 from producer.contract.errors import StokerError
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_UNICAST = ipaddress.ip_network("2000::/3")
+"""All that IANA has given to regional registries of IPv6 lies in it."""
+_SPECIAL = [
+    ipaddress.ip_network(network)
+    for network in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20", "192.0.0.0/24", "192.88.99.0/24")
+]
+"""Blocks of IANA's registries of special-purpose addresses, IPv4 and IPv6, some of which Python calls global, depending
+on its version: protocol assignments, documentation, 6to4."""
+_PORT = 443
 
 
 class ForbiddenTarget(StokerError):
@@ -44,14 +53,14 @@ def check_policy(url: str, exempt: Collection[str]) -> None:
     """Refuse targets that need no name resolution to be forbidden: without TLS, or literal private addresses.
 
     Args:
-        exempt: hosts that the operator allows (``gateway.webhook_hosts``).
+        exempt: what the operator allows (``gateway.webhook_hosts``).
 
     Raises:
         ForbiddenTarget: with the reason.
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
-    if host in exempt:
+    if is_exempt(host, parts.port or (_PORT if parts.scheme == "https" else 80), exempt):
         return
     if parts.scheme != "https":
         raise ForbiddenTarget("a webhook goes over https, but for the hosts in gateway.webhook_hosts")
@@ -63,18 +72,26 @@ def check_policy(url: str, exempt: Collection[str]) -> None:
         raise ForbiddenTarget(f"{host} is no public address; gateway.webhook_hosts names hosts that are exempt")
 
 
+def is_exempt(host: str, port: int, exempt: Collection[str]) -> bool:
+    """Whether ``HOST:PORT`` or ``HOST:*`` is among the exempt ones, or, for port 443, ``HOST``."""
+    host = f"[{host}]" if ":" in host else host
+    return f"{host}:{port}" in exempt or f"{host}:*" in exempt or (port == _PORT and host in exempt)
+
+
 def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     """Whether an address is anybody's to reach: not loopback, private, link-local, shared, reserved or multicast.
 
-    Of an IPv6 address that stands for an IPv4 one, that one counts.
+    Of an IPv6 address that stands for an IPv4 one (mapped, or by NAT64's well-known prefix), that one counts. Other
+    IPv6 addresses are public within 2000::/3 only.
     """
     if isinstance(address, ipaddress.IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
-        if address in _NAT64:
-            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF) if address in _NAT64 else address.ipv4_mapped
         if inner is not None:
             return is_public(inner)
-    return address.is_global and not address.is_multicast
+        if address not in _UNICAST:
+            return False
+    special = any(address in network for network in _SPECIAL if network.version == address.version)
+    return address.is_global and not address.is_multicast and not special
 
 
 class GuardedNetwork(httpcore2.AsyncNetworkBackend):
@@ -103,7 +120,7 @@ class GuardedNetwork(httpcore2.AsyncNetworkBackend):
         except (OSError, UnicodeError) as error:
             raise httpcore2.ConnectError(f"{host} has no address: {error}") from error
         addresses = list(dict.fromkeys(str(each[4][0]) for each in found))
-        if host not in self._exempt:
+        if not is_exempt(host, port, self._exempt):
             for address in addresses:
                 if not is_public(ipaddress.ip_address(address.partition("%")[0])):
                     raise ForbiddenTarget(f"{host} is at {address}, which is no public address")

@@ -85,6 +85,13 @@ def test_nobody_gets_in_without_a_key_or_with_a_revoked_one(place: Place, method
         assert answer.headers["www-authenticate"] == "Bearer"
 
 
+def test_the_description_is_for_those_with_a_key_and_comes_without_a_page(place: Place) -> None:
+    assert place.ask("GET", "/openapi.json", None).status_code == 401
+    described = place.ask("GET", "/openapi.json", place.mine).json()["paths"]
+    assert sorted((method.upper(), path) for path, methods in described.items() for method in methods) == endpoints()
+    assert {place.ask("GET", path, place.mine).status_code for path in ("/docs", "/redoc")} == {404}
+
+
 @pytest.mark.parametrize(("method", "path"), [each for each in OURS if "{job_id}" in each[1]])
 def test_a_job_of_another_tenant_is_not_there(place: Place, method: str, path: str) -> None:
     place.fleet.empty("asleep")

@@ -252,7 +252,8 @@ class Gateway(_Table):
     """Origins whose web pages may ask the gateway from a browser, such as ``https://app.example.com``; ``*`` for all.
     By default none may."""
     webhook_hosts: tuple[str, ...] = ()
-    """Hosts that webhooks may reach although they are private or speak plain HTTP. Others must be public, with TLS."""
+    """Hosts that webhooks may reach although they are private or speak plain HTTP: ``HOST:PORT``, ``HOST`` for port
+    443, ``HOST:*`` for all. Others must be public, with TLS."""
 
 
 class DeviceType(_Table):
