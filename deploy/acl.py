@@ -72,6 +72,7 @@ def gateway(fleet: GrantScope) -> list[Grant]:
         Grant(["evalsha"], [keys.api_keys(), keys.rate("*"), keys.webhooks()]),
         Grant(["hget", "hlen"], [keys.api_keys()]),
         Grant(["get", "set"], [keys.rate("*"), keys.idempotency("*")]),
+        Grant(["unlink", "pexpire"], [RESULT, keys.stream("*"), keys.submission("*")]),
         Grant(["get", "mget", "set", "del"], [keys.job_record("*")]),
         Grant(["mget"], [keys.job_record("*"), RESULT]),
         Grant(["zadd", "zrem", "zrangebyscore"], [keys.webhooks()]),

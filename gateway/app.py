@@ -17,6 +17,7 @@ from . import errors
 from .access.authentication import LIMIT_HEADERS
 from .availability import Availability
 from .batches.storage.batch_storage import BatchStorage
+from .forgetting import Forgetting
 from .http import disconnect
 from .http.answer_headers import AnswerHeaders
 from .http.body_limit import BodyLimit
@@ -67,7 +68,8 @@ def create_app(settings: Settings, loopback: bool = True, reread: Callable[[], S
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncClient(settings, withdraws=True) as client:
             app.state.client = client
-            beside = [asyncio.create_task(Delivery(client).run())]
+            app.state.forgetting = Forgetting(client)
+            beside = [asyncio.create_task(Delivery(client).run()), asyncio.create_task(app.state.forgetting.run())]
             if reread is not None:
                 beside.append(asyncio.create_task(_follow(client, reread)))
             with BatchStorage(settings) as app.state.storage:

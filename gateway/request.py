@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from functools import partial
 
@@ -24,6 +24,7 @@ from producer.submission import instant
 from .attempt import Attempt
 from .availability import waits_for
 from .errors import Json
+from .forgetting import Forgetting
 from .http.disconnect import give_up, unless_gone
 from .http.event_stream import EventStream
 from .openai.chunks import Chunks, broken_off
@@ -71,6 +72,7 @@ async def _answer(
     request: Request, client: AsyncClient, order: TranslatedRequest, job_id: str, attempt: Attempt | None
 ) -> Response:
     created, timeout_s = int(time.time()), client.settings.gateway.timeout_s
+    forgetting: Forgetting = request.app.state.forgetting
     headers = {"x-stoker-job": job_id}
     if order.ignored:
         headers["x-stoker-ignored"] = ", ".join(order.ignored)
@@ -78,9 +80,11 @@ async def _answer(
     async def abandon() -> None:
         if attempt is None or not await attempt.is_awaited(client):
             await give_up(client, job_id, order.job)
+            forgetting.abandoned(job_id, attempt)
 
     if order.stream:
-        events = _events(client, job_id, Chunks(order, job_id, created), chat=order.chat)
+        told_all = partial(forgetting.answered, job_id, attempt)
+        events = _events(client, job_id, Chunks(order, job_id, created), told_all, chat=order.chat)
         told = partial(waits_for, client, order.job.model)
         return await EventStream(events, broken_off, headers, timeout_s, abandon, told).begin(request)
     try:
@@ -88,17 +92,22 @@ async def _answer(
     except StokerError as error:
         if not isinstance(error, JobFailed):  # it may go on
             await give_up(client, job_id, order.job)
+        forgetting.abandoned(job_id, attempt)
         raise
     except BaseException:
         await asyncio.shield(abandon())
         raise
+    forgetting.answered(job_id, attempt)
     return Json(order.response(job_id, result, created), headers=headers)
 
 
-async def _events(client: AsyncClient, job_id: str, chunks: Chunks, *, chat: bool) -> AsyncGenerator[bytes]:
+async def _events(
+    client: AsyncClient, job_id: str, chunks: Chunks, told_all: Callable[[], None], *, chat: bool
+) -> AsyncGenerator[bytes]:
     begun = False
     async with aclosing(client.follow(job_id, reasoning=chat, calls=chat)) as following:
         async for news in following:
             event = chunks.end(news) if isinstance(news, Result) else chunks.piece(news)
             yield event if begun else chunks.begin() + event
             begun = True
+    told_all()

@@ -13,6 +13,7 @@ from ..access.api_key import ApiKey
 from .api_error import Problem
 from .generation import Generating, calls_of, reasoning_of, texts_of, usage_of
 from .logprobs import logprobs_of, of_chat
+from .metadata import Metadata
 from .parameters import CHAT, MESSAGE, PART, Parameter, check_fields
 from .translation import Endpoint, TranslatedRequest, ignored, job_of
 
@@ -39,7 +40,7 @@ class ChatRequest(Generating):
     """A chat to be answered."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
-    metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
+    metadata: Metadata | None = None
     max_completion_tokens: Annotated[int, Field(ge=1, le=2**31)] | None = None
 
 

@@ -7,7 +7,7 @@ import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field
 
 from ..access.authentication import Caller
 from ..attempt import MayRepeat
@@ -18,6 +18,7 @@ from ..batches.storage.records import BatchSpec, new_id
 from ..http.json_body import JsonRoute
 from ..openai.api_error import Problem
 from ..openai.endpoints import ENDPOINTS
+from ..openai.metadata import Metadata
 from ..openai.model_list import permitted
 from ..state import Client
 
@@ -32,16 +33,7 @@ class BatchRequest(BaseModel):
     input_file_id: Annotated[str, Field(max_length=128)]
     endpoint: str
     completion_window: Annotated[str, Field(description="'24h', or a shorter time, such as '90m'")]
-    metadata: (
-        Annotated[
-            dict[
-                Annotated[str, StringConstraints(max_length=64)],
-                Annotated[str, StringConstraints(max_length=512)],
-            ],
-            Field(max_length=16),
-        ]
-        | None
-    ) = None
+    metadata: Metadata | None = None
     model: str | None = None
 
 

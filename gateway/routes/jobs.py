@@ -34,6 +34,7 @@ from ..http.json_body import JsonRoute
 from ..jobs.job_record import JobRecord, Notice, forget, keep, owned, same_as_before
 from ..jobs.job_response import ended, job_object
 from ..openai.api_error import Problem, problem_of
+from ..openai.metadata import Metadata
 from ..openai.model_list import permitted
 from ..openai.service_tier import tier_of
 from ..state import Client
@@ -58,7 +59,7 @@ class JobRequest(BaseModel):
     admission: Admission = "accept"
     """What becomes of it when it would miss a ``deadline_s`` that it has: it is accepted all the same, refused (429,
     with ``Retry-After``), or degraded to a lower tier, where it may take as long as by default."""
-    metadata: Annotated[dict[str, str], Field(max_length=16)] = Field(default_factory=dict)
+    metadata: Metadata = Field(default_factory=dict)
     webhook: Webhook | None = None
 
 
@@ -150,16 +151,25 @@ async def retrieve_job(job_id: str, caller: Caller, client: Client) -> Response:
 
 @router.delete("/{job_id}")
 async def delete_job(job_id: str, caller: Caller, client: Client) -> Response:
-    """Cancel a job, queued or running. One that has ended stays as it is."""
+    """Cancel a job, queued or running; delete one that has ended, with its result and its webhook."""
     record = await owned(client, job_id, caller)
-    await client.cancel(job_id, model=record.model, tier=record.tier, tenant=record.tenant)
-    return await _answer(record, client)
+    stored = await client.redis.get(keys.result(job_id))
+    if not celery_message.is_final(stored):
+        return await _cancelled(record, client)
+    await forget(client, record)
+    await client.redis.unlink(keys.result(job_id), keys.stream(job_id), keys.submission(job_id))
+    return Json(ended(record, stored))
 
 
 @router.post("/{job_id}/cancel")
 async def cancel_job(job_id: str, caller: Caller, client: Client) -> Response:
-    """Cancel a job by POST."""
-    return await delete_job(job_id, caller, client)
+    """Cancel a job, queued or running. One that has ended stays as it is."""
+    return await _cancelled(await owned(client, job_id, caller), client)
+
+
+async def _cancelled(record: JobRecord, client: AsyncClient) -> Response:
+    await client.cancel(record.id, model=record.model, tier=record.tier, tenant=record.tenant)
+    return await _answer(record, client)
 
 
 @router.get("/{job_id}/stream", response_class=Response)

@@ -14,6 +14,7 @@ import httpx2
 import pytest
 
 from deploy.machine.server import Server
+from gateway.attempt import MARGIN_S
 from gatewayed import Gatewayed
 from processes import wait_for
 from producer import Status
@@ -142,6 +143,22 @@ def test_a_repeated_attempt_is_answered_by_the_job_of_the_first(http: httpx2.Cli
     assert job_of({"x-stainless-retry-count": "2"}) == first
     assert first not in (other := job_of(FIRST), job_of({}), job_of({}))
     assert job_of(SECOND) == other
+
+
+@pytest.mark.parametrize("more", [{}, {"stream": True}])
+def test_what_was_answered_is_forgotten_unless_its_client_may_ask_again(
+    fleet: Gatewayed, http: httpx2.Client, more: dict[str, Any]
+) -> None:
+    def kept(headers: dict[str, str]) -> list[str]:
+        asked = {**SHORT, "user": "forgotten", **more}
+        job = http.post("/v1/completions", json=asked, headers=headers).headers["x-stoker-job"]
+        return [keys.result(job), *([keys.stream(job)] if more else [])]
+
+    once, repeated, keyed = kept({}), kept(FIRST), kept({"Idempotency-Key": f"kept {more}"})
+    wait_for(lambda: not fleet.redis.exists(*once), "it to be forgotten")
+    window_ms = 1000 * (fleet.settings.gateway.timeout_s + MARGIN_S)
+    wait_for(lambda: all(0 < fleet.redis.pttl(name) <= window_ms for name in repeated), "it to be kept for less long")
+    assert all(fleet.redis.pttl(name) > window_ms for name in keyed)
 
 
 def test_a_repetition_of_what_was_never_asked_before_runs(http: httpx2.Client) -> None:

@@ -129,6 +129,33 @@ def test_a_job_is_cancelled(http: httpx2.Client, method: str, path: str) -> None
     assert http.request(method, path.format(job["id"])).json()["status"] == "cancelled"
 
 
+def test_a_job_that_has_ended_is_deleted_with_all_that_is_kept_of_it(http: httpx2.Client, fleet: Gatewayed) -> None:
+    path = f"/v1/jobs/{leave(http, model='talk', input='to be deleted', stream=True)['id']}"
+    wait_for(lambda: http.get(path).json()["status"] == "succeeded", "it to be done")
+    assert http.post(f"{path}/cancel").json()["output"] is not None
+    assert http.delete(path).json()["status"] == "succeeded"
+    assert http.get(path).status_code == http.delete(path).status_code == 404
+    job = path.rpartition("/")[2]
+    assert not fleet.redis.exists(keys.result(job), keys.stream(job), keys.job_record(job), keys.submission(job))
+
+
+@pytest.mark.parametrize("metadata", [{"k" * 65: "v"}, {"k": "v" * 513}, {str(n): "v" for n in range(17)}])
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("/v1/jobs", {"model": "talk", "input": "x"}),
+        ("/v1/chat/completions", {"model": "talk", "messages": [{"role": "user", "content": "x"}]}),
+        ("/v1/batches", {"input_file_id": "f", "endpoint": "/v1/chat/completions", "completion_window": "24h"}),
+    ],
+)
+def test_metadata_has_openais_limits(
+    http: httpx2.Client, path: str, asked: dict[str, Any], metadata: dict[str, str]
+) -> None:
+    told = http.post(path, json={**asked, "metadata": metadata})
+    assert (told.status_code, told.json()["error"]["code"]) == (400, "invalid_value")
+    assert told.json()["error"]["param"].startswith("metadata")
+
+
 def test_a_job_is_read_as_it_is_made_and_read_on_after_a_break(http: httpx2.Client) -> None:
     job = leave(http, model="talk", input="one two three four", stream=True)
 
