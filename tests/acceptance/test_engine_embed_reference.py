@@ -1,8 +1,11 @@
-"""Embeddings and scores against sentence-transformers itself: equal, or refused when the model is loaded."""
+"""Embeddings and scores against sentence-transformers itself: equal, or refused when the model is loaded.
+
+With ``-s`` it prints how many models were compared, and the greatest difference of a number.
+"""
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +79,22 @@ def saved(folder: Path, *layers: Any, mode: Any = "mean", include_prompt: bool =
     return folder
 
 
+DIFFERENCES: list[float] = []
+"""The greatest difference from the reference, of each model that was compared."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _printed() -> Iterator[None]:
+    DIFFERENCES.clear()
+    yield
+    print(f"\n{len(DIFFERENCES)} models compared with sentence-transformers: {max(DIFFERENCES):.1e} apart at most")
+
+
+def assert_close(found: torch.Tensor, expected: torch.Tensor) -> None:
+    DIFFERENCES.append((found - expected).abs().max().item())
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
 def assert_equal(source: Path, texts: list[str] = TEXTS) -> None:
     """Alone and in company, ours are the vectors of the reference."""
     reference = SentenceTransformer(str(source), device="cpu")
@@ -85,7 +104,7 @@ def assert_equal(source: Path, texts: list[str] = TEXTS) -> None:
         found = torch.tensor(told(run(engine, Request("a", list(texts)))["a"]))
     finally:
         engine.close()
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert_close(found, expected)
 
 
 def assert_refused(source: Path, *said: str) -> None:
@@ -195,6 +214,28 @@ def test_prompts_that_are_not_the_default_are_not_used(tmp_path: Path, name: str
 def test_fewer_dimensions_of_what_is_normalised(tmp_path: Path) -> None:
     assert_equal(saved(tmp_path / "model", Normalize, truncate_dim=8))
     assert_equal(saved(tmp_path / "small", truncate_dim=1000))
+
+
+@pytest.mark.parametrize("lower", [False, True])
+@pytest.mark.parametrize(
+    ("version", "mode"), [(version, mode) for version in (2, 3, 5) for mode in MODES[: 4 if version == 2 else None]]
+)
+def test_prompt_cut_case_norm_and_fewer_dimensions_together(
+    tmp_path: Path, mode: str, version: int, lower: bool
+) -> None:
+    """As far as the version's files can say it: version 2 has four poolings, no prompts and no fewer dimensions."""
+    model = saved(
+        tmp_path / "model",
+        Normalize,
+        mode=mode,
+        include_prompt=False,
+        prompts={"query": "Represent This: "},
+        default_prompt_name="query",
+        truncate_dim=8,
+    )
+    as_version(model, version)
+    change(model / "sentence_bert_config.json", max_seq_length=24, do_lower_case=lower)
+    assert_equal(model, [text for text in TEXTS if text])
 
 
 def test_capitals_are_read_as_the_files_say(tmp_path: Path) -> None:
@@ -343,7 +384,7 @@ def test_scores_of_a_cross_encoder(tmp_path: Path, activation: str, prompt: str 
     engine = loaded("rerank", str(model))
     outputs = told(run(engine, Request("a", [{"query": q, "document": d} for q, d in PAIRS]))["a"])
     found = torch.tensor([output["relevance_score"] for output in outputs])
-    torch.testing.assert_close(found, torch.as_tensor(expected), atol=1e-5, rtol=0)
+    assert_close(found, torch.as_tensor(expected))
 
 
 def test_a_cross_encoder_that_is_not_known_is_refused(tmp_path: Path) -> None:

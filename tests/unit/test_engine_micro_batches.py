@@ -37,6 +37,9 @@ class Counter:
             raise InvalidJob("no words")
         return [str(item) for item in request.inputs]
 
+    def warm_up_text(self) -> Text:
+        return "warm up"
+
     def encode(self, texts: list[Text]) -> list[Features | Unreadable]:
         self.encoded.append(len(texts))
         return [Unreadable("is Greek") if text == "Greek" else {"input_ids": [0] * len(text)} for text in texts]

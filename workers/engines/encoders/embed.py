@@ -15,7 +15,7 @@ from ..sources import read_json
 from ..text import require_text
 from .backlog import Text
 from .pooling import Pooling
-from .pretrained import PretrainedEncoder
+from .pretrained import WARM_UP, PretrainedEncoder
 from .sentence_embedding import SentenceEmbedding
 
 
@@ -53,6 +53,10 @@ class Embedder(PretrainedEncoder):
         skipped = self._prompt_tokens() if self._sentence.skips_prompt else 0
         self._pooling = Pooling(self._sentence.modes, skipped)
         self._layers = torch.nn.Sequential(*self._sentence.layers).to(self._device).eval()
+
+    def warm_up_text(self) -> Text:
+        """See ``micro_batches``. A pooling that skips the prompt would keep nothing of a text without it."""
+        return self._sentence.prompt + WARM_UP
 
     def _prompt_tokens(self) -> int:
         """The number of tokens of the prompt alone, without a final special token."""

@@ -45,6 +45,9 @@ class Encoder(Protocol):
             InvalidJob: naming the invalid input or parameter.
         """
 
+    def warm_up_text(self) -> Text:
+        """A short text that the model must be able to process."""
+
     def encode(self, texts: list[Text]) -> list[Features | Unreadable]:
         """Tokenise texts to one row each, truncated to the model's longest input, with ids that are in its
         embeddings."""
@@ -202,7 +205,7 @@ class MicroBatchEngine(MailboxEngine[Request]):
             self._drop(row.job, EngineError(f"text {row.index} failed on the device: {error}"))
 
     def _warm_up(self) -> Any:
-        [row] = self._encoder.encode(["warm up"])
+        [row] = self._encoder.encode([self._encoder.warm_up_text()])
         if isinstance(row, Unreadable):
             raise EngineError(f"the model cannot read any text: a short one {row.reason}")
         [value] = self._encoder.forward([row])

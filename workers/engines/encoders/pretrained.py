@@ -24,6 +24,9 @@ _NO_LIMIT = 10**20
 """A length that counts as unlimited. Tokenizers without a limit report 10**30."""
 
 
+WARM_UP = "warm up"
+
+
 class PretrainedEncoder(ABC):
     """A ``micro_batches.Encoder`` of a transformers model. Subclasses define the texts of requests and the outputs."""
 
@@ -60,6 +63,10 @@ class PretrainedEncoder(ABC):
         if types := getattr(self._model.config, "type_vocab_size", None):
             self._known_ids["token_type_ids"] = types
         self._adopt()
+
+    def warm_up_text(self) -> Text:
+        """See ``micro_batches``."""
+        return WARM_UP
 
     def encode(self, texts: list[Text]) -> list[Features | Unreadable]:
         """See ``micro_batches``. Pairs are truncated at their longer text, as in sentence-transformers."""
