@@ -104,7 +104,20 @@ def test_what_is_too_long_is_cut_as_sentence_transformers_does(engine: MicroBatc
     [
         (["one", 2], {}, "input 1 is of type int"),
         (["one", "two", {"text": "x"}], {}, "input 2 is of type dict"),
-        (["one"], {"normalize": True}, "parameters = {'normalize': True}: an embedding takes none"),
+        (
+            ["one"],
+            {"normalize": True},
+            "parameters.normalize = True: no such parameter",
+        ),
+        (
+            ["one"],
+            {"dimensions": 64},
+            "dimensions = 64; allowed for this model: none",
+        ),
+        (["one"], {"prompt_name": "passage"}, "prompt_name = 'passage'; allowed for this model: query, document"),
+        ([[1, 10**6]], {}, "holds input_ids 1000000; this model knows 0 to 30521"),
+        ([[1, "x"]], {}, "input 0 holds 'x'"),
+        ([[]], {}, "text 0 is empty"),
         ([], {}, "at least one text"),
     ],
 )

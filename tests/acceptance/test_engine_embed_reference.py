@@ -392,3 +392,47 @@ def test_a_cross_encoder_that_is_not_known_is_refused(tmp_path: Path) -> None:
     change(tmp_path / "sentence_bert_config.json", transformer_task="text-generation")
     with pytest.raises(ModelNotFound, match=r"sentence_bert_config\.json .*\n?transformer_task"):
         loaded("rerank", str(tmp_path))
+
+
+def test_vectors_cut_to_trained_dimensions_are_the_reference_s(tmp_path: Path) -> None:
+    """Each of the files that may tell of them does; the reference cuts, and normalises when it is asked to."""
+    places: dict[str, Callable[[Path], object]] = {
+        "config": lambda folder: change(folder / "config.json", matryoshka_dimensions=[16, 8]),
+        "sentences": lambda folder: change(folder / "config_sentence_transformers.json", matryoshka_dims=[8, 16]),
+        "card": lambda folder: (folder / "README.md").write_text('{\n  "matryoshka_dims": [\n  16,\n 8\n ]\n}'),
+    }
+    for name, tell in places.items():
+        source = saved(tmp_path / name, Normalize)
+        reference = SentenceTransformer(str(source), device="cpu", truncate_dim=8)
+        expected = torch.as_tensor(reference.encode(TEXTS, normalize_embeddings=True))
+        tell(source)
+        engine = loaded("embed", str(source))
+        try:
+            outcomes = run(engine, Request("8", list(TEXTS), {"dimensions": 8}), Request("9", ["x"], {"dimensions": 9}))
+        finally:
+            engine.close()
+        torch.testing.assert_close(torch.tensor(told(outcomes["8"])), expected, atol=1e-5, rtol=0)
+        assert "dimensions = 9; allowed for this model: 16, 8" in str(outcomes["9"].error)
+
+
+def test_prompts_by_name_and_token_ids_are_the_reference_s(tmp_path: Path) -> None:
+    prompts = {"query": "query: ", "passage": "passage: "}
+    source = saved(tmp_path, prompts=prompts, default_prompt_name="passage")
+    reference = SentenceTransformer(str(source), device="cpu")
+    ids = [reference.tokenizer("query: " + text, truncation=True)["input_ids"][:POSITIONS] for text in TEXTS]
+    engine = loaded("embed", str(source))
+    try:
+        outcomes = run(
+            engine,
+            Request("query", list(TEXTS), {"prompt_name": "query"}),
+            Request("default", list(TEXTS)),
+            Request("ids", [*ids, "mixed"]),
+        )
+    finally:
+        engine.close()
+    for name, prompt in (("query", "query"), ("default", "passage")):
+        expected = torch.stack([torch.as_tensor(reference.encode(text, prompt_name=prompt)) for text in TEXTS])
+        torch.testing.assert_close(torch.tensor(told(outcomes[name])), expected, atol=1e-5, rtol=0)
+    found = torch.tensor(told(outcomes["ids"]))[:-1]
+    torch.testing.assert_close(found, torch.tensor(told(outcomes["query"])), atol=1e-5, rtol=0)
+    assert outcomes["ids"].usage["input_tokens"] > sum(map(len, ids))

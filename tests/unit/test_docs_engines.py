@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from producer.contract.fleet.engine_options import EncoderOptions, GenerateOptions, OpenAIOptions
 from producer.contract.fleet.fleet_schema import Model
-from workers.engines.encoders import classify, rerank
+from workers.engines.encoders import classify, embed, rerank
 from workers.engines.generation.choice.generate_parameters import GenerateParameters
 
 TEXT = (Path(__file__).parents[2] / "docs" / "engines.md").read_text()
@@ -22,6 +22,7 @@ EXAMPLES = tomllib.loads("\n".join(re.findall(r"```toml\n(.*?)```", TEXT, re.DOT
     [
         ("embed, classify, rerank", EncoderOptions),
         ("embed, classify, rerank", classify.ClassifyParameters),
+        ("embed, classify, rerank", embed.EmbedParameters),
         ("embed, classify, rerank", rerank.RerankParameters),
         ("generate", GenerateOptions),
         ("generate", GenerateParameters),

@@ -24,8 +24,8 @@ TURN = 64
 LATEST = 15
 """Number of recent jobs whose median size is the expected size of the next."""
 
-Text = str | tuple[str, str]
-"""The text of a row, or the two texts that a row encodes as a pair."""
+Text = str | tuple[str, str] | list[int]
+"""The text of a row, the two texts that a row encodes as a pair, or the token ids of a text."""
 
 Features = dict[str, list[int]]
 """The model's inputs for a row, without padding: ``input_ids`` and the tokenizer's other values for each token."""
@@ -62,9 +62,9 @@ class PendingRequest:
         return math.inf if self.request.deadline is None else self.request.deadline
 
     def chars(self, index: int) -> int:
-        """The length in characters of the text, or pair of texts, ``index``."""
+        """The length in characters of the text, or pair of texts, ``index``; of token ids, their number."""
         text = self.texts[index]
-        return len(text) if isinstance(text, str) else sum(map(len, text))
+        return sum(map(len, text)) if isinstance(text, tuple) else len(text)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,38 +3,79 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from transformers import AutoModel
 
 from producer.contract.errors import InvalidJob, ModelNotFound
 
+from ..parameters import RequestParameters
 from ..protocol import Request
 from ..sources import read_json
-from ..text import require_text
+from ..text import require_text, require_token_ids
 from .backlog import Text
 from .pooling import Pooling
 from .pretrained import WARM_UP, PretrainedEncoder
 from .sentence_embedding import SentenceEmbedding
 
 
+class EmbedParameters(RequestParameters):
+    """The ``parameters`` of ``embed``."""
+
+    dimensions: Annotated[int, Field(ge=1)] | None = None
+    """Vectors are cut to this length, and normalised anew; one that the model was trained for."""
+    prompt_name: str | None = None
+    """The prompt that precedes each text, by its name in the model's files."""
+
+
 class Embedder(PretrainedEncoder):
-    """Returns one vector (``list[float]``) for each input text, equal to that of sentence-transformers."""
+    """Returns one vector (``list[float]``) for each input, a text or its token ids, equal to that of
+    sentence-transformers."""
 
     kind = AutoModel
 
     def texts(self, request: Request) -> list[Text]:
         """See ``micro_batches``."""
-        if request.parameters:
-            raise InvalidJob(f"parameters = {request.parameters!r}: an embedding takes none")
+        asked = EmbedParameters.parse(request.parameters)
+        if asked.dimensions is not None and asked.dimensions not in self._sentence.dimensions:
+            known = ", ".join(map(str, self._sentence.dimensions)) or "none, as its files tell of no training for it"
+            raise InvalidJob(f"parameters.dimensions = {asked.dimensions}; allowed for this model: {known}")
+        prompt = self._prompt(asked.prompt_name)
         if not request.inputs:
             raise InvalidJob("input = []: give at least one text")
-        return [self._sentence.prompt + require_text(item, index) for index, item in enumerate(request.inputs)]
+        return [
+            require_token_ids(item, index) if isinstance(item, list) else prompt + require_text(item, index)
+            for index, item in enumerate(request.inputs)
+        ]
 
-    def answer(self, request: Request, values: list[Any]) -> list[Any]:  # noqa: ARG002  values are the outputs
+    def answer(self, request: Request, values: list[Any]) -> list[Any]:
         """See ``micro_batches``."""
-        return values
+        dimensions = EmbedParameters.parse(request.parameters).dimensions
+        if dimensions is None:
+            return values
+        cut: list[Any] = torch.nn.functional.normalize(torch.tensor(values)[:, :dimensions]).tolist()
+        return cut
+
+    def _prompt(self, name: str | None) -> str:
+        """The prompt of that name, by default the model's default.
+
+        Raises:
+            InvalidJob: naming the prompts that there are.
+        """
+        if name is None:
+            return self._sentence.prompt
+        if name not in self._sentence.prompts:
+            known = ", ".join(self._sentence.prompts) or "none"
+            raise InvalidJob(f"parameters.prompt_name = {name!r:.80}; allowed for this model: {known}")
+        prompt = self._sentence.prompts[name]
+        if self._sentence.skips_prompt and prompt != self._sentence.prompt:
+            raise InvalidJob(
+                f"parameters.prompt_name = {name!r}: this model leaves its default prompt out of pooling, and takes "
+                "no other"
+            )
+        return prompt
 
     def _needs(self, weight: str) -> bool:
         return "pooler" not in weight  # it follows the hidden state that is pooled here

@@ -69,11 +69,12 @@ class PretrainedEncoder(ABC):
         return WARM_UP
 
     def encode(self, texts: list[Text]) -> list[Features | Unreadable]:
-        """See ``micro_batches``. Pairs are truncated at their longer text, as in sentence-transformers."""
+        """See ``micro_batches``. Pairs are truncated at their longer text, as in sentence-transformers. Token ids are
+        taken as they are, with the special tokens that they have."""
         singles = [text for text in texts if isinstance(text, str)]
-        pairs = [text for text in texts if not isinstance(text, str)]
-        if singles and pairs:
-            return [self.encode([text])[0] for text in texts]
+        pairs = [text for text in texts if isinstance(text, tuple)]
+        if len(texts) > max(len(singles), len(pairs)):
+            return [self._row(text) if isinstance(text, list) else self.encode([text])[0] for text in texts]
         read = (singles,) if singles else ([first for first, _ in pairs], [second for _, second in pairs])
         try:
             encoded = self._tokenizer(
@@ -85,6 +86,11 @@ class PretrainedEncoder(ABC):
             return [Unreadable(f"cannot be read by the model's tokenizer: {error}")]
         rows = [dict(zip(encoded, row, strict=True)) for row in zip(*encoded.values(), strict=True)]
         return [self._checked(row) for row in rows]
+
+    def _row(self, ids: list[int]) -> Features | Unreadable:
+        names = [name for name in self._tokenizer.model_input_names if name != "attention_mask"]
+        zeros = [0] * len(ids)
+        return self._checked({name: (ids if name == "input_ids" else zeros)[: self._max_length] for name in names})
 
     def _checked(self, row: Features) -> Features | Unreadable:
         """The row, if all ids are in the model's embeddings: on a GPU, an id outside of them ends the process."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from producer.contract.errors import ModelNotFound
 from ..sources import read_json
 from . import sentence_files as files
 from .layers import DenseLayer, NormLayer, UnitLength, with_weights
+from .matryoshka import trained_dimensions
 from .pooling import PoolingMode
 
 
@@ -32,6 +33,10 @@ class SentenceEmbedding:
     lower_case: bool = False
     layers: tuple[torch.nn.Module, ...] = ()
     truncate_dim: int | None = None
+    prompts: dict[str, str] = field(default_factory=dict)
+    """Those that a text may have instead of ``prompt``, by name."""
+    dimensions: tuple[int, ...] = ()
+    """Those that the model was trained for, besides all."""
 
     @classmethod
     def read(cls, model_dir: Path) -> SentenceEmbedding:
@@ -57,6 +62,8 @@ class SentenceEmbedding:
             lower_case=text.do_lower_case,
             layers=tuple(_LAYERS[each.kind](root / each.path) for each in others if each.kind != "Dropout"),
             truncate_dim=whole.truncate_dim,
+            prompts={"query": "", "document": "", **{name: text or "" for name, text in whole.prompts.items()}},
+            dimensions=trained_dimensions(root, whole.matryoshka_dims),
         )
 
     @classmethod
@@ -70,7 +77,7 @@ class SentenceEmbedding:
                 f"{model_dir} is a model that generates ({architecture}), and no modules.json says how its tokens are "
                 "pooled; save it with sentence-transformers"
             )
-        return cls()
+        return cls(dimensions=trained_dimensions(model_dir, None))
 
 
 def _dense(folder: Path) -> torch.nn.Module:

@@ -139,6 +139,8 @@ class EmbeddingModelFile(ModelFile):
 
     model_type: Literal["SentenceTransformer"] = "SentenceTransformer"
     truncate_dim: Annotated[int, Field(ge=1)] | None = None
+    matryoshka_dims: list[int] | None = None
+    """Dimensions that the model was trained to be cut to."""
     similarity_fn_name: str | None = None
     """The similarity for comparing vectors; without effect on the vectors."""
 
