@@ -14,6 +14,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from producer.contract.fleet.engine_abilities import abilities
 from producer.contract.fleet.fleet_schema import Model
 from producer.contract.fleet.settings import Settings
 from producer.contract.published import JournalEntry, PublishedDevice
@@ -101,6 +102,10 @@ def _facts(one: ModelExplained, model: Model, now: float) -> Table:
         if not served.managed:
             because = "; started by hand: the autoscaler counts it, and never stops it"
         table.add_row("" if nth else "workers", Text(printable(told + because)))
+    able = abilities(model)
+    names = [*sorted(able.parameters), *(["any other"] if able.others else [])]
+    table.add_row("inputs", ", ".join(sorted(able.inputs)))
+    table.add_row("parameters", ", ".join(names) or "none")
     table.add_row("decisions", _decisions(one.decisions) if one.decisions else "[dim]none yet[/dim]")
     return table
 

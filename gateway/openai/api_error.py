@@ -22,6 +22,7 @@ from producer.contract.errors import (
     StokerError,
     UnknownModel,
     UnknownTier,
+    UnsupportedByEngine,
 )
 
 AWAY_MESSAGE = "the queue cannot serve for the moment; come back in a while"
@@ -88,6 +89,8 @@ def problem_of(error: StokerError) -> Problem:
         case ServerBusy():
             code, wait = error.code or "server_busy", error.retry_after_s
             return Problem(error.status, message, code=code, retry_after_s=wait, type=error.type)
+        case UnsupportedByEngine():
+            return Problem(400, message, param=error.param or None, code="unsupported_parameter")
         case InvalidJob():
             return Problem(400, message, code="invalid_job")
         case ModelUnavailable():

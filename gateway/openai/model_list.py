@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from producer.contract.fleet.engine_abilities import abilities
 from producer.contract.fleet.settings import Settings
 
 from ..access.api_key import ApiKey
@@ -38,3 +39,18 @@ def model_object(name: str) -> dict[str, Any]:
     """One model, as the API describes it."""
     # The fleet file does not say since when there is a model.
     return {"id": name, "object": "model", "created": 0, "owned_by": "stoker"}
+
+
+def engine_object(name: str, settings: Settings) -> dict[str, Any]:
+    """A model's engine, and what a job of it may hold: see ``engine_abilities``."""
+    model = settings.model(name)
+    able = abilities(model)
+    return {
+        "engine": model.engine,
+        "abilities": {
+            "parameters": sorted(able.parameters),
+            "inputs": sorted(able.inputs),
+            "contents": sorted(able.contents),
+            "other_parameters": able.others,
+        },
+    }

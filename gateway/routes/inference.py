@@ -12,7 +12,7 @@ from ..availability import outlook
 from ..errors import RESPONSES
 from ..http.json_body import JsonRoute
 from ..openai import chat, completion, embedding
-from ..openai.model_list import model_list, model_object, permitted
+from ..openai.model_list import engine_object, model_list, model_object, permitted
 from ..request import serve
 from ..state import Client
 
@@ -55,6 +55,9 @@ async def list_models(caller: Caller, client: Client) -> dict[str, Any]:
 
 @router.get("/models/{model:path}")
 async def retrieve_model(model: str, caller: Caller, client: Client) -> dict[str, Any]:
-    """Retrieve a model, with its state: a request for one that is ``idle`` or ``loading`` waits until it is ready."""
-    found = await outlook(client, permitted(model, client.settings, caller))
-    return model_object(model) | {"state": found.state, "ready_in_s": found.ready_in_s}
+    """Retrieve a model, with its state and what its engine takes: a request for one that is ``idle`` or ``loading``
+    waits until it is ready."""
+    name = permitted(model, client.settings, caller)
+    found = await outlook(client, name)
+    told = {"state": found.state, "ready_in_s": found.ready_in_s}
+    return model_object(model) | told | engine_object(name, client.settings)

@@ -35,6 +35,17 @@ class ContextLengthExceeded(InvalidJob):
     """
 
 
+class UnsupportedByEngine(InvalidJob):
+    """The engine of the model does not take a parameter or a kind of input, which is ``param``."""
+
+    def __init__(self, message: str, param: str = "") -> None:
+        super().__init__(message, param)  # both of them: a stored result is made of ``args``
+        self.param = param
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class UnknownModel(InvalidJob):
     """No model of that name is in the fleet."""
 

@@ -13,6 +13,7 @@ import pytest
 import tiny_models
 from processes import wait_for
 from producer.contract.errors import InvalidJob, JobCancelled, JobExpired, Preempted
+from producer.contract.fleet.engine_abilities import FAULTS, abilities
 from producer.contract.fleet.fleet_schema import Model
 from producer.contract.message.job import Item
 from workers.engines.protocol import Batch, Engine, Outcome, Prefilled, Report, Request
@@ -147,6 +148,45 @@ def test_a_request_without_inputs_or_with_odd_ones_has_an_outcome(engine: Engine
         engine.submit(Request(str(number), inputs))
     for outcome in drive(engine, len(odd)).values():
         assert outcome.error is None or isinstance(outcome.error, InvalidJob)
+
+
+SAMPLES: dict[str, Any] = {
+    "do_sample": True, "echo": True, "fit": True, "frequency_penalty": 0.5, "ignore_eos": True,
+    "logit_bias": {"5": 1.5}, "logprobs": 1, "max_new_tokens": 2, "max_tokens": 2, "min_p": 0.1, "min_tokens": 1,
+    "presence_penalty": 0.5, "prompt_logprobs": 1, "repetition_penalty": 1.1, "seed": 3, "stop": ["x"],
+    "stop_token_ids": [5], "temperature": 0.5, "top_k": 2, "top_n": 1, "top_p": 0.5,
+}  # fmt: skip
+"""A value for each parameter that an engine is declared to take."""
+
+
+def test_an_engine_takes_the_parameters_that_it_is_declared_to_take(engine: Engine, case: Case) -> None:
+    able = abilities(case.settings())
+    inputs, parameters = case.good
+    declared = [*(able.parameters - FAULTS)]
+    for name in declared:
+        engine.submit(Request(name, inputs, {**parameters, name: SAMPLES[name]}))
+    engine.submit(Request("another", inputs, {**parameters, "never_heard_of": 1}))
+    outcomes = drive(engine, len(declared) + 1)
+    for name in declared:
+        assert_done(outcomes[name], inputs)
+    assert (outcomes["another"].error is None) is able.others
+
+
+def test_an_engine_refuses_the_kinds_of_inputs_that_it_is_not_declared_to_take(engine: Engine, case: Case) -> None:
+    kinds: dict[str, Item] = {
+        "text": "one",
+        "token_ids": [5, 6],
+        "messages": {"messages": [{"role": "user", "content": "hi"}]},
+        "pair": {"text": "one", "text_pair": "two"},
+        "documents": {"query": "one", "documents": ["two"]},
+        "object": {"never": "heard of"},
+    }
+    for kind, item in kinds.items():
+        engine.submit(Request(kind, [item], case.good[1]))
+    outcomes = drive(engine, len(kinds))
+    declared = abilities(case.settings()).inputs
+    assert {kind for kind, outcome in outcomes.items() if outcome.error is None} == declared
+    assert all(isinstance(outcomes[kind].error, InvalidJob) for kind in kinds.keys() - declared)
 
 
 def test_cancelled_before_it_runs(engine: Engine, case: Case) -> None:

@@ -105,6 +105,7 @@ def test_it_tells_what_is_wanted_why_it_is_there_and_what_one_more_would_take(
     need = parrot.wanted.one_more
     assert (need.device, need.free_gb) == ("cpu:1", 4)
     shown = screen(found, settings)
+    assert "any other" in shown  # the parameters that an echo takes
     for words in (
         "parrot  1 wanted; there: 1 ready  (policy slack)",
         "cpu 10 jobs/s",

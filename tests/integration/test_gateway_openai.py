@@ -114,6 +114,20 @@ def test_a_model_tells_whether_it_is_ready(client: openai.OpenAI) -> None:
     assert told("asleep") == ("unavailable", None)  # without an autoscaler
 
 
+def test_a_model_tells_what_its_engine_takes(client: openai.OpenAI) -> None:
+    told = client.models.retrieve("vectors").model_extra or {}
+    assert told["engine"] == "echo"
+    assert told["abilities"]["inputs"] == ["text"]
+    assert "temperature" in (client.models.retrieve("talk").model_extra or {})["abilities"]["parameters"]
+
+
+def test_a_job_is_refused_by_what_its_engine_takes(client: openai.OpenAI) -> None:
+    asked = {"model": "vectors", "input": "x", "parameters": {"temperature": 1}}
+    with pytest.raises(openai.BadRequestError, match="takes no parameter 'temperature'") as error:
+        client.post("/jobs", cast_to=object, body=asked)
+    assert (error.value.param, error.value.code) == ("temperature", "unsupported_parameter")
+
+
 @pytest.mark.parametrize(
     ("asked", "raised", "param", "code"),
     [

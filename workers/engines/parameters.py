@@ -63,6 +63,15 @@ class GenerationParameters(RequestParameters):
     stop: Annotated[list[Stop], Field(max_length=16)] = []
     """Stop strings: the text ends before the first that occurs."""
 
+    @classmethod
+    def parse(cls, fields: dict[str, Any]) -> Self:
+        """See the base class. Null asks for nothing, and ``max_tokens`` is another name of ``max_new_tokens``."""
+        fields = {name: value for name, value in fields.items() if value is not None}
+        if "max_tokens" in fields:
+            most = fields.pop("max_tokens")
+            fields.setdefault("max_new_tokens", most)
+        return super().parse(fields)
+
     @property
     def fits(self) -> bool:
         """Whether the answer may be shorter than ``max_new_tokens`` for lack of context."""

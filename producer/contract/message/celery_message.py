@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from .. import errors, keys
 from ..errors import InvalidJob, JobCancelled, JobExpired, JobFailed
+from ..fleet import engine_abilities
 from ..fleet.settings import Settings
 from . import json_text, message_body
 from .job import TASK, Job, Result, Status
@@ -132,16 +133,18 @@ def check(job: Job, settings: Settings) -> None:
         UnknownModel, UnknownTier, InvalidJob: with what was found and what is allowed.
     """
     settings.tier(job.model, job.tier)
-    limits = settings.model(job.model).limits
-    if not job.items:
+    model, items = settings.model(job.model), job.items
+    limits = model.limits
+    if not items:
         raise InvalidJob("input is empty: give one input, or a list of at least one")
-    if any(not item for item in job.items):
-        position = next(i for i, item in enumerate(job.items) if not item)
+    if any(not item for item in items):
+        position = next(i for i, item in enumerate(items) if not item)
         raise InvalidJob(f"input {position} is empty")
-    if len(job.items) > limits.max_inputs:
+    if len(items) > limits.max_inputs:
         raise InvalidJob(
-            f"input holds {len(job.items)} items; models.{job.model}.limits.max_inputs allows {limits.max_inputs}"
+            f"input holds {len(items)} items; models.{job.model}.limits.max_inputs allows {limits.max_inputs}"
         )
+    engine_abilities.check(model, job.model, items, job.parameters)
 
 
 def check_size(message: bytes, job: Job, settings: Settings) -> None:

@@ -17,7 +17,7 @@ Alternatives = Annotated[int, Field(ge=0, le=20)]
 class GenerateParameters(GenerationParameters):
     """The ``parameters`` that the engine ``generate`` takes: those of every text generation, and its own.
 
-    Names and meanings are those of OpenAI's and vLLM's APIs. ``max_tokens`` is another name of ``max_new_tokens``.
+    Names and meanings are those of OpenAI's and vLLM's APIs.
     """
 
     max_new_tokens: Annotated[int, Field(ge=0)] = 64
@@ -63,13 +63,9 @@ class GenerateParameters(GenerationParameters):
 
     @classmethod
     def parse(cls, fields: dict[str, Any]) -> Self:
-        """See the base class. Null asks for nothing."""
-        fields = {name: value for name, value in fields.items() if value is not None}
-        if "max_tokens" in fields:
-            most = fields.pop("max_tokens")
-            fields.setdefault("max_new_tokens", most)
+        """See the base class."""
         if isinstance(bias := fields.get("logit_bias"), dict):  # the keys of JSON are texts
-            fields["logit_bias"] = {_whole(token): value for token, value in bias.items()}
+            fields = {**fields, "logit_bias": {_whole(token): value for token, value in bias.items()}}
         return super().parse(fields)
 
     @model_validator(mode="after")

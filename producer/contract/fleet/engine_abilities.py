@@ -1,0 +1,148 @@
+"""What each engine takes: the parameters and the inputs of its jobs. A job with anything else is refused when it is
+submitted, on every way in; the engines themselves are held to the table by ``tests/unit/test_engine_abilities.py`` and
+``tests/acceptance/test_engine_contract.py``.
+
+Parameters have the names of OpenAI's and vLLM's APIs. https://platform.openai.com/docs/api-reference,
+https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..errors import UnsupportedByEngine
+from .engine_options import EchoOptions, OpenAIOptions
+from .fleet_schema import Model
+
+Input = Literal["text", "token_ids", "messages", "pair", "documents", "object"]
+"""A kind of input: a text, the ids of its tokens, ``{"messages"}``, ``{"text", "text_pair"}``, ``{"query",
+"documents"}``, or any other object."""
+
+SAMPLING = frozenset(
+    {"max_new_tokens", "max_tokens", "fit", "do_sample", "temperature", "top_p", "top_k", "seed", "stop"}
+)
+"""Parameters of every engine that generates text."""
+
+PENALTIES = frozenset({"frequency_penalty", "presence_penalty", "logit_bias"})
+
+EXTENSIONS = frozenset({"min_p", "repetition_penalty", "stop_token_ids", "min_tokens", "ignore_eos"})
+"""Parameters that OpenAI's API does not have, and most servers of open models do."""
+
+CALLS = frozenset({"tools", "tool_choice", "parallel_tool_calls"})
+
+FAULTS = frozenset({"fail", "flake", "crash", "garble", "derail", "hang"})
+"""Those that the engine ``echo`` makes when it is asked to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What an engine takes.
+
+    ``contents`` are the types of the parts of a chat's messages. With ``others`` it takes parameters that are not
+    listed here, too.
+    """
+
+    parameters: frozenset[str]
+    inputs: frozenset[Input]
+    contents: frozenset[str] = frozenset()
+    others: bool = False
+
+    def takes(self, parameter: str) -> bool:
+        """Whether a job may have this parameter."""
+        return self.others or parameter in self.parameters
+
+
+_TEXTS: frozenset[Input] = frozenset({"text", "messages"})
+_ANY: frozenset[Input] = frozenset({"text", "token_ids", "messages", "pair", "documents", "object"})
+_TEXT = frozenset({"text"})
+
+ENGINES: dict[str, Abilities] = {
+    "embed": Abilities(frozenset(), frozenset({"text"})),
+    "classify": Abilities(frozenset({"top_k"}), frozenset({"text", "pair"})),
+    "rerank": Abilities(frozenset({"top_n"}), frozenset({"documents"})),
+    "generate": Abilities(
+        SAMPLING | PENALTIES | EXTENSIONS | {"logprobs", "prompt_logprobs", "echo"}, _TEXTS | {"token_ids"}, _TEXT
+    ),
+    "openai": Abilities(SAMPLING, _TEXTS, _TEXT),
+}
+"""By engine. Those of ``openai`` are without what its options add, and ``echo`` is as the engine that it imitates."""
+
+_ECHOES = {
+    "echo": Abilities(FAULTS, _ANY, _TEXT, others=True),
+    "generate": Abilities(FAULTS | SAMPLING, _TEXTS, _TEXT),
+    "embeddings": Abilities(FAULTS, frozenset({"text"})),
+}
+_EMBEDDINGS = Abilities(frozenset(), frozenset({"text"}))
+
+
+def abilities(model: Model) -> Abilities:
+    """What the engine of a model takes."""
+    match model.options:
+        case EchoOptions(task=task):
+            return _ECHOES[task]
+        case OpenAIOptions(task="embeddings"):
+            return _EMBEDDINGS
+        case _:
+            return ENGINES[model.engine]
+
+
+def check(model: Model, name: str, inputs: Iterable[Any], parameters: Mapping[str, Any]) -> None:
+    """Check a job against the engine of its model.
+
+    Args:
+        name: of the model.
+
+    Raises:
+        UnsupportedByEngine: naming what the engine does not take, what it does, and which engines would.
+    """
+    able = abilities(model)
+    if not able.others and not able.parameters.issuperset(parameters):
+        refused = next(each for each in parameters if each not in able.parameters)
+        told = f"parameters.{refused}: {_of(name, model)} takes no parameter {refused!r:.80}"
+        raise UnsupportedByEngine(f"{told}{_others('parameters', refused)}; allowed: {_list(able.parameters)}", refused)
+    for index, item in enumerate(inputs):
+        kind = input_kind(item)
+        if kind not in able.inputs:
+            told = f"input {index} is of kind {kind}, which {_of(name, model)} does not take"
+            raise UnsupportedByEngine(f"{told}{_others('inputs', kind)}; allowed: {_list(able.inputs)}", "input")
+        if kind == "messages":
+            _check_messages(item["messages"], index, able, _of(name, model))
+
+
+def input_kind(item: Any) -> Input:
+    """The kind of an input, by its type and its keys."""
+    if isinstance(item, str):
+        return "text"
+    if isinstance(item, list):
+        return "token_ids"
+    if "messages" in item:
+        return "messages"
+    if "query" in item:
+        return "documents"
+    return "pair" if "text_pair" in item else "object"
+
+
+def _check_messages(messages: Any, index: int, able: Abilities, whose: str) -> None:
+    for place, message in enumerate(messages if isinstance(messages, list) else ()):
+        content = message.get("content") if isinstance(message, dict) else None
+        for number, part in enumerate(content if isinstance(content, list) else ()):
+            kind = part.get("type") if isinstance(part, dict) else None
+            if kind not in able.contents:
+                where = f"messages.{place}.content.{number}"
+                told = f"input {index}: {where} is of type {kind!r:.40}, which {whose} does not take"
+                raise UnsupportedByEngine(f"{told}; allowed: {_list(able.contents)}", where)
+
+
+def _of(name: str, model: Model) -> str:
+    return f"the engine {model.engine!r} of the model {name!r}"
+
+
+def _others(what: Literal["parameters", "inputs"], wanted: str) -> str:
+    able = [engine for engine, each in ENGINES.items() if wanted in getattr(each, what)]
+    return f" (the engine{'s' if len(able) > 1 else ''} {', '.join(able)} would)" if able else ""
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
