@@ -63,7 +63,9 @@ ENGINES: dict[str, Abilities] = {
     "classify": Abilities(frozenset({"top_k"}), frozenset({"text", "pair"})),
     "rerank": Abilities(frozenset({"top_n"}), frozenset({"documents"})),
     "generate": Abilities(
-        SAMPLING | PENALTIES | EXTENSIONS | {"logprobs", "prompt_logprobs", "echo"}, _TEXTS | {"token_ids"}, _TEXT
+        SAMPLING | PENALTIES | EXTENSIONS | {"logprobs", "prompt_logprobs", "echo", "response_format"},
+        _TEXTS | {"token_ids"},
+        _TEXT,
     ),
     "openai": Abilities(SAMPLING, _TEXTS, _TEXT),
 }
