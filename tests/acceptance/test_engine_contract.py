@@ -151,13 +151,14 @@ def test_a_request_without_inputs_or_with_odd_ones_has_an_outcome(engine: Engine
 
 
 SAMPLES: dict[str, Any] = {
+    "add_generation_prompt": True, "chat_template_kwargs": {"mark": 1}, "continue_final_message": False,
     "do_sample": True, "echo": True, "fit": True, "frequency_penalty": 0.5, "ignore_eos": True,
     "logit_bias": {"5": 1.5}, "logprobs": 1, "max_new_tokens": 2, "max_tokens": 2, "min_p": 0.1, "min_tokens": 1,
-    "presence_penalty": 0.5, "prompt_logprobs": 1, "repetition_penalty": 1.1,
-    "response_format": {"type": "json_object"}, "seed": 3, "stop": ["x"],
-    "stop_token_ids": [5], "temperature": 0.5, "top_k": 2, "top_n": 1, "top_p": 0.5,
+    "parallel_tool_calls": True, "presence_penalty": 0.5, "prompt_logprobs": 1, "repetition_penalty": 1.1,
+    "response_format": {"type": "json_object"}, "seed": 3, "stop": ["x"], "stop_token_ids": [5], "temperature": 0.5,
+    "tool_choice": "auto", "tools": [], "top_k": 2, "top_n": 1, "top_p": 0.5,
 }  # fmt: skip
-"""A value for each parameter that an engine is declared to take."""
+"""A value for each parameter that an engine is declared to take. Which tools a model can call is its template's."""
 
 
 def test_an_engine_takes_the_parameters_that_it_is_declared_to_take(engine: Engine, case: Case) -> None:

@@ -32,6 +32,9 @@ EXTENSIONS = frozenset({"min_p", "repetition_penalty", "stop_token_ids", "min_to
 
 CALLS = frozenset({"tools", "tool_choice", "parallel_tool_calls"})
 
+TEMPLATE = frozenset({"chat_template_kwargs", "continue_final_message", "add_generation_prompt"})
+"""Parameters of chat templates."""
+
 FAULTS = frozenset({"fail", "flake", "crash", "garble", "derail", "hang"})
 """Those that the engine ``echo`` makes when it is asked to."""
 
@@ -63,7 +66,12 @@ ENGINES: dict[str, Abilities] = {
     "classify": Abilities(frozenset({"top_k"}), frozenset({"text", "pair"})),
     "rerank": Abilities(frozenset({"top_n"}), frozenset({"documents"})),
     "generate": Abilities(
-        SAMPLING | PENALTIES | EXTENSIONS | {"logprobs", "prompt_logprobs", "echo", "response_format"},
+        SAMPLING
+        | PENALTIES
+        | EXTENSIONS
+        | CALLS
+        | TEMPLATE
+        | {"logprobs", "prompt_logprobs", "echo", "response_format"},
         _TEXTS | {"token_ids"},
         _TEXT,
     ),
