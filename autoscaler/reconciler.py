@@ -77,7 +77,9 @@ class Reconciler:
     ) -> Demand:
         """A model's demand from a new reading of its queues. For the arguments see
         :func:`~autoscaler.sizing.demand.assess`."""
-        traffic = watch(self._traffic.get(queues.model), now, queues)
+        cold = queues.model in self._memory.needed  # no headroom would have prevented what is late then
+        targets = {} if cold else _targets(settings, queues.model)
+        traffic = watch(self._traffic.get(queues.model), now, queues, targets)
         self._traffic[queues.model] = traffic
         return assess(now, settings, queues, traffic, workers, measured)
 
@@ -98,3 +100,9 @@ class Reconciler:
     def failed(self, now: float, model: str, lived_s: float, cause: str, served: bool = False) -> None:
         """Note that a worker of ``model`` ended unasked or could not be started."""
         self._memory = self._memory.failed(now, model, lived_s, cause, served)
+
+
+def _targets(settings: Settings, model: str) -> dict[str, float]:
+    """The target waits of the model's tiers of which something is asked, in seconds."""
+    tiers = [name for name in settings.models[model].tiers if settings.attain(model, name) is not None]
+    return {name: settings.tiers[name].target_wait_s for name in tiers}

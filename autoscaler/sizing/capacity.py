@@ -19,13 +19,18 @@ DISTINCT = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """A least-squares fit of the relative errors, as sums over ``u = n / seconds`` and ``v = 1 / seconds``."""
+    """A fit of ``rate * (fixed / shared + per_job) = 1``, as sums over rates ``r`` and ``w = 1 / shared``.
 
-    uu: float = 0.0
-    uv: float = 0.0
-    vv: float = 0.0
-    u: float = 0.0
-    v: float = 0.0
+    Rates are noisy and ``w`` is not, so the errors are weighed by 1 and ``w`` (instrumental variables; Wright, 1928).
+    Least squares would weigh them by the rates, and overestimate the capacity by the square of the noise: by a tenth,
+    where a rate is measured on a dozen jobs.
+    """
+
+    n: float = 0.0
+    w: float = 0.0
+    r: float = 0.0
+    rw: float = 0.0
+    rww: float = 0.0
 
     def after(self, passed_s: float, seen: Iterable[tuple[float, float]]) -> Capacity:
         """The fit with new measurements.
@@ -35,25 +40,25 @@ class Capacity:
             seen: pairs of (jobs that shared the device, jobs per second).
         """
         keep = 0.5 ** (passed_s / MEMORY_S)
-        uu, uv, vv, u, v = (part * keep for part in (self.uu, self.uv, self.vv, self.u, self.v))
+        n, w, r, rw, rww = (part * keep for part in (self.n, self.w, self.r, self.rw, self.rww))
         for shared, per_s in seen:
             if shared > 0 and per_s > 0:
-                inverse = per_s / shared
-                uu, uv, vv = uu + per_s * per_s, uv + per_s * inverse, vv + inverse * inverse
-                u, v = u + per_s, v + inverse
-        return Capacity(uu, uv, vv, u, v)
+                inverse = 1 / shared
+                n, w, r = n + 1, w + inverse, r + per_s
+                rw, rww = rw + per_s * inverse, rww + per_s * inverse * inverse
+        return Capacity(n, w, r, rw, rww)
 
     def per_s(self, jobs: float) -> float:
         """Jobs per second of a replica that holds ``jobs`` at a time; 0 without any measurement."""
-        if self.uu <= 0:
+        if self.r <= 0:
             return 0.0
-        determinant = self.uu * self.vv - self.uv * self.uv
-        per_job, fixed = self.u / self.uu, 0.0
-        if determinant > DISTINCT * self.uu * self.vv:
-            slope = (self.u * self.vv - self.v * self.uv) / determinant
-            rest = (self.v * self.uu - self.u * self.uv) / determinant
+        determinant = self.r * self.rww - self.rw * self.rw
+        per_job, fixed = self.n / self.r, 0.0
+        if determinant > DISTINCT * self.r * self.rww:
+            slope = (self.n * self.rww - self.w * self.rw) / determinant
+            rest = (self.w * self.r - self.n * self.rw) / determinant
             if slope < 0:  # larger batches took less time: the cost per job is within the noise
-                return jobs * self.vv / self.v
+                return jobs * self.rw / self.n
             if rest > 0:
                 per_job, fixed = slope, rest
         return jobs / (fixed + per_job * jobs)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from producer.contract.fleet.reserved_slots import left_to_others
 
 from ..roster import Phase, Worker
+from .attainment import Attainment, first
 
 if TYPE_CHECKING:
     from producer.contract.fleet.settings import Settings
@@ -36,6 +37,10 @@ class TierDemand:
     arrivals_per_s: float = 0.0
     arrived: int = 0
     """Jobs that ever arrived."""
+    attain: float | None = None
+    """Share of jobs that should start within the target; None if nothing is asked."""
+    attained: float | None = None
+    """Share that did lately; None if it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +121,8 @@ class Traffic:
     samples: tuple[tuple[float, tuple[int, ...]], ...]
     active_at: float
     suspects_since: float | None = None
+    attained: Mapping[str, Attainment] = field(default_factory=dict)
+    """By tier of which something is asked."""
 
     def per_s(self) -> tuple[float, ...]:
         """Arrivals per second of each tier, over a whole window at least: one job in the first instant is no rate."""
@@ -124,18 +131,38 @@ class Traffic:
         return tuple(max(0, b - a) / span for a, b in zip(before, now, strict=True))
 
 
-def watch(before: Traffic | None, now: float, queues: ModelQueues) -> Traffic:
-    """The traffic after another observation. The first counts as activity, so that a new autoscaler drains nothing."""
+def watch(
+    before: Traffic | None, now: float, queues: ModelQueues, targets: Mapping[str, float] | None = None
+) -> Traffic:
+    """The traffic after another observation. The first counts as activity, so that a new autoscaler drains nothing.
+
+    Args:
+        targets: target waits in seconds, of the tiers whose attainment is followed.
+    """
+    targets = targets or {}
     arrived = tuple(tier.arrived for tier in queues.tiers)
     known_since = before.suspects_since if before is not None else None
     suspects_since = (now if known_since is None else known_since) if queues.suspects else None
     if before is None or not _continues(before.samples[0][1], arrived):
-        return Traffic(((now, arrived),), now, suspects_since)
+        return Traffic(((now, arrived),), now, suspects_since, _attained({}, now, queues, targets))
     active = queues.queued > 0 or queues.inflight > 0 or arrived != before.samples[-1][1]
     # One sample from before the window is kept, so that the samples always span all of it.
     recent = [sample for sample in before.samples if sample[0] > now - WINDOW_S]
     kept = before.samples[-len(recent) - 1 :]
-    return Traffic((*kept, (now, arrived)), now if active else before.active_at, suspects_since)
+    attained = _attained(before.attained, now, queues, targets)
+    return Traffic((*kept, (now, arrived)), now if active else before.active_at, suspects_since, attained)
+
+
+def _attained(
+    before: Mapping[str, Attainment], now: float, queues: ModelQueues, targets: Mapping[str, float]
+) -> Mapping[str, Attainment]:
+    return {
+        one.tier: before[one.tier].after(now, one.arrived, one.length, targets[one.tier])
+        if one.tier in before
+        else first(now, one.arrived, one.length)
+        for one in queues.tiers
+        if one.tier in targets
+    }
 
 
 def _continues(before: Sequence[int], now: Sequence[int]) -> bool:
@@ -175,6 +202,8 @@ def assess(
                 tier.waited_s,
                 per_s[tier.tier],
                 tier.arrived,
+                settings.attain(queues.model, tier.tier),
+                traffic.attained[tier.tier].share if tier.tier in traffic.attained else None,
             )
             for tier in queues.tiers
         ),

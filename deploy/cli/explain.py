@@ -17,7 +17,7 @@ from rich.text import Text
 from producer.contract.fleet.engine_abilities import abilities
 from producer.contract.fleet.fleet_schema import Model
 from producer.contract.fleet.settings import Settings
-from producer.contract.published import JournalEntry, PublishedDevice
+from producer.contract.published import JournalEntry, PublishedDevice, PublishedSize
 from producer.contract.server.connection import connect
 
 from ..explain import Explanation, ModelExplained, explain_fleet
@@ -88,6 +88,8 @@ def _facts(one: ModelExplained, model: Model, now: float) -> Table:
         table.add_row("why", Text(printable(one.wanted.reason)))
         if one.wanted.hold:
             table.add_row("blocker", Text(printable(one.wanted.hold), "yellow"))
+        for line in attained_lines(one.wanted, model):
+            table.add_row("attained", Text(printable(line)))
         if since := one.wanted.surplus_since:
             table.add_row("surplus", f"for {duration(now - since)}")
         if speeds := one.wanted.demand.speeds:
@@ -108,6 +110,35 @@ def _facts(one: ModelExplained, model: Model, now: float) -> Table:
     table.add_row("parameters", ", ".join(names) or "none")
     table.add_row("decisions", _decisions(one.decisions) if one.decisions else "[dim]none yet[/dim]")
     return table
+
+
+def attained_lines(wanted: PublishedSize, model: Model) -> list[str]:
+    """What tiers attained lately against what is asked of them, and what holds back one that attains less."""
+    lines = []
+    for tier in wanted.demand.tiers:
+        if tier.attain is None:
+            continue
+        asked = f"{tier.attain:.3g} asked within {tier.target_wait_s:g} s"
+        if tier.attained is None:
+            lines.append(f"{tier.tier}: too few jobs lately to tell; {asked}")
+        elif tier.attained >= tier.attain:
+            lines.append(f"{tier.tier}: {tier.attained:.1%} lately; {asked}")
+        else:
+            lines.append(f"{tier.tier}: {tier.attained:.1%} lately; {asked}; held back by {_held_back(wanted, model)}")
+    return lines
+
+
+def _held_back(wanted: PublishedSize, model: Model) -> str:
+    demand = wanted.demand
+    loading = sum(demand.phases.get(phase, 0) for phase in ("starting", "loading"))
+    if wanted.hold:
+        return f"devices: {wanted.hold}"
+    if wanted.replicas >= model.max_replicas:
+        return f"max_replicas, which is {model.max_replicas}"
+    if loading:
+        return f"the load time of {demand.load_s:.0f} s: {loading} load now"
+    step = f"one replica more takes a device, for {demand.jobs_per_s:.3g} jobs/s"
+    return f"bursts faster than a load of {demand.load_s:.0f} s; headroom is raised, and {step}"
 
 
 def _shared(devices: Sequence[PublishedDevice]) -> Table:

@@ -40,6 +40,10 @@ class PublishedTier(_Record):
     arrivals_per_s: float = 0.0
     arrived: int = 0
     """Jobs that ever arrived."""
+    attain: float | None = None
+    """Share of jobs that should start within the target; None if nothing is asked."""
+    attained: float | None = None
+    """Share that did lately; None if it is not known."""
 
 
 class PublishedDemand(_Record):

@@ -98,6 +98,16 @@ def test_the_capacity_of_a_full_replica_is_told_from_half_empty_ones() -> None:
     assert found.per_s(24) == pytest.approx(per_s(24), rel=1e-6)
 
 
+def test_noisy_rates_do_not_make_the_capacity_larger() -> None:
+    rng = random.Random(5)
+    for shared in (8.0, None):  # one size of batch, and many
+        points = []
+        for _ in range(4000):
+            jobs = shared or rng.uniform(4, 20)
+            points.append((jobs, jobs / (2.0 + 0.5 * jobs) * rng.choice((0.6, 0.8, 1.2, 1.4))))
+        assert Capacity().after(0, points).per_s(8) == pytest.approx(8 / 6, rel=0.02)
+
+
 def test_of_one_size_a_rate_is_that_rate() -> None:
     found = Capacity().after(0, [(4.0, 2.0)] * 10)
     assert found.per_s(4) == found.per_s(24) == pytest.approx(2.0)

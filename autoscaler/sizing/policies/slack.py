@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ..attainment import headroom_factor
 from ..cold_start import cold_size, needed_since
 from ..history import horizon_s
 from ..size import SLOWEST_PER_S, Size, bounded, facts, idle
@@ -25,7 +26,7 @@ class SlackPolicy:
 
     1. A tier with a target within the horizon cannot wait for a new replica and needs capacity beforehand: the forecast
        rate plus ``headroom`` standard deviations of the forecast's measured error, the newsvendor's quantile (Arrow,
-       Harris and Marschak, 1951).
+       Harris and Marschak, 1951); more of them while the tier attains less than is asked (``attainment.py``).
     2. A tier that can wait needs none beforehand. Its queued jobs, and those of all more urgent tiers, must be served
        by its target. A target within the horizon counts as the horizon, since no replica started now could meet it.
     3. A replica counts with the throughput that it has when full (``capacity.py``).
@@ -76,14 +77,17 @@ def needed_per_s(demand: Demand, history: History, headroom: float) -> tuple[flo
     """The jobs per second that the tier with the least slack needs, and the reason."""
     ahead_s = horizon_s(demand.load_s)
     most, why = 0.0, "nothing expected"
-    expected = spread = 0.0
+    expected, spread, told = 0.0, 0.0, ""
     queued = demand.suspects
     for tier in sorted(demand.tiers, key=lambda tier: tier.target_wait_s):
         queued += tier.queued
         way = "with what waits"
         if tier.target_wait_s <= ahead_s:
             outlook = history.outlook(tier.tier, ahead_s)
-            expected, spread = expected + outlook.per_s, spread + outlook.spread
+            raised = headroom_factor(tier.attain, tier.attained)
+            expected, spread = expected + outlook.per_s, spread + raised * outlook.spread
+            if raised > 1:
+                told = f"; {tier.tier} attained {tier.attained:.1%} of {tier.attain:g}: {raised:.1f} times the headroom"
             way = f"as {outlook.way} tells"
         left_s = max(tier.target_wait_s - tier.waited_s, ahead_s)
         # Headroom is for bursts: the queued jobs of a burst do not need it a second time.
@@ -94,4 +98,4 @@ def needed_per_s(demand: Demand, history: History, headroom: float) -> tuple[flo
                 f"{needed:.2f} jobs/s needed up to {tier.tier}: {expected:.2f} expected ({way}), and the larger of "
                 f"{queued} queued in {left_s:.0f} s and {headroom:g} x {spread:.2f} by which that was wrong"
             )
-    return most, why
+    return most, why + told

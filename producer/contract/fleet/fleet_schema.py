@@ -60,6 +60,10 @@ class Tier(_Table):
 
     target_wait_s: Seconds
     """Seconds within which a job should start."""
+    attain: Annotated[float | None, Field(gt=0, lt=1)] = None
+    """Share of jobs that should start within ``target_wait_s``. While fewer do, ``slack`` keeps more headroom. Default:
+    0.99 for the tier with the shortest target, since whoever waits for each answer meets one in a hundred every day;
+    nothing for the others, which fill what that one leaves."""
     weight: Annotated[float, Field(gt=0)]
     """Urgency of each second by which a job is late, relative to other tiers."""
     preemptible: bool = False

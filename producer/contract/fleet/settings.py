@@ -46,6 +46,10 @@ def _default_tiers() -> dict[str, Tier]:
     }
 
 
+ATTAIN = 0.99
+"""Share of jobs of a model's most urgent tier that should start within its target, by default."""
+
+
 class Settings(BaseSettings):
     """The whole configuration. Build it with :meth:`load`."""
 
@@ -179,6 +183,11 @@ class Settings(BaseSettings):
     def default_tier(self, model: str) -> str:
         """The model's tier with the shortest target."""
         return min(self.model(model).tiers, key=lambda tier: self.tiers[tier].target_wait_s)
+
+    def attain(self, model: str, tier: str) -> float | None:
+        """The share of the tier's jobs that should start within its target; None if nothing is asked."""
+        asked = self.tiers[tier].attain
+        return ATTAIN if asked is None and tier == self.default_tier(model) else asked
 
     @property
     def worker_redis_url(self) -> str:
