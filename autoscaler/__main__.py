@@ -26,6 +26,7 @@ from .devices.nvml import LocalProbe, choose_probe
 from .dry_run import ConsoleSink, DryRunLauncher, DryRunLease
 from .journal import Journal
 from .launchers.local import LocalLauncher
+from .upkeep.cancellations import PAUSE_S, fix_results
 from .upkeep.revocations import LOOK_S, Revocations
 from .upkeep.sweep import Sweep
 
@@ -57,13 +58,16 @@ def main() -> int:
 
 
 def _run_and_hear(controller: Controller, settings: Settings) -> None:
-    """Run the rounds, and remember meanwhile what stock applications revoke."""
-    with connect(settings) as redis:
+    """Run the rounds, and remember meanwhile what stock applications revoke and end what producers cancel."""
+    with connect(settings) as redis, connect(settings) as waiting:
         revocations = Revocations(redis, settings)
         hearing = Periodic("remembering what is revoked", LOOK_S, revocations.remember)
+        ending = Periodic("ending what is cancelled", PAUSE_S, partial(fix_results, waiting, settings))
         hearing.start()
+        ending.start()
         controller.run()
         hearing.stop()
+        ending.stop()
         revocations.close()
 
 

@@ -66,7 +66,7 @@ def create_app(settings: Settings, loopback: bool = True, reread: Callable[[], S
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with AsyncClient(settings, withdraws=True) as client:
+        async with AsyncClient(settings, reads=True) as client:
             app.state.client = client
             app.state.forgetting = Forgetting(client)
             beside = [asyncio.create_task(Delivery(client).run()), asyncio.create_task(app.state.forgetting.run())]

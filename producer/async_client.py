@@ -20,15 +20,16 @@ from redis.exceptions import RedisError
 
 from . import calls
 from .announcements import Announcements
-from .client import build, outcome
+from .client import TOLD_S, build, outcome
 from .contract import keys
 from .contract.errors import ResultTimeout, StokerError
 from .contract.fleet.settings import Settings
 from .contract.message.job import Item, Job, Result, Status
 from .contract.queue.withdrawal import Whereabouts
-from .contract.server.connection import close_async, connect_async, has_own_user
+from .contract.server.connection import close_async, connect_async
 from .contract.server.dialogue import run_async
 from .contract.server.redis_errors import broker_errors
+from .contract.server.rights import Rights
 from .estimates.admission import Admission
 from .estimates.queued_job import Waiting
 from .multiplex import Multiplex
@@ -38,7 +39,7 @@ from .submission import SUBMIT_LUA, Deadline, arguments, confirm, plan
 
 
 class AsyncClient:
-    """Submits jobs and fetches results from one event loop; for ``withdraws`` see :class:`producer.client.Client`.
+    """Submits jobs and fetches results from one event loop; for ``reads`` see :class:`producer.client.Client`.
 
     However many tasks wait and read at the same time, two connections hear for all of them.
 
@@ -47,9 +48,9 @@ class AsyncClient:
     ...     vectors = (await client.result(job, timeout=60)).output
     """
 
-    def __init__(self, settings: Settings | None = None, *, withdraws: bool | None = None) -> None:
+    def __init__(self, settings: Settings | None = None, *, reads: bool | None = None) -> None:
         self.settings = settings or Settings.load()
-        self._withdraws = not has_own_user(self.settings) if withdraws is None else withdraws
+        self._rights = Rights.of(self.settings, reads)
         # No silent repeats, as in the sync client.
         self.redis: Redis = connect_async(self.settings, retry=Retry(NoBackoff(), 0))
         self._submit = self.redis.register_script(SUBMIT_LUA)
@@ -106,7 +107,7 @@ class AsyncClient:
         with broker_errors(self.settings, "submitting"):
             answers = []
             for push in pushes:
-                answers.append(await self._submit(*arguments(push, self.settings, self._withdraws)))
+                answers.append(await self._submit(*arguments(push, self.settings, self._rights)))
         confirm(pushes, answers)
         return ids
 
@@ -215,11 +216,15 @@ class AsyncClient:
 
     async def cancel(self, job_id: str, **known: Unpack[Whereabouts]) -> bool:
         """Cancel a job, queued or running; see :meth:`producer.client.Client.cancel`."""
-        return bool(await run_async(self.redis, calls.cancel(self.settings, [job_id], known, self._withdraws)))
+        cancelled = bool(await run_async(self.redis, calls.cancel(self.settings, [job_id], known, self._rights.writes)))
+        if cancelled and not self._rights.writes:
+            async for _ in self.results([job_id], TOLD_S):
+                pass
+        return cancelled
 
     async def cancel_many(self, job_ids: Sequence[str], **known: Unpack[Whereabouts]) -> None:
         """Cancel many jobs in one pipelined write; see :meth:`producer.client.Client.cancel_many`."""
-        await run_async(self.redis, calls.cancel(self.settings, job_ids, known, self._withdraws))
+        await run_async(self.redis, calls.cancel(self.settings, job_ids, known, self._rights.writes))
 
     async def forget(self, job_ids: Iterable[str]) -> None:
         """Delete the results of jobs that have ended; see :meth:`producer.client.Client.forget`."""

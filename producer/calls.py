@@ -15,13 +15,13 @@ from .contract.fleet.settings import Settings
 from .contract.message import celery_message
 from .contract.message.job import Job, Status
 from .contract.published import PublishedSizes
+from .contract.queue.cancellation import cancel_all
 from .contract.queue.withdrawal import Search, Whereabouts, search
 from .contract.server.connection import database
-from .contract.server.dialogue import Dialogue, evaluated, pipelined
+from .contract.server.dialogue import Dialogue, pipelined
 from .contract.server.redis_errors import broker_errors
 from .estimates import admission, queued_job, readiness
 from .estimates.on_arrival import Arrival
-from .submission import CANCEL_LUA
 
 SEARCH_STEPS, SEARCH_JOBS = 3, 50
 """Steps in which queues are searched for a cancelled job, and the number of jobs for each further step: some
@@ -45,11 +45,18 @@ def admit(
 def status(settings: Settings, job_id: str) -> Dialogue[Status]:
     """See :meth:`producer.client.Client.status`."""
     with broker_errors(settings, "asking for a status"):
-        stored = yield lambda redis: redis.get(keys.result(job_id))
+
+        def ask(pipe: Any) -> None:
+            pipe.get(keys.result(job_id))
+            pipe.zscore(keys.cancelled(), job_id)
+
+        stored, cancelled = yield pipelined(ask)
         if stored is not None and celery_message.is_final(stored):
             return celery_message.status(stored)
         beats = yield from heartbeat.reading()
-    return Status.RUNNING if any(heartbeat.mark(job_id) in beat.running for beat in beats) else Status.QUEUED
+    if any(heartbeat.mark(job_id) in beat.running for beat in beats):
+        return Status.RUNNING
+    return Status.QUEUED if cancelled is None else Status.CANCELLED  # no worker will start it
 
 
 def waiting(settings: Settings, job_id: str, model: str | None, tier: str | None) -> Dialogue[queued_job.Waiting]:
@@ -79,7 +86,9 @@ def outlook(settings: Settings, model: str) -> Dialogue[readiness.ModelOutlook]:
     return readiness.outlook(model, beats, sizes.models.get(model) if sizes else None, time.time())
 
 
-def cancel(settings: Settings, job_ids: Sequence[str], known: Whereabouts, withdraws: bool) -> Dialogue[list[str]]:
+def cancel(
+    settings: Settings, job_ids: Sequence[str], known: Whereabouts, writes: bool, *, searches: bool | None = None
+) -> Dialogue[list[str]]:
     """Fix the results of jobs that have not ended, take those that are queued out of their queues, and tell the workers
     of the others; returns all of them.
 
@@ -87,17 +96,15 @@ def cancel(settings: Settings, job_ids: Sequence[str], known: Whereabouts, withd
     under it.
 
     Args:
-        withdraws: whether to search the queues; the autoscaler does otherwise.
+        writes: whether this user may write results and take jobs out of queues; the autoscaler does otherwise.
+        searches: whether to search the queues; by default if it may.
     """
     if not job_ids:
         return []
+    searches = writes if searches is None else searches
     with broker_errors(settings, "cancelling"):
-        done = yield from evaluated(CANCEL_LUA, [cancellation(settings, job_id) for job_id in job_ids])
-        for reply in done:
-            if isinstance(reply, Exception):
-                raise reply
-        cancelled = [job_id for job_id, is_new in zip(job_ids, done, strict=True) if is_new]
-        steps = SEARCH_STEPS + len(cancelled) // SEARCH_JOBS if withdraws and cancelled else 0
+        cancelled = yield from cancel_all(settings, job_ids, writes=writes)
+        steps = SEARCH_STEPS + len(cancelled) // SEARCH_JOBS if searches and cancelled else 0
         running = yield from search(cancelled, Search(settings, known), steps)
         if running:
             told = celery_message.revocation(sorted(running))
@@ -111,10 +118,3 @@ def forget(settings: Settings, job_ids: Iterable[str]) -> Dialogue[None]:
     with broker_errors(settings, "forgetting results"):
         if names:
             yield lambda redis: redis.delete(*names)
-
-
-def cancellation(settings: Settings, job_id: str) -> tuple[list[str], list[Any]]:
-    """KEYS and ARGV of ``cancel.lua``."""
-    ttl_ms = int(settings.redis.result_ttl_s * 1000)
-    names = [keys.result(job_id), keys.cancelled(), keys.withdrawals()]
-    return names, [job_id, celery_message.cancelled_meta(job_id), ttl_ms]

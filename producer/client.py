@@ -20,32 +20,36 @@ from .contract.fleet.settings import Settings
 from .contract.message import celery_message
 from .contract.message.job import Item, Job, Result, Status, shown
 from .contract.queue.withdrawal import Whereabouts
-from .contract.server.connection import block_ms, close, connect, has_own_user
+from .contract.server.connection import block_ms, close, connect
 from .contract.server.dialogue import run
 from .contract.server.redis_errors import broker_errors
+from .contract.server.rights import Rights
 from .estimates.admission import Admission
 from .estimates.queued_job import Waiting
 from .outage import Outage
 from .stream import AT_ONCE, Piece, Reading, entries
 from .submission import SUBMIT_LUA, Deadline, arguments, confirm, instant, plan
 
+TOLD_S = 1.0
+"""Longest wait for the autoscaler to fix the result of a job that was cancelled, in seconds."""
+
 
 class Client:
     """Submits jobs and fetches results. Thread-safe; holds a pool of connections until closed.
 
     Args:
-        withdraws: whether it takes the jobs that it cancels out of their queues by itself, rather than leave it to the
-            autoscaler's next round, and looks through queues for jobs that are submitted again. By default it does,
-            unless it has a Redis user of its own, which may lack the right.
+        reads: whether it looks through queues for jobs that are submitted again. By default it does, unless it has a
+            Redis user of its own, which may lack the right. Such a client also leaves it to the autoscaler to take the
+            jobs that it cancels out of their queues and to fix their results.
 
     >>> with Client() as client:
     ...     job = client.submit("smollm2", "The capital of France is", tier="interactive")
     ...     print(client.result(job, timeout=60).output["text"])
     """
 
-    def __init__(self, settings: Settings | None = None, *, withdraws: bool | None = None) -> None:
+    def __init__(self, settings: Settings | None = None, *, reads: bool | None = None) -> None:
         self.settings = settings or Settings.load()
-        self._withdraws = not has_own_user(self.settings) if withdraws is None else withdraws
+        self._rights = Rights.of(self.settings, reads)
         # A submission that failed half-way must not be repeated behind the caller's back: it could
         # queue the job twice. Reading is retried below, where it is safe.
         self.redis = connect(self.settings, retry=Retry(NoBackoff(), 0))
@@ -136,11 +140,11 @@ class Client:
         ids, pushes = plan(jobs, self.settings)
         with broker_errors(self.settings, "submitting"):
             if len(pushes) == 1:  # one round trip instead of a pipeline's two
-                answers = [self._submit(*arguments(pushes[0], self.settings, self._withdraws))]
+                answers = [self._submit(*arguments(pushes[0], self.settings, self._rights))]
             else:
                 with self.redis.pipeline(transaction=False) as pipe:
                     for push in pushes:
-                        self._submit(*arguments(push, self.settings, self._withdraws), client=pipe)
+                        self._submit(*arguments(push, self.settings, self._rights), client=pipe)
                     answers = pipe.execute()
         confirm(pushes, answers)
         return ids
@@ -277,7 +281,11 @@ class Client:
         Raises:
             BrokerUnavailable: when Redis is away.
         """
-        return bool(run(self.redis, calls.cancel(self.settings, [job_id], known, self._withdraws)))
+        cancelled = bool(run(self.redis, calls.cancel(self.settings, [job_id], known, self._rights.writes)))
+        if cancelled and not self._rights.writes:
+            for _ in self.results([job_id], TOLD_S):
+                pass
+        return cancelled
 
     def cancel_many(self, job_ids: Sequence[str], **known: Unpack[Whereabouts]) -> None:
         """Cancel many jobs in one pipelined write; those that had ended stay as they are.
@@ -288,7 +296,7 @@ class Client:
         Raises:
             BrokerUnavailable: when Redis is away.
         """
-        run(self.redis, calls.cancel(self.settings, job_ids, known, self._withdraws))
+        run(self.redis, calls.cancel(self.settings, job_ids, known, self._rights.writes))
 
     def forget(self, job_ids: Iterable[str]) -> None:
         """Delete the results of jobs that have ended, and with them what their idempotency keys stand for.

@@ -15,13 +15,13 @@ from .contract.fleet.tenants import DEFAULT, Tenant, quoted
 from .contract.message import celery_message
 from .contract.message.job import Job, shown
 from .contract.server.lua import script
+from .contract.server.rights import ALL, Rights
 
 LOOK_BYTES, ENTRY_BYTES = 4 * 1024 * 1024, 256
 """Most bytes of messages that ``submit.lua`` looks through for jobs that were submitted before, each message counted
 with so many more: some milliseconds of Redis."""
 
 SUBMIT_LUA = script(__package__, "submit.lua")
-CANCEL_LUA = script(__package__, "cancel.lua")
 
 Deadline = datetime | timedelta | float
 """An instant with a time zone, or how long from now (as a timedelta, or in seconds)."""
@@ -96,20 +96,20 @@ def plan(jobs: Iterable[Job], settings: Settings) -> tuple[list[str], list[Queue
     return ids, [push for alike in pushes.values() for push in alike]
 
 
-def arguments(push: QueueWrite, settings: Settings, may_read: bool = True) -> tuple[list[str], list[Any]]:
+def arguments(push: QueueWrite, settings: Settings, rights: Rights = ALL) -> tuple[list[str], list[Any]]:
     """KEYS and ARGV of ``submit.lua``.
 
     Args:
-        may_read: whether this user of Redis may read what is queued; else a job counts as gone only when the model has
-            no jobs of its tenant at all.
+        rights: of this user of Redis. For one that may not read what is queued, a job counts as gone only when the
+            model has no jobs of its tenant at all.
     """
     names = [push.queue, keys.waiting(push.model), keys.lanes(push.model), *push.keys]
     quota = "" if push.account.max_queued is None else push.account.max_queued
     ttl_ms = int(settings.redis.result_ttl_s * 1000)
     queues = "|".join(keys.queue(push.model, tier) for tier in settings.model(push.model).tiers)
     return names, [
-        *(push.most, ttl_ms, quoted(push.tenant), quota, push.target_s, keys.result(""), queues, int(may_read)),
-        push.account.queue_share,
+        *(push.most, ttl_ms, quoted(push.tenant), quota, push.target_s, keys.result(""), queues, int(rights.reads)),
+        *(push.account.queue_share, int(rights.writes)),
         *push.args,
     ]
 

@@ -4,15 +4,22 @@
 -- ARGV  1 most jobs the queue may hold, 2 marker time to live in ms, 3 tenant, or '' for the plain list,
 --       4 most jobs of the tenant in this queue, or '', 5 in how many seconds a job is due, 6 prefix of result keys,
 --       7 all queues of the model, with a '|' between them, 8 1 if this user may read what is queued, 0 if it may only
---       count, 9 most of the queue that the tenant may fill, as a share of what others leave of it, then for each
---       message: the index of its marker in KEYS, or 0; its own deadline in Unix seconds, or ''; the message
--- Returns {-1, length} when the queue is full, {-2, the tenant's jobs, seconds that its oldest has waited, how many are
--- allowed} when the tenant has too many in it, else {pushed, length}. A message whose marker exists was submitted before and is not
+--       count, 9 most of the queue that the tenant may fill, as a share of what others leave of it, 10 1 if this user
+--       may give tenants their turns, else 0, then for each message: the index of its marker in KEYS, or 0; its own deadline in Unix seconds, or ''; the message
+-- Returns {-1, length} when the queue is full, {-2, the tenant's jobs, how long the one that was taken last had waited
+-- in seconds, how many are allowed} when the tenant has too many in it, else {pushed, length}. A message whose marker exists was submitted before and is not
 -- pushed again, unless its job is gone.
 -- include contract/queue/text.lua
 -- include contract/queue/lanes.lua
 -- include gone.lua
-local queue, tenant, FIRST = KEYS[1], ARGV[3], 10
+if ARGV[10] ~= '1' then -- what decides between tenants is out of this user's reach
+  enter = function(queue, tenant)
+    if not redis.call('ZSCORE', tier_key('counters', queue), tenant) then
+      redis.call('SADD', tier_key('entrants', queue), tenant)
+    end
+  end
+end
+local queue, tenant, FIRST = KEYS[1], ARGV[3], 11
 local before, any, coming = {}, false, 0
 for i = FIRST, #ARGV, 3 do
   local marker = tonumber(ARGV[i])
@@ -30,7 +37,7 @@ if any then
   for _ in pairs(missing) do coming = coming + 1 end
 end
 local plain = redis.call('LLEN', queue)
-local length = plain + tonumber(redis.call('HGET', KEYS[3], 'jobs:' .. queue) or 0)
+local length = plain + math.max(0, tonumber(redis.call('HGET', KEYS[3], 'jobs:' .. queue) or 0))
 local most, share = tonumber(ARGV[1]), tonumber(ARGV[9])
 if coming > 0 and length + coming > most then return {-1, length} end
 local own_lane = tenant ~= '' and tenant ~= DEFAULT
@@ -45,8 +52,8 @@ if coming > 0 and (ARGV[4] ~= '' or length + coming > share * most) then
   local allowed = math.max(1, math.floor(share * (most - (length - own))))
   if ARGV[4] ~= '' then allowed = math.min(allowed, tonumber(ARGV[4])) end
   if own + coming > allowed then
-    local oldest = own_lane and redis.call('LINDEX', lane, -1)
-    local waited = oldest and due - tonumber(string.sub(oldest, 1, DUE)) or 0
+    local reached = own_lane and redis.call('HGET', tier_key('reached', queue), tenant)
+    local waited = reached and due - (tonumber(reached) or due) or 0
     return {-2, own, string.format('%.3f', waited), allowed}
   end
 end

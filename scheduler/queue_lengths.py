@@ -69,7 +69,7 @@ def observe(redis: Redis, settings: Settings) -> dict[str, ModelQueues]:
         for name, model in settings.models.items():
             pipe.hgetall(keys.served(name))
             pipe.hgetall(keys.taken(name))
-            pipe.hgetall(keys.lanes(name))
+            pipe.hmget(keys.lanes(name), [f"jobs:{keys.queue(name, tier)}" for tier in model.tiers])
             pipe.hlen(keys.inflight(name))
             pipe.xlen(keys.dead(name))
             pipe.llen(keys.suspects(name))
@@ -82,13 +82,14 @@ def observe(redis: Redis, settings: Settings) -> dict[str, ModelQueues]:
     now = seconds + microseconds / 1e6
     found, unseen = {}, []
     for name, model in settings.models.items():
-        served, taken, lanes = (_sound(next(answers), {}) for _ in range(3))
+        served, taken = (_sound(next(answers), {}) for _ in range(2))
+        lanes = _sound(next(answers), [None] * len(model.tiers))
         inflight, dead, suspects, deferred = (_sound(next(answers), 0) for _ in range(4))
         tiers = []
-        for tier in model.tiers:
+        for tier, laned in zip(model.tiers, lanes, strict=True):
             queue = keys.queue(name, tier).encode()
             length, head = _sound(next(answers), 0), _sound(next(answers), None)
-            length += int(lanes.get(b"jobs:" + queue, 0))
+            length += max(0, int(laned or 0))
             if length and queue not in served:
                 unseen.append((keys.served(name), queue))
             waited = max(0.0, now - float(served.get(queue, now))) if length else 0.0

@@ -5,6 +5,7 @@
 -- Returns the job's id; '' when no job waits or the message has no id.
 -- include ../../producer/contract/queue/lanes.lua
 local queue = KEYS[1]
+enter_announced(queue)
 local list, longest, known = queue, 0, false
 local function look(name)
   local length = redis.pcall('LLEN', name)

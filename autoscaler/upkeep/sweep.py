@@ -52,8 +52,9 @@ class Sweep:
             self._queues |= {name: Queue(self.redis, settings, name) for name in settings.models}
             self._settings = settings
         for name, queue in self._queues.items():
-            with self._errors.isolated(name, "its lost jobs are not taken back"):
+            with self._errors.isolated(name, "its lost jobs are not taken back, nor its queued ones counted"):
                 queue.reap()
+                queue.recount()
         with self._errors.isolated("the cancelled jobs", "those that are queued count until a worker drops them"):
             self._withdraw(settings)
 

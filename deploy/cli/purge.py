@@ -83,7 +83,7 @@ def _cancelled(client: Redis, settings: Settings, model: str, tier: str | None) 
     for lease, entry in client.hscan_iter(keys.inflight(model), count=100):
         if tier is None or queue_of(lease.decode()) == keys.queue(model, tier):
             held += _id(entry)
-    return len(run(client, calls.cancel(settings, held, Whereabouts(model=model), withdraws=False)))
+    return len(run(client, calls.cancel(settings, held, Whereabouts(model=model), writes=True, searches=False)))
 
 
 def _id(entry: bytes) -> list[str]:

@@ -181,7 +181,7 @@ class Runner:
     def _through_outages(self, run: _Run) -> Status | None:
         """How the batch ended; None when Redis went away at a moment at which it is best to begin again."""
         try:
-            with Client(self._settings, withdraws=True) as client:
+            with Client(self._settings, reads=True) as client:
                 return BatchRun(self._redis, client, self._store, run.lease, run.stop, run.advance).run()
         except (BrokerUnavailable, RedisError) as error:
             if not cannot_serve(error):

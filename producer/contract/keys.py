@@ -56,16 +56,32 @@ def counters(model: str, tier: str) -> str:
     return OF_TIER % ("counters", tier, model)
 
 
+def entrants(model: str, tier: str) -> str:
+    """Set. Tenants of which producers say that they have jobs waiting, and that have no counter yet; no expiry. A claim
+    gives them one: no producer decides whose turn it is."""
+    return OF_TIER % ("entrants", tier, model)
+
+
+def reached(model: str, tier: str) -> str:
+    """Hash. Tenant with jobs waiting -> ``due`` of the job that was last taken from its lane; no expiry."""
+    return OF_TIER % ("reached", tier, model)
+
+
 def departed(model: str, tier: str) -> str:
     """Sorted set. The same of tenants that have none waiting, as long as it matters; no expiry."""
     return OF_TIER % ("departed", tier, model)
 
 
 def lanes(model: str) -> str:
-    """Hash. ``jobs:QUEUE``: jobs in its lanes; ``dated:QUEUE``: of these, those with a deadline of their own;
-    ``left:QUEUE``: counter of the tenant that left it last; ``output``: tokens that a job makes on average; no expiry.
-    A queue of which it says nothing never had a lane."""
+    """Hash. ``jobs:QUEUE``: jobs in its lanes, as producers count them and claims count them again; no expiry. A queue
+    of which it says nothing never had a lane."""
     return OF_MODEL % ("lanes", model)
+
+
+def accounts(model: str) -> str:
+    """Hash. ``left:QUEUE``: counter of the tenant that left it last; ``output``: tokens that a job makes on average; no
+    expiry."""
+    return OF_MODEL % ("accounts", model)
 
 
 def wake(model: str, tier: str) -> str:
@@ -148,6 +164,12 @@ def withdrawals() -> str:
     """Sorted set. Id of a cancelled job that may still be queued -> server time in seconds until which it is looked
     for."""
     return "stoker:withdrawals"
+
+
+def cancellations() -> str:
+    """List. Ids of jobs that producers have cancelled, newest on the left, for the autoscaler to fix their results; no
+    expiry."""
+    return "stoker:cancellations"
 
 
 def pidbox(db: int) -> str:

@@ -45,12 +45,15 @@ end
 for place, queue in ipairs(KEYS) do
   local length = redis.pcall('LLEN', queue)
   if type(length) ~= 'number' then length = 0 end -- somebody stored something else there
-  local laned = tonumber(redis.call('HGET', model_key('lanes', queue), 'jobs:' .. queue) or 0)
+  local laned = math.max(0, tonumber(redis.call('HGET', model_key('lanes', queue), 'jobs:' .. queue) or 0))
   answer[#answer + 1] = length + laned
   if answer[1] == 0 and length + laned > 0 then
     local tenants = laned > 0 and redis.call('ZRANGE', tier_key('counters', queue), 0, most - 1) or {}
     local known = {}
     for _, tenant in ipairs(tenants) do known[tenant] = true end
+    for _, tenant in ipairs(laned > 0 and redis.call('SRANDMEMBER', tier_key('entrants', queue), 200) or {}) do
+      if not known[tenant] then tenants[#tenants + 1] = tenant end
+    end
     if length > 0 and not known[DEFAULT] then tenants[#tenants + 1] = DEFAULT end
     for turn, tenant in ipairs(tenants) do
       local own = in_lane(queue, tenant)

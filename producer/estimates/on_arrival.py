@@ -37,6 +37,7 @@ class Arrival:
         pipe.zcard(dated := keys.dated(job.model, job.tier, job.tenant))
         pipe.zcount(dated, "-inf", job.deadline.timestamp() if job.deadline else "-inf")
         pipe.zcard(keys.counters(job.model, job.tier))
+        pipe.scard(keys.entrants(job.model, job.tier))
         ask_lengths(pipe, self.settings, job.model)
 
     def read(self, replies: Sequence[Any], beats: Sequence[Heartbeat]) -> Estimate | None:
@@ -44,8 +45,8 @@ class Arrival:
         submitted, sizes, errors, *counts = replies
         if isinstance(submitted, bytes):
             return None
-        *own, tenants = (count if isinstance(count, int) else 0 for count in counts[:4])
-        place = self._place(own, tenants, lengths(counts[4:]))
+        *own, known, entrants = (count if isinstance(count, int) else 0 for count in counts[:5])
+        place = self._place(own, known + entrants, lengths(counts[5:]))
         found = read_snapshot(self.now.timestamp(), sizes, self.settings, self.job.model, place, beats)
         return estimate(found, Errors.loads(errors).quantiles())
 

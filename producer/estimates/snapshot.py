@@ -50,7 +50,8 @@ def lengths(replies: Sequence[Any]) -> list[int]:
     laned, *plain = replies
     laned = laned if isinstance(laned, list) else [None] * len(plain)
     return [
-        (length if isinstance(length, int) else 0) + int(more or 0) for length, more in zip(plain, laned, strict=True)
+        (length if isinstance(length, int) else 0) + max(0, int(more or 0))
+        for length, more in zip(plain, laned, strict=True)
     ]
 
 

@@ -44,25 +44,47 @@ end
 -- Since when, in a hash, by the clock of the server; from now on, if it says nothing, or the clock was set back since.
 local function since(hash, queue)
   local at = redis.call('HGET', hash, queue)
-  if at and tonumber(at) <= now then return tonumber(at) end
+  local known = tonumber(at or nil)
+  if known and known >= 0 and known <= now then return known end
   redis.call('HSET', hash, queue, string.format('%.6f', now))
   return now
 end
 
-local lanes, flat = {}, redis.call('HGETALL', key.lanes)
-for i = 1, #flat, 2 do lanes[flat[i]] = tonumber(flat[i + 1]) end
+local said = {} -- how many jobs are in a queue's lanes, which producers count: at best a hint
+for i, of in ipairs(queues) do said[i] = 'jobs:' .. of.name end
+said = redis.call('HMGET', key.lanes, unpack(said))
+local MOST_LANED = 1e9
+-- How many jobs are in a queue's lanes, at least one while a tenant has any there; nil if it never had lanes.
+local function laned_of(queue, count, length)
+  if not count then return nil end
+  enter_announced(queue)
+  if length > 0 then enter(queue, DEFAULT) end -- who pushed there may not have said so
+  local tenants = redis.call('ZCARD', tier_key('counters', queue)) - (length > 0 and 1 or 0)
+  return math.max(tenants, math.min(tonumber(count) or 0, MOST_LANED))
+end
+
+-- The earliest deadline that a job of the queue has of its own, or nil. Producers may say of any tenant that it has one.
+local function first_due(queue)
+  local due = tier_key('due', queue)
+  for _ = 1, 5 do
+    local tenant = redis.call('ZRANGE', due, 0, 0)[1]
+    local first = tenant and redis.call('ZRANGE', tier_key('dated', queue, tenant), 0, 0, 'WITHSCORES')[2]
+    if first or not tenant then return first end
+    redis.call('ZREM', due, tenant)
+  end
+end
+
 local waiting, tiers = {}, {}
-for _, of in ipairs(queues) do
+for i, of in ipairs(queues) do
   local queue = of.name
   local length = redis.pcall('LLEN', queue)
   if type(length) ~= 'number' then length = 0 end -- somebody stored something else there
-  local laned, dated = lanes['jobs:' .. queue], lanes['dated:' .. queue] or 0
-  local tier = { jobs = length + (laned or 0), waited = 0, hold = of.hold_s }
+  local laned = laned_of(queue, said[i], length)
+  local tier = { queue = queue, laned = laned or 0, jobs = length + (laned or 0), waited = 0, hold = of.hold_s }
   function tier.deadline() -- in how many seconds the earliest deadline passes that a job of the queue has of its own
-    local first = dated > 0 and redis.call('ZRANGE', tier_key('due', queue), 0, 0, 'WITHSCORES')[2]
+    local first = laned and first_due(queue)
     return first and first - now or math.huge
   end
-  if laned and length > 0 then enter(queue, DEFAULT) end -- who pushed there may not have said so
   if tier.jobs > 0 then
     tier.waited = now - since(key.waiting, queue)
     local fresh, served = of.head_start, since(key.served, queue)
@@ -78,9 +100,8 @@ for _, of in ipairs(queues) do
       laned = laned or 0,
       shared = laned ~= nil, -- other tenants than the default are known
       laned_before = laned or 0,
-      dated = dated,
-      dated_before = dated,
-      jobs = tier.jobs,
+      said = tonumber(said[i]),
+      took = 0,
       fresh = fresh,
       overdue = fresh + of.growth * (now - served),
       late = of.late,
@@ -101,7 +122,7 @@ end
 
 local SLICE = 500 -- Lua hands over some thousand arguments at most
 local quotas = quotas_of(key.held, key.spent, arg.policies, now)
-local share, mean = arg.share, lanes.output or 0
+local share, mean = arg.share, tonumber(redis.call('HGET', model_key('accounts', queues[1].name), 'output') or 0)
 local any_losses = redis.call('EXISTS', key.losses) == 1
 local count, entries, deadlines = 0, {}, {}
 local format, owner = string.format, '|' .. arg.owner .. ':'
@@ -136,7 +157,7 @@ end
 
 local function urgency(from)
   local overdue = from.overdue
-  if from.dated > 0 then -- of those, it is the next tenant's that count: deadlines get nobody ahead of others' turns
+  if from.shared and any_dated(from) then -- of those, it is the next tenant's that count: deadlines get nobody ahead of others' turns
     local lane = next_lane(from)
     if lane and lane.own then overdue = math.max(overdue, now - lane.own) end
   end
@@ -152,7 +173,7 @@ local function serve_list(from, most)
   end
   local got = count - before
   if got > 0 then redis.call('LTRIM', from.queue, 0, -got - 1) end
-  from.length = from.length - got
+  from.length, from.took = from.length - got, from.took + got
 end
 
 while bytes > 0 do
@@ -179,13 +200,16 @@ while bytes > 0 do
   first.overdue = first.fresh
 end
 flush()
+for _, tier in ipairs(count == 0 and tiers or {}) do -- whoever rang for workers has nothing for them
+  if tier.laned == 0 then redis.call('DEL', tier_key('wake', tier.queue)) end
+end
 
 local later = math.huge -- in how many seconds held jobs may be preempted
 for _, from in ipairs(waiting) do
   if from.lanes then close(from) end
   local left = from.length + from.laned
-  if left < from.jobs then
-    redis.call('HINCRBY', key.taken, from.queue, from.jobs - left)
+  if from.took > 0 or left == 0 then
+    redis.call('HINCRBY', key.taken, from.queue, from.took)
     if left == 0 then
       redis.call('HDEL', key.served, from.queue)
       redis.call('HDEL', key.waiting, from.queue)

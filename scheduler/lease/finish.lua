@@ -56,10 +56,10 @@ for name in pairs(served) do -- a job of a preemptible tier has got through: its
   end
 end
 if told > 0 then
-  local lanes = model_key('lanes', queue)
-  local before = redis.call('HGET', lanes, 'output')
+  local accounts = model_key('accounts', queue)
+  local before = redis.call('HGET', accounts, 'output')
   local mean = made / told
   if before then mean = before + (mean - before) * (1 - (1 - LEARN) ^ told) end
-  redis.call('HSET', lanes, 'output', string.format('%.3f', mean))
+  redis.call('HSET', accounts, 'output', string.format('%.3f', mean))
 end
 return lost

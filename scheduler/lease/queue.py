@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from producer.contract import keys
 from producer.contract.fleet.settings import Settings
 from producer.contract.fleet.tenants import DEFAULT, OTHERS, quoted
-from producer.contract.queue.lanes import DUE
+from producer.contract.queue.lanes import DUE, SEPARATORS
 from producer.contract.server.lua import script
 
 from ..order import fairness
@@ -35,10 +35,14 @@ NO_HOLD = no_hold(0)
 NEVER_S = 1e9
 """Stands for "never", in seconds."""
 
+RECOUNTED_TENANTS = 5000
+"""Most tenants of a queue whose jobs are counted again in one step: some milliseconds of Redis."""
+
 REAP_AT_ONCE = 1000
 """Most expired leases processed in one step, so that Redis is never blocked for long."""
 
 
+RECOUNT_LUA = script(fairness.__name__.rpartition(".")[0], "recount.lua")
 CLAIM = script(__package__, "claim.lua")
 CLAIM_SHA = hashlib.sha1(CLAIM.encode(), usedforsecurity=False).hexdigest()
 
@@ -131,6 +135,7 @@ class Queue:
         self._finish, self._release, self._renew, self._reap, self._bury, self._defer, self._excuse = (
             redis.register_script(script(__package__, name)) for name in scripts
         )
+        self._recount = redis.register_script(RECOUNT_LUA)
 
     def claim_command(
         self,
@@ -175,7 +180,7 @@ class Queue:
         for name, losses, entry in zip(rest, rest, rest, strict=True):
             lease = name.decode()
             in_lane = "/" in lease.partition("|")[0]  # the due time then precedes the message
-            message = entry[DUE + 1 :] if in_lane else entry
+            message = entry[DUE + 1 :] if in_lane and entry[DUE : DUE + 1] in SEPARATORS else entry
             jobs.append(Claimed(lease, int(losses or 0), message, now))
         return Claim(
             jobs,
@@ -265,6 +270,10 @@ class Queue:
         limits += [keys.result(""), self._result_ttl_ms, self.lease_s, LONGEST_S, expired_by]
         requeued, buried = self._reap(self._names(*places), limits)
         return int(requeued), int(buried)
+
+    def recount(self) -> None:
+        """Count the jobs in lanes again, which producers may miscount."""
+        self._recount(self.queues, [RECOUNTED_TENANTS])
 
     def defer(self, lease: str) -> int:
         """Defer a job to be tried again, with exponential backoff and jitter.

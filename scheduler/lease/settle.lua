@@ -38,10 +38,11 @@ local function settle_all()
     for tenant, jobs in pairs(tenants) do
       if redis.call('HINCRBY', held, tenant, -jobs) <= 0 then redis.call('HDEL', held, tenant) end
     end
-    local lanes = redis.call('HGETALL', model_key('lanes', queue))
-    for i = 1, #lanes, 2 do -- whom the quota held up goes on, whatever its tier
-      local other = string.match(lanes[i], '^jobs:(.*)$')
-      if other and tonumber(lanes[i + 1]) > 0 then wake(other) end
+    for _, other in ipairs(redis.call('HKEYS', model_key('served', queue))) do
+      -- Whom the quota held up goes on, whatever its tier. Such a queue was looked at, and not emptied (claim.lua).
+      if not string.find(other, ':', 1, true) and redis.call('EXISTS', tier_key('counters', other)) == 1 then
+        wake(other)
+      end
     end
   end
   for queue, tenants in pairs(debts) do

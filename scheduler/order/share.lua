@@ -1,6 +1,7 @@
 -- One queue's lanes at a claim: whose turn it is, and which of its jobs (fairness.py, lanes.py).
--- from: {queue, length (of the plain list), laned (jobs in lanes), dated (of these, jobs with a deadline of their own),
--- due (when the plain list's head is due)}. Of claim.lua this needs now, owner, mean, quotas, fits and lease.
+-- from: {queue, length (of the plain list), laned (jobs in lanes), said (what is written down as such), due (when the
+-- plain list's head is due)}. Of claim.lua this needs now, owner, mean, quotas, fits and lease.
+-- Producers write entries, their scores and the counts: none is trusted, and each loop takes a job or ends.
 local PAGE = 5 -- lanes looked at together: as many as a claim takes turns at, and one to compare with
 -- constant ENVELOPE_BYTES from fairness.py
 -- constant BYTES_PER_TOKEN from fairness.py
@@ -14,18 +15,24 @@ local function charge_of(length)
   return tokens - tokens % 1
 end
 
+-- Whether any tenant may have jobs with a deadline of their own.
+local function any_dated(from)
+  if from.any_dated == nil then from.any_dated = redis.call('EXISTS', tier_key('due', from.queue)) == 1 end
+  return from.any_dated
+end
+
 -- The tenant's job that is due first: whether it is one with a deadline of its own, and when the others' head is due.
 local function look(from, lane)
   lane.own, lane.dated, lane.front = nil, nil, nil
-  if from.dated == 0 then return end
-  lane.dated = tonumber(redis.call('ZSCORE', tier_key('due', from.queue), lane.tenant) or nil)
+  if not any_dated(from) then return end
+  lane.dated = tonumber(redis.call('ZRANGE', tier_key('dated', from.queue, lane.tenant), 0, 0, 'WITHSCORES')[2])
   if not lane.dated then return end
   lane.front = math.huge
   if lane.tenant == DEFAULT then
     if from.length > 0 then lane.front = from.due end
   else
     local head = redis.call('LINDEX', lane.list, -1)
-    if head then lane.front = tonumber(sub(head, 1, DUE)) end
+    if head then lane.front = due_of(head) or -math.huge end -- at once, to the dead letters
   end
   if lane.dated <= lane.front then lane.own = lane.dated end
 end
@@ -34,6 +41,7 @@ local function load_page(from)
   if not from.lanes then
     from.counters = tier_key('counters', from.queue)
     from.lanes, from.loaded, from.gone, from.last = {}, 0, 0, -math.huge
+    from.open = 0 -- lanes with jobs that the plain list does not count
     from.before, from.after = string.match(tier_key('lane', from.queue, '|'), '^(.*)|(.*)$')
   end
   local page = redis.call('ZRANGE', from.counters, from.loaded, from.loaded + PAGE, 'WITHSCORES')
@@ -44,6 +52,8 @@ local function load_page(from)
     lane.list = tenant == DEFAULT and from.queue or from.before .. tenant .. from.after
     from.last, from.loaded = lane.counter, from.loaded + 1
     look(from, lane)
+    lane.open = (lane.tenant ~= DEFAULT or lane.dated) and 1 or 0
+    from.open = from.open + lane.open
     lane.out = not quotas.allow(lane.quota)
     from.lanes[from.loaded] = lane
   end
@@ -71,10 +81,11 @@ end
 -- what they were charged.
 local function take_dated(from, lane, most, terms)
   local dated, first_due = tier_key('dated', from.queue, lane.tenant), tier_key('due', from.queue)
-  local jobs = redis.call('ZRANGE', dated, 0, most - 1)
+  local jobs = redis.call('ZRANGE', dated, 0, most - 1, 'WITHSCORES')
   local prefix, taken, total = from.queue .. '/' .. lane.tenant .. owner, 0, 0
-  for _, entry in ipairs(jobs) do
-    if tonumber(sub(entry, 1, DUE)) > lane.front or not fits(entry) then break end
+  for i = 1, #jobs, 2 do
+    local entry = jobs[i]
+    if tonumber(jobs[i + 1]) > lane.front or not fits(entry) then break end
     local charge = charge_of(#entry - DUE - 1)
     lease(entry, prefix, charge, terms)
     taken, total = taken + 1, total + charge
@@ -86,7 +97,7 @@ local function take_dated(from, lane, most, terms)
   else
     redis.call('ZREM', first_due, lane.tenant)
   end
-  from.dated, from.laned = from.dated - taken, from.laned - taken
+  from.laned = from.laned - taken
   return taken, total
 end
 
@@ -95,15 +106,16 @@ local function take_listed(from, lane, most, terms)
   local head = redis.call('LRANGE', lane.list, -most - 1, -1) -- one more, to see whether there is one
   local plain = lane.tenant == DEFAULT
   local prefix = (plain and from.queue or from.queue .. '/' .. lane.tenant) .. owner
-  local taken, total, beside = 0, 0, plain and 0 or DUE + 1
+  local taken, total, beside, reached = 0, 0, plain and 0 or DUE + 1, nil
   for i = #head, math.max(1, #head - most + 1), -1 do
     local entry = head[i]
     if not fits(entry) then break end
     local charge = charge_of(#entry - beside)
     lease(entry, prefix, charge, terms)
-    taken, total = taken + 1, total + charge
+    taken, total, reached = taken + 1, total + charge, entry
   end
   if taken > 0 then redis.call('LTRIM', lane.list, 0, -taken - 1) end
+  lane.reached = reached and not plain and sub(reached, 1, DUE) or lane.reached
   if plain then
     from.length = from.length - taken
   else
@@ -136,37 +148,56 @@ local function serve_lane(from, most, share)
     empty = empty and not lane.dated
   until taken == most or jobs == 0 or empty
   lane.counter, lane.used = lane.counter + total / lane.quota.weight, true
+  from.took = from.took + taken
   quotas.charge(lane.quota, taken, total)
   if empty then
     lane.gone, from.gone, from.left = true, from.gone + 1, lane.counter
   end
+  local open = not empty and (lane.tenant ~= DEFAULT or lane.dated) and 1 or 0
+  from.open, lane.open = from.open + open - lane.open, open
+  from.laned = math.max(from.laned, from.open + (from.more and 1 or 0))
   lane.out = empty or not quotas.allow(lane.quota)
+end
+
+-- Count the jobs that are left in lanes, all of which are loaded.
+local function recount(from)
+  from.laned = 0
+  for _, lane in ipairs(from.lanes) do
+    if not lane.gone then
+      if lane.tenant ~= DEFAULT then from.laned = from.laned + redis.call('LLEN', lane.list) end
+      if any_dated(from) then
+        from.laned = from.laned + redis.call('ZCARD', tier_key('dated', from.queue, lane.tenant))
+      end
+    end
+  end
 end
 
 -- Write down what the lanes were charged, and which of them are empty now.
 local function close(from)
   local all_empty = not from.more and from.gone == from.loaded
-  if all_empty then from.laned, from.dated = 0, 0 end -- lanes that were deleted still count (gone.lua)
-  local charged, left, gone = {}, {}, {}
+  if not from.more and from.loaded <= PAGE then recount(from) end
+  local charged, left, gone, reached = {}, {}, {}, {}
   for _, lane in ipairs(from.lanes) do
     if lane.used then
       local to = lane.gone and left or charged
       to[#to + 1] = lane.counter
       to[#to + 1] = lane.tenant
       if lane.gone then gone[#gone + 1] = lane.tenant end
+      if lane.reached and not lane.gone then
+        reached[#reached + 1] = lane.tenant
+        reached[#reached + 1] = lane.reached
+      end
     end
   end
-  local lanes = model_key('lanes', from.queue)
+  if #reached > 0 then redis.call('HSET', tier_key('reached', from.queue), unpack(reached)) end
   if #charged > 0 then redis.call('ZADD', from.counters, unpack(charged)) end
   if #gone > 0 then
     redis.call('ZREM', from.counters, unpack(gone))
+    redis.call('HDEL', tier_key('reached', from.queue), unpack(gone))
     redis.call('ZADD', tier_key('departed', from.queue), unpack(left))
-    if all_empty then redis.call('HSET', lanes, 'left:' .. from.queue, from.left) end
+    if all_empty then redis.call('HSET', model_key('accounts', from.queue), 'left:' .. from.queue, from.left) end
   end
-  if from.laned < from.laned_before then
-    redis.call('HINCRBY', lanes, 'jobs:' .. from.queue, from.laned - from.laned_before)
-  end
-  if from.dated < from.dated_before then
-    redis.call('HINCRBY', lanes, 'dated:' .. from.queue, from.dated - from.dated_before)
+  if from.laned ~= from.said then
+    redis.call('HSET', model_key('lanes', from.queue), 'jobs:' .. from.queue, string.format('%d', from.laned))
   end
 end

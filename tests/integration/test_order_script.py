@@ -455,7 +455,7 @@ def test_what_a_job_really_used_counts(client: Client, queue: Queue, redis: redi
     result = b'{"status": "SUCCESS", "result": {"output": "", "usage": {"input_tokens": 70, "output_tokens": 15}}}'
     queue.finish([(job.lease, "id", result)])
     assert redis.zscore(keys.counters("m", "batch"), "a") == 100
-    assert redis.hget(keys.lanes("m"), "output") == b"15.000"
+    assert redis.hget(keys.accounts("m"), "output") == b"15.000"
 
 
 def test_what_goes_back_is_not_charged(client: Client, queue: Queue, redis: redis_py.Redis) -> None:

@@ -16,16 +16,16 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from producer.calls import cancellation
 from producer.contract import keys
 from producer.contract.fleet.fleet_schema import Limits, Model, Redis
 from producer.contract.fleet.settings import Settings
 from producer.contract.fleet.tenants import DEFAULT
 from producer.contract.message import celery_message
 from producer.contract.message.job import Job
+from producer.contract.queue.cancellation import cancel_all
 from producer.contract.queue.withdrawal import Search
 from producer.contract.server.dialogue import run
-from producer.submission import CANCEL_LUA, SUBMIT_LUA, arguments, plan
+from producer.submission import SUBMIT_LUA, arguments, plan
 from scheduler import dead_letters
 from scheduler.lease.queue import Queue
 from scheduler.lease.trials import Order
@@ -76,7 +76,6 @@ class QueueMachine(RuleBasedStateMachine):
         self.settings = settings
         self.queue = Queue(redis, settings, MODEL)
         self._submit = redis.register_script(SUBMIT_LUA)
-        self._cancel = redis.register_script(CANCEL_LUA)
         self._owners = count()
         self._heard = redis.pubsub()
         self._heard.psubscribe(keys.result("*"))
@@ -277,7 +276,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(pick=PICK)
     def cancel(self, pick: int) -> None:
         job_id = _pick(sorted(self.ids), pick)
-        cancelled = self._cancel(*cancellation(self.settings, job_id))
+        cancelled = run(self.redis, cancel_all(self.settings, [job_id], writes=True))
         assert bool(cancelled) == (job_id not in self.committed)
 
     @precondition(lambda self: self.ids)

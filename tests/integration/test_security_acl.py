@@ -270,7 +270,19 @@ MAY_NOT: dict[str, tuple[list[str], list[str]]] = {
     "read dead letters": (["XRANGE", "stoker:dead:echo", "-", "+"], ["producer", "stock", "monitor"]),
     "delete dead letters": (["DEL", "stoker:dead:echo"], ["producer", "stock", "monitor", "autoscaler"]),
     "read an answer": (["GET", "celery-task-meta-x"], ["monitor"]),
-    "forge an answer": (["SET", "celery-task-meta-x", "x"], ["stock", "monitor"]),
+    "forge an answer": (["SET", "celery-task-meta-x", "x"], ["producer", "gateway", "batches", "stock", "monitor"]),
+    "announce an answer": (
+        ["PUBLISH", "celery-task-meta-x", "x"],
+        ["producer", "gateway", "batches", "stock", "monitor"],
+    ),
+    "forget what is cancelled": (
+        ["ZREMRANGEBYSCORE", "stoker:cancelled", "-inf", "+inf"],
+        ["producer", "gateway", "batches", "stock", "monitor"],
+    ),
+    "read what a tenant has queued": (
+        ["LINDEX", "stoker:lane:batch:bob:echo", "0"],
+        ["producer", "stock", "monitor"],
+    ),
     "hear everybody's answers": (["PSUBSCRIBE", "celery-task-meta-*"], ALL),
     "hear the events": (
         ["PSUBSCRIBE", "/0.celeryev/*"],
@@ -311,6 +323,28 @@ def test_a_script_has_the_rights_of_who_calls_it(guarded: Guarded) -> None:
     assert queue.claim_command(Room.of(1), "x")[1] == CLAIM_SHA
     assert guarded.admin.lrange("echo.batch", 0, -1) == [b"precious"]
     queue.redis.close()
+
+
+def test_a_role_runs_no_script_but_its_own(guarded: Guarded) -> None:
+    endless = "redis.call('LPUSH', KEYS[1], 'x') while true do end"
+    for role in acl.ROLES:
+        with guarded.client(role) as client:
+            digest = client.script_load(endless)
+            with pytest.raises(redis_py.exceptions.NoPermissionError):
+                client.evalsha(digest, 1, "echo.batch")
+
+
+@pytest.mark.slow
+def test_every_part_loads_its_scripts_again_when_the_server_has_forgotten_them(guarded: Guarded) -> None:
+    guarded.start("autoscaler", guarded.as_("autoscaler"), "autoscaler", STOKER_REDIS__WORKER_URL=guarded.as_("worker"))
+    with Client(guarded.settings(guarded.as_("producer"))) as client:
+        for turn in range(2):
+            assert client.result(client.submit("echo", "x", tenant="bob"), timeout=DEADLINE_S).output == "x"
+            waits = client.submit("slow", f"{turn}")
+            assert client.cancel(waits)
+            assert client.status(waits) is Status.CANCELLED
+            guarded.admin.script_flush()
+    assert guarded.refused() == []
 
 
 def test_a_worker_of_one_model_has_no_part_in_another(guarded: Guarded) -> None:

@@ -10,6 +10,7 @@ import pytest
 import redis as redis_py
 from celery import Celery
 
+from autoscaler.upkeep.cancellations import fix_results
 from autoscaler.upkeep.revocations import LOOK_S, Revocations
 from autoscaler.upkeep.sweep import Sweep
 from deploy import acl
@@ -17,6 +18,7 @@ from deploy.machine.server import Server
 from processes import wait_for
 from producer import AsyncClient, Client, Settings, Status
 from producer.contract import keys
+from producer.contract.errors import JobCancelled
 from producer.contract.message.job import TASK
 from producer.contract.server.connection import connect, database
 from scheduler.lease.queue import Queue
@@ -108,11 +110,32 @@ def test_what_a_producer_with_limited_rights_cancels_is_withdrawn_by_the_autosca
             limited.cancel_many(ids)
             assert {limited.status(job_id) for job_id in ids} == {Status.CANCELLED}
         assert queued(redis, settings) == LIMIT
+        assert not redis.exists(*map(keys.result, ids)), "it may write no results"
         Sweep(redis)(settings)
         assert queued(redis, settings) == 0
         assert not redis.zcard(keys.withdrawals())
     finally:
         redis.execute_command("ACL", "DELUSER", "limited")
+
+
+def test_the_autoscaler_fixes_the_results_of_what_producers_cancel(
+    redis: redis_py.Redis, settings: Settings, client: Client
+) -> None:
+    ended, *ids = submit_all(client)
+    (job,) = Queue(redis, settings, "m").claim(1, "w.1")
+    Queue(redis, settings, "m").finish([(job.lease, ended, b'{"status": "SUCCESS", "result": {"output": 1}}')])
+    redis.lpush(keys.cancellations(), ended, *ids, b"\xff", "", "x" * 10_000, "a\nb")
+    with client.redis.pubsub() as told:
+        told.subscribe(keys.result(ids[0]))
+        assert told.get_message(timeout=5)["type"] == "subscribe"
+        fix_results(redis, settings)
+        assert told.get_message(timeout=5)["type"] == "message"
+    assert client.status(ended) is Status.SUCCEEDED
+    for job_id in ids:
+        with pytest.raises(JobCancelled):
+            client.result(job_id, timeout=5)
+    assert len(redis.keys(keys.result("*"))) == 1 + len(ids)
+    assert not redis.exists(keys.cancellations())
 
 
 def test_the_autoscaler_finds_a_job_wherever_it_is_in_a_long_queue(redis: redis_py.Redis, settings: Settings) -> None:

@@ -9,6 +9,7 @@ waits in a list that workers take from whoever it belongs to, so that no claim c
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Annotated
 from urllib.parse import quote
@@ -17,6 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 DEFAULT = "default"
 """The tenant of jobs that name none."""
+LONGEST = 2048
+"""Most bytes of a quoted name: more than any of a job."""
+_QUOTED = re.compile(rb"[A-Za-z0-9%_.~-]+")
+
 OTHERS = "*"
 """The table that holds for tenants without one of their own."""
 
@@ -66,6 +71,11 @@ def most_queued(account: Tenant, limit: int, of_others: int) -> int:
 def quoted(name: str) -> str:
     """A tenant's name as it appears in keys and leases: without separators."""
     return quote(name, safe="")
+
+
+def is_quoted(name: bytes) -> bool:
+    """Whether that is what :func:`quoted` makes of a name; producers may write anything where names are kept."""
+    return len(name) <= LONGEST and _QUOTED.fullmatch(name) is not None
 
 
 def check(tenants: Mapping[str, Tenant]) -> None:

@@ -110,17 +110,16 @@ local function leave(of)
   local counter = redis.call('ZSCORE', counters, of)
   if not counter then return end
   redis.call('ZREM', counters, of)
+  redis.call('HDEL', tier_key('reached', queue), of)
   redis.call('ZADD', tier_key('departed', queue), counter, of)
   if redis.call('ZCARD', counters) == 0 then
-    redis.call('HSET', model_key('lanes', queue), 'left:' .. queue, counter)
+    redis.call('HSET', model_key('accounts', queue), 'left:' .. queue, counter)
   end
 end
 
-local lanes = model_key('lanes', queue)
 if in_lane then
-  redis.call('HINCRBY', lanes, 'jobs:' .. queue, -took)
+  count_laned(queue, -took)
   if kind == 'dated' then
-    redis.call('HINCRBY', lanes, 'dated:' .. queue, -took)
     local first = redis.call('ZRANGE', place, 0, 0, 'WITHSCORES')[2]
     if first then
       redis.call('ZADD', tier_key('due', queue), first, tenant)
@@ -130,10 +129,11 @@ if in_lane then
   end
 end
 leave(tenant ~= '' and tenant or DEFAULT)
-local laned = tonumber(redis.call('HGET', lanes, 'jobs:' .. queue) or 0)
-if laned == 0 then
+local plain = redis.call('LLEN', queue) > 0
+local tenants = redis.call('ZCARD', tier_key('counters', queue)) + redis.call('EXISTS', tier_key('entrants', queue))
+if tenants == 0 or plain and tenants == 1 then
   redis.call('DEL', tier_key('wake', queue))
-  if redis.call('LLEN', queue) == 0 then
+  if not plain then
     redis.call('HDEL', KEYS[2], queue)
     redis.call('HDEL', model_key('waiting', queue), queue)
   end

@@ -16,7 +16,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from .. import keys
 from ..fleet.settings import Settings
-from ..fleet.tenants import DEFAULT, quoted
+from ..fleet.tenants import DEFAULT, is_quoted, quoted
 from ..message.celery_message import cancelled_meta
 from ..server.dialogue import Dialogue, evaluated, pipelined
 from ..server.lua import script
@@ -130,15 +130,18 @@ class Search:
 
         def ask(pipe: Any) -> None:
             for name, queue in self._queues:
-                pipe.zrange(keys.counters(name, queue.removeprefix(f"{name}.")), 0, last)
+                tier = queue.removeprefix(f"{name}.")
+                pipe.zrange(keys.counters(name, tier), 0, last)
+                pipe.srandmember(keys.entrants(name, tier), MOST_TENANTS)
 
         if self._tenant is not None:
             found = [[quoted(self._tenant).encode()] for _ in self._queues]
         else:
-            found = yield pipelined(ask)
+            told = yield pipelined(ask)
+            found = [[*known, *entrants] for known, entrants in zip(told[::2], told[1::2], strict=True)]
         places: list[_Place] = []
         for (name, queue), tenants in zip(self._queues, found, strict=True):
-            places += _of_queue(name, queue, [tenant.decode() for tenant in tenants])
+            places += _of_queue(name, queue, [tenant.decode() for tenant in tenants if is_quoted(tenant)])
         # One queue of a model stands for all, unless the jobs of just these are to be told from others.
         for name, queue in self._queues if self._every else {of: (of, queue) for of, queue in self._queues}.values():
             places += (_Place(name, queue, "suspects"), _Place(name, queue, "deferred"))
