@@ -1,0 +1,1 @@
+"""Structured output: validity, cost, and libraries compared."""
