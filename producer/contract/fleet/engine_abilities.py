@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..errors import UnsupportedByEngine
+from ..message.response_format import Structure
 from .engine_options import EchoOptions, OpenAIOptions
 from .fleet_schema import Model
 
@@ -62,7 +63,7 @@ _ANY: frozenset[Input] = frozenset({"text", "token_ids", "messages", "pair", "do
 _TEXT = frozenset({"text"})
 
 ENGINES: dict[str, Abilities] = {
-    "embed": Abilities(frozenset(), frozenset({"text"})),
+    "embed": Abilities(frozenset({"dimensions", "prompt_name"}), frozenset({"text", "token_ids"})),
     "classify": Abilities(frozenset({"top_k"}), frozenset({"text", "pair"})),
     "rerank": Abilities(frozenset({"top_n"}), frozenset({"documents"})),
     "generate": Abilities(
@@ -106,12 +107,15 @@ def check(model: Model, name: str, inputs: Iterable[Any], parameters: Mapping[st
 
     Raises:
         UnsupportedByEngine: naming what the engine does not take, what it does, and which engines would.
+        InvalidJob: a ``response_format`` is wrong or too large.
     """
     able = abilities(model)
     if not able.others and not able.parameters.issuperset(parameters):
         refused = next(each for each in parameters if each not in able.parameters)
         told = f"parameters.{refused}: {_of(name, model)} takes no parameter {refused!r:.80}"
         raise UnsupportedByEngine(f"{told}{_others('parameters', refused)}; allowed: {_list(able.parameters)}", refused)
+    if model.engine == "generate":
+        Structure.of(parameters.get("response_format"))
     for index, item in enumerate(inputs):
         kind = input_kind(item)
         if kind not in able.inputs:

@@ -12,15 +12,15 @@ _CARD = re.compile(r'"matryoshka_dims":\s*\[([\d,\s]+)\]')
 """In a model card, where sentence-transformers writes the parameters of the loss."""
 
 
-def trained_dimensions(folder: Path, stated: list[int] | None) -> tuple[int, ...]:
+def trained_dimensions(root: Path, model_dir: Path, stated: list[int] | None) -> tuple[int, ...]:
     """The dimensions, largest first; none if the files tell of none.
 
     They are in config_sentence_transformers.json (``stated``), in ``matryoshka_dimensions`` of config.json, as vLLM
-    reads them, or in the model card.
+    reads them, or in the model card. ``root`` holds the files of sentence-transformers, ``model_dir`` the transformer.
     """
-    config = folder / "config.json"
+    config = model_dir / "config.json"
     found = stated or (read_json(config).get("matryoshka_dimensions") if config.exists() else None)
-    card = folder / "README.md"
+    card = root / "README.md"
     if not found and card.exists() and (match := _CARD.search(card.read_text(errors="replace"))):
         found = [int(each) for each in match[1].split(",") if each.strip()]
     dimensions = found if isinstance(found, list) else []

@@ -63,7 +63,7 @@ class SentenceEmbedding:
             layers=tuple(_LAYERS[each.kind](root / each.path) for each in others if each.kind != "Dropout"),
             truncate_dim=whole.truncate_dim,
             prompts={"query": "", "document": "", **{name: text or "" for name, text in whole.prompts.items()}},
-            dimensions=trained_dimensions(root, whole.matryoshka_dims),
+            dimensions=trained_dimensions(root, model_dir, whole.matryoshka_dims),
         )
 
     @classmethod
@@ -77,7 +77,7 @@ class SentenceEmbedding:
                 f"{model_dir} is a model that generates ({architecture}), and no modules.json says how its tokens are "
                 "pooled; save it with sentence-transformers"
             )
-        return cls(dimensions=trained_dimensions(model_dir, None))
+        return cls(dimensions=trained_dimensions(model_dir, model_dir, None))
 
 
 def _dense(folder: Path) -> torch.nn.Module:
