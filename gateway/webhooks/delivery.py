@@ -1,8 +1,9 @@
 """Delivery of webhooks: at least once, whichever gateway dies.
 
 Pending deliveries are a sorted set in Redis: job id -> time of the next check. Each gateway claims the due ones for
-longer than an attempt lasts. A job that still runs is postponed; one that has ended is announced until its receiver
-answers with 2xx or 410, or all attempts have failed. The gateway holds no state, so that any other can continue.
+longer than an attempt lasts, and tenants take turns (``turns``). A job that still runs is postponed; one that has ended
+is announced until its receiver answers with 2xx or 410, or all attempts have failed. What a gateway remembers of hosts
+that fail only paces it, so that any other can continue.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ import asyncio
 import json
 import logging
 import time
+from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.resources import files
+from urllib.parse import urlsplit
 
 import httpcore2
 
@@ -25,6 +29,7 @@ from producer.contract.server.redis_errors import cannot_serve
 from ..jobs.job_record import JobRecord, Notice
 from ..jobs.job_response import ended
 from .target import GuardedNetwork, check_policy
+from .turns import AT_ONCE, WAITING, Turn, Turns
 from .webhook import TIMEOUT_S, Webhook, again_s, headers, look_s
 
 logger = logging.getLogger(__name__)
@@ -32,11 +37,14 @@ logger = logging.getLogger(__name__)
 POLL_S = 0.25
 """Interval of checks for due deliveries, in seconds."""
 
-AT_ONCE = 32
-"""Most deliveries claimed, and attempted concurrently."""
+CLAIM = 256
+"""Most deliveries claimed in one step."""
+
+PUT_OFF_S = 0.5
+"""Seconds, at least, for which a delivery is put off when too many of its tenant wait."""
 
 HOLD_S = 2 * TIMEOUT_S
-"""Seconds for which a delivery is claimed; longer than an attempt."""
+"""Seconds for which a delivery is claimed: it waits for its turn until those of an attempt are left."""
 
 UNREACHED = "no answer from a public address over TLS"
 """What a tenant is told of whatever kept a webhook from its receiver: more would tell it which names and ports there
@@ -52,6 +60,7 @@ class Delivery:
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
         self._claim = client.redis.register_script(files(__package__).joinpath("webhook_claim.lua").read_text())
+        self._turns: Turns[str] = Turns()
         self._exempt = client.settings.gateway.webhook_hosts
         self._http = httpcore2.AsyncConnectionPool(
             network_backend=GuardedNetwork(self._exempt), max_connections=AT_ONCE
@@ -59,32 +68,71 @@ class Delivery:
 
     async def run(self) -> None:
         """Deliver until cancelled, waiting through outages of Redis."""
-        async with self._http:
+        async with self._http, asyncio.TaskGroup() as self._tasks:
             while True:
+                due = 0
                 try:
-                    due = await self._claim([keys.webhooks()], [AT_ONCE, HOLD_S])
-                    await asyncio.gather(*(self._look(job_id.decode()) for job_id in due))
+                    due = await self._take()
                 except Exception as error:
                     if not cannot_serve(error):
                         logger.exception("webhooks wait")
-                    due = []
-                if len(due) < AT_ONCE:
+                self._begin()
+                if due < CLAIM:
                     await asyncio.sleep(POLL_S)
 
-    async def _look(self, job_id: str) -> None:
+    async def _take(self) -> int:
+        """Claim due deliveries, and line them up or put them off; returns how many were due."""
+        due = [job_id.decode() for job_id in await self._claim([keys.webhooks()], [CLAIM, HOLD_S])]
+        if not due:
+            return 0
+        until = time.monotonic() + HOLD_S - TIMEOUT_S
+        kept = await self._client.redis.mget([keys.job_record(job_id) for job_id in due])
+        late: Counter[str] = Counter()
+        puts_off: dict[str, float] = {}
+        for job_id, stored in zip(due, kept, strict=True):
+            record = JobRecord.model_validate_json(stored) if stored else None
+            if record is None or record.notice is None or record.notice.webhook is None:
+                await self._client.redis.zrem(keys.webhooks(), job_id)
+                continue
+            host = urlsplit(record.notice.webhook.url).hostname or ""
+            if not self._turns.add(Turn(record.tenant, host, job_id, until)):
+                late[record.tenant] += 1
+                puts_off[job_id] = PUT_OFF_S + late[record.tenant] / WAITING
+        if puts_off:
+            await self._put_off(puts_off)
+        return len(due)
+
+    def _begin(self) -> None:
+        while (turn := self._turns.next(time.monotonic())) is not None:
+            self._tasks.create_task(self._run(turn))
+
+    async def _run(self, turn: Turn[str]) -> None:
+        succeeded = None
+        try:
+            succeeded = await self._look(turn.what)
+        except Exception as error:  # it is due again when its claim ends
+            if not cannot_serve(error):
+                logger.exception("the webhook of job %s waits", turn.what)
+        finally:
+            self._turns.ended(turn, succeeded)
+        self._begin()
+
+    async def _look(self, job_id: str) -> bool | None:
+        """Deliver one, if its job has ended; whether that succeeded, None if it has not ended."""
         kept, stored = await self._client.redis.mget([keys.job_record(job_id), keys.result(job_id)])
         if kept is None:
             await self._client.redis.zrem(keys.webhooks(), job_id)
-            return
+            return None
         record = JobRecord.model_validate_json(kept)
         if record.notice is None or record.notice.webhook is None:
             await self._client.redis.zrem(keys.webhooks(), job_id)
-        elif not celery_message.is_final(stored):
-            await self._put_off(job_id, look_s(time.time() - record.created_at))
-        else:
-            await self._tell(record, record.notice, record.notice.webhook, stored)
+            return None
+        if not celery_message.is_final(stored):
+            await self._put_off({job_id: look_s(time.time() - record.created_at)})
+            return None
+        return await self._tell(record, record.notice, record.notice.webhook, stored)
 
-    async def _tell(self, record: JobRecord, notice: Notice, webhook: Webhook, stored: bytes) -> None:
+    async def _tell(self, record: JobRecord, notice: Notice, webhook: Webhook, stored: bytes) -> bool:
         now = int(time.time())
         problem, final = await self._attempt(webhook, record, stored, now)
         if not problem:
@@ -97,11 +145,12 @@ class Delivery:
                 notice = notice.model_copy(update={"webhook": None, "given_up_at": now})
                 logger.warning("the webhook of job %s is given up: %s", record.id, problem)
             else:
-                await self._put_off(record.id, pause_s)
+                await self._put_off({record.id: pause_s})
         record = record.model_copy(update={"notice": notice})
         await self._client.redis.set(keys.job_record(record.id), record.model_dump_json(), xx=True, keepttl=True)
         if notice.webhook is None:
             await self._client.redis.zrem(keys.webhooks(), record.id)
+        return not problem
 
     async def _attempt(self, webhook: Webhook, record: JobRecord, stored: bytes, now: int) -> tuple[str, bool]:
         """One attempt: the error, empty on success, and whether the failure is final."""
@@ -128,6 +177,7 @@ class Delivery:
             return UNREACHED, False
         return ("" if 200 <= status < 300 else f"answered with {status}"), status == GONE
 
-    async def _put_off(self, job_id: str, pause_s: float) -> None:
+    async def _put_off(self, pauses_s: Mapping[str, float]) -> None:
         seconds, microseconds = await self._client.redis.time()
-        await self._client.redis.zadd(keys.webhooks(), {job_id: seconds + microseconds / 1e6 + pause_s}, xx=True)
+        now = seconds + microseconds / 1e6
+        await self._client.redis.zadd(keys.webhooks(), {job: now + pause for job, pause in pauses_s.items()}, xx=True)
