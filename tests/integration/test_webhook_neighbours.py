@@ -77,7 +77,7 @@ def test_the_slow_webhooks_of_one_tenant_hold_up_no_others(
         mine = left(fleet, "bob", prompt, 10)
         told = [keys.job_record(job) for job in mine]
         wait_for(
-            lambda: all(b'"delivered_at":null' not in one for one in fleet.redis.mget(told)),
+            lambda: all('"delivered_at":null' not in str(one) for one in fleet.redis.mget(told)),
             "bob's to be delivered",
             TIMEOUT_S - 5,  # before the first of alice's has failed
         )

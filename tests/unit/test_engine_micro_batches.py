@@ -132,6 +132,20 @@ def test_a_small_job_does_not_wait_until_a_large_one_has_run(engine: MicroBatchE
     assert len(engine._backlog) > 4000
 
 
+def test_a_single_text_that_comes_while_a_large_job_runs_is_in_the_next_batch_or_two(
+    engine: MicroBatchEngine, counter: Counter
+) -> None:
+    engine.submit(Request("large", words(*[3] * 5000)))
+    for _ in range(10):
+        ended(engine)
+    assert engine.capacity >= 2, "there is room to claim another job"
+    ran = len(counter.ran)
+    engine.submit(Request("small", words(90)))  # of another length, so that it does not suit the others' batches
+    while "small" not in ended(engine):
+        pass
+    assert len(counter.ran) - ran <= 2
+
+
 def test_long_texts_are_encoded_a_few_at_a_time(engine: MicroBatchEngine, counter: Counter) -> None:
     outcomes = run(engine, Request("a", ["x" * SLICE_CHARS] * 3))
     assert outcomes["a"].outputs == [SLICE_CHARS] * 3
@@ -144,6 +158,7 @@ def test_capacity_is_counted_in_inputs(engine: MicroBatchEngine) -> None:
     ended(engine)
     assert engine.capacity == 1 + 1  # the one, with five inputs left, and room for three more: another like it
     engine.submit(Request("b", words(*[3] * 9)))
+    engine.submit(Request("c", words(*[3] * 9)))
     ended(engine)
     assert engine.capacity == 0
     while engine._jobs:
@@ -164,7 +179,7 @@ def test_what_is_being_encoded_counts_too(
 
     monkeypatch.setattr(counter, "encode", look)
     run(engine, Request("a", words(*[3] * 100)))
-    assert seen[0] == 0
+    assert seen[0] == 1 + 1  # the large one, and another
 
 
 def test_a_large_job_now_and_then_is_not_the_usual(engine: MicroBatchEngine) -> None:

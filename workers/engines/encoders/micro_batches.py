@@ -77,7 +77,7 @@ class MicroBatchEngine(MailboxEngine[Request]):
         self._encoder = encoder
         self._packing = Packing(settings.max_concurrency, encoder.max_batch_tokens)
         self._jobs: dict[str, PendingRequest] = {}
-        self._backlog = RowBacklog(lambda texts: encoder.encode(list(texts)))
+        self._backlog = RowBacklog(lambda texts: encoder.encode(list(texts)), settings.max_concurrency)
         self._reports: list[Report] = []
         self._token_cost = LearnedCost()  # seconds of a batch by its tokens: the cost of a row depends on its length
 
@@ -85,10 +85,11 @@ class MicroBatchEngine(MailboxEngine[Request]):
     def capacity(self) -> int:
         """Requests held, and those that fill two batches: one running and one ahead.
 
-        Batches are counted in rows. The rows of a job are not known before it is claimed, so jobs to come are taken to
-        have the median number of the recent ones.
+        Batches are counted in rows, of each job held one batch at most, so that a large one leaves room for others.
+        The rows of a job are not known before it is claimed, so jobs to come are taken to have the median number of
+        the recent ones.
         """
-        ahead = 2 * self._packing.max_rows - len(self._backlog)
+        ahead = 2 * self._packing.max_rows - self._backlog.near
         return len(self._jobs) + math.ceil(ahead / self._backlog.usual) if ahead > 0 else 0
 
     @property
