@@ -17,11 +17,11 @@ from gateway.openai.endpoints import ENDPOINTS
 from gateway.openai.model_list import model_list
 from gateway.openai.parameters import NEUTRAL, TABLE, Parameter
 from producer import BrokerUnavailable, InvalidJob, Job, Settings
-from producer.client import build
 from producer.contract.errors import ContextLengthExceeded, ServerBusy, ServerRefused, StokerError
 from producer.contract.message import celery_message
 from producer.contract.message.job import Result
 from producer.stream import Piece
+from producer.submission import build
 from scheduler.results import failed
 
 SETTINGS = Settings(
