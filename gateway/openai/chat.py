@@ -11,7 +11,7 @@ from producer.contract.message.job import Result
 
 from ..access.api_key import ApiKey
 from .api_error import Problem
-from .generation import Generating, calls_of, reasoning_of, texts_of, usage_of
+from .generation import Generating, asking, calls_of, reasoning_of, texts_of, usage_of
 from .logprobs import logprobs_of, of_chat
 from .metadata import Metadata
 from .parameters import CHAT, MESSAGE, PART, Parameter, check_fields
@@ -34,6 +34,8 @@ class ChatMessage(BaseModel):
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[Part] | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
 
 
 class ChatRequest(Generating):
@@ -42,6 +44,29 @@ class ChatRequest(Generating):
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
     metadata: Metadata | None = None
     max_completion_tokens: Annotated[int, Field(ge=1, le=2**31)] | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    continue_final_message: bool | None = None
+    add_generation_prompt: bool | None = None
+
+    def chatting(self) -> dict[str, Any]:
+        """The job's parameters that chats alone have.
+
+        Raises:
+            Problem: ``top_logprobs`` without ``logprobs``.
+        """
+        parameters = asking(self, ("chat_template_kwargs", "continue_final_message", "add_generation_prompt"))
+        if self.top_logprobs and not self.logprobs:
+            raise Problem(400, "top_logprobs needs logprobs = true", param="top_logprobs", code="invalid_value")
+        if self.logprobs:
+            parameters["logprobs"] = self.top_logprobs or 0
+        if self.tools or self.tool_choice not in (None, "none", "auto"):
+            parameters |= asking(self, ("tools", "tool_choice", "parallel_tool_calls"))
+        return parameters
 
 
 def order(asked: ChatRequest, settings: Settings, caller: ApiKey) -> TranslatedRequest:
@@ -60,7 +85,7 @@ def order(asked: ChatRequest, settings: Settings, caller: ApiKey) -> TranslatedR
         asked,
         "generate",
         inputs,
-        asked.sampling(most, settings.gateway.max_tokens, settings),
+        asked.sampling(most, settings.gateway.max_tokens, settings) | asked.chatting(),
         stream,
         settings,
         caller,
@@ -98,16 +123,23 @@ def order(asked: ChatRequest, settings: Settings, caller: ApiKey) -> TranslatedR
     return TranslatedRequest(job, response, True, stream, include_usage, choices, tuple(unheeded))
 
 
-def _message(message: ChatMessage, index: int, unheeded: dict[str, None]) -> dict[str, str]:
+def _message(message: ChatMessage, index: int, unheeded: dict[str, None]) -> dict[str, Any]:
     where = f"messages.{index}"
-    if message.role in ("tool", "function"):
-        raise Problem(400, f"{where}: the engines call no tools", param=f"{where}.role", code="unsupported_parameter")
+    if message.role == "function":
+        raise Problem(
+            400, f"{where}: functions are called as tools", param=f"{where}.role", code="unsupported_parameter"
+        )
     _heed(MESSAGE, message, where, "messages", unheeded)
+    calls = {"tool_calls": message.tool_calls} if message.tool_calls else {}
+    answers = {"tool_call_id": message.tool_call_id} if message.tool_call_id else {}
+    if message.content is None and calls:
+        return {"role": message.role, "content": None, **calls}
     if message.content is None:
         raise Problem(400, f"{where}.content is missing", param=f"{where}.content", code="missing_required_parameter")
     text = message.content if isinstance(message.content, str) else _text(message.content, f"{where}.content", unheeded)
     # Templates know of system, user and assistant; OpenAI has developer mean what system did.
-    return {"role": "system" if message.role == "developer" else message.role, "content": text}
+    role = "system" if message.role == "developer" else message.role
+    return {"role": role, "content": text, **calls, **answers}
 
 
 def _text(parts: list[Part], where: str, unheeded: dict[str, None]) -> str:

@@ -21,8 +21,10 @@ from .translation import Endpoint, RequestBody, TranslatedRequest, ignored, job_
 class EmbeddingRequest(RequestBody):
     """Texts to be embedded."""
 
-    input: Annotated[Texts, Field(description="a text, or a list of texts")]
+    input: Annotated[Texts, Field(description="a text or its tokens, or a list of either")]
     encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Annotated[int, Field(ge=1)] | None = None
+    prompt_name: str | None = None
 
 
 def order(asked: EmbeddingRequest, settings: Settings, caller: ApiKey) -> TranslatedRequest:
@@ -32,7 +34,9 @@ def order(asked: EmbeddingRequest, settings: Settings, caller: ApiKey) -> Transl
         Problem: naming what is wrong with it.
     """
     unheeded = ignored(asked, EMBEDDING)
-    job = job_of(asked, "embeddings", list(texts(asked.input, "input")), {}, False, settings, caller)
+    given = {"dimensions": asked.dimensions, "prompt_name": asked.prompt_name}
+    parameters = {name: value for name, value in given.items() if value is not None}
+    job = job_of(asked, "embeddings", texts(asked.input, "input"), parameters, False, settings, caller)
     encode = _base64 if asked.encoding_format == "base64" else list[float]
 
     def response(_: str, result: Result, __: int) -> dict[str, Any]:

@@ -11,10 +11,17 @@ from producer.contract.fleet.settings import Settings
 from producer.contract.message.job import Result
 
 from .api_error import Problem
-from .parameters import STREAM_OPTIONS, check_fields
+from .parameters import STREAM_OPTIONS, check_fields, is_neutral
 from .translation import RequestBody
 
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+
+PASSED = (
+    "frequency_penalty", "presence_penalty", "logit_bias", "response_format", "min_p", "repetition_penalty",
+    "stop_token_ids", "min_tokens", "ignore_eos",
+)  # fmt: skip
+"""Parameters that are the job's as they are; whether its engine takes them is checked at submission."""
 
 
 class StreamOptions(BaseModel):
@@ -35,6 +42,15 @@ class Generating(RequestBody):
     n: Annotated[int, Field(ge=1, le=16)] | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    response_format: dict[str, Any] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0)] | None = None
+    stop_token_ids: list[Annotated[int, Field(ge=0)]] | None = None
+    min_tokens: Annotated[int, Field(ge=0)] | None = None
+    ignore_eos: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
@@ -46,7 +62,7 @@ class Generating(RequestBody):
         same text, and a stream goes on. Not for a model of the ``openai`` engine: the server has defaults of its own
         for each model, and many servers sample requests with a seed one by one rather than as a batch.
         """
-        parameters: dict[str, Any] = {"max_new_tokens": max_new_tokens or default}
+        parameters: dict[str, Any] = {"max_new_tokens": default if max_new_tokens is None else max_new_tokens}
         if max_new_tokens is None:
             parameters["fit"] = True
         model = settings.models.get(settings.named(self.model))
@@ -64,7 +80,7 @@ class Generating(RequestBody):
             parameters["top_k"] = self.top_k
         if self.stop:
             parameters["stop"] = self.stop
-        return parameters
+        return parameters | asking(self, PASSED)
 
     @property
     def include_usage(self) -> bool:
@@ -81,6 +97,12 @@ class Generating(RequestBody):
             )
         check_fields(STREAM_OPTIONS, self.stream_options.model_extra or {}, "stream_options")
         return bool(self.stream_options.include_usage)
+
+
+def asking(asked: BaseModel, names: tuple[str, ...]) -> dict[str, Any]:
+    """The parameters of these names that ask for something: an engine need not know those that do not."""
+    given = {name: getattr(asked, name) for name in names}
+    return {name: value for name, value in given.items() if value is not None and not is_neutral(name, value)}
 
 
 def texts_of(result: Result) -> list[tuple[str, str]]:

@@ -54,35 +54,43 @@ _SAMPLED = (
     _supported("seed", "the same seed and request give the same answer"),
     _supported("stream", "server-sent events"),
     _supported("stream_options", "`include_usage`"),
-    _refused("frequency_penalty", "the engines do not penalise repetition", 0),
-    _refused("presence_penalty", "the engines do not penalise repetition", 0),
-    _refused("logit_bias", "the engines do not bias tokens", {}),
+    _supported("frequency_penalty", "-2 to 2"),
+    _supported("presence_penalty", "-2 to 2"),
+    _supported("logit_bias", "-100 to 100 for each token id"),
+    _supported("response_format", "`text`, `json_object`, `json_schema`; as extensions `regex` and `choice`"),
+    _supported("min_p", "an extension: leaves out tokens less likely than this share of the likeliest"),
+    _supported("repetition_penalty", "an extension: transformers'"),
+    _supported("stop_token_ids", "an extension: the answer ends after any of them"),
+    _supported("min_tokens", "an extension: the answer does not end before"),
+    _supported("ignore_eos", "an extension: whether the answer goes on after the model's own end"),
     _ignored("user", "use one API key for each tenant"),
 )
 _KEPT = (_supported("metadata", "up to 16 texts, kept with the job"),)
 
 CHAT = (
     *_ASKED,
-    _supported("messages", "texts, or lists of `text` parts; roles system, developer (as system), user, assistant"),
+    _supported("messages", "texts, or lists of `text` parts; roles system, developer, user, assistant, tool"),
     _supported(
         "max_completion_tokens", "by default `gateway.max_tokens` of the fleet file, or what the context leaves"
     ),
     _supported("max_tokens", "the old name of `max_completion_tokens`"),
     *_SAMPLED,
     *_KEPT,
-    _refused("response_format", "answers are free text", {"type": "text"}),
-    _refused("tools", "the engines call no tools", []),
-    _refused("tool_choice", "the engines call no tools", "none", "auto"),
+    _supported("tools", "functions"),
+    _supported("tool_choice", "`none`, `auto`, `required`, or a function by name"),
+    _supported("parallel_tool_calls", "whether an answer may have several calls"),
     _refused("functions", "the engines call no functions", []),
     _refused("function_call", "the engines call no functions", "none", "auto"),
-    _refused("logprobs", "the engines tell no probabilities", False),
-    _refused("top_logprobs", "the engines tell no probabilities", 0),
+    _supported("logprobs", "whether the answer has the log probabilities of its tokens"),
+    _supported("top_logprobs", "0 to 20 likeliest tokens beside each; needs `logprobs`"),
+    _supported("chat_template_kwargs", "an extension: arguments of the model's chat template"),
+    _supported("continue_final_message", "an extension: whether the last message is continued, not answered"),
+    _supported("add_generation_prompt", "an extension: whether an answer begins behind the last message"),
     _refused("modalities", "text only", ["text"]),
     _refused("audio", "text only"),
     _refused("prediction", "the engines take no predicted output"),
     _refused("web_search_options", "the fleet searches no web"),
     _refused("moderation", "the fleet moderates nothing"),
-    _ignored("parallel_tool_calls", "there are no tool calls"),
     _ignored("reasoning_effort", "the model reasons as it was trained to"),
     _ignored("verbosity", "the model is as verbose as it was trained to be"),
     _ignored("store", "results are kept for `redis.result_ttl_s` either way"),
@@ -94,20 +102,21 @@ CHAT = (
 
 COMPLETION = (
     *_ASKED,
-    _supported("prompt", "a text, or a list of texts; arrays of tokens are refused"),
-    _supported("max_tokens", "16 by default, or what the context leaves"),
+    _supported("prompt", "a text or an array of tokens, or a list of either"),
+    _supported("max_tokens", "16 by default, or what the context leaves; with `echo` 0 is allowed"),
     *_SAMPLED,
-    _refused("best_of", "the engines tell no probabilities to choose by", 1),
-    _refused("echo", "the answer does not hold the prompt", False),
-    _refused("logprobs", "the engines tell no probabilities", 0, False),
+    _supported("best_of", "up to 16: makes so many answers, and gives the `n` likeliest by token; not streamed"),
+    _supported("echo", "whether the answer begins with the prompt, log probabilities too"),
+    _supported("logprobs", "0 to 20 likeliest tokens beside each token of the answer"),
     _refused("suffix", "the engines do not fill in the middle", ""),
 )
 
 EMBEDDING = (
     *_ASKED,
-    _supported("input", "a text, or a list of texts; arrays of tokens are refused"),
+    _supported("input", "a text or an array of the model's tokens, or a list of either"),
     _supported("encoding_format", "`float` or `base64`"),
-    _refused("dimensions", "a vector has the dimensions that its model gives it"),
+    _supported("dimensions", "those that the model was trained for"),
+    _supported("prompt_name", "an extension: a prompt by its name in the model's files, such as `query`"),
     _ignored("user", "use one API key for each tenant"),
 )
 
@@ -146,6 +155,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "mirostat_mode": (0,),
     "mm_processor_kwargs": ({},),
     "n": (1,),
+    "parallel_tool_calls": (True,),
     "no_repeat_ngram_size": (0,),
     "no_stop_trim": (False,),
     "presence_penalty": (0,),
@@ -180,15 +190,15 @@ clients of vLLM, SGLang, TGI and llama.cpp send them always (the pages of these 
 
 
 MESSAGE = (
-    _supported("role", "system, developer (as system), user, assistant"),
+    _supported("role", "system, developer (as system), user, assistant, tool"),
     _supported("content", "a text, or a list of `text` parts"),
     _ignored("name", "templates of chats know roles only"),
     _ignored("annotations", "templates of chats know texts only"),
     _ignored("reasoning", "templates of chats leave it out"),
     _ignored("reasoning_content", "templates of chats leave it out"),
     _ignored("refusal", "templates of chats know texts only"),
-    _refused("tool_calls", "the engines call no tools", []),
-    _refused("tool_call_id", "the engines call no tools"),
+    _supported("tool_calls", "calls of an assistant's message"),
+    _supported("tool_call_id", "the call that a message of the role tool answers"),
     _refused("function_call", "the engines call no functions"),
     _refused("audio", "text only"),
 )
@@ -266,6 +276,11 @@ def check(parameters: tuple[Parameter, ...], given: dict[str, Any]) -> list[str]
                 400, f"{name} is not supported here: {parameter.note}", param=name, code="unsupported_parameter"
             )
     return ignored
+
+
+def is_neutral(name: str, value: Any) -> bool:
+    """Whether a value of a parameter asks for nothing."""
+    return _is_one_of(value, NEUTRAL.get(name, ()))
 
 
 def _is_one_of(value: Any, neutral: tuple[Any, ...]) -> bool:

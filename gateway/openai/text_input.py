@@ -1,30 +1,30 @@
-"""Inputs that the API lets be a text, several, or tokens."""
+"""Inputs that the API lets be a text, several, or the tokens of either."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from producer.contract.message.job import Item
+
 from .api_error import Problem
 
 Texts = str | list[str] | list[int] | list[list[int]]
-"""The inputs that the API allows. Only texts are accepted: tokens are specific to one tokenizer."""
+"""The inputs that the API allows."""
 
 
-def texts(given: Any, param: str) -> list[str]:
-    """The texts of an input.
+def texts(given: Any, param: str) -> list[Item]:
+    """The texts of an input, or their tokens.
 
     Raises:
-        Problem: naming one that is empty or no text.
+        Problem: naming one that is empty.
     """
-    several = [given] if isinstance(given, str) else given
+    single = isinstance(given, str) or (isinstance(given, list) and given and isinstance(given[0], int))
+    several: list[Item] = [given] if single else given
     if not several:
         raise Problem(400, f"{param} is empty; give at least one text", param=param, code="invalid_value")
     for index, text in enumerate(several):
-        where = param if given is text else f"{param}.{index}"
-        if not isinstance(text, str):
-            raise Problem(
-                400, f"{where} is an array of tokens; allowed: texts", param=param, code="tokens_not_supported"
-            )
         if not text:
-            raise Problem(400, f"{where} is empty; give at least one character", param=param, code="invalid_value")
+            where = param if given is text else f"{param}.{index}"
+            least = "token" if isinstance(text, list) else "character"
+            raise Problem(400, f"{where} is empty; give at least one {least}", param=param, code="invalid_value")
     return several

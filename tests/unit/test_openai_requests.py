@@ -97,8 +97,10 @@ def test_what_load_generators_send_is_accepted() -> None:
     }  # fmt: skip
     for path in ("/v1/chat/completions", "/v1/completions"):
         assert ENDPOINTS[path].read({**ASKED[path], **sent}, SETTINGS, ANYBODY).ignored == ()
-    with pytest.raises(Problem, match=r"repetition_penalty is not supported here; allowed: 1$"):
-        ENDPOINTS[path].read({**ASKED[path], "repetition_penalty": 1.1}, SETTINGS, ANYBODY)
+        parameters = ENDPOINTS[path].read({**ASKED[path], **sent}, SETTINGS, ANYBODY).job.parameters
+        assert parameters.keys() == {"max_new_tokens", "fit", "temperature", "top_p", "seed"}
+    with pytest.raises(Problem, match=r"use_beam_search is not supported here; allowed: false$"):
+        ENDPOINTS[path].read({**ASKED[path], "use_beam_search": True}, SETTINGS, ANYBODY)
 
 
 def test_zero_is_neutral_as_a_float_and_false_is_not_zero() -> None:
@@ -176,14 +178,15 @@ def test_messages_become_what_chat_templates_take() -> None:
 @pytest.mark.parametrize(
     ("path", "asked", "param", "code"),
     [
-        ("/v1/completions", {"prompt": [1, 2]}, "prompt", "tokens_not_supported"),
-        ("/v1/completions", {"prompt": [[1], [2]]}, "prompt", "tokens_not_supported"),
-        ("/v1/embeddings", {"input": [1]}, "input", "tokens_not_supported"),
+        ("/v1/completions", {"prompt": [[1], []]}, "prompt", "invalid_value"),
+        ("/v1/completions", {"best_of": 2, "n": 3}, "best_of", "invalid_value"),
+        ("/v1/completions", {"best_of": 2, "stream": True}, "best_of", "invalid_value"),
+        ("/v1/chat/completions", {"top_logprobs": 2}, "top_logprobs", "invalid_value"),
         ("/v1/embeddings", {"input": []}, "input", "invalid_value"),
         ("/v1/embeddings", {"input": ["a", ""]}, "input", "invalid_value"),
         (
             "/v1/chat/completions",
-            {"messages": [{"role": "tool", "content": "x"}]},
+            {"messages": [{"role": "function", "content": "x"}]},
             "messages.0.role",
             "unsupported_parameter",
         ),
@@ -268,7 +271,7 @@ def test_a_field_of_a_message_that_has_no_effect_is_named(message: dict[str, Any
     ("asked", "param", "code"),
     [
         ({"messages": [{**USER, "contnet": "x"}]}, "messages.0.contnet", "unknown_parameter"),
-        ({"messages": [{**USER, "tool_calls": [{}]}]}, "messages.0.tool_calls", "unsupported_parameter"),
+        ({"messages": [{**USER, "function_call": {}}]}, "messages.0.function_call", "unsupported_parameter"),
         (
             {"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "lang": "de"}]}]},
             "messages.0.content.0.lang",
@@ -388,3 +391,67 @@ def test_clients_are_not_told_of_redis() -> None:
     assert (problem.status, problem.code, problem.retry_after_s) == (503, "broker_unavailable", 1.0)
     assert not {"redis", "10.0.0.7", "REDIS_URL", "memory"} & set(str(problem).replace(":", " ").split())
     assert "Redis" not in str(problem)
+
+
+CALL = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+TOOL = {"type": "function", "function": {"name": "look"}}
+OBJECT = {"type": "json_object"}
+
+
+@pytest.mark.parametrize(
+    ("path", "asked", "parameters"),
+    [
+        ("/v1/chat/completions", {"logprobs": True}, {"logprobs": 0}),
+        ("/v1/chat/completions", {"logprobs": True, "top_logprobs": 3}, {"logprobs": 3}),
+        ("/v1/chat/completions", {"tools": [TOOL], "tool_choice": "auto"}, {"tools": [TOOL], "tool_choice": "auto"}),
+        ("/v1/chat/completions", {"tools": [], "tool_choice": "auto"}, {}),
+        ("/v1/chat/completions", {"tool_choice": "required"}, {"tool_choice": "required"}),
+        (
+            "/v1/chat/completions",
+            {"response_format": {"type": "json_object"}},
+            {"response_format": {"type": "json_object"}},
+        ),
+        ("/v1/chat/completions", {"chat_template_kwargs": {"x": 1}}, {"chat_template_kwargs": {"x": 1}}),
+        ("/v1/completions", {"logprobs": 0, "echo": True, "max_tokens": 0}, {"logprobs": 0, "echo": True}),
+        ("/v1/completions", {"best_of": 3}, {"logprobs": 0}),
+        ("/v1/completions", {"min_p": 0.1, "logit_bias": {"5": -2}}, {"min_p": 0.1, "logit_bias": {"5": -2.0}}),
+        ("/v1/embeddings", {"dimensions": 8, "prompt_name": "query"}, {"dimensions": 8, "prompt_name": "query"}),
+    ],
+)
+def test_what_engines_may_take_is_passed_on(path: str, asked: dict[str, Any], parameters: dict[str, Any]) -> None:
+    """Whether the model's engine does is checked at submission."""
+    job = ENDPOINTS[path].read({**ASKED[path], **asked}, SETTINGS, ANYBODY).job
+    always = {"max_new_tokens", "fit", "temperature", "seed"}
+    assert {name: value for name, value in job.parameters.items() if name not in always} == parameters
+
+
+def test_tool_calls_and_their_answers_are_passed_on() -> None:
+    messages = [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        {"role": "tool", "tool_call_id": "c1", "content": [{"type": "text", "text": "sunny"}]},
+    ]
+    path = "/v1/chat/completions"
+    job = ENDPOINTS[path].read({"model": "talk", "messages": messages}, SETTINGS, ANYBODY).job
+    told = {"role": "tool", "content": "sunny", "tool_call_id": "c1"}
+    assert job.items == [{"messages": [messages[0], messages[1], told]}]
+
+
+@pytest.mark.parametrize("prompt", [[5, 6], [[5, 6]], "hi"])
+def test_tokens_are_a_prompt(prompt: Any) -> None:
+    job = ENDPOINTS["/v1/completions"].read({"model": "talk", "prompt": prompt, "n": 2}, SETTINGS, ANYBODY).job
+    assert job.items == ["hi", "hi"] if prompt == "hi" else [[5, 6], [5, 6]]
+
+
+def test_the_likeliest_of_several_answers_are_given() -> None:
+    asked = {"model": "talk", "prompt": ["a", "b"], "best_of": 3, "n": 2}
+    order = ENDPOINTS["/v1/completions"].read(asked, SETTINGS, ANYBODY)
+    assert len(order.job.items) == 6
+    output = [
+        {"text": str(number), "finish_reason": "stop", "logprobs": [{"token": "x", "logprob": -float(number % 4)}]}
+        for number in range(6)
+    ]
+    answer = order.response("j", Result(output=output, usage={"input_tokens": 6, "output_tokens": 9}), 0)
+    assert [choice["text"] for choice in answer["choices"]] == ["0", "1", "4", "5"]
+    assert all(choice["logprobs"] is None for choice in answer["choices"])
+    assert answer["usage"] == {"prompt_tokens": 2, "completion_tokens": 9, "total_tokens": 11}
