@@ -13,9 +13,6 @@ from producer.contract.server.lua import script
 if TYPE_CHECKING:
     from redis import Redis
 
-KEPT = 100_000
-"""Dead letters of a model that are kept, about: the oldest are dropped."""
-
 REQUEUE = script(__package__, "requeue.lua")
 
 
@@ -79,7 +76,7 @@ def purge(redis: Redis, model: str, entry: str | None = None) -> int:
     if entry is not None:
         return int(redis.xdel(keys.dead(model), entry))
     count = int(redis.xlen(keys.dead(model)))
-    redis.delete(keys.dead(model))
+    redis.delete(keys.dead(model), keys.letter_sizes(model), keys.letter_bytes(model))
     return count
 
 

@@ -92,7 +92,9 @@ def embedded_server(settings: Settings) -> Server | None:
         port = int((home / "port").read_text())  # in use by this fleet's own server
     else:
         port = kept_port(home / "port")
-    return Server(home, port, requirepass=private.kept_password(home / "password"))
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limits = {"maxmemory": str(int(settings.redis.max_memory_share * memory)), "maxmemory-policy": "noeviction"}
+    return Server(home, port, requirepass=private.kept_password(home / "password"), **limits)
 
 
 def unready(settings: Settings, besides: Besides) -> str:

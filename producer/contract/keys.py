@@ -151,8 +151,18 @@ def taken(model: str) -> str:
 
 
 def dead(model: str) -> str:
-    """Stream. Dead letters: queue, reason, losses, message; no expiry, purged by an operator."""
+    """Stream. Dead letters: queue, reason, losses, message; of a bounded age and size (``letters.lua``)."""
     return OF_MODEL % ("dead", model)
+
+
+def letter_sizes(model: str) -> str:
+    """Sorted set, by name. ``tenant|id|bytes`` of dead letters; goes with them."""
+    return OF_MODEL % ("lettersizes", model)
+
+
+def letter_bytes(model: str) -> str:
+    """Hash. Tenant, or nothing for all -> bytes of its dead letters; goes with them."""
+    return OF_MODEL % ("letterbytes", model)
 
 
 def cancelled() -> str:

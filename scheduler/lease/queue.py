@@ -106,6 +106,7 @@ class Queue:
         self.lease_s = settings.redis.lease_s
         self._server_clock = ServerClock(redis)
         self._max_losses = settings.redis.max_losses
+        self._letters = (settings.redis.dead_letter_bytes, settings.redis.dead_letter_ttl_s)
         self.suspect_at = max(1, self._max_losses - 1)
         """Losses after which a job runs alone, as its last chance before it becomes a dead letter."""
         self._max_retries = settings.model(model).limits.max_retries
@@ -255,7 +256,9 @@ class Queue:
             followers: ids of other tasks that will not run either; they are answered with the same reason.
         """
         names = self._names("inflight", "leases", "losses", "dead", "retries", "history")
-        return bool(self._bury(names, [lease, reason, keys.result(""), self._result_ttl_ms, *followers]))
+        return bool(
+            self._bury(names, [lease, reason, keys.result(""), self._result_ttl_ms, *self._letters, *followers])
+        )
 
     def reap(self) -> tuple[int, int]:
         """Take back the jobs whose leases ran out; returns how many were requeued and buried.
@@ -267,7 +270,15 @@ class Queue:
         expired_by = 0.0 if stepped else self._server_clock.seen_s
         places = ("inflight", "leases", "losses", "taken", "dead", "suspects", "deferred", "retries", "history")
         limits: list[float | str] = [self._max_losses, self.suspect_at, REAP_AT_ONCE]
-        limits += [keys.result(""), self._result_ttl_ms, self.lease_s, LONGEST_S, expired_by]
+        limits += [
+            keys.result(""),
+            self._result_ttl_ms,
+            self.lease_s,
+            LONGEST_S,
+            expired_by,
+            *self._letters,
+            self.queues[0],
+        ]
         requeued, buried = self._reap(self._names(*places), limits)
         return int(requeued), int(buried)
 

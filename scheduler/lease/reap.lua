@@ -7,13 +7,14 @@
 -- ARGV  1 most losses a job may cause, 2 losses that make a suspect, 3 most jobs to look at,
 --       4 prefix of result keys, 5 results' time to live in ms, 6 lease in seconds, 7 longest delay of a deferred job
 --       in seconds, 8 server time by which leases count as expired; 0 after the clock was set forward, when only
---       leases at 0 do (Queue.expire)
+--       leases at 0 do (Queue.expire), 9 most bytes of dead letters, 10 for how many seconds they are kept, 11 a queue
+--       of the model
 -- Returns {requeued, buried}.
--- constant KEPT from ../dead_letters.py
 -- include ../../producer/contract/queue/text.lua
 -- include fail.lua
 -- include ../../producer/contract/queue/lanes.lua
 -- include settle.lua
+-- include letters.lua
 -- include resume.lua
 local clock = redis.call('TIME')
 local now = clock[1] + clock[2] / 1000000
@@ -56,8 +57,8 @@ for i = #lapsed, 1, -1 do -- the oldest last, so that it is the head again
       requeued = requeued + 1
     else
       local reason = 'it lost ' .. losses .. ' workers while it ran'
-      redis.call('XADD', KEYS[5], 'MAXLEN', '~', KEPT, '*', 'queue', string.match(place, '^[^/]+'),
-        'place', place, 'reason', reason, 'losses', losses, 'history', history, 'message', message_of(place, message))
+      local most, age_s = tonumber(ARGV[9]), tonumber(ARGV[10])
+      keep_letter(KEYS[5], place, reason, losses, history, message_of(place, message), most, age_s)
       for _, key in ipairs({KEYS[3], KEYS[8], KEYS[9]}) do redis.call('HDEL', key, name) end
       fail(message_of(place, message), reason, ARGV[4], ARGV[5])
       settle(lease, nil)
@@ -67,6 +68,7 @@ for i = #lapsed, 1, -1 do -- the oldest last, so that it is the head again
   end
   redis.call('ZREM', KEYS[2], lease)
 end
+forget_old_letters(KEYS[5], ARGV[11], tonumber(ARGV[10]))
 local due = redis.call('ZRANGEBYSCORE', KEYS[7], '-inf', now, 'LIMIT', 0, ARGV[3])
 for i = #due, 1, -1 do
   local place, message = string.match(due[i], '^([^|]+)|(.*)$')

@@ -11,9 +11,10 @@ import pytest
 import redis as redis_py
 
 from deploy.machine import server as deploy_server
+from deploy.machine.local import embedded_server
 from deploy.machine.server import Server
 from processes import wait_for
-from producer import BrokerUnavailable
+from producer import BrokerUnavailable, Settings
 
 KEYS = 40_000
 LOAD_DELAY_US = 20
@@ -32,6 +33,22 @@ def backlog(tmp_path: Path) -> Iterator[Server]:
     server.config["key-load-delay"] = str(LOAD_DELAY_US)
     yield server
     server.kill()
+
+
+def test_the_server_of_a_machine_has_a_bound_of_memory_and_evicts_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    server = embedded_server(Settings(state_dir=tmp_path, redis={"max_memory_share": 0.25}))
+    assert server is not None
+    server.start()
+    try:
+        with redis_py.Redis.from_url(server.url) as client:
+            machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+            found = client.config_get("maxmemory*")
+            assert (int(found["maxmemory"]), found["maxmemory-policy"]) == (machine // 4, "noeviction")
+    finally:
+        server.kill()
 
 
 @pytest.mark.slow

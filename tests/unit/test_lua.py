@@ -9,7 +9,6 @@ from producer.contract.fleet import tenants
 from producer.contract.queue import lanes
 from producer.contract.server.lua import script
 from producer.submission import SUBMIT_LUA
-from scheduler import dead_letters
 from scheduler.lease import trials
 from scheduler.lease.claim_layout import ClaimArguments, ClaimKeys, QueueArguments, flatten
 from scheduler.lease.queue import CLAIM
@@ -28,7 +27,6 @@ SHARED = {
     "BYTES_PER_TOKEN": fairness.BYTES_PER_TOKEN,
     "OUTPUT": fairness.OUTPUT,
     "LOOK_S": window.LOOK_S,
-    "KEPT": dead_letters.KEPT,
     "SUSPECTS_LAST": trials.SUSPECTS_LAST,
     "SUSPECTS_FIRST": trials.SUSPECTS_FIRST,
 }

@@ -53,6 +53,14 @@ class Redis(_Table):
     """Number of workers that may die while they hold a job before the job becomes a dead letter."""
     result_ttl_s: Seconds = 86_400.0
     """Seconds for which a result is kept."""
+    dead_letter_ttl_s: Seconds = 1_209_600.0
+    """Seconds for which a dead letter is kept: 14 days."""
+    dead_letter_bytes: Annotated[int, Field(ge=4096)] = 64 * 1024 * 1024
+    """Most bytes of a model's dead letters. Those of one tenant may be half of what others leave; its oldest are
+    deleted first."""
+    max_memory_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of the machine's memory that the server of ``stoker up`` may use (``maxmemory``). When it is full, jobs are
+    refused; nothing is evicted."""
 
 
 class Tier(_Table):
