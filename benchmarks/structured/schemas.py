@@ -7,8 +7,8 @@ from typing import Any
 
 NAMES = ("name", "größe", "a b", 'q"x')
 REGEXES = (
-    r"\d{4}-\d{2}-\d{2}", r"[A-Z]{3}-\d{1,6}", r"(yes|no|maybe)", r"[a-z]+@[a-z]{2,8}\.(com|org)", r"\+?\d{7,12}",
-    r"#[0-9a-f]{6}", r"(\d{1,3}\.){3}\d{1,3}", r"v\d+\.\d+\.\d+", r"[01]{8}", r"(ab|cd){2,5}e?",
+    r"\d{4}-\d{2}-\d{2}", r"[A-Z]{3}-\d{1,6}", r"(yes|no|maybe)", r"[a-z]{1,6}@[a-z]{2,8}\.(com|org)", r"\+?\d{7,12}",
+    r"#[0-9a-f]{6}", r"(\d{1,3}\.){3}\d{1,3}", r"v\d{1,3}\.\d{1,3}\.\d{1,3}", r"[01]{8}", r"(ab|cd){2,5}e?",
 )  # fmt: skip
 
 
@@ -60,5 +60,4 @@ def _leaf(draw: random.Random) -> dict[str, Any]:
 def regex(draw: random.Random) -> str:
     """A regular expression of one to three parts."""
     parts = [draw.choice(REGEXES) for _ in range(draw.randint(1, 3))]
-    bounded = [part.replace("+", "{1,6}") if "[a-z]+" in part or r"\d+" in part else part for part in parts]
-    return draw.choice(["", " ", "; "]).join(bounded) if draw.random() < 0.95 else "(?=a)" + bounded[0]
+    return draw.choice(["", " ", "; "]).join(parts) if draw.random() < 0.95 else "(?=a)" + parts[0]
