@@ -1,7 +1,8 @@
 """A small OpenAI-compatible server for the tests: real HTTP, real streams, no model.
 
 ``openai_stub.py --port N``. It answers a prompt with the words ``w0 w1 w2 ...``, one event each, until ``max_tokens``
-or a stop string, and counts words as tokens. A prompt (or the last message of a chat, or the first text to embed) that
+or a stop string, and counts words as tokens; it calls the first tool that it is offered, answers a schema with an
+instance, and tells log probabilities. A prompt (or the last message of a chat, or the first text to embed) that
 begins with one of ``MISDEEDS`` makes it misbehave; ``--always`` adds one to every prompt. ``GET /seen`` returns what it
 was asked, and what came of it.
 """
@@ -168,6 +169,8 @@ class Handler(BaseHTTPRequestHandler):
             return
         chat = self.path == "/v1/chat/completions"
         prompt = body["messages"][-1].get("content") if chat else body["prompt"]
+        if isinstance(prompt, list):
+            prompt = " ".join(part.get("text", part["type"]) if chat else str(part) for part in prompt)
         if not isinstance(prompt, str):
             raise Refused(400, "messages: each needs a content")
         prompt = f"{always} {prompt}" if always else prompt
@@ -176,7 +179,9 @@ class Handler(BaseHTTPRequestHandler):
             raise Refused(400, f"max_tokens={most} is beyond the context length of {CONTEXT} tokens")
         misdeed, *words = prompt.split() if prompt.startswith("!") else [""]
         self._misbehave(misdeed, words, prompt)
-        if misdeed == "!whole" or not body.get("stream"):
+        if chat and (written := written_answer(body)) is not None:
+            self._say_message(written, bool(body.get("stream")))
+        elif misdeed == "!whole" or not body.get("stream"):
             self._answer_whole(chat, most)
         else:
             self._stream(body, chat, prompt, misdeed, most)
@@ -205,10 +210,7 @@ class Handler(BaseHTTPRequestHandler):
         self._json(200, {"choices": [{"index": 0, "finish_reason": "length", **choice}], "usage": usage})
 
     def _stream(self, body: dict[str, Any], chat: bool, prompt: str, misdeed: str, most: int) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream; charset=utf-8")
-        self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
+        self._begin_stream()
         made, reason = 0, "length"
         if chat:
             self._event(chat, "", None)
@@ -220,7 +222,11 @@ class Handler(BaseHTTPRequestHandler):
                 reason = "stop"
                 break
             time.sleep(self.server.options.token_s)
-            self._say(chat, word, misdeed)
+            if "logprobs" in body:
+                told = {**self._choice(chat, word, None)["choices"][0], "logprobs": logprobs_of(chat, word, made)}
+                self._data(json.dumps({"choices": [told]}))
+            else:
+                self._say(chat, word, misdeed)
             made += 1
         self._event(chat, "", "abort" if misdeed == "!abort" else reason)
         usage = {"prompt_tokens": len(prompt.split()), "completion_tokens": made}
@@ -228,6 +234,32 @@ class Handler(BaseHTTPRequestHandler):
             self._data(json.dumps({"choices": [], "usage": usage}))
         self._data("[DONE]")
         self._chunk(b"")
+
+    def _say_message(self, message: dict[str, Any], stream: bool) -> None:
+        """Answer with a message that calls tools, or is an instance of a schema."""
+        reason = "tool_calls" if "tool_calls" in message else "stop"
+        usage = {
+            "prompt_tokens": 9,
+            "completion_tokens": 4,
+            "prompt_tokens_details": {"cached_tokens": 8},
+            "completion_tokens_details": {"reasoning_tokens": 3},
+        }
+        if not stream:
+            choice = {"index": 0, "message": message, "finish_reason": reason}
+            self._json(200, {"choices": [choice], "usage": usage})
+            return
+        self._begin_stream()
+        for delta in deltas_of(message):
+            self._data(json.dumps({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]}))
+        self._data(json.dumps({"choices": [{"index": 0, "delta": {}, "finish_reason": reason}], "usage": usage}))
+        self._data("[DONE]")
+        self._chunk(b"")
+
+    def _begin_stream(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream; charset=utf-8")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
 
     def _say(self, chat: bool, word: str, misdeed: str) -> None:
         """Send a word as a misdeed has it."""
@@ -324,6 +356,69 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
+
+
+def logprobs_of(chat: bool, word: str, number: int) -> dict[str, Any]:
+    """The log probabilities of a word, which is one token."""
+    logprob, other = -0.25 * (number + 1), -9.0
+    if not chat:
+        return {"tokens": [word], "token_logprobs": [logprob], "top_logprobs": [{word: logprob, " x": other}]}
+    best = [{"token": word, "logprob": logprob}, {"token": " x", "logprob": other, "bytes": [32, 120]}]
+    return {"content": [{**best[0], "top_logprobs": best}]}
+
+
+def written_answer(body: dict[str, Any]) -> dict[str, Any] | None:
+    """A call of the first tool, unless one was answered; or an instance of the schema; else None."""
+    tools, choice = body.get("tools"), body.get("tool_choice")
+    answered = body["messages"][-1]["role"] == "tool" and not isinstance(choice, dict)
+    if tools and not answered and choice != "none":
+        named = choice["function"]["name"] if isinstance(choice, dict) else tools[0]["function"]["name"]
+        function = next(tool["function"] for tool in tools if tool["function"]["name"] == named)
+        arguments = json.dumps(instance_of(function.get("parameters") or {}))
+        call = {"id": "call_1", "type": "function", "function": {"name": named, "arguments": arguments}}
+        return {"role": "assistant", "content": None, "tool_calls": [call]}
+    form = body.get("response_format") or {}
+    if form.get("type") == "json_schema":
+        return {"role": "assistant", "content": json.dumps(instance_of(form["json_schema"]["schema"]))}
+    return {"role": "assistant", "content": "{}"} if form.get("type") == "json_object" else None
+
+
+def deltas_of(message: dict[str, Any]) -> list[dict[str, Any]]:
+    """A message in the pieces of a stream."""
+    if "tool_calls" not in message:
+        return [{"content": message["content"][:5]}, {"content": message["content"][5:]}]
+    (call,) = message["tool_calls"]
+    name, arguments = call["function"]["name"], call["function"]["arguments"]
+    begin = {"index": 0, "id": call["id"], "type": "function", "function": {"name": name, "arguments": ""}}
+    rest = [{"index": 0, "function": {"arguments": text}} for text in (arguments[:4], arguments[4:])]
+    return [{"role": "assistant", "content": None}, *({"tool_calls": [each]} for each in (begin, *rest))]
+
+
+def instance_of(schema: dict[str, Any], whole: dict[str, Any] | None = None) -> Any:
+    """An instance of a simple schema."""
+    whole = schema if whole is None else whole
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return instance_of((whole.get("$defs") or whole["definitions"])[name], whole)
+    for name in ("anyOf", "oneOf", "allOf"):
+        if name in schema:
+            return instance_of(schema[name][0], whole)
+    if "enum" in schema or "const" in schema:
+        return schema["const"] if "const" in schema else schema["enum"][0]
+    kind = schema.get("type", "object")
+    match kind[0] if isinstance(kind, list) else kind:
+        case "object":
+            return {name: instance_of(of, whole) for name, of in schema.get("properties", {}).items()}
+        case "array":
+            return [instance_of(schema.get("items", {"type": "string"}), whole)]
+        case "string":
+            return "w0"
+        case "boolean":
+            return True
+        case "null":
+            return None
+        case _:
+            return max(1, schema.get("minimum", 1))
 
 
 def linger() -> NoReturn:

@@ -13,17 +13,18 @@ from producer.contract.message.job import Result
 
 from ..access.api_key import ApiKey
 from .api_error import Problem
+from .engine_parameters import engine_parameters
 from .parameters import EMBEDDING
 from .text_input import Texts, texts
-from .translation import Endpoint, RequestBody, TranslatedRequest, ignored, job_of
+from .translation import Endpoint, RequestBody, TranslatedRequest, job_of, model_of
 
 
 class EmbeddingRequest(RequestBody):
     """Texts to be embedded."""
 
-    input: Annotated[Texts, Field(description="a text or its tokens, or a list of either")]
+    input: Annotated[Texts, Field(description="a text, its token ids, or a list of either")]
     encoding_format: Literal["float", "base64"] | None = None
-    dimensions: Annotated[int, Field(ge=1)] | None = None
+    dimensions: Annotated[int, Field(ge=1, le=2**31)] | None = None
     prompt_name: str | None = None
 
 
@@ -33,10 +34,9 @@ def order(asked: EmbeddingRequest, settings: Settings, caller: ApiKey) -> Transl
     Raises:
         Problem: naming what is wrong with it.
     """
-    unheeded = ignored(asked, EMBEDDING)
-    given = {"dimensions": asked.dimensions, "prompt_name": asked.prompt_name}
-    parameters = {name: value for name, value in given.items() if value is not None}
-    job = job_of(asked, "embeddings", texts(asked.input, "input"), parameters, False, settings, caller)
+    name, model = model_of(asked, "embeddings", settings, caller)
+    passed, unheeded = engine_parameters(asked, EMBEDDING, name, model)
+    job = job_of(asked, name, texts(asked.input, "input", model), passed, False, settings, caller)
     encode = _base64 if asked.encoding_format == "base64" else list[float]
 
     def response(_: str, result: Result, __: int) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def order(asked: EmbeddingRequest, settings: Settings, caller: ApiKey) -> Transl
             "usage": {"prompt_tokens": read, "total_tokens": read},
         }
 
-    return TranslatedRequest(job, response, ignored=unheeded)
+    return TranslatedRequest(job, response, ignored=tuple(unheeded))
 
 
 def _vectors(result: Result) -> list[list[float]]:

@@ -5,23 +5,18 @@ from __future__ import annotations
 import random
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from producer.contract.fleet.settings import Settings
 from producer.contract.message.job import Result
 
 from .api_error import Problem
-from .parameters import STREAM_OPTIONS, check_fields, is_neutral
+from .parameters import STREAM_OPTIONS, check_fields
 from .translation import RequestBody
 
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+Alternatives = Annotated[int, Field(ge=0, le=20)]
+"""A number of tokens whose log probabilities are told beside a token's own; the limit is OpenAI's."""
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
-Penalty = Annotated[float, Field(ge=-2, le=2)]
-
-PASSED = (
-    "frequency_penalty", "presence_penalty", "logit_bias", "response_format", "min_p", "repetition_penalty",
-    "stop_token_ids", "min_tokens", "ignore_eos",
-)  # fmt: skip
-"""Parameters that are the job's as they are; whether its engine takes them is checked at submission."""
 
 
 class StreamOptions(BaseModel):
@@ -42,19 +37,20 @@ class Generating(RequestBody):
     n: Annotated[int, Field(ge=1, le=16)] | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    frequency_penalty: Penalty | None = None
-    presence_penalty: Penalty | None = None
-    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
-    response_format: dict[str, Any] | None = None
-    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0)] | None = None
-    stop_token_ids: list[Annotated[int, Field(ge=0)]] | None = None
-    min_tokens: Annotated[int, Field(ge=0)] | None = None
-    ignore_eos: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    logit_bias: Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=1024)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=128)] | None = None
+    min_tokens: Annotated[int, Field(ge=0, le=2**31)] | None = None
+    ignore_eos: bool | None = None
+    response_format: dict[str, JsonValue] | None = None
+    prompt_logprobs: Alternatives | bool | None = None
 
-    def sampling(self, max_new_tokens: int | None, default: int, settings: Settings) -> dict[str, Any]:
+    def sampling(self, max_new_tokens: int | None, default: int, engine: str) -> dict[str, Any]:
         """The job's parameters. Without ``max_new_tokens`` the answer has ``default`` tokens at most, or what the
         context leaves.
 
@@ -65,8 +61,7 @@ class Generating(RequestBody):
         parameters: dict[str, Any] = {"max_new_tokens": default if max_new_tokens is None else max_new_tokens}
         if max_new_tokens is None:
             parameters["fit"] = True
-        model = settings.models.get(settings.named(self.model))
-        if model is None or model.engine != "openai":
+        if engine != "openai":
             parameters |= {"temperature": 1.0, "seed": random.getrandbits(62)}
         if self.temperature is not None:
             parameters["temperature"] = self.temperature
@@ -80,7 +75,7 @@ class Generating(RequestBody):
             parameters["top_k"] = self.top_k
         if self.stop:
             parameters["stop"] = self.stop
-        return parameters | asking(self, PASSED)
+        return parameters
 
     @property
     def include_usage(self) -> bool:
@@ -97,12 +92,6 @@ class Generating(RequestBody):
             )
         check_fields(STREAM_OPTIONS, self.stream_options.model_extra or {}, "stream_options")
         return bool(self.stream_options.include_usage)
-
-
-def asking(asked: BaseModel, names: tuple[str, ...]) -> dict[str, Any]:
-    """The parameters of these names that ask for something: an engine need not know those that do not."""
-    given = {name: getattr(asked, name) for name in names}
-    return {name: value for name, value in given.items() if value is not None and not is_neutral(name, value)}
 
 
 def texts_of(result: Result) -> list[tuple[str, str]]:
@@ -125,13 +114,24 @@ def reasoning_of(result: Result) -> list[dict[str, str]]:
     return [{"reasoning_content": text} if isinstance(text, str) and text else {} for text in found]
 
 
+def refusal_of(result: Result) -> list[str | None]:
+    """Why each answer was refused; None for one that was not."""
+    return [output.get("refusal") if isinstance(output, dict) else None for output in result.output]
+
+
 def calls_of(result: Result) -> list[list[dict[str, Any]]]:
     """The tool calls of each answer."""
     found = [output.get("tool_calls") if isinstance(output, dict) else None for output in result.output]
     return [calls if isinstance(calls, list) else [] for calls in found]
 
 
-def usage_of(result: Result, choices: int) -> dict[str, int]:
+def usage_of(result: Result, choices: int) -> dict[str, Any]:
     """Tokens that were read and made. A prompt with several answers counts once."""
-    read, made = result.usage.get("input_tokens", 0) // choices, result.usage.get("output_tokens", 0)
-    return {"prompt_tokens": read, "completion_tokens": made, "total_tokens": read + made}
+    used = result.usage
+    read, made = used.get("input_tokens", 0) // choices, used.get("output_tokens", 0)
+    told: dict[str, Any] = {"prompt_tokens": read, "completion_tokens": made, "total_tokens": read + made}
+    if "cached_tokens" in used:
+        told["prompt_tokens_details"] = {"cached_tokens": used["cached_tokens"] // choices}
+    if "reasoning_tokens" in used:
+        told["completion_tokens_details"] = {"reasoning_tokens": used["reasoning_tokens"]}
+    return told

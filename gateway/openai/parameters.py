@@ -1,5 +1,8 @@
 """Every parameter of every endpoint: supported, ignored or refused; the table that the code obeys and the docs print.
 
+One that is supported by engine is passed on to models whose engine takes it (``engine_abilities``), and refused for
+others, unless its value asks for nothing.
+
 What a supported one becomes in a job is in ``generation.py`` beside this.
 
 Supported ones are fields of the endpoint's request. One that is refused is an error, unless its value asks for nothing;
@@ -13,23 +16,38 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .api_error import Problem
+from producer.contract.fleet.engine_abilities import engines_with
 
-Treatment = Literal["supported", "refused", "ignored"]
+from .api_error import Problem
+from .neutral import NEUTRAL
+
+Treatment = Literal["supported", "by engine", "refused", "ignored"]
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One parameter. ``neutral`` are the values of a refused one that ask for nothing, besides null."""
+    """One parameter. ``neutral`` are its values that ask for nothing, besides null, if it is not always supported."""
 
     name: str
     treatment: Treatment
     note: str
     neutral: tuple[Any, ...] = ()
 
+    @property
+    def told(self) -> str:
+        """Its treatment in words: the engines that take it, if it depends on them."""
+        if self.treatment != "by engine":
+            return self.treatment
+        named = {"top_logprobs": "logprobs"}.get(self.name, self.name)
+        return ", ".join(f"`{engine}`" for engine in engines_with(named))
+
 
 def _supported(name: str, note: str) -> Parameter:
     return Parameter(name, "supported", note)
+
+
+def _by_engine(name: str, note: str, *neutral: Any) -> Parameter:
+    return Parameter(name, "by engine", note, neutral)
 
 
 def _refused(name: str, note: str, *neutral: Any) -> Parameter:
@@ -54,38 +72,47 @@ _SAMPLED = (
     _supported("seed", "the same seed and request give the same answer"),
     _supported("stream", "server-sent events"),
     _supported("stream_options", "`include_usage`"),
-    _supported("frequency_penalty", "-2 to 2"),
-    _supported("presence_penalty", "-2 to 2"),
-    _supported("logit_bias", "-100 to 100 for each token id"),
-    _supported("response_format", "`text`, `json_object`, `json_schema`; as extensions `regex` and `choice`"),
-    _supported("min_p", "an extension: leaves out tokens less likely than this share of the likeliest"),
-    _supported("repetition_penalty", "an extension: transformers'"),
-    _supported("stop_token_ids", "an extension: the answer ends after any of them"),
-    _supported("min_tokens", "an extension: the answer does not end before"),
-    _supported("ignore_eos", "an extension: whether the answer goes on after the model's own end"),
+    _by_engine("frequency_penalty", "-2 to 2", 0),
+    _by_engine("presence_penalty", "-2 to 2", 0),
+    _by_engine("logit_bias", "numbers from -100 to 100 by token id", {}),
+    _by_engine("min_p", "an extension: leaves out tokens less likely than this share of the likeliest", 0),
+    _by_engine("repetition_penalty", "an extension: above 1 makes tokens that were there less likely", 1),
+    _by_engine("stop_token_ids", "an extension: the answer ends after any of them", []),
+    _by_engine("min_tokens", "an extension: the least length of the answer", 0),
+    _by_engine("ignore_eos", "an extension: the answer goes on after the model's own end", False),
+    _by_engine(
+        "response_format",
+        "`text`, `json_object`, `json_schema`; as extensions `regex` with a `regex`, `choice` "
+        "with `choices`; vLLM's `guided_json`, `guided_regex`, `guided_choice` and `structured_outputs` are "
+        "the same",
+        {"type": "text"},
+    ),
+    _by_engine("prompt_logprobs", "an extension: 0 to 20 alternatives at each token of the prompt", False),
     _ignored("user", "use one API key for each tenant"),
 )
 _KEPT = (_supported("metadata", "up to 16 texts, kept with the job"),)
 
 CHAT = (
     *_ASKED,
-    _supported("messages", "texts, or lists of `text` parts; roles system, developer, user, assistant, tool"),
+    _supported(
+        "messages", "texts, or lists of `text` parts; roles system, developer (as system), user, assistant, tool"
+    ),
     _supported(
         "max_completion_tokens", "by default `gateway.max_tokens` of the fleet file, or what the context leaves"
     ),
     _supported("max_tokens", "the old name of `max_completion_tokens`"),
     *_SAMPLED,
     *_KEPT,
-    _supported("tools", "functions"),
-    _supported("tool_choice", "`none`, `auto`, `required`, or a function by name"),
-    _supported("parallel_tool_calls", "whether an answer may have several calls"),
-    _refused("functions", "the engines call no functions", []),
-    _refused("function_call", "the engines call no functions", "none", "auto"),
-    _supported("logprobs", "whether the answer has the log probabilities of its tokens"),
-    _supported("top_logprobs", "0 to 20 likeliest tokens beside each; needs `logprobs`"),
-    _supported("chat_template_kwargs", "an extension: arguments of the model's chat template"),
-    _supported("continue_final_message", "an extension: whether the last message is continued, not answered"),
-    _supported("add_generation_prompt", "an extension: whether an answer begins behind the last message"),
+    _by_engine("tools", "functions that the model may call", []),
+    _by_engine("tool_choice", "`none`, `auto`, `required`, or a function by name", "none", "auto"),
+    _by_engine("parallel_tool_calls", "whether an answer may call several", True, False),
+    _by_engine("chat_template_kwargs", "an extension: arguments of the model's chat template", {}),
+    _by_engine("continue_final_message", "an extension: the answer goes on with the last message", False),
+    _by_engine("add_generation_prompt", "an extension: whether an answer begins behind the last message", True),
+    _refused("functions", "`tools` in their place", []),
+    _refused("function_call", "`tool_choice` in its place", "none", "auto"),
+    _by_engine("logprobs", "whether the answer has the log probability of each token", False),
+    _by_engine("top_logprobs", "0 to 20 alternatives at each token; with `logprobs`", 0),
     _refused("modalities", "text only", ["text"]),
     _refused("audio", "text only"),
     _refused("prediction", "the engines take no predicted output"),
@@ -102,21 +129,21 @@ CHAT = (
 
 COMPLETION = (
     *_ASKED,
-    _supported("prompt", "a text or an array of tokens, or a list of either"),
-    _supported("max_tokens", "16 by default, or what the context leaves; with `echo` 0 is allowed"),
+    _supported("prompt", "a text, or a list of texts; with `generate` and `openai` also token ids, or lists of them"),
+    _supported("max_tokens", "16 by default, or what the context leaves"),
     *_SAMPLED,
-    _supported("best_of", "up to 16: makes so many answers, and gives the `n` likeliest by token; not streamed"),
-    _supported("echo", "whether the answer begins with the prompt, log probabilities too"),
-    _supported("logprobs", "0 to 20 likeliest tokens beside each token of the answer"),
+    _refused("best_of", "the engines tell no probabilities to choose by", 1),
+    _by_engine("echo", "the answer begins with the prompt", False),
+    _by_engine("logprobs", "the log probability of each token, and of 0 to 20 alternatives", 0, False),
     _refused("suffix", "the engines do not fill in the middle", ""),
 )
 
 EMBEDDING = (
     *_ASKED,
-    _supported("input", "a text or an array of the model's tokens, or a list of either"),
+    _supported("input", "a text, or a list of texts; with `embed` and `openai` also token ids, or lists of them"),
     _supported("encoding_format", "`float` or `base64`"),
-    _supported("dimensions", "those that the model was trained for"),
-    _supported("prompt_name", "an extension: a prompt by its name in the model's files, such as `query`"),
+    _by_engine("dimensions", "the length of the vectors, of a model that was trained for it"),
+    _by_engine("prompt_name", "an extension: the prompt of the model's files that is put before each text"),
     _ignored("user", "use one API key for each tenant"),
 )
 
@@ -124,82 +151,17 @@ TABLE = {"/v1/chat/completions": CHAT, "/v1/completions": COMPLETION, "/v1/embed
 """By path."""
 
 
-NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "add_generation_prompt": (True,),
-    "bad_words": ([],),
-    "best_of": (1,),
-    "cache_prompt": (True,),
-    "chat_template_kwargs": ({},),
-    "continue_final_message": (False,),
-    "custom_params": ({},),
-    "documents": ([],),
-    "dry_multiplier": (0,),
-    "dynatemp_range": (0,),
-    "early_stopping": (False,),
-    "echo": (False,),
-    "frequency_penalty": (0,),
-    "functions": ([],),
-    "grammar": ("",),
-    "ignore_eos": (False,),
-    "include_stop_str_in_output": (False,),
-    "kv_transfer_params": ({},),
-    "length_penalty": (1,),
-    "logit_bias": ({},),
-    "logits_processors": ([],),
-    "logprobs": (False, 0),
-    "metadata": ({},),
-    "min_length": (0,),
-    "min_p": (0,),
-    "min_tokens": (0,),
-    "mirostat": (0,),
-    "mirostat_mode": (0,),
-    "mm_processor_kwargs": ({},),
-    "n": (1,),
-    "parallel_tool_calls": (True,),
-    "no_repeat_ngram_size": (0,),
-    "no_stop_trim": (False,),
-    "presence_penalty": (0,),
-    "priority": (0,),
-    "prompt_logprobs": (False, 0),
-    "repeat_penalty": (1,),
-    "repetition_penalty": (1,),
-    "response_format": ({"type": "text"},),
-    "return_full_text": (False,),
-    "return_token_ids": (False,),
-    "return_tokens_as_token_ids": (False,),
-    "session_params": ({},),
-    "skip_special_tokens": (True,),
-    "spaces_between_special_tokens": (True,),
-    "stop_regex": ([], ""),
-    "stop_token_ids": ([],),
-    "store": (False,),
-    "stream": (False,),
-    "tfs_z": (1,),
-    "timings_per_token": (False,),
-    "tools": ([],),
-    "top_a": (0,),
-    "top_logprobs": (0,),
-    "typical_p": (1,),
-    "use_beam_search": (False,),
-    "vllm_xargs": ({},),
-    "watermark": (False,),
-    "xtc_probability": (0,),
-}
-"""Parameters that no endpoint, or not every one, has, and their values that ask for nothing. Load generators and the
-clients of vLLM, SGLang, TGI and llama.cpp send them always (the pages of these servers list them)."""
-
-
 MESSAGE = (
     _supported("role", "system, developer (as system), user, assistant, tool"),
-    _supported("content", "a text, or a list of `text` parts"),
+    _supported("content", "a text, or a list of parts"),
     _ignored("name", "templates of chats know roles only"),
     _ignored("annotations", "templates of chats know texts only"),
     _ignored("reasoning", "templates of chats leave it out"),
     _ignored("reasoning_content", "templates of chats leave it out"),
     _ignored("refusal", "templates of chats know texts only"),
-    _supported("tool_calls", "calls of an assistant's message"),
-    _supported("tool_call_id", "the call that a message of the role tool answers"),
-    _refused("function_call", "the engines call no functions"),
+    _refused("tool_calls", "the model's engine calls no tools", []),
+    _refused("tool_call_id", "the model's engine calls no tools"),
+    _refused("function_call", "`tool_calls` in its place"),
     _refused("audio", "text only"),
 )
 """Fields of a message, which are judged as parameters are."""
@@ -278,9 +240,9 @@ def check(parameters: tuple[Parameter, ...], given: dict[str, Any]) -> list[str]
     return ignored
 
 
-def is_neutral(name: str, value: Any) -> bool:
+def is_neutral(value: Any, parameter: Parameter) -> bool:
     """Whether a value of a parameter asks for nothing."""
-    return _is_one_of(value, NEUTRAL.get(name, ()))
+    return value is None or _is_one_of(value, parameter.neutral)
 
 
 def _is_one_of(value: Any, neutral: tuple[Any, ...]) -> bool:

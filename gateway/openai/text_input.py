@@ -1,30 +1,38 @@
-"""Inputs that the API lets be a text, several, or the tokens of either."""
+"""Inputs that the API lets be a text, several, or tokens."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from producer.contract.message.job import Item
+from pydantic import Field
+
+from producer.contract.fleet.engine_abilities import abilities
+from producer.contract.fleet.fleet_schema import Model
 
 from .api_error import Problem
 
-Texts = str | list[str] | list[int] | list[list[int]]
-"""The inputs that the API allows."""
+Tokens = list[Annotated[int, Field(ge=0, lt=2**31)]]
+Texts = str | list[str] | Tokens | list[Tokens]
+"""The inputs that the API allows. Tokens are those of the model's own tokenizer."""
 
 
-def texts(given: Any, param: str) -> list[Item]:
-    """The texts of an input, or their tokens.
+def texts(given: Any, param: str, model: Model) -> list[Any]:
+    """The texts of an input, or lists of token ids.
 
     Raises:
-        Problem: naming one that is empty.
+        Problem: naming one that is empty, or that the model's engine does not take.
     """
-    single = isinstance(given, str) or (isinstance(given, list) and given and isinstance(given[0], int))
-    several: list[Item] = [given] if single else given
+    one = isinstance(given, str) or (given and isinstance(given[0], int))
+    several = [given] if one else given
     if not several:
         raise Problem(400, f"{param} is empty; give at least one text", param=param, code="invalid_value")
+    takes_tokens = "token_ids" in abilities(model).inputs
     for index, text in enumerate(several):
+        where = param if one else f"{param}.{index}"
+        if not isinstance(text, str) and not takes_tokens:
+            raise Problem(
+                400, f"{where} is an array of tokens; allowed: texts", param=param, code="tokens_not_supported"
+            )
         if not text:
-            where = param if given is text else f"{param}.{index}"
-            least = "token" if isinstance(text, list) else "character"
-            raise Problem(400, f"{where} is empty; give at least one {least}", param=param, code="invalid_value")
+            raise Problem(400, f"{where} is empty; give at least one character", param=param, code="invalid_value")
     return several

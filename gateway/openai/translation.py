@@ -8,13 +8,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from producer.contract.fleet.fleet_schema import Model
 from producer.contract.fleet.settings import Settings
 from producer.contract.message.job import Job, Result
 
 from ..access.api_key import ApiKey
 from .api_error import Problem
 from .model_list import permitted
-from .parameters import Parameter, check
+from .parameters import Parameter
 from .service_tier import tier_of
 from .validation_error import mistake
 
@@ -70,9 +71,25 @@ class Endpoint:
         return self.order(asked, settings, caller)
 
 
+def model_of(asked: RequestBody, task: Task, settings: Settings, caller: ApiKey) -> tuple[str, Model]:
+    """The name of the model that a request is for, and the model.
+
+    Raises:
+        Problem: the model is unknown or not permitted, or is for another task.
+    """
+    name = permitted(asked.model, settings, caller)
+    model = settings.model(name)
+    if model.task != task:
+        does = f"serves {model.task}" if model.task else "is served by /v1/jobs"
+        raise Problem(
+            400, f"the model {asked.model!r} {does}, not {task}", param="model", code="model_does_not_serve_this"
+        )
+    return name, model
+
+
 def job_of(
     asked: RequestBody,
-    task: Task,
+    name: str,
     inputs: list[Any],
     parameters: dict[str, Any],
     stream: bool,
@@ -82,16 +99,12 @@ def job_of(
 ) -> Job:
     """The job of a request, of its caller's tenant, on the tier that it asks for.
 
+    Args:
+        name: of the model.
+
     Raises:
-        Problem: the model or tier is unknown or not permitted, or the model is for another task.
+        Problem: the tier is unknown or not permitted.
     """
-    name = permitted(asked.model, settings, caller)
-    model = settings.model(name)
-    if model.task != task:
-        does = f"serves {model.task}" if model.task else "is served by /v1/jobs"
-        raise Problem(
-            400, f"the model {asked.model!r} {does}, not {task}", param="model", code="model_does_not_serve_this"
-        )
     return Job.parse(
         {
             "model": name,
@@ -103,8 +116,3 @@ def job_of(
             "metadata": metadata or {},
         }
     )
-
-
-def ignored(asked: RequestBody, parameters: tuple[Parameter, ...]) -> tuple[str, ...]:
-    """Judge the parameters that are no fields of the request; see :func:`gateway.openai.parameters.check`."""
-    return tuple(check(parameters, asked.model_extra or {}))

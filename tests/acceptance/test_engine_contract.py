@@ -153,7 +153,9 @@ def test_a_request_without_inputs_or_with_odd_ones_has_an_outcome(engine: Engine
 SAMPLES: dict[str, Any] = {
     "dimensions": 64, "prompt_name": "query",
     "add_generation_prompt": True, "chat_template_kwargs": {"mark": 1}, "continue_final_message": False,
-    "do_sample": True, "echo": True, "fit": True, "frequency_penalty": 0.5, "ignore_eos": True,
+    "do_sample": True, "echo": True, "fit": True, "include_stop_str_in_output": True, "reasoning_effort": "low",
+    "skip_special_tokens": True, "spaces_between_special_tokens": True, "truncate_prompt_tokens": 9, "verbosity": "low",
+    "frequency_penalty": 0.5, "ignore_eos": True,
     "logit_bias": {"5": 1.5}, "logprobs": 1, "max_new_tokens": 2, "max_tokens": 2, "min_p": 0.1, "min_tokens": 1,
     "parallel_tool_calls": True, "presence_penalty": 0.5, "prompt_logprobs": 1, "repetition_penalty": 1.1,
     "response_format": {"type": "json_object"}, "seed": 3, "stop": ["x"], "stop_token_ids": [5], "temperature": 0.5,

@@ -515,7 +515,7 @@ def test_embeddings(start: Callable[[Model], OpenAIEngine]) -> None:
     assert outcomes["many"].outputs == [[float(n + 1), 1.0] for n in range(130)]
     assert outcomes["many"].usage == {"input_tokens": 130}
     assert isinstance(outcomes["bad"].error, InvalidJob)
-    assert "embeddings take none" in str(outcomes["parameters"].error)
+    assert "parameters.seed: no such parameter; allowed: dimensions" in str(outcomes["parameters"].error)
     misdeeds = ["!nan", "!texts", "!lengths", "!few", "!indices"]
     bad = run(engine, *(Request(misdeed, [misdeed, "x"]) for misdeed in misdeeds))
     assert {name: type(outcome.error) for name, outcome in bad.items()} == dict.fromkeys(misdeeds, EngineError)

@@ -63,7 +63,7 @@ def test_a_parameter_is_refused_by_name_with_the_engine_that_would_take_it() -> 
     error = refused("vectors", "a", echo=True)
     assert error.param == "echo"
     assert "the engine 'embed' of the model 'vectors' takes no parameter 'echo'" in str(error)
-    assert "(the engine generate would)" in str(error)
+    assert "(the engines generate, openai would)" in str(error)
     assert str(error).endswith("allowed: dimensions, prompt_name")
     assert "would)" not in str(refused("talk", "a", tmperature=1))
 

@@ -51,6 +51,15 @@ def chunk(**choice: Any) -> bytes:
         (chunk(message={"content": "whole"}, finish_reason="stop"), answer.Event("whole", finish_reason="stop")),
         (chunk(content_filter_results={}, finish_reason=None), answer.Event()),
         (chunk(delta=None), answer.Event()),
+        (chunk(delta={"refusal": "no"}), answer.Event(refusal="no")),
+        (
+            chunk(text="a", logprobs={"tokens": ["a"], "token_logprobs": [-1.0]}),
+            answer.Event("a", logprobs=({"token": "a", "logprob": -1.0, "bytes": [97], "top_logprobs": []},)),
+        ),
+        (
+            b'{"choices": [], "usage": {"prompt_tokens_details": {"cached_tokens": 2}}}',
+            answer.Event(usage={"cached_tokens": 2}),
+        ),
         (b'{"choices": [], "prompt_filter_results": []}', answer.Event()),
         (b'{"choices": null, "usage": null}', answer.Event()),
         (
@@ -102,6 +111,32 @@ def test_an_error_within_a_stream_blames_whom_its_code_blames() -> None:
     assert "no memory" in str(error(b'{"error": "no memory"}'))
     assert "no memory" in str(error(b'{"object": "error", "message": "no memory"}'))
     assert type(error(b"{}")) is EngineError
+
+
+def called(*pieces: dict[str, Any]) -> answer.Answer:
+    said = answer.Answer()
+    for piece in pieces:
+        said.add(answer.read_event(chunk(delta={"tool_calls": [piece]})))
+    said.end()
+    return said
+
+
+def test_tool_calls_are_put_together_from_their_pieces() -> None:
+    said = called(
+        {"index": 1, "id": "a", "function": {"name": "f", "arguments": '{"x'}},
+        {"index": 2, "function": {"name": "g", "arguments": {"y": 1}}},
+        {"index": 1, "function": {"arguments": '": 1}'}},
+    )
+    first, second = said.output["tool_calls"]
+    assert first == {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
+    assert second["function"] == {"name": "g", "arguments": '{"y": 1}'}
+    assert second["id"].startswith("call_")  # some servers name none
+
+
+@pytest.mark.parametrize("function", [{"arguments": "{}"}, {"name": "two words"}, {"name": ""}])
+def test_a_tool_call_without_a_name_is_the_servers_fault(function: dict[str, Any]) -> None:
+    with pytest.raises(EngineError, match="allowed: a word"):
+        called({"index": 0, "function": function})
 
 
 def test_an_endless_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

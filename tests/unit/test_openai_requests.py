@@ -15,19 +15,24 @@ from gateway.openai.api_error import Problem, problem_of
 from gateway.openai.chunks import Chunks
 from gateway.openai.endpoints import ENDPOINTS
 from gateway.openai.model_list import model_list
-from gateway.openai.parameters import NEUTRAL, TABLE, Parameter
+from gateway.openai.neutral import NEUTRAL
+from gateway.openai.parameters import TABLE, Parameter
 from producer import BrokerUnavailable, InvalidJob, Job, Settings
-from producer.contract.errors import ContextLengthExceeded, ServerBusy, ServerRefused, StokerError
+from producer.client import build
+from producer.contract.errors import ContextLengthExceeded, ServerBusy, ServerRefused, StokerError, UnsupportedByEngine
 from producer.contract.message import celery_message
 from producer.contract.message.job import Result
 from producer.stream import Piece
-from producer.submission import build
 from scheduler.results import failed
 
 SETTINGS = Settings(
     models={
         "talk": {"engine": "echo", "options": {"task": "generate"}},
         "vectors": {"engine": "echo", "options": {"task": "embeddings"}},
+        "real": {"engine": "generate", "source": "x"},
+        "behind": {"engine": "openai", "options": {"url": "http://localhost:1", "contents": ["image_url"]}},
+        "behind-any": {"engine": "openai", "options": {"url": "http://localhost:1", "passes": "all"}},
+        "embedder": {"engine": "embed", "source": "x"},
     }
 )
 ASKED: dict[str, dict[str, Any]] = {
@@ -44,7 +49,8 @@ def of(*treatments: str) -> list[Any]:
 
 @pytest.mark.parametrize("path", TABLE)
 def test_the_fields_of_a_request_are_what_the_table_supports(path: str) -> None:
-    supported = {parameter.name for parameter in TABLE[path] if parameter.treatment == "supported"}
+    taken = ("supported", "by engine")
+    supported = {parameter.name for parameter in TABLE[path] if parameter.treatment in taken}
     assert ENDPOINTS[path].request.model_fields.keys() == supported
     assert len({parameter.name for parameter in TABLE[path]}) == len(TABLE[path])
 
@@ -97,10 +103,8 @@ def test_what_load_generators_send_is_accepted() -> None:
     }  # fmt: skip
     for path in ("/v1/chat/completions", "/v1/completions"):
         assert ENDPOINTS[path].read({**ASKED[path], **sent}, SETTINGS, ANYBODY).ignored == ()
-        parameters = ENDPOINTS[path].read({**ASKED[path], **sent}, SETTINGS, ANYBODY).job.parameters
-        assert parameters.keys() == {"max_new_tokens", "fit", "temperature", "top_p", "seed"}
-    with pytest.raises(Problem, match=r"use_beam_search is not supported here; allowed: false$"):
-        ENDPOINTS[path].read({**ASKED[path], "use_beam_search": True}, SETTINGS, ANYBODY)
+    with pytest.raises(UnsupportedByEngine, match=r"takes no parameter 'repetition_penalty' \(the engines generate, "):
+        ENDPOINTS[path].read({**ASKED[path], "repetition_penalty": 1.1}, SETTINGS, ANYBODY)
 
 
 def test_zero_is_neutral_as_a_float_and_false_is_not_zero() -> None:
@@ -108,6 +112,105 @@ def test_zero_is_neutral_as_a_float_and_false_is_not_zero() -> None:
     assert chat.read({**ASKED[chat.path], "presence_penalty": 0.0}, SETTINGS, ANYBODY)
     with pytest.raises(Problem):
         chat.read({**ASKED[chat.path], "presence_penalty": False}, SETTINGS, ANYBODY)
+
+
+BY_ENGINE: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"frequency_penalty": 0.5, "presence_penalty": 0, "logit_bias": {"5": 1}},) * 2,
+    ({"min_p": 0.1, "repetition_penalty": 1, "stop_token_ids": [5], "min_tokens": 2, "ignore_eos": True},) * 2,
+    ({"logprobs": True, "top_logprobs": 3}, {"logprobs": 3}),
+    ({"logprobs": True}, {"logprobs": 1}),
+    ({"tools": [{"type": "function"}], "tool_choice": "none", "parallel_tool_calls": False},) * 2,
+    ({"tools": [], "tool_choice": "auto", "logprobs": False, "response_format": {"type": "text"}}, {}),
+    ({"chat_template_kwargs": {"a": 1}, "continue_final_message": True, "add_generation_prompt": False},) * 2,
+    ({"response_format": {"type": "json_object"}},) * 2,
+    ({"guided_regex": "a+"}, {"response_format": {"type": "regex", "regex": "a+"}}),
+    ({"structured_outputs": {"choice": ["a", "b"], "json": None}},
+     {"response_format": {"type": "choice", "choices": ["a", "b"]}}),
+    ({"guided_json": '{"type": "object"}'},
+     {"response_format": {"type": "json_schema", "json_schema": {"name": "guided", "schema": {"type": "object"}}}}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("model", ["real", "behind"])
+@pytest.mark.parametrize(("asked", "passed"), BY_ENGINE)
+def test_what_the_models_engine_takes_is_passed_on(model: str, asked: dict[str, Any], passed: dict[str, Any]) -> None:
+    body = {**ASKED["/v1/chat/completions"], **asked, "model": model}
+    order = ENDPOINTS["/v1/chat/completions"].read(body, SETTINGS, ANYBODY)
+    own = {"max_new_tokens", "fit", "temperature", "seed"}
+    assert {name: value for name, value in order.job.parameters.items() if name not in own} == passed
+    celery_message.check(order.job, SETTINGS)
+
+
+def by_engine() -> list[Any]:
+    return [
+        each for each in of("by engine") if each.values[1].name not in ("top_logprobs", "dimensions", "prompt_name")
+    ]
+
+
+@pytest.mark.parametrize(("path", "parameter"), by_engine())
+def test_what_the_models_engine_does_not_take_is_refused_by_name_unless_it_asks_for_nothing(
+    path: str, parameter: Parameter
+) -> None:
+    values: dict[str, Any] = {
+        "logit_bias": {"1": 1}, "stop_token_ids": [1], "ignore_eos": True, "tools": [{}], "tool_choice": "required",
+        "response_format": {"type": "json_object"}, "chat_template_kwargs": {"a": 1}, "continue_final_message": True,
+        "add_generation_prompt": False, "echo": True, "repetition_penalty": 1.5, "min_tokens": 2,
+    }  # fmt: skip
+    asks = {"logprobs": True} if parameter.name == "logprobs" else {parameter.name: values.get(parameter.name, 1)}
+    for neutral in (None, *parameter.neutral):
+        assert ENDPOINTS[path].read({**ASKED[path], parameter.name: neutral}, SETTINGS, ANYBODY).ignored == ()
+    if parameter.name == "parallel_tool_calls":
+        return  # says nothing without tools
+    with pytest.raises(UnsupportedByEngine) as error:
+        ENDPOINTS[path].read({**ASKED[path], **asks}, SETTINGS, ANYBODY)
+    problem = problem_of(error.value)
+    assert (problem.status, problem.param, problem.code) == (400, parameter.name, "unsupported_parameter")
+
+
+def test_a_server_is_passed_any_parameter_if_the_fleet_file_says_so() -> None:
+    body = {**ASKED["/v1/completions"], "model": "behind-any", "never_heard_of": [1], "user": "me"}
+    order = ENDPOINTS["/v1/completions"].read(body, SETTINGS, ANYBODY)
+    assert order.job.parameters["never_heard_of"] == [1]
+    assert (order.job.parameters["user"], order.ignored) == ("me", ())
+    with pytest.raises(Problem, match="no parameter of this endpoint"):
+        ENDPOINTS["/v1/completions"].read({**body, "model": "behind"}, SETTINGS, ANYBODY)
+    for reserved in ("best_of", "suffix", "messages"):
+        with pytest.raises(Problem, match=reserved):
+            ENDPOINTS["/v1/completions"].read({**body, reserved: ["x"]}, SETTINGS, ANYBODY)
+
+
+def test_token_ids_are_inputs_where_the_engine_takes_them() -> None:
+    completion, embedding = ENDPOINTS["/v1/completions"], ENDPOINTS["/v1/embeddings"]
+    assert completion.read({"model": "real", "prompt": [1, 2]}, SETTINGS, ANYBODY).job.items == [[1, 2]]
+    assert embedding.read({"model": "embedder", "input": [[1], [2, 3]]}, SETTINGS, ANYBODY).job.items == [[1], [2, 3]]
+    with pytest.raises(Problem, match=r"input.1 is empty"):
+        embedding.read({"model": "embedder", "input": [[1], []]}, SETTINGS, ANYBODY)
+
+
+def test_a_loop_of_tools_and_a_picture_reach_the_engines_that_take_them() -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    messages: list[dict[str, Any]] = [
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": [{"type": "text", "text": "5"}]},
+    ]
+    chat = ENDPOINTS["/v1/chat/completions"]
+    for model in ("real", "behind"):
+        job = chat.read({"model": model, "messages": messages}, SETTINGS, ANYBODY).job
+        assert job.items == [{"messages": [messages[0], {**messages[1], "content": "5"}]}]
+    picture = [{"type": "text", "text": "?"}, {"type": "image_url", "image_url": {"url": "data:,", "detail": "low"}}]
+    job = chat.read({"model": "behind", "messages": [{**USER, "content": picture}]}, SETTINGS, ANYBODY).job
+    assert job.items == [{"messages": [{**USER, "content": picture}]}]
+    with pytest.raises(Problem, match="allowed with this model: text"):
+        chat.read({"model": "real", "messages": [{**USER, "content": picture}]}, SETTINGS, ANYBODY)
+
+
+def test_details_of_usage_and_a_refusal_are_told() -> None:
+    order = ENDPOINTS["/v1/chat/completions"].read(ASKED["/v1/chat/completions"], SETTINGS, ANYBODY)
+    usage = {"input_tokens": 9, "output_tokens": 4, "cached_tokens": 8, "reasoning_tokens": 3}
+    told = order.response("j", Result(id="j", output=[{"text": "", "refusal": "no"}], usage=usage), 0)
+    assert told["choices"][0]["message"]["refusal"] == "no"
+    assert told["usage"]["prompt_tokens_details"] == {"cached_tokens": 8}
+    assert told["usage"]["completion_tokens_details"] == {"reasoning_tokens": 3}
 
 
 def parameters_of(**asked: Any) -> dict[str, Any]:
@@ -178,15 +281,14 @@ def test_messages_become_what_chat_templates_take() -> None:
 @pytest.mark.parametrize(
     ("path", "asked", "param", "code"),
     [
-        ("/v1/completions", {"prompt": [[1], []]}, "prompt", "invalid_value"),
-        ("/v1/completions", {"best_of": 2, "n": 3}, "best_of", "invalid_value"),
-        ("/v1/completions", {"best_of": 2, "stream": True}, "best_of", "invalid_value"),
-        ("/v1/chat/completions", {"top_logprobs": 2}, "top_logprobs", "invalid_value"),
+        ("/v1/completions", {"prompt": [1, 2]}, "prompt", "tokens_not_supported"),
+        ("/v1/completions", {"prompt": [[1], [2]]}, "prompt", "tokens_not_supported"),
+        ("/v1/embeddings", {"input": [1]}, "input", "tokens_not_supported"),
         ("/v1/embeddings", {"input": []}, "input", "invalid_value"),
         ("/v1/embeddings", {"input": ["a", ""]}, "input", "invalid_value"),
         (
             "/v1/chat/completions",
-            {"messages": [{"role": "function", "content": "x"}]},
+            {"messages": [{"role": "tool", "content": "x"}]},
             "messages.0.role",
             "unsupported_parameter",
         ),
@@ -271,7 +373,7 @@ def test_a_field_of_a_message_that_has_no_effect_is_named(message: dict[str, Any
     ("asked", "param", "code"),
     [
         ({"messages": [{**USER, "contnet": "x"}]}, "messages.0.contnet", "unknown_parameter"),
-        ({"messages": [{**USER, "function_call": {}}]}, "messages.0.function_call", "unsupported_parameter"),
+        ({"messages": [{**USER, "tool_calls": [{}]}]}, "messages.0.tool_calls", "unsupported_parameter"),
         (
             {"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "lang": "de"}]}]},
             "messages.0.content.0.lang",
@@ -380,7 +482,7 @@ def test_the_error_of_a_server_behind_an_engine_is_passed_on(
 def test_the_page_lists_every_parameter() -> None:
     page = (Path(__file__).parents[2] / "docs" / "openai.md").read_text()
     for path, parameters in TABLE.items():
-        rows = [f"| `{each.name}` | {each.treatment} | {each.note} |" for each in parameters]
+        rows = [f"| `{each.name}` | {each.told} | {each.note} |" for each in parameters]
         assert "\n".join(rows) in page, f"docs/openai.md is to hold, under {path}:\n" + "\n".join(rows)
 
 
@@ -391,67 +493,3 @@ def test_clients_are_not_told_of_redis() -> None:
     assert (problem.status, problem.code, problem.retry_after_s) == (503, "broker_unavailable", 1.0)
     assert not {"redis", "10.0.0.7", "REDIS_URL", "memory"} & set(str(problem).replace(":", " ").split())
     assert "Redis" not in str(problem)
-
-
-CALL = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
-TOOL = {"type": "function", "function": {"name": "look"}}
-OBJECT = {"type": "json_object"}
-
-
-@pytest.mark.parametrize(
-    ("path", "asked", "parameters"),
-    [
-        ("/v1/chat/completions", {"logprobs": True}, {"logprobs": 0}),
-        ("/v1/chat/completions", {"logprobs": True, "top_logprobs": 3}, {"logprobs": 3}),
-        ("/v1/chat/completions", {"tools": [TOOL], "tool_choice": "auto"}, {"tools": [TOOL], "tool_choice": "auto"}),
-        ("/v1/chat/completions", {"tools": [], "tool_choice": "auto"}, {}),
-        ("/v1/chat/completions", {"tool_choice": "required"}, {"tool_choice": "required"}),
-        (
-            "/v1/chat/completions",
-            {"response_format": {"type": "json_object"}},
-            {"response_format": {"type": "json_object"}},
-        ),
-        ("/v1/chat/completions", {"chat_template_kwargs": {"x": 1}}, {"chat_template_kwargs": {"x": 1}}),
-        ("/v1/completions", {"logprobs": 0, "echo": True, "max_tokens": 0}, {"logprobs": 0, "echo": True}),
-        ("/v1/completions", {"best_of": 3}, {"logprobs": 0}),
-        ("/v1/completions", {"min_p": 0.1, "logit_bias": {"5": -2}}, {"min_p": 0.1, "logit_bias": {"5": -2.0}}),
-        ("/v1/embeddings", {"dimensions": 8, "prompt_name": "query"}, {"dimensions": 8, "prompt_name": "query"}),
-    ],
-)
-def test_what_engines_may_take_is_passed_on(path: str, asked: dict[str, Any], parameters: dict[str, Any]) -> None:
-    """Whether the model's engine does is checked at submission."""
-    job = ENDPOINTS[path].read({**ASKED[path], **asked}, SETTINGS, ANYBODY).job
-    always = {"max_new_tokens", "fit", "temperature", "seed"}
-    assert {name: value for name, value in job.parameters.items() if name not in always} == parameters
-
-
-def test_tool_calls_and_their_answers_are_passed_on() -> None:
-    messages = [
-        {"role": "user", "content": "hi"},
-        {"role": "assistant", "content": None, "tool_calls": [CALL]},
-        {"role": "tool", "tool_call_id": "c1", "content": [{"type": "text", "text": "sunny"}]},
-    ]
-    path = "/v1/chat/completions"
-    job = ENDPOINTS[path].read({"model": "talk", "messages": messages}, SETTINGS, ANYBODY).job
-    told = {"role": "tool", "content": "sunny", "tool_call_id": "c1"}
-    assert job.items == [{"messages": [messages[0], messages[1], told]}]
-
-
-@pytest.mark.parametrize("prompt", [[5, 6], [[5, 6]], "hi"])
-def test_tokens_are_a_prompt(prompt: Any) -> None:
-    job = ENDPOINTS["/v1/completions"].read({"model": "talk", "prompt": prompt, "n": 2}, SETTINGS, ANYBODY).job
-    assert job.items == ["hi", "hi"] if prompt == "hi" else [[5, 6], [5, 6]]
-
-
-def test_the_likeliest_of_several_answers_are_given() -> None:
-    asked = {"model": "talk", "prompt": ["a", "b"], "best_of": 3, "n": 2}
-    order = ENDPOINTS["/v1/completions"].read(asked, SETTINGS, ANYBODY)
-    assert len(order.job.items) == 6
-    output = [
-        {"text": str(number), "finish_reason": "stop", "logprobs": [{"token": "x", "logprob": -float(number % 4)}]}
-        for number in range(6)
-    ]
-    answer = order.response("j", Result(output=output, usage={"input_tokens": 6, "output_tokens": 9}), 0)
-    assert [choice["text"] for choice in answer["choices"]] == ["0", "1", "4", "5"]
-    assert all(choice["logprobs"] is None for choice in answer["choices"])
-    assert answer["usage"] == {"prompt_tokens": 2, "completion_tokens": 9, "total_tokens": 11}

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 from ..errors import UnsupportedByEngine
 from ..message.response_format import Structure
-from .engine_options import EchoOptions, OpenAIOptions
+from .engine_options import RESERVED, EchoOptions, OpenAIOptions
 from .fleet_schema import Model
 
 Input = Literal["text", "token_ids", "messages", "pair", "documents", "object"]
@@ -44,23 +45,36 @@ FAULTS = frozenset({"fail", "flake", "crash", "garble", "derail", "hang"})
 class Abilities:
     """What an engine takes.
 
-    ``contents`` are the types of the parts of a chat's messages. With ``others`` it takes parameters that are not
-    listed here, too.
+    ``contents`` are the types of the parts of a chat's messages; with ``fetches``, they may be named by URLs of any
+    host. With ``others`` it takes parameters that are not listed here, too, except those that are ``reserved``.
     """
 
     parameters: frozenset[str]
     inputs: frozenset[Input]
     contents: frozenset[str] = frozenset()
+    fetches: bool = False
     others: bool = False
+    reserved: frozenset[str] = frozenset()
 
     def takes(self, parameter: str) -> bool:
         """Whether a job may have this parameter."""
-        return self.others or parameter in self.parameters
+        return parameter in self.parameters or (self.others and parameter not in self.reserved)
 
 
 _TEXTS: frozenset[Input] = frozenset({"text", "messages"})
 _ANY: frozenset[Input] = frozenset({"text", "token_ids", "messages", "pair", "documents", "object"})
 _TEXT = frozenset({"text"})
+
+OF_EMBEDDINGS = frozenset({"dimensions"})
+"""Parameters of the engine ``openai`` for embeddings."""
+
+_OF_SERVERS = frozenset(
+    {
+        *("logprobs", "echo", "response_format", "reasoning_effort", "verbosity", "include_stop_str_in_output"),
+        *("skip_special_tokens", "spaces_between_special_tokens", "truncate_prompt_tokens"),
+    }
+)
+"""What vLLM takes besides, and OpenAI's own servers."""
 
 ENGINES: dict[str, Abilities] = {
     "embed": Abilities(frozenset({"dimensions", "prompt_name"}), frozenset({"text", "token_ids"})),
@@ -76,7 +90,9 @@ ENGINES: dict[str, Abilities] = {
         _TEXTS | {"token_ids"},
         _TEXT,
     ),
-    "openai": Abilities(SAMPLING, _TEXTS, _TEXT),
+    "openai": Abilities(
+        SAMPLING | PENALTIES | EXTENSIONS | CALLS | TEMPLATE | _OF_SERVERS, _TEXTS | {"token_ids"}, _TEXT
+    ),
 }
 """By engine. Those of ``openai`` are without what its options add, and ``echo`` is as the engine that it imitates."""
 
@@ -85,7 +101,8 @@ _ECHOES = {
     "generate": Abilities(FAULTS | SAMPLING, _TEXTS, _TEXT),
     "embeddings": Abilities(FAULTS, frozenset({"text"})),
 }
-_EMBEDDINGS = Abilities(frozenset(), frozenset({"text"}))
+
+_OF_SERVERS_OF_EMBEDDINGS = Abilities(OF_EMBEDDINGS, frozenset({"text", "token_ids"}))
 
 
 def abilities(model: Model) -> Abilities:
@@ -93,10 +110,30 @@ def abilities(model: Model) -> Abilities:
     match model.options:
         case EchoOptions(task=task):
             return _ECHOES[task]
-        case OpenAIOptions(task="embeddings"):
-            return _EMBEDDINGS
+        case OpenAIOptions() as options:
+            return of_server(options)
         case _:
             return ENGINES[model.engine]
+
+
+@cache
+def _of_server(task: str, passes: tuple[str, ...], contents: tuple[str, ...], fetches: bool) -> Abilities:
+    others = passes == ("all",)
+    own = _OF_SERVERS_OF_EMBEDDINGS if task == "embeddings" else ENGINES["openai"]
+    return Abilities(
+        own.parameters if others else own.parameters | {*passes},
+        own.inputs,
+        own.contents | {*contents},
+        fetches,
+        others,
+        RESERVED,
+    )
+
+
+def of_server(options: OpenAIOptions) -> Abilities:
+    """What the engine ``openai`` takes for a server with these options."""
+    passes = ("all",) if options.passes == "all" else options.passes
+    return _of_server(options.task, passes, options.contents, options.fetches)
 
 
 def check(model: Model, name: str, inputs: Iterable[Any], parameters: Mapping[str, Any]) -> None:
@@ -110,10 +147,10 @@ def check(model: Model, name: str, inputs: Iterable[Any], parameters: Mapping[st
         InvalidJob: a ``response_format`` is wrong or too large.
     """
     able = abilities(model)
-    if not able.others and not able.parameters.issuperset(parameters):
-        refused = next(each for each in parameters if each not in able.parameters)
-        told = f"parameters.{refused}: {_of(name, model)} takes no parameter {refused!r:.80}"
-        raise UnsupportedByEngine(f"{told}{_others('parameters', refused)}; allowed: {_list(able.parameters)}", refused)
+    if not able.parameters.issuperset(parameters):
+        for each in parameters:
+            if not able.takes(each):
+                raise refusal(model, name, each)
     if model.engine == "generate":
         Structure.of(parameters.get("response_format"))
     for index, item in enumerate(inputs):
@@ -123,6 +160,12 @@ def check(model: Model, name: str, inputs: Iterable[Any], parameters: Mapping[st
             raise UnsupportedByEngine(f"{told}{_others('inputs', kind)}; allowed: {_list(able.inputs)}", "input")
         if kind == "messages":
             _check_messages(item["messages"], index, able, _of(name, model))
+
+
+def refusal(model: Model, name: str, parameter: str) -> UnsupportedByEngine:
+    """The error of a parameter that the engine of a model does not take."""
+    told = f"{_of(name, model)} takes no parameter {parameter!r:.80}{_others('parameters', parameter)}"
+    return UnsupportedByEngine(f"{told}; allowed: {_list(abilities(model).parameters)}", parameter)
 
 
 def input_kind(item: Any) -> Input:
@@ -143,14 +186,29 @@ def _check_messages(messages: Any, index: int, able: Abilities, whose: str) -> N
         content = message.get("content") if isinstance(message, dict) else None
         for number, part in enumerate(content if isinstance(content, list) else ()):
             kind = part.get("type") if isinstance(part, dict) else None
+            where = f"messages.{place}.content.{number}"
             if kind not in able.contents:
-                where = f"messages.{place}.content.{number}"
                 told = f"input {index}: {where} is of type {kind!r:.40}, which {whose} does not take"
                 raise UnsupportedByEngine(f"{told}; allowed: {_list(able.contents)}", where)
+            if kind != "text" and not able.fetches and (url := _url(part.get(kind))):
+                told = f"input {index}: {where} names {url!r:.60}, which the server would fetch"
+                raise UnsupportedByEngine(f"{told}; allowed: a data: URL (options.fetches allows others)", where)
+
+
+def _url(content: Any) -> str:
+    """The URL of a content that does not hold the content itself; else an empty text."""
+    url = content.get("url", "") if isinstance(content, dict) else content
+    return url if isinstance(url, str) and url and not url.startswith("data:") else ""
 
 
 def _of(name: str, model: Model) -> str:
     return f"the engine {model.engine!r} of the model {name!r}"
+
+
+def engines_with(parameter: str) -> list[str]:
+    """The engines that take a parameter."""
+    found = [engine for engine, each in ENGINES.items() if parameter in each.parameters]
+    return [*found, "openai"] if parameter in OF_EMBEDDINGS and "openai" not in found else found
 
 
 def _others(what: Literal["parameters", "inputs"], wanted: str) -> str:

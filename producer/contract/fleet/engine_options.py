@@ -15,6 +15,11 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 PATH = "^/"
 """Pattern of a path of HTTP."""
 
+RESERVED = frozenset(
+    {"model", "messages", "prompt", "input", "stream", "stream_options", "n", "best_of", "suffix", "encoding_format"}
+)
+"""Parameters of the API that are the request itself, or decide on the form of the answer: never a job's to set."""
+
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 
 
@@ -91,6 +96,24 @@ class OpenAIOptions(_Options):
     """Parameters that are never sent, for a server that refuses them, such as ``top_k`` or ``stream``. A server that
     refuses ``stream_options`` or ``max_tokens`` needs no entry: it is asked again without, or with
     ``max_completion_tokens``."""
+
+    passes: tuple[str, ...] | Literal["all"] = ()
+    """Parameters beyond those of OpenAI's and vLLM's APIs ([engines.md](engines.md)) that jobs may set, passed on to
+    the server as they are; ``"all"`` for any. What a server does with them is its own: some let a request choose its
+    priority or load code."""
+    contents: tuple[Literal["image_url", "input_audio", "video_url", "audio_url", "file"], ...] = ()
+    """Types of content that messages may hold besides ``text``, passed on as they are. Jobs are limited by
+    ``limits.max_input_bytes`` and ``gateway.max_body_bytes``, content included."""
+    fetches: bool = False
+    """Whether content may be named by a URL that the server fetches, besides ``data:`` URLs, which hold it. The server
+    then sends requests from inside your network to hosts that clients choose."""
+
+    @field_validator("passes")
+    @classmethod
+    def _not_the_request(cls, passes: tuple[str, ...] | str) -> tuple[str, ...] | str:
+        if isinstance(passes, tuple) and (reserved := RESERVED.intersection(passes)):
+            raise ValueError(f"{min(reserved)} is the engine's own to set; allowed: other parameters")
+        return passes
 
     @field_validator("omit")
     @classmethod

@@ -19,13 +19,17 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, PlainValidator,
 
 from producer.contract.errors import EngineError
 
+from .logprobs import Logprobs
 from .server_error import ServerError, read_error, shown
 from .text_assembly import TextAssembly, whole_characters
+from .tool_calls import CallAssembly, CallPiece
 
 MOST_TOKENS = 2**40
 """Largest number of tokens that is believed."""
 LONGEST_ANSWER = 2**25
 """Largest number of characters in an answer: a server that never ends must not fill the memory."""
+LOGPROB_CHARACTERS = 64
+"""Characters that a token's log probabilities count for in the length of an answer."""
 FLOAT32_MAX = 3.4028234663852886e38
 """Largest component of an embedding: clients may ask for 32-bit floats."""
 
@@ -51,16 +55,31 @@ class _Said(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
+class TokenDetails(_Said):
+    """Parts of a token count."""
+
+    cached_tokens: Tokens | None = None
+    reasoning_tokens: Tokens | None = None
+
+
 class Usage(_Said):
     """Token counts, as far as the server reports them."""
 
     prompt_tokens: Tokens | None = None
     completion_tokens: Tokens | None = None
+    prompt_tokens_details: TokenDetails | None = None
+    completion_tokens_details: TokenDetails | None = None
 
     @property
     def counts(self) -> dict[str, int]:
         """Token counts under our names."""
-        counts = {"input_tokens": self.prompt_tokens, "output_tokens": self.completion_tokens}
+        read, made = self.prompt_tokens_details, self.completion_tokens_details
+        counts = {
+            "input_tokens": self.prompt_tokens,
+            "output_tokens": self.completion_tokens,
+            "cached_tokens": read.cached_tokens if read is not None else None,
+            "reasoning_tokens": made.reasoning_tokens if made is not None else None,
+        }
         return {name: count for name, count in counts.items() if count is not None}
 
 
@@ -69,6 +88,8 @@ class AnsweredMessage(_Said):
 
     content: Text = ""
     reasoning: Annotated[Text, Field(validation_alias=AliasChoices("reasoning_content", "reasoning"))] = ""
+    refusal: Text = ""
+    tool_calls: list[CallPiece] | None = None
 
 
 class Choice(_Said):
@@ -79,6 +100,7 @@ class Choice(_Said):
     message: AnsweredMessage | None = None
     text: Text = ""
     finish_reason: Text = ""
+    logprobs: Logprobs | None = None
 
 
 class Completion(_Said):
@@ -114,13 +136,16 @@ class ModelList(_Said):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An event of a stream: its text, finish reason and usage, as far as it has them, or the server's error."""
+    """An event of a stream: its text, finish reason, usage and so on, as far as it has them, or the server's error."""
 
     text: str = ""
     reasoning: str = ""
     finish_reason: str = ""
     usage: dict[str, int] = field(default_factory=dict)
     error: ServerError | None = None
+    refusal: str = ""
+    calls: tuple[CallPiece, ...] = ()
+    logprobs: tuple[dict[str, Any], ...] = ()
 
 
 def read_json(data: bytes) -> Any:
@@ -153,14 +178,25 @@ def read_event(data: bytes) -> Event:
         return Event(usage=usage)
     choice = said.choices[0]
     message = choice.delta or choice.message or AnsweredMessage(content=choice.text)
-    return Event(message.content, message.reasoning, choice.finish_reason, usage)
+    return Event(
+        message.content,
+        message.reasoning,
+        choice.finish_reason,
+        usage,
+        refusal=message.refusal,
+        calls=tuple(message.tool_calls or ()),
+        logprobs=choice.logprobs.entries if choice.logprobs is not None else (),
+    )
 
 
 class News(NamedTuple):
-    """What is complete with an event: more of the text, and of the reasoning."""
+    """What is complete with an event: more of the text, of the reasoning, and of tool calls by their numbers; and the
+    log probabilities of tokens."""
 
     text: str = ""
     reasoning: str = ""
+    calls: tuple[tuple[int, str], ...] = ()
+    logprobs: tuple[dict[str, Any], ...] = ()
 
 
 class Answer:
@@ -172,40 +208,59 @@ class Answer:
         self._text, self._reasoning = TextAssembly(), TextAssembly()
         self._texts: list[str] = []
         self._reasonings: list[str] = []
+        self._refusal = ""
+        self._calls = CallAssembly()
+        self._logprobs: list[dict[str, Any]] = []
         self._characters = 0
 
     def add(self, event: Event) -> News:
         """Add an event. Returns what is complete with it.
 
         Raises:
-            EngineError: when the answer is longer than ``LONGEST_ANSWER``.
+            EngineError: when the answer is longer than ``LONGEST_ANSWER``, or a tool call has no name.
         """
         self.usage.update(event.usage)
         if event.finish_reason:
             self.finish_reason = whole_characters(event.finish_reason)
-        self._characters += len(event.text) + len(event.reasoning)
+        arguments = sum(len(call.function.arguments) for call in event.calls if call.function is not None)
+        self._characters += len(event.text) + len(event.reasoning) + len(event.refusal) + arguments
+        self._characters += LOGPROB_CHARACTERS * len(event.logprobs)
         if self._characters > LONGEST_ANSWER:
             raise EngineError(f"the server sent an answer of more than {LONGEST_ANSWER} characters")
-        return self._say(self._text.add(event.text), self._reasoning.add(event.reasoning))
+        self._refusal += event.refusal
+        self._logprobs += event.logprobs
+        calls = self._calls.add(list(event.calls)) if event.calls else ()
+        text, reasoning = self._text.add(event.text), self._reasoning.add(event.reasoning)
+        return self._say(text, reasoning, tuple(calls), event.logprobs)
 
     def end(self) -> News:
         """End the answer. Returns what its end completes."""
-        return self._say(self._text.add("", last=True), self._reasoning.add("", last=True))
+        calls = tuple(self._calls.end())
+        return self._say(self._text.add("", last=True), self._reasoning.add("", last=True), calls)
 
-    def _say(self, text: str, reasoning: str) -> News:
+    def _say(
+        self,
+        text: str,
+        reasoning: str,
+        calls: tuple[tuple[int, str], ...] = (),
+        logprobs: tuple[dict[str, Any], ...] = (),
+    ) -> News:
         self._texts.append(text)
         self._reasonings.append(reasoning)
-        return News(text, reasoning)
+        return News(text, reasoning, calls, logprobs)
 
     @property
-    def output(self) -> dict[str, str]:
-        """The output of the engine: ``text`` and ``finish_reason``, and ``reasoning_content`` if there is any."""
-        reasoning = "".join(self._reasonings)
-        return {
-            "text": "".join(self._texts),
-            "finish_reason": self.finish_reason,
-            **({"reasoning_content": reasoning} if reasoning else {}),
+    def output(self) -> dict[str, Any]:
+        """The output of the engine: ``text`` and ``finish_reason``, and, as far as there are any,
+        ``reasoning_content``, ``refusal``, ``tool_calls`` and ``logprobs``."""
+        rest = {
+            "reasoning_content": "".join(self._reasonings),
+            "refusal": whole_characters(self._refusal),
+            "tool_calls": self._calls.calls,
+            "logprobs": self._logprobs,
         }
+        told = {name: value for name, value in rest.items() if value}
+        return {"text": "".join(self._texts), "finish_reason": self.finish_reason, **told}
 
 
 def read_embeddings(data: bytes, count: int) -> tuple[list[list[float]], dict[str, int]]:

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import httpx2
 
@@ -102,7 +102,7 @@ class ServerClient:
 
     async def generate(
         self, call: wire.Call, hear: Callable[[answer.News], None], deadline: float | None = None
-    ) -> tuple[dict[str, str], dict[str, int]]:
+    ) -> tuple[dict[str, Any], dict[str, int]]:
         """Stream a generation; returns its output (see ``answer.Answer``) and usage. Cancellation closes the
         connection.
 

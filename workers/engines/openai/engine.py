@@ -45,10 +45,11 @@ HANG_UP_S = 1.0
 
 
 class OpenAIEngine(MailboxEngine[Request]):
-    """Returns ``{"text", "finish_reason"}`` or an embedding for each input; usage is the server's.
+    """Returns ``{"text", "finish_reason"}`` or an embedding for each input; usage is the server's. See
+    ``answer.Answer`` for what else an output may hold.
 
-    Inputs and parameters are those of the ``generate`` engine, but the server validates the messages of a chat. The
-    engine is lost when the server ends or fails its health check.
+    Inputs are those of the ``generate`` engine, but the server validates the messages of a chat, and all parameters
+    that this engine does not know. The engine is lost when the server ends or fails its health check.
     """
 
     def __init__(self, settings: Model, device: str) -> None:
@@ -170,7 +171,7 @@ class OpenAIEngine(MailboxEngine[Request]):
 
     def _accept(self, request: Request) -> None:
         try:
-            job = http_requests.job_of(request, self._model, self._options.task)
+            job = http_requests.job_of(request, self._model, self._options)
         except InvalidJob as error:
             self._reports.append(Outcome(request.id, error=error))
             return
@@ -224,12 +225,9 @@ class OpenAIEngine(MailboxEngine[Request]):
             ask.events += bool(news.text or news.reasoning)
             if not ask.job.request.stream:
                 return
-            for text, reasoning in ((news.reasoning, True), (news.text, False)):
-                if text:
-                    # Servers report usage at the end; until then, each event counts as a token.
-                    piece = OutputPiece(ask.job.request.id, ask.index, text, tokens=1, reasoning=reasoning)
-                    self._reports.append(piece)
-                    self._news.set()
+            if pieces := _pieces(ask, news):
+                self._reports += pieces
+                self._news.set()
 
         output, usage = await self._client.generate(ask.call, hear, deadline)
         return [output], usage
@@ -281,3 +279,14 @@ class OpenAIEngine(MailboxEngine[Request]):
         if self._client is not None:
             await self._client.close()
         await asyncio.get_running_loop().shutdown_asyncgens()
+
+
+def _pieces(ask: Ask, news: News) -> list[OutputPiece]:
+    """What a stream tells. Servers report usage at the end; until then, each event counts as a token."""
+    job, index = ask.job.request.id, ask.index
+    pieces = [OutputPiece(job, index, text, tokens=1, call=number) for number, text in news.calls if text]
+    if news.reasoning:
+        pieces.append(OutputPiece(job, index, news.reasoning, tokens=1, reasoning=True))
+    if news.text or news.logprobs:
+        pieces.append(OutputPiece(job, index, news.text, tokens=1, logprobs=news.logprobs))
+    return pieces

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from producer.contract.errors import InvalidJob
+from producer.contract.fleet.engine_abilities import of_server
+from producer.contract.fleet.engine_options import OpenAIOptions
 
 from ..parameters import GenerationParameters
 from ..protocol import Request
@@ -52,25 +54,33 @@ class Ask:
     """Pieces of text that have come."""
 
 
-def job_of(request: Request, model: str, task: Literal["generate", "embeddings"]) -> OpenRequest:
+def job_of(request: Request, model: str, options: OpenAIOptions) -> OpenRequest:
     """Create the HTTP requests for a request to the engine.
+
+    Args:
+        model: the server's name of the model.
 
     Raises:
         InvalidJob: naming the input or parameter, the fault, and what is allowed.
     """
     if not request.inputs:
         raise InvalidJob("input = []: give at least one")
+    able = of_server(options)
+    for name in request.parameters:
+        if not able.takes(name):
+            raise InvalidJob(f"parameters.{name}: no such parameter; allowed: {', '.join(sorted(able.parameters))}")
     job = OpenRequest(request, [None] * len(request.inputs))
-    if task == "embeddings":
-        if request.parameters:
-            raise InvalidJob(f"parameters has {', '.join(sorted(request.parameters))}; embeddings take none")
+    own = GenerationParameters.model_fields.keys() | {"max_tokens"} if options.task == "generate" else set()
+    passed = {name: each for name, each in request.parameters.items() if name not in own and each is not None}
+    if options.task == "embeddings":
         for first in range(0, len(request.inputs), EMBEDDED_TOGETHER):
             items = request.inputs[first : first + EMBEDDED_TOGETHER]
-            job.asks.append(Ask(job, first, len(items), wire.embedding(model, items, first)))
+            job.asks.append(Ask(job, first, len(items), wire.embedding(model, items, first, passed)))
     else:
-        parameters = GenerationParameters.parse(request.parameters)
+        given = {name: each for name, each in request.parameters.items() if name in own}
+        parameters = GenerationParameters.parse(given)
         job.asks = [
-            Ask(job, index, 1, wire.generation(model, item, index, parameters))
+            Ask(job, index, 1, wire.generation(model, item, index, parameters, passed))
             for index, item in enumerate(request.inputs)
         ]
     return job

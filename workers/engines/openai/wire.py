@@ -1,7 +1,7 @@
 """The wire format: requests of the OpenAI API, and the events of its streams, as far as servers agree on them.
 
 Source: https://platform.openai.com/docs/api-reference (completions, chat, embeddings). ``top_k`` is an extension that
-vLLM, SGLang, TensorRT-LLM and llama.cpp document.
+vLLM, SGLang, TensorRT-LLM and llama.cpp document, ``structured_outputs`` one of vLLM.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from producer.contract.errors import EngineError, InvalidJob
 from producer.contract.message.job import Item
 
 from ..parameters import GenerationParameters
-from ..text import require_text
+from ..text import require_text, require_token_ids
 
 LONGEST_EVENT_BYTES = 64 * 2**20
 """Longest event of a stream, and longest answer that is no stream: embeddings of 64 inputs take 5 MB."""
@@ -35,11 +35,16 @@ class Call:
         return Call(self.path, json.dumps(fields, ensure_ascii=False).encode())
 
 
-def generation(model: str, item: Item, index: int, parameters: GenerationParameters) -> Call:
-    """The request that generates from input ``index``: a text to complete, or ``{"messages": [...]}``.
+def generation(
+    model: str, item: Item, index: int, parameters: GenerationParameters, passed: dict[str, Any] | None = None
+) -> Call:
+    """The request that generates from input ``index``: a text to complete, its token ids, or ``{"messages": [...]}``.
+
+    Args:
+        passed: parameters that go to the server as they are, but for the names and forms that it has for them.
 
     Raises:
-        InvalidJob: when it is neither. All other validation is the server's.
+        InvalidJob: when the input is none of these. All other validation is the server's.
     """
     if isinstance(item, dict):
         messages = item.get("messages")
@@ -48,11 +53,12 @@ def generation(model: str, item: Item, index: int, parameters: GenerationParamet
                 f"input {index} has keys {sorted(item)}; "
                 'allowed: a text, or {"messages": [...]} with at least one message'
             )
-        chat = {"messages": messages, **_sampling(parameters, index)}
+        chat = {"messages": messages, **_sampling(parameters, index), **_passed(passed or {}, chat=True)}
         return _call("/v1/chat/completions", model, chat, index, parameters.fit)
-    if not require_text(item, index):
+    prompt = require_token_ids(item, index) if isinstance(item, list) else require_text(item, index)
+    if not prompt:
         raise InvalidJob(f"input {index} is empty; give at least one token of text")
-    completion = {"prompt": item, **_sampling(parameters, index)}
+    completion = {"prompt": prompt, **_sampling(parameters, index), **_passed(passed or {}, chat=False)}
     return _call("/v1/completions", model, completion, index, parameters.fit)
 
 
@@ -75,14 +81,33 @@ def _sampling(parameters: GenerationParameters, index: int) -> dict[str, Any]:
     return fields
 
 
-def embedding(model: str, items: list[Item], first: int) -> Call:
+def _passed(passed: dict[str, Any], *, chat: bool) -> dict[str, Any]:
+    """Parameters that are passed on, as this API has them."""
+    fields = dict(passed)
+    if chat and "logprobs" in fields:
+        likeliest = fields.pop("logprobs")
+        fields |= {"logprobs": True, **({"top_logprobs": likeliest} if likeliest else {})}
+    form = fields.get("response_format")
+    if isinstance(form, dict) and form.get("type") in ("regex", "choice"):
+        del fields["response_format"]
+        kind = form["type"]
+        fields["structured_outputs"] = {kind: form.get("regex" if kind == "regex" else "choices")}
+    return fields
+
+
+def embedding(model: str, items: list[Item], first: int, passed: dict[str, Any] | None = None) -> Call:
     """The request for the embeddings of consecutive inputs of a job, beginning with input ``first``.
 
     Raises:
-        InvalidJob: when an input is not a text.
+        InvalidJob: when an input is neither a text nor token ids, or there are some of both.
     """
-    texts = [require_text(item, first + number) for number, item in enumerate(items)]
-    return _call("/v1/embeddings", model, {"input": texts, "encoding_format": "float"}, first)
+    inputs = [
+        require_token_ids(item, first + number) if isinstance(item, list) else require_text(item, first + number)
+        for number, item in enumerate(items)
+    ]
+    if len({type(each) for each in inputs}) > 1:
+        raise InvalidJob("input holds texts and lists of token ids; allowed: one of the two")
+    return _call("/v1/embeddings", model, {"input": inputs, "encoding_format": "float", **(passed or {})}, first)
 
 
 def _call(path: str, model: str, fields: dict[str, Any], index: int, fits: bool = False) -> Call:
