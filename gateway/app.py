@@ -15,6 +15,7 @@ from producer.contract.fleet.settings import Settings
 
 from . import errors
 from .access.authentication import LIMIT_HEADERS
+from .access.hang_ups import HangUps
 from .availability import Availability
 from .batches.storage.batch_storage import BatchStorage
 from .forgetting import Forgetting
@@ -44,7 +45,7 @@ class _Application(FastAPI):
     def build_middleware_stack(self) -> ASGIApp:
         """The middlewares. Outermost are those of which also the answer to an unexpected error has need, which
         Starlette makes outside of all that ``add_middleware`` adds."""
-        stack: ASGIApp = Measured(super().build_middleware_stack(), self.state.metrics)
+        stack: ASGIApp = Measured(super().build_middleware_stack(), self.state.metrics, self.state.hang_ups)
         if self.origins:
             exposed = (*EXPOSED, *LIMIT_HEADERS)
             stack = CORSMiddleware(stack, self.origins, METHODS, ("*",), expose_headers=exposed)
@@ -88,6 +89,7 @@ def create_app(settings: Settings, loopback: bool = True, reread: Callable[[], S
     app.state.loopback = loopback
     app.state.metrics = Metrics()
     app.state.availability = Availability()
+    app.state.hang_ups = HangUps()
     errors.install(app)
     disconnect.install(app)
     for router in ROUTERS:

@@ -12,6 +12,7 @@ from producer.contract import heartbeat, keys
 from producer.contract.queue.lanes import instant
 from producer.contract.server.dialogue import run_async
 
+from .access.hang_ups import KEY_NAME, HangUps
 from .http.disconnect import CLOSED
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600)
@@ -74,23 +75,26 @@ class Metrics:
 
 
 class Measured:
-    """Middleware that counts and times every request."""
+    """Middleware that counts and times every request, and counts by key those whose client left before the end."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, hang_ups: HangUps) -> None:
         self._app = app
         self._metrics = metrics
+        self._hang_ups = hang_ups
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began, status, first = time.perf_counter(), CLOSED, 0.0
+        began, status, first, whole = time.perf_counter(), CLOSED, 0.0, False
 
         async def noted(message: Message) -> None:
-            nonlocal status, first
+            nonlocal status, first, whole
             if message["type"] == "http.response.start":
                 status, first = message["status"], time.perf_counter() - began
+            else:
+                whole = not message.get("more_body", False)
             await send(message)
 
         self._metrics.running.inc()
@@ -98,6 +102,9 @@ class Measured:
             await self._app(scope, receive, noted)
         finally:
             self._metrics.running.dec()
+            key = scope.get("state", {}).get(KEY_NAME)
+            if key is not None and (status == CLOSED or not whole):
+                self._hang_ups.count(key, time.monotonic())
             # Unknown paths share one series, or clients could create series at will.
             of = (scope["method"], getattr(scope.get("route"), "path", "none"))
             self._metrics.requests.labels(*of, status).inc()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated
 
 from fastapi import Depends, Request, Security
@@ -17,6 +18,7 @@ from ..http.connection_guard import CONNECTION
 from ..openai.api_error import Problem
 from .api_key import ANYBODY, ApiKey, digest
 from .api_key_store import ADMIT_LUA
+from .hang_ups import KEY_NAME, PER_S, HangUps
 from .same_origin import check_same_origin
 
 LIMIT_HEADERS = ("x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests")
@@ -31,11 +33,14 @@ async def authenticate(request: Request) -> None:
 
     Raises:
         Problem: 401 without a known key, 403 for a web page of another origin while no key is needed and for a key of
-            ``default`` that would escape a quota, 429 beyond the key's rate.
+            ``default`` that would escape a quota, 429 beyond the key's rate, or when its
+            clients have hung up too often.
     """
     client: AsyncClient = request.app.state.client
     given = _given(request)
     name = digest(given) if given else ""
+    setattr(request.state, KEY_NAME, name)
+    _refuse_hang_ups(request.app.state.hang_ups, name)
     admit = client.redis.register_script(ADMIT_LUA)
     stored, made, wait_ms, left, full_ms = await admit([keys.api_keys(), keys.rate(name)], [name])
     if not made and request.app.state.loopback:
@@ -57,6 +62,16 @@ async def authenticate(request: Request) -> None:
             retry_after_s=wait_ms / 1000,
         )
     _admit(request, key)
+
+
+def _refuse_hang_ups(hang_ups: HangUps, name: str) -> None:
+    if pause_s := hang_ups.wait_s(name, time.monotonic()):
+        raise Problem(
+            429,
+            f"too many requests of this API key were hung up on before their answer: {PER_S:g} a second are allowed",
+            code="too_many_hang_ups",
+            retry_after_s=pause_s,
+        )
 
 
 def _admit(request: Request, key: ApiKey) -> None:

@@ -8,11 +8,13 @@ from typing import Any
 
 from fastapi import Request, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from producer.contract.message import json_text
 
 from ..access.key_route import KeyRoute
 from ..openai.api_error import Problem
+from .disconnect import CLOSED
 
 MOST_NESTED, MOST_VALUES = 10_000, 500_000
 """Most arrays and objects of a body, and most values: a few megabytes of brackets would hold the event loop, and so all
@@ -43,6 +45,17 @@ class JsonRoute(KeyRoute):
 
 
 class _JsonRequest(Request):
+    async def body(self) -> bytes:
+        """The body.
+
+        Raises:
+            HTTPException: the client hung up. FastAPI would take a ``ClientDisconnect`` for a malformed body.
+        """
+        try:
+            return await super().body()
+        except ClientDisconnect:
+            raise HTTPException(CLOSED) from None
+
     async def json(self) -> Any:
         """The value of the body.
 

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ import pytest
 
 from deploy.machine.server import Server
 from gateway.access import api_key_store
+from gateway.access.hang_ups import AT_ONCE
 from gateway.app import create_app
 from gatewayed import TABLES, Gatewayed
+from processes import wait_for
 from producer import Settings
 from producer.contract import keys
 
@@ -290,3 +293,23 @@ def test_pages_of_other_origins_get_nothing_without_a_key(keyless: str) -> None:
             assert "API key" in answer.json()["error"]["message"]
     form, headers = {"file": ("x", b"{}")}, {"Origin": "https://evil.example"}
     assert httpx2.post(f"{keyless}/v1/files", files=form, data={"purpose": "batch"}, headers=headers).status_code == 403
+
+
+@pytest.mark.slow
+def test_a_key_whose_clients_hang_up_all_the_time_waits_and_others_do_not(place: Place) -> None:
+    busy = place.fleet.key("busy")
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {busy}\r\n"
+    head += "Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
+    address = httpx2.URL(place.url)
+
+    def refused() -> str:
+        with ExitStack() as stack:  # all at once: what is counted drains away
+            for _ in range(4 * int(AT_ONCE)):
+                connection = stack.enter_context(socket.create_connection((address.host, address.port or 0)))
+                connection.sendall(head.encode())
+        answer = place.ask("GET", "/v1/models", busy)
+        return str(answer.json()["error"]["code"]) if answer.is_error else ""
+
+    assert wait_for(refused, "the key to wait") == "too_many_hang_ups"
+    assert place.ask("GET", "/v1/models", place.mine).is_success
+    wait_for(lambda: place.ask("GET", "/v1/models", busy).is_success, "the key to be served again")
