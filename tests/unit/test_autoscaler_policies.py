@@ -71,8 +71,15 @@ def test_slack_is_sized_for_what_is_forecast_of_tiers_that_cannot_wait() -> None
 
 def test_what_can_wait_is_sized_by_its_queue_and_the_time_that_is_left() -> None:
     history = known(2.0)
-    assert replicas(demand(TierDemand("slow", 600.0, queued=3000), running=1), history) == 3  # 2.5, to the nearest
-    assert replicas(demand(TierDemand("slow", 600.0, queued=3000, waited_s=350), running=1), history) == 6
+    assert replicas(demand(TierDemand("slow", 600.0, queued=3000), running=1), history) == 3  # 3.3, to the nearest
+    assert replicas(demand(TierDemand("slow", 600.0, queued=3000, waited_s=350), running=1), history) == 8
+
+
+def test_what_can_wait_is_not_left_to_settle_at_its_target() -> None:
+    # As many as come in one target wait: sized for all of it, half of them would wait a little longer.
+    served_per_s, target_s = 2.0, 600.0
+    queued = round(3.5 * served_per_s * target_s)
+    assert replicas(demand(TierDemand("slow", target_s, queued=queued), running=1), known(served_per_s)) == 5
 
 
 def test_a_target_that_no_new_replica_could_meet_counts_as_one_that_it_could() -> None:
