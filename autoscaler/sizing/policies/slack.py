@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 
 AIM = 0.75
-"""Share of what is left of a patient tier's target in which its queue is to be served. A queue that is sized for the whole of it settles
-where every job waits just that long, and half of them a little longer."""
+"""Share of what is left of a patient tier's target in which its queue is to be served. A queue that is sized for the
+whole of it settles where every job waits just that long, and half of them a little longer."""
 
 
 class SlackPolicy:
@@ -33,7 +33,8 @@ class SlackPolicy:
        rate plus ``headroom`` standard deviations of the forecast's measured error, the newsvendor's quantile (Arrow,
        Harris and Marschak, 1951); more of them while the tier attains less than is asked (``attainment.py``).
     2. A tier that can wait needs none beforehand. Its queued jobs, and those of all more urgent tiers, must be served
-       in three quarters of what is left of its target. A target within the horizon counts as the horizon, since no replica started now could meet it.
+       in three quarters of what is left of its target. A target within the horizon counts as the horizon, since no
+       replica started now could meet it.
     3. A replica counts with the throughput that it has when full (``capacity.py``).
     4. A surplus is kept for some load times. Keeping it for one costs as many device seconds as loading it again, at
        most twice what an optimal schedule pays (ski rental; Karlin et al., 1988); the others are for the jobs that
