@@ -76,9 +76,9 @@ def _controller(fleet: FleetFile, path: Path, *, dry: bool) -> Controller:
     url = settings.worker_redis_url
     probe = choose_probe(settings)
     expect = probe.expect if isinstance(probe, LocalProbe) else lambda _: None
-    # Under both names, so that no worker finds the autoscaler's own in its environment.
+    # Both variables are set, so that no worker inherits the autoscaler's own URL.
     env = {"STOKER_FLEET": str(path), "STOKER_REDIS__URL": url, "REDIS_URL": url}
-    # A server that stops answering must not stop the rounds for longer than the lease can bear.
+    # A server that stops answering must not hold up a round for longer than the leader lease lasts.
     redis = connect(settings, socket_timeout=5, socket_connect_timeout=2)
     check_at_start(redis)
     if not dry:

@@ -63,10 +63,10 @@ class Actuator:
             why = self._killed.pop(found.name, "")
             ended = replace(found, cause=why, outside=True) if why else found
             last = heartbeat.parse([self._redis.get(keys.worker(ended.name))])
-            # A worker whose engine failed has not served: its successors follow later each time.
+            # A worker whose engine failed counts as a failed start: the back-off of its model grows.
             failing = any(beat.failing for beat in last)
             served = any(beat.ready_at is not None for beat in last) and not failing
-            # Its process has ended and sends no heartbeat: do not wait until the last one expires.
+            # The process has ended: its last heartbeat would otherwise show it until the heartbeat expires.
             heartbeat.remove(self._redis, ended.name)
             if ended.outside or ended.asked:
                 with self._errors.isolated(ended.name, "its jobs count a loss when their leases run out"):

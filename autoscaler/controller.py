@@ -170,11 +170,11 @@ class Controller:
             with self._errors.isolated("the sweep", "jobs of lost workers are not taken back"):
                 self.sweep(self.settings)
         if step_s := self.stepped_s():
-            log.warning("the clock was set by %+.0f s: what was measured by it is forgotten", step_s)
+            log.warning("the clock was set by %+.0f s: measurements by it are dropped", step_s)
             self.reconciler.clock_set(step_s)
             self.estimates.forget()
         now = self.clock()
-        with self._errors.isolated("the state of Redis", "what is risky about it is not logged"):
+        with self._errors.isolated("the state of Redis", "its risky settings are not logged"):
             self._server.look(now)
         self._actuator.note_ended(now)
         if self.learns:
@@ -186,9 +186,9 @@ class Controller:
         if not self._actuator.carry_out(now, decisions):
             return
         self.journal.held(now, decisions)
-        with self._errors.isolated("what is wanted", "'stoker explain' is not told"):
-            mind = self.reconciler
-            view = sizes_view(mind.policy, seen, mind.before, mind.memory, decisions)
+        with self._errors.isolated("the sizes of models", "'stoker explain' shows older ones"):
+            own = self.reconciler
+            view = sizes_view(own.policy, seen, own.before, own.memory, decisions)
             self.journal.wanted(view, self.patience_s)
             if self.learns:
                 self._learn(now, view, beats)
@@ -196,7 +196,7 @@ class Controller:
     def _learn(self, now: float, view: PublishedSizes, beats: Sequence[Heartbeat]) -> None:
         """Measure the errors of estimates, made from the same published values as readers' estimates."""
         for name, wanted in view.models.items():
-            with self._errors.isolated(f"{name}'s estimates", "what becomes of them is not learned"):
+            with self._errors.isolated(f"the estimates of {name}", "their errors are not learned"):
                 self.estimates.look(now, self.settings, wanted, beats)
 
     def _confirm(self) -> bool:
@@ -217,7 +217,7 @@ class Controller:
         return {}
 
     def _observe(self, now: float, beats: Sequence[Heartbeat]) -> Observation:
-        with self._errors.isolated("forgotten workers", "they are not taken back"):
+        with self._errors.isolated("workers without a record", "they are not stopped when they are no longer needed"):
             self.launcher.adopt(beats)
         workers = roster.list_workers(beats, self.launcher.list(), self.host)
         with self._errors.isolated("released devices", "they stay in quarantine"):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class IsolatedErrors:
-    """Logs errors in place of raising them: each when it begins, not every second while it lasts."""
+    """Logs errors instead of raising them: once when an error begins, not in every round while it lasts."""
 
     def __init__(self, log: logging.Logger) -> None:
         self.log = log
@@ -48,7 +48,7 @@ FAILED_ROUNDS = 3
 
 
 class FailedRounds:
-    """Counts rounds that fail in a row, and logs each cause when it begins, not every second while it lasts."""
+    """Counts rounds that fail in a row, and logs each cause once when it begins, not in every round while it lasts."""
 
     def __init__(self, log: logging.Logger) -> None:
         self.log = log

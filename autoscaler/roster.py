@@ -111,7 +111,7 @@ def _managed(one: Launched, beat: Heartbeat | None) -> Worker:
 
 
 def _stranger(beat: Heartbeat, host: str) -> Worker:
-    """A worker that another launcher started, or whose record was lost: it holds its device and is never stopped.
+    """A worker that another launcher started, or whose record was lost. It holds its device and is never stopped.
 
     Its device belongs to this machine if its UUID does (:func:`located`), or, without a UUID, if its host does.
     """

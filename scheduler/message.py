@@ -60,7 +60,7 @@ def read(message: bytes) -> Message:
     if payload.get("content-encoding") not in ("utf-8", "UTF-8", "us-ascii"):
         raise NotAJob(f"content-encoding is {payload.get('content-encoding')!r:.80}, not utf-8")
     if headers.get("eta") is not None:
-        # It would be held and leased until then: a few of them would fill the worker.
+        # A worker would hold it under a lease until that time: a few such jobs would fill the worker.
         raise NotAJob("headers.eta is set: a worker does not wait for a job's time; submit it when it is to run")
     if headers.get("compression") is not None:
         raise NotAJob(f"headers.compression is {headers['compression']!r:.80}: nothing compressed is accepted")

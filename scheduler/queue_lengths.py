@@ -103,7 +103,7 @@ def observe(redis: Redis, settings: Settings) -> dict[str, ModelQueues]:
 
 
 def _sound(answer: Any, otherwise: Any) -> Any:
-    """An answer, or what stands for it when the key is of another type than ours."""
+    """A reply, or the default when the key holds another type than this project writes."""
     return otherwise if isinstance(answer, ResponseError) and "WRONGTYPE" in str(answer) else _raised(answer)
 
 

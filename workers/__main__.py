@@ -103,12 +103,10 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m workers", description=__doc__)
     parser.add_argument("--model", required=True, help="a model of fleet.toml")
     parser.add_argument("--device", required=True, help="cpu:0, cuda:0, ...")
-    parser.add_argument(
-        "--device-type", help="what devices as fast as this one are called, such as a GPU's product name"
-    )
-    parser.add_argument("--device-uuid", default="", help="what the device is known by; asked of the driver by default")
-    parser.add_argument("--name", help="unique in the fleet; by default the model and a random suffix")
-    parser.add_argument("--launched-by", default="", help="the launcher that may drain it; empty: nobody's")
+    parser.add_argument("--device-type", help="type by which speeds are measured, such as a GPU's product name")
+    parser.add_argument("--device-uuid", default="", help="UUID of the device; by default read from the driver")
+    parser.add_argument("--name", help="name, unique in the fleet; by default the model and a random suffix")
+    parser.add_argument("--launched-by", default="", help="id of the launcher that may drain it; by default none may")
     options = parser.parse_args()
     options.name = options.name or f"{options.model}-{uuid.uuid4().hex[:6]}"
     return options

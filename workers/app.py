@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 class NoBackend(RedisBackend):  # type: ignore[misc]  # Celery has no types
-    """Celery's Redis backend, which only looks: results are written with their leases (``finish.lua``).
+    """Celery's Redis backend, read-only: results are committed with their leases (``finish.lua``).
 
-    Celery asks it about jobs that are revoked, and would store a result for any id that anybody guesses at.
+    On a revocation Celery would store a result under any id that a client names.
     """
 
     def _store_result(self, task_id: str, result: Any, *_: Any, **__: Any) -> Any:  # noqa: ARG002  Celery's own
@@ -39,8 +39,8 @@ class WorkerApp(Celery):  # type: ignore[misc]  # Celery has no types
     """Celery's worker, once it is made."""
 
     def _get_backend(self) -> NoBackend:
-        # Not by the setting's "class+url" form: Celery shows settings on request, and masks no password in that form.
-        # Of several sentinels the first will do.
+        # Not as "class+url" in the settings: Celery shows settings on request, and masks no password in that form.
+        # The first of several sentinels is enough.
         return NoBackend(app=self, url=self.conf.result_backend.partition(";")[0])
 
 
@@ -76,7 +76,7 @@ def make_app(assignment: Assignment) -> WorkerApp:
 
     @app.task(name=TASK)  # type: ignore[untyped-decorator]  # Celery has no types
     def infer(**job: object) -> object:
-        """What monitors see under the name of a job; jobs are run by the pool, and not through this."""
+        """Gives jobs their name in monitors. The pool runs the jobs; this function is never called."""
         raise NotImplementedError(job)
 
     return app

@@ -127,14 +127,14 @@ class Breaker:
         self._note(now, outcomes)
 
     def state(self, now: float) -> BreakerState:
-        """Its state."""
+        """The state of the breaker."""
         if not self._open:
             return BreakerState.CLOSED
         return BreakerState.HALF_OPEN if now >= self._next_at else BreakerState.OPEN
 
     @property
     def hopeless(self) -> bool:
-        """Whether another replica should take its place."""
+        """Whether the worker should end, so that another replica takes its place."""
         return self._open and self._row >= HOPELESS
 
     def capacity(self, now: float, held: int, of_engine: int) -> int:

@@ -27,7 +27,7 @@ EXIT_ENGINE_LOST = 4
 
 
 class DeviceThread:
-    """An engine on a thread of its own. A failure is set as an exit code in Celery's ``worker.state.should_stop``."""
+    """Runs an engine on its own thread. A failure becomes an exit code in Celery's ``worker.state.should_stop``."""
 
     def __init__(self, engine: Engine, model: str, name: str) -> None:
         self.engine = engine

@@ -74,7 +74,7 @@ class Intake:
             try:
                 cancelled.update(self._ledger.queue.cancelled(ids))
             except redis.RedisError:
-                # Otherwise they would be held and renewed for ever, without being run.
+                # Otherwise their leases would be renewed for ever and the jobs never run.
                 self._ledger.release([job.lease for job in claim.jobs])
                 raise
         return cancelled

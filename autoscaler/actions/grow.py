@@ -130,7 +130,7 @@ def _make_room(
             why = f"drained early: {model} has jobs waiting and no device, {idle.model} none for {quiet:.0f} s"
             drain = Drain(idle.model, idle.name, idle.device, seen.settings.scaling.drain_s, why)
             hold = Hold(model, "waiting", f"waits for {device.id}: {idle.name} drains")
-            # It keeps its device until it has ended, and must not be drained for another replica.
+            # The drained worker keeps its device until it has ended: no other replica may count on that device.
             return [drain, hold], after.promised(replace(replica, device=device.id))
     return [start_blocker(seen, replica, occupancy.now)], occupancy
 

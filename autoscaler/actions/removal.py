@@ -54,8 +54,8 @@ def _overdue(seen: Observation, worker: Worker, silent: Mapping[str, float]) -> 
         late = waited > limit + HAND_BACK_S
         return f"killed: draining for {waited:.0f} s (drain_s {limit:g})" if late else ""
     if worker.phase is Phase.STARTING:
-        # Counted from when it was first seen silent, not from its start: after a Redis or an autoscaler that
-        # was down, every worker looks silent for a moment.
+        # Counted from the first round in which the worker was silent, not from its start: after an outage of Redis or
+        # of the autoscaler, every worker is silent for a moment.
         waited = now - silent[worker.name]
         limit = scaling.start_s
         return f"killed: no heartbeat for {waited:.0f} s (scaling.start_s {limit:g})" if waited > limit else ""
@@ -66,7 +66,7 @@ def _overdue(seen: Observation, worker: Worker, silent: Mapping[str, float]) -> 
 
 
 def _load_limit(seen: Observation, model: str) -> tuple[float, str]:
-    """How long a worker of the model may load, in seconds, and what says so.
+    """The limit in seconds for loading a worker of the model, and the setting that it comes from.
 
     An engine with a limit of its own can tell the end of its server's log: it gets the time to end by itself.
     """

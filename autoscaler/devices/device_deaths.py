@@ -1,4 +1,4 @@
-"""Deaths of workers by their devices: a worker whose GPU is lost dies first, and the fault is seen a moment later.
+"""Deaths of workers by faults of their devices. When a GPU is lost, its worker dies first; the fault is read later.
 
 No clock, no I/O.
 """
@@ -22,13 +22,13 @@ DEADLY = frozenset({Fault.UNREADABLE, Fault.LOST, Fault.ECC, Fault.XID})
 
 
 class DeviceDeaths:
-    """The workers that ended unasked a moment ago, and whose devices may turn out to be the cause."""
+    """Remembers workers that ended unexpectedly, for :data:`SEEN_WITHIN_S`: a fault of their device may explain it."""
 
     def __init__(self) -> None:
         self._ended: dict[str, tuple[float, Ended]] = {}
 
     def add(self, now: float, ended: Ended) -> None:
-        """Note a worker that ended unasked at ``now`` (Unix seconds), if its device is known."""
+        """Record a worker that ended unexpectedly at ``now`` (Unix seconds), if its device is known."""
         if ended.device_key:
             self._ended[ended.name] = now, ended
 

@@ -30,7 +30,7 @@ def strangers(pids: Iterable[int]) -> dict[int, str]:
 
 
 def _command(process: psutil.Process) -> str:
-    """The program and what it runs; not its other arguments, which may be secret."""
+    """The program and the script or module that it runs, without other arguments, which may be secret."""
     try:
         words = process.cmdline() or [process.name()]
         most = 3 if words[1:2] == ["-m"] else 2 if not words[1:2] or not words[1].startswith("-") else 1

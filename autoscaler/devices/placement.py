@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Occupant:
-    """A holder of a device or a part of one: a worker, or a replica placed a moment ago.
+    """A holder of a device or a part of one: a worker, or a replica that this round has placed.
 
     ``memory_gb`` is the memory it may use, ``measured_gb`` what it uses now.
     """

@@ -153,7 +153,7 @@ def examine(now: float, limits: Quarantine, device: Device, before: Health) -> H
         before,
         fault=fault if told else before.fault,
         reason=reason if told else before.reason,
-        # What recurs is not over: a new error counts from now.
+        # A recurring error starts the hold again.
         until=max(before.until, now + hold_s(limits, fault, before.strikes)) if fault in SEVERE else before.until,
         ecc_errors=max(before.ecc_errors, device.ecc_errors or 0),
         well=0,

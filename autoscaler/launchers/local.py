@@ -162,7 +162,7 @@ class LocalLauncher:
             if record.name != name:
                 continue
             if grace_s > 0 and record.draining_since is None:
-                # Written first: a worker that ends before its record says why would pass for a lost one.
+                # Written before the signal: a worker that ended first would otherwise count as lost.
                 records.write(self.run_dir, replace(record, draining_since=since_boot_s()))
             records.send(record, signal.SIGTERM if grace_s > 0 else signal.SIGKILL)
 

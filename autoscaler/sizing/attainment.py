@@ -37,7 +37,7 @@ class Attainment:
     waits_late: float = 0.0
 
     def after(self, now: float, arrived: int, queued: int, target_s: float) -> Attainment:
-        """The attainment after another look. A counter that fell, as after the server was emptied, begins anew."""
+        """The attainment after another reading. A counter that fell was reset, as when the server is emptied."""
         if now < self.at or arrived < self.marks[-1][1]:
             return first(now, arrived, queued)
         claimed = max(self.claimed, arrived - queued)  # a job that comes back was claimed before
@@ -71,7 +71,7 @@ class Attainment:
 
 
 def first(now: float, arrived: int, queued: int) -> Attainment:
-    """The attainment at the first look at a queue: what has gone by is not known."""
+    """The attainment at the first reading of a queue, when nothing is known of earlier jobs."""
     return Attainment(now, ((now, arrived),), arrived - queued)
 
 

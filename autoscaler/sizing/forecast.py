@@ -142,7 +142,7 @@ class Forecast:
 
 
 def _seasoned(season: tuple[float | None, ...], now: float, rate: float) -> tuple[float | None, ...]:
-    """The season with another tick in its bin: an exponentially weighted mean over the days."""
+    """The seasonal means after another tick: each bin is an exponentially weighted mean over the days."""
     bins = list(season or (None,) * BINS)
     place, share = _bin(now), NEW_DAY * TICK_S * BINS / DAY_S
     known = bins[place]

@@ -68,6 +68,6 @@ def remember(before: History | None, now: float, demand: Demand, workers: Sequen
 
 
 def _settled(worker: Worker, now: float) -> bool:
-    """Whether a replica's rate says what it does when it is filled: jobs that take minutes take longer to tell."""
+    """Whether a replica's measured rate is that of a full replica. With jobs of minutes this takes longer."""
     served_s = now - worker.started_at - worker.load_s
     return served_s >= SETTLED_S and served_s * worker.jobs_per_s >= worker.batch_size

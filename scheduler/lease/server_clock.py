@@ -30,7 +30,7 @@ class ServerClock:
         self._set_at = -math.inf
 
     def was_set_forward_within(self, seconds: float) -> bool:
-        """Whether it was set forward, as seen by this look or by one in the last ``seconds``.
+        """Whether the clock was set forward within the last ``seconds``, by this reading or an earlier one.
 
         A slow answer is no reason to think so: the time between two looks is taken at its longest.
         """

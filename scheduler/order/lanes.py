@@ -136,7 +136,7 @@ class Lanes(Generic[J]):
         return self.rank.urgency(waited_s)
 
     def take(self, most: int, share: int) -> list[QueuedJob[J]]:
-        """Up to ``most`` jobs of the next tenant; up to ``share`` while others are active."""
+        """Take up to ``most`` jobs of the next tenant; up to ``share`` while other tenants are active."""
         active = self.counters.active
         tenant = self.counters.next(self._charged)
         lane = self._lanes[tenant]
@@ -160,7 +160,7 @@ class Lanes(Generic[J]):
             self.since, self._before = now, math.inf
         elif not self._waiting:
             self._before = min(self._before, self.since)
-        # else: what was taken may come back, and the queue goes on being passed over
+        # Otherwise the taken jobs may come back: the queue still counts as passed over.
 
     def _enter(self, tenant: str, now: float) -> _Lane[J]:
         if not self._waiting:
@@ -184,8 +184,8 @@ class Lanes(Generic[J]):
         return lane.listed.popleft()
 
     def _front(self, tenant: str, lane: _Lane[J]) -> float:
-        """When the first job is due that has no deadline of its own. The default tenant's jobs do not tell when they
-        came: theirs is due when the queue is."""
+        """The due time of the first job without a deadline of its own. The arrival of the default tenant's jobs is not
+        recorded: the first of them is due when the queue is."""
         if not lane.listed:
             return math.inf
         return self.since - self.rank.head_start if tenant == DEFAULT else lane.listed[0].due

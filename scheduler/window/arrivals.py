@@ -49,8 +49,8 @@ class ArrivalRates:
         if before is None or now < before[0] or arrived < before[1]:
             return
         passed, came = now - before[0], arrived - before[1]
-        # With an empty queue a push is noticed at once. Otherwise jobs are spread evenly over the time since the last
-        # reading.
+        # When the queue is empty, the worker notices a push at once. Otherwise the jobs are taken to have come evenly
+        # since the last reading.
         gap = passed / came if waiting and came else 0.0
         self._latest.extend(now - gap * (later + 0.5) for later in range(min(came, LATEST) - 1, -1, -1))
         keep = math.exp(-passed / MEMORY_S)

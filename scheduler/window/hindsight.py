@@ -48,7 +48,7 @@ class Hindsight:
         self._good: list[float] = []
 
     def look(self, came: Sequence[float], now: float, cost: Cost, full: int, longest_s: float) -> None:
-        """Replay arrivals under every candidate window.
+        """Replay the arrivals since the last call under every candidate window.
 
         Args:
             came: arrival times in seconds by one clock, in order: all since the last call, or since a gap.

@@ -13,7 +13,7 @@ _CARD = re.compile(r'"matryoshka_dims":\s*\[([\d,\s]+)\]')
 
 
 def trained_dimensions(root: Path, model_dir: Path, stated: list[int] | None) -> tuple[int, ...]:
-    """The dimensions, largest first; none if the files tell of none.
+    """The dimensions that the files name, largest first.
 
     They are in config_sentence_transformers.json (``stated``), in ``matryoshka_dimensions`` of config.json, as vLLM
     reads them, or in the model card. ``root`` holds the files of sentence-transformers, ``model_dir`` the transformer.
