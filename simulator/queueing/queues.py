@@ -62,9 +62,9 @@ class Queues:
     def claim(self, now: float, room: Room) -> tuple[list[int], bool]:
         """Take as many requests as there is room, as :func:`scheduler.order.lanes.claim` does. Also says whether those
         of a preemptible tier were overdue."""
-        taken = claim(self.tiers, now, room)
-        if not taken.jobs:
+        if not self.urgent and room.preemptible <= 0:  # only preemptible requests wait, and there is no room for them
             return [], False
+        taken = claim(self.tiers, now, room)
         self.waiting -= len(taken.jobs)
         self.urgent = self.waiting - sum(map(len, self._preemptible))
         return [one.job for one in taken.jobs], taken.overdue
