@@ -10,6 +10,7 @@ import base64
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from celery import Celery
@@ -46,15 +47,14 @@ def authorization(settings: Settings) -> str:
     return "Basic " + base64.b64encode(pair.encode()).decode()
 
 
-def spawn(settings: Settings, log: Path) -> subprocess.Popen[bytes]:
+def spawn(settings: Settings, log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """Start Flower and return at once. It gets its previous port if that is free, else a new one."""
-    environment = {**os.environ, "FLOWER_PORT": str(ports.kept_port(port_file(settings)))}
     with log.open("ab") as output:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "deploy.machine.flower"],
             stdout=output,
             stderr=output,
-            env=environment,
+            env={**environment, "FLOWER_PORT": str(ports.kept_port(port_file(settings)))},
             start_new_session=True,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from autoscaler.launchers import records
@@ -57,7 +58,7 @@ def told_port(settings: Settings, asked: int | None = None, preferred: int = POR
     return f"; port {preferred} was taken: 'stoker up --port' chooses another"
 
 
-def spawn(settings: Settings, log: Path, asked: int | None = None) -> subprocess.Popen[bytes]:
+def spawn(settings: Settings, asked: int | None, log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """Start the gateway and return at once. It gets the port asked for, else the recorded one if that is free."""
     port = str(asked or ports.kept_port(port_file(settings)))
     with log.open("ab") as output:
@@ -66,6 +67,7 @@ def spawn(settings: Settings, log: Path, asked: int | None = None) -> subprocess
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
+            env=environment,
             start_new_session=True,
         )
 

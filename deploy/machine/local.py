@@ -14,8 +14,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -24,14 +25,15 @@ import redis
 from autoscaler.launchers import orphans, records
 from producer.contract import keys
 from producer.contract.errors import StokerError
+from producer.contract.fleet.fleet_file import FleetFile
 from producer.contract.fleet.settings import URL_VARIABLE, Settings
 from producer.contract.server.connection import connect
 from producer.contract.server.redis_url import shown
 
 from . import broker, flower, gateway, private, teardown
 from .ports import kept_port
-from .server import Server
 from .supervise import Child
+from .users import Users
 
 TEND_S = 0.2
 TRIES = 2
@@ -83,8 +85,9 @@ def only_one(state_dir: Path) -> Iterator[None]:
         yield
 
 
-def embedded_server(settings: Settings) -> Server | None:
-    """The server to run on this machine, with its previous port and password; None when a Redis is configured."""
+def embedded_users(settings: Settings) -> Users | None:
+    """The server to run on this machine, with its previous port and passwords, and its users; None when a Redis is
+    configured."""
     if settings.redis.url or os.environ.get("REDIS_URL"):
         return None
     home = settings.state_dir / "redis"
@@ -94,7 +97,7 @@ def embedded_server(settings: Settings) -> Server | None:
         port = kept_port(home / "port")
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limits = {"maxmemory": str(int(settings.redis.max_memory_share * memory)), "maxmemory-policy": "noeviction"}
-    return Server(home, port, requirepass=private.kept_password(home / "password"), **limits)
+    return Users(home, port, FleetFile(part="up"), **limits)
 
 
 def unready(settings: Settings, besides: Besides) -> str:
@@ -180,27 +183,33 @@ def _run(settings: Settings, say: Say, stop: threading.Event, besides: Besides) 
         child.start(time.monotonic())
         children.append(child)
 
-    if server := embedded_server(settings):
-        keep("server", server.spawn, server.log)
-        server.wait_until_ready(say)
-        private.write(settings.url_file, server.url)
+    users = embedded_users(settings)
+    if users is not None:
+        keep("server", users.server.spawn, users.server.log)
+        users.server.wait_until_ready(say)
+        private.write(settings.url_file, users.server.url)
+        users.grant(settings)  # to a server that runs since before this supervisor
     else:
         settings.url_file.unlink(missing_ok=True)
         say(_joined(settings))
     for warning in broker.check(settings):
         say(f"warning: {warning}")
-    autoscaler_log, flower_log, gateway_log, batches_log = (
-        log_dir / f"{name}.log" for name in ("autoscaler", "flower", "gateway", "batches")
-    )
-    keep("autoscaler", lambda: _spawn("autoscaler", autoscaler_log), autoscaler_log)
+
+    def keep_part(name: str, role: str, spawn: Callable[[Path, dict[str, str]], subprocess.Popen[bytes]]) -> None:
+        log = log_dir / f"{name}.log"
+        keep(name, lambda: spawn(log, {**os.environ, **(users.environment(role) if users else {})}), log)
+
+    keep_part("autoscaler", "autoscaler", partial(_spawn, "autoscaler"))
     if besides.flower:
-        keep("flower", lambda: flower.spawn(settings, flower_log), flower_log)
+        keep_part("flower", "monitor", partial(flower.spawn, settings))
     if besides.gateway:
-        keep("gateway", lambda: gateway.spawn(settings, gateway_log, besides.port), gateway_log)
-        keep("batches", lambda: _spawn("gateway.batches", batches_log), batches_log)
+        keep_part("gateway", "gateway", partial(gateway.spawn, settings, besides.port))
+        keep_part("batches", "batches", partial(_spawn, "gateway.batches"))
 
     announced = False
     while not stop.is_set():
+        if users is not None:
+            users.follow()
         for child in children:
             child.tend(time.monotonic(), math.inf if announced else TRIES)
         orphans.collect(child.process for child in children if child.process is not None)
@@ -220,7 +229,7 @@ def _joined(settings: Settings) -> str:
     )
 
 
-def _spawn(module: str, log: Path) -> subprocess.Popen[bytes]:
+def _spawn(module: str, log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     with log.open("ab") as output:
         return subprocess.Popen(
             # -P: a folder of the same name in the working directory must not be imported instead.
@@ -228,6 +237,7 @@ def _spawn(module: str, log: Path) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
+            env=environment,
             start_new_session=True,  # Ctrl-C reaches only the supervisor, which stops the others in order
         )
 

@@ -49,19 +49,26 @@ class Server:
     """A server process on loopback. Its data stay in ``data_dir``, from which the next process continues.
 
     The process survives its parent: the caller must stop it.
+
+    Args:
+        password: of the user ``default``, where an ACL file, not ``requirepass``, gives it to the server.
     """
 
-    def __init__(self, data_dir: Path, port: int | None = None, **config: str) -> None:
+    def __init__(self, data_dir: Path, port: int | None = None, *, password: str | None = None, **config: str) -> None:
         self.data_dir = data_dir.absolute()
         self.port = port or free_port()
         self.config = {"appendonly": "yes", "appendfsync": "everysec", "save": "", **config}
+        self._password = password or config.get("requirepass")
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         """The URL of the server, with its password. ``redis-cli -u`` needs the user as well."""
-        password = self.config.get("requirepass")
-        return f"redis://{f'default:{password}@' if password else ''}127.0.0.1:{self.port}/0"
+        return self.url_of("default", self._password) if self._password else f"redis://127.0.0.1:{self.port}/0"
+
+    def url_of(self, user: str, password: str) -> str:
+        """The URL of the server for one of its users."""
+        return f"redis://{user}:{password}@127.0.0.1:{self.port}/0"
 
     @property
     def log(self) -> Path:

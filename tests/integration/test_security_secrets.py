@@ -15,6 +15,7 @@ import redis as redis_py
 from celery import Celery
 
 from autoscaler.launchers import records
+from deploy.machine.ports import free_port
 from deploy.machine.server import Server
 from machine import PASSWORD, Machine
 from processes import DEADLINE_S, wait_for
@@ -190,6 +191,28 @@ def test_up_gives_its_own_server_and_flower_passwords_that_only_the_owner_reads(
         assert machine.run("", "deploy.cli", "down").returncode == 0
         machine.close()
     assert records.read_all(machine.state_dir / "run") == []
+
+
+@pytest.mark.slow
+def test_each_part_that_up_starts_has_its_own_user_and_is_refused_nothing(tmp_path: Path) -> None:
+    tables = '[models.echo]\nengine = "echo"\n[[devices]]\nname = "cpu:0"\n'
+    machine = Machine(tmp_path, tables)
+    try:
+        machine.start("up", "", "deploy.cli", "up", "--port", str(free_port()), REDIS_URL="")
+        wait_for(lambda: "the fleet is up" in machine.log("up").read_text(), "the fleet")
+        url = _read(machine.state_dir / "redis.url")
+        with Client(machine.settings(url)) as client:
+            assert client.result(client.submit("echo", "x"), timeout=DEADLINE_S).output == "x"
+            users = {str(each["user"]) for each in client.redis.client_list()}
+            roles = {"autoscaler", "worker", "gateway", "batches", "monitor"}
+            assert users - {"default"} == {f"stoker-{role}" for role in roles}
+            machine.file.write_text(tables + '[models.added]\nengine = "echo"\n')
+            with Client(machine.settings(url)) as later:
+                assert later.result(later.submit("added", "y"), timeout=DEADLINE_S).output == "y"
+            assert client.redis.acl_log() == []
+    finally:
+        assert machine.run("", "deploy.cli", "down").returncode == 0
+        machine.close()
 
 
 def _read(file: Path) -> str:
