@@ -11,7 +11,7 @@ import pytest
 import redis as redis_py
 
 from deploy.machine import server as deploy_server
-from deploy.machine.local import embedded_server
+from deploy.machine.local import embedded_users
 from deploy.machine.server import Server
 from processes import wait_for
 from producer import BrokerUnavailable, Settings
@@ -39,8 +39,9 @@ def test_the_server_of_a_machine_has_a_bound_of_memory_and_evicts_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("REDIS_URL", raising=False)
-    server = embedded_server(Settings(state_dir=tmp_path, redis={"max_memory_share": 0.25}))
-    assert server is not None
+    users = embedded_users(Settings(state_dir=tmp_path, redis={"max_memory_share": 0.25}))
+    assert users is not None
+    server = users.server
     server.start()
     try:
         with redis_py.Redis.from_url(server.url) as client:
