@@ -33,6 +33,9 @@ def worker(fleet: GrantScope) -> list[Grant]:
         Grant(["zadd", "zremrangebyscore"], CANCELLED),
         Grant(["get", "set", "del", "publish"], [RESULT], [RESULT]),
         *_heart(),
+        # Read by its health check (deploy.health).
+        Grant(["get", "mget"], [keys.worker("*")]),
+        Grant(["zrange", "zrangebyscore"], [keys.workers()]),
         *remote_control(fleet, fleet.queues),
         Grant(["publish"], channels=[fleet.events]),
     ]
@@ -52,7 +55,7 @@ def autoscaler(fleet: GrantScope) -> list[Grant]:
         Grant(["brpop", "rpop"], [keys.cancellations()]),
         Grant(["subscribe"], channels=[fleet.pidbox]),
         Grant(["set", "get", "getrange", "publish"], [RESULT], [RESULT]),
-        Grant(["get", "set", "del", "pexpire"], [keys.leader()]),
+        Grant(["get", "set", "del", "pexpire", "exists"], [keys.leader()]),
         Grant(["set", "get"], [keys.devices(), keys.sizes()]),
         Grant(["hgetall", "hset", "hdel"], [keys.quarantine()]),
         Grant(["spop"], [keys.retry_requests()]),

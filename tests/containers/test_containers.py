@@ -16,6 +16,9 @@ import pytest
 import yaml
 
 from container_engine import FOLDER, ROOT, Podman
+from deploy.acl import ROLES
+from deploy.acl.users import name_of
+from deploy.cli.acl import variable
 from deploy.machine.ports import free_port
 from processes import wait_for
 from producer.contract.message.job import TASK
@@ -68,18 +71,24 @@ class Project:
         services["services"]["flower"]["ports"] = [f"127.0.0.1:{free_port()}:5555"]
         (folder / "docker-compose.yml").write_text(yaml.safe_dump(services))
         (folder / "fleet.toml").write_text((ROOT / "fleet.toml").read_text())
-        passwords = "".join(f"{name}={secrets.token_hex(16)}\n" for name in ("REDIS_PASSWORD", "FLOWER_PASSWORD"))
-        (folder / ".env").write_text(passwords)
+        names = ("REDIS_PASSWORD", "FLOWER_PASSWORD", *map(variable, ROLES))
+        self.passwords = {name: secrets.token_hex(16) for name in names}
+        (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in self.passwords.items()))
 
     def compose(self, *arguments: str) -> str:
         return self.podman.run("podman-compose", "--profile", "gateway", *arguments, cwd=self.folder, timeout=600)
 
-    def python(self, script: str, *arguments: str) -> str:
+    def python(self, script: str, *arguments: str, role: str = "producer") -> str:
         """What a Python script prints in the autoscaler's container."""
-        return self.podman.run("podman", "exec", f"{PROJECT}_autoscaler_1", "python", "-c", script, *arguments)
+        return self._exec(role, "python", "-c", script, *arguments)
 
-    def stoker(self, *arguments: str) -> str:
-        return self.podman.run("podman", "exec", f"{PROJECT}_autoscaler_1", "stoker", *arguments)
+    def stoker(self, *arguments: str, role: str = "operator") -> str:
+        return self._exec(role, "stoker", *arguments)
+
+    def _exec(self, role: str, *command: str) -> str:
+        """What a command prints in the autoscaler's container, as the Redis user of a role."""
+        url = f"REDIS_URL=redis://{name_of(role)}:{self.passwords[variable(role)]}@redis:6379/0"
+        return self.podman.run("podman", "exec", "--env", url, f"{PROJECT}_autoscaler_1", *command)
 
     def healthy(self, service: str) -> bool:
         check = ["podman", "healthcheck", "run", f"{PROJECT}_{service}_1"]
@@ -129,11 +138,11 @@ def test_the_image_shows_its_help_and_runs_without_root(podman: Podman) -> None:
 def test_jobs_of_every_way_in_are_answered(project: Project) -> None:
     jobs = project.python(SUBMIT, "3").split()
     assert project.python(FETCH, *jobs).strip() == "3"
-    assert project.python(STOCK).strip() == "384"
+    assert project.python(STOCK, role="stock").strip() == "384"
     embedded = project.post("/v1/embeddings", {"model": "minilm", "input": "x"})
     assert len(embedded["data"][0]["embedding"]) == 384
     project.python('open(\'in.jsonl\', \'w\').write(\'{"custom_id": "1", "input": "x"}\\n\')')
-    project.stoker("batch", "in.jsonl", "--model", "minilm", "--out", "out.jsonl")
+    project.stoker("batch", "in.jsonl", "--model", "minilm", "--out", "out.jsonl", role="producer")
     assert json.loads(project.python("print(open('out.jsonl').read())"))["custom_id"] == "1"
 
 

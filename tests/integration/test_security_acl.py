@@ -7,6 +7,8 @@ import http.client
 import json
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +20,8 @@ from fastapi.testclient import TestClient
 
 from autoscaler.launchers import records
 from deploy import acl
+from deploy.acl.users import name_of
+from deploy.cli.acl import variable
 from deploy.machine.ports import free_port
 from deploy.machine.server import Server
 from gateway.access import api_key_store
@@ -379,6 +383,32 @@ def test_what_the_command_prints_is_what_the_server_takes(guarded: Guarded) -> N
     with redis_py.Redis.from_url(guarded.url.replace("redis://", "redis://watcher:pw@")) as client:
         assert client.llen("echo.batch") == 0
         assert heartbeat.read_all(client) == []
+
+
+def test_a_server_takes_the_file_with_the_users_of_all_roles(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, FLEET)
+    passwords = {variable(role): f"{role}-secret" for role in acl.ROLES} | {"REDIS_PASSWORD": "admin-secret"}
+    command = [sys.executable, "-P", "-m", "deploy.cli", "acl", "--all"]
+    made = subprocess.run(
+        command, env=machine.environment("", **passwords), cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert "secret" not in made.stdout
+    (tmp_path / "users.acl").write_text(made.stdout)
+    server = Server(tmp_path / "server", password="admin-secret", aclfile=str(tmp_path / "users.acl"))  # noqa: S106  the test's
+    server.start()
+    try:
+        for role in acl.ROLES:
+            with redis_py.Redis.from_url(server.url_of(name_of(role), f"{role}-secret")) as client:
+                assert client.ping()
+                with pytest.raises(redis_py.exceptions.NoPermissionError):
+                    client.flushall()
+        with redis_py.Redis.from_url(server.url) as admin:
+            assert admin.acl_whoami() in ("default", b"default")
+    finally:
+        server.stop()
+    unset = machine.environment("", **{**passwords, "WORKER_PASSWORD": ""})
+    refused = subprocess.run(command, env=unset, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (refused.returncode, "WORKER_PASSWORD is not set" in refused.stderr) == (2, True)
 
 
 def test_the_page_tells_of_every_role() -> None:
