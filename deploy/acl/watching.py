@@ -47,8 +47,8 @@ def operator(fleet: GrantScope) -> list[Grant]:
         running([scripts.CANCEL], [RESULT, *CANCELLED, keys.cancellations()]),
         running([scripts.CANCEL_BATCH], [keys.batch("*")]),
         Grant(["zadd", "zremrangebyscore"], CANCELLED),
-        Grant(["xrange", "xrevrange", "xlen", "xdel", "del"], fleet.of_models(keys.dead)),
-        Grant(["del"], fleet.of_models(keys.letter_sizes, keys.letter_bytes)),
+        Grant(["xrange", "xrevrange", "xlen", "xdel"], fleet.of_models(keys.dead)),
+        Grant(["del"], fleet.of_models(keys.dead, keys.letter_sizes, keys.letter_bytes)),  # all by one command
         Grant(["hdel", "zrem"], fleet.state),
         Grant(["lpush"], fleet.queues),
         Grant(["get", "set", "del", "publish"], [RESULT], [RESULT]),
