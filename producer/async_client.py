@@ -20,7 +20,8 @@ from redis.exceptions import RedisError
 
 from . import calls
 from .announcements import Announcements
-from .client import TOLD_S, build, outcome
+from .client import TOLD_S
+from .collect import outcome
 from .contract import keys
 from .contract.errors import ResultTimeout, StokerError
 from .contract.fleet.settings import Settings
@@ -35,7 +36,7 @@ from .estimates.queued_job import Waiting
 from .multiplex import Multiplex
 from .outage import Outage
 from .stream import AT_ONCE, Piece, Reading, entries
-from .submission import SUBMIT_LUA, Deadline, arguments, confirm, plan
+from .submission import SUBMIT_LUA, Deadline, arguments, build, confirm, plan
 
 
 class AsyncClient:

@@ -13,12 +13,12 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from . import calls
-from .collect import RECHECK_S, Collector
+from .collect import RECHECK_S, Collector, outcome
 from .contract import keys
-from .contract.errors import ResultTimeout, StokerError, UnknownModel
+from .contract.errors import ResultTimeout, StokerError
 from .contract.fleet.settings import Settings
 from .contract.message import celery_message
-from .contract.message.job import Item, Job, Result, Status, shown
+from .contract.message.job import Item, Job, Result, Status
 from .contract.queue.withdrawal import Whereabouts
 from .contract.server.connection import block_ms, close, connect
 from .contract.server.dialogue import run
@@ -28,7 +28,7 @@ from .estimates.admission import Admission
 from .estimates.queued_job import Waiting
 from .outage import Outage
 from .stream import AT_ONCE, Piece, Reading, entries
-from .submission import SUBMIT_LUA, Deadline, arguments, confirm, instant, plan
+from .submission import SUBMIT_LUA, Deadline, arguments, build, confirm, plan
 
 TOLD_S = 1.0
 """Longest wait for the autoscaler to fix the result of a job that was cancelled, in seconds."""
@@ -319,39 +319,3 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def build(
-    settings: Settings,
-    model: str,
-    input: Item | Sequence[Item],
-    tier: str | None,
-    deadline: Deadline | None,
-    fields: Mapping[str, Any],
-) -> Job:
-    """A job from what a caller gave, with the defaults filled in.
-
-    Raises:
-        InvalidJob, UnknownModel, UnknownTier: when no worker could serve it.
-    """
-    if not isinstance(model, str):
-        raise UnknownModel(f"model = {shown('model', model)}; allowed: the name of a model, as text")
-    model = settings.named(model)
-    given = {name: value for name, value in fields.items() if value is not None}
-    return Job.parse(
-        {
-            "model": model,
-            "tier": tier or settings.default_tier(model),
-            "input": input,
-            "deadline": instant(deadline),
-            **given,
-        }
-    )
-
-
-def outcome(stored: bytes) -> Result | StokerError:
-    """The result of a job that ended, or its failure as a value."""
-    try:
-        return celery_message.decode(stored)
-    except StokerError as error:
-        return error

@@ -8,7 +8,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from .contract import keys
+from .contract.errors import StokerError
 from .contract.message import celery_message
+from .contract.message.job import Result
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -131,3 +133,11 @@ class Collector:
         for name, stored in zip(names, self._redis.mget(names), strict=True):
             if isinstance(stored, bytes) and celery_message.is_final(stored):
                 self._found.append((self._waiting.pop(name), stored))
+
+
+def outcome(stored: bytes) -> Result | StokerError:
+    """The result of a job that ended, or its failure as a value."""
+    try:
+        return celery_message.decode(stored)
+    except StokerError as error:
+        return error

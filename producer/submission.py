@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from .contract import keys
-from .contract.errors import InvalidJob, QueueFull, QuotaExceeded
+from .contract.errors import InvalidJob, QueueFull, QuotaExceeded, UnknownModel
 from .contract.fleet.settings import Settings
 from .contract.fleet.tenants import DEFAULT, Tenant, quoted
 from .contract.message import celery_message
-from .contract.message.job import Job, shown
+from .contract.message.job import Item, Job, shown
 from .contract.server.lua import script
 from .contract.server.rights import ALL, Rights
 
@@ -167,3 +167,31 @@ def instant(deadline: Deadline | None) -> datetime | None:
     except (TypeError, ValueError, OverflowError):
         allowed = "an instant with a time zone, a timedelta, or seconds from now, before the year 10000"
         raise InvalidJob(f"deadline = {shown('deadline', deadline)}; allowed: {allowed}") from None
+
+
+def build(
+    settings: Settings,
+    model: str,
+    input: Item | Sequence[Item],
+    tier: str | None,
+    deadline: Deadline | None,
+    fields: Mapping[str, Any],
+) -> Job:
+    """A job from what a caller gave, with the defaults filled in.
+
+    Raises:
+        InvalidJob, UnknownModel, UnknownTier: when no worker could serve it.
+    """
+    if not isinstance(model, str):
+        raise UnknownModel(f"model = {shown('model', model)}; allowed: the name of a model, as text")
+    model = settings.named(model)
+    given = {name: value for name, value in fields.items() if value is not None}
+    return Job.parse(
+        {
+            "model": model,
+            "tier": tier or settings.default_tier(model),
+            "input": input,
+            "deadline": instant(deadline),
+            **given,
+        }
+    )

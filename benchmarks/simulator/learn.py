@@ -9,7 +9,7 @@ import numpy as np
 from scipy.optimize import nnls
 
 from producer import Result, StokerError
-from producer.client import outcome
+from producer.collect import outcome
 from simulator.service import ServiceModel
 
 

@@ -18,8 +18,7 @@ from typing import IO, Any
 from redis.exceptions import RedisError
 
 from producer import BrokerUnavailable, Client, Result, StokerError
-from producer.client import outcome
-from producer.collect import Collector
+from producer.collect import Collector, outcome
 from producer.outage import Outage
 
 FIRST_PROMPT = "The capital of France is"

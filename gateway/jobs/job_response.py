@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from producer.client import outcome
+from producer.collect import outcome
 from producer.contract.errors import StokerError
 from producer.contract.message import celery_message
 from producer.contract.message.job import Status

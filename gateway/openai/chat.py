@@ -36,7 +36,7 @@ class ChatRequest(Generating):
     top_logprobs: Alternatives | None = None
 
     @property
-    def alternatives(self) -> int | bool | None:
+    def alternatives(self) -> int | None:
         """The number of alternatives at each token, if log probabilities are asked for.
 
         Raises:
@@ -45,7 +45,7 @@ class ChatRequest(Generating):
         if self.top_logprobs and not self.logprobs:
             message = "top_logprobs needs logprobs = true"
             raise Problem(400, message, param="top_logprobs", code="invalid_value")
-        return (self.top_logprobs or True) if self.logprobs else None
+        return (self.top_logprobs or 0) if self.logprobs else None
 
 
 def order(asked: ChatRequest, settings: Settings, caller: ApiKey) -> TranslatedRequest:
@@ -60,7 +60,7 @@ def order(asked: ChatRequest, settings: Settings, caller: ApiKey) -> TranslatedR
     parameters = asked.sampling(
         asked.max_completion_tokens or asked.max_tokens, settings.gateway.max_tokens, model.engine
     )
-    parameters |= passed | alternatives(name, model, asked.alternatives)
+    parameters |= passed | alternatives(CHAT, name, model, asked.alternatives)
     stream, choices = bool(asked.stream), asked.n or 1
     include_usage = asked.include_usage
     inputs = [{"messages": messages}] * choices

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 from producer.contract.fleet.engine_abilities import CALLS, abilities, refusal
 from producer.contract.fleet.fleet_schema import Model
@@ -49,7 +49,9 @@ def engine_parameters(
     return passed, dict.fromkeys(check(table, others))
 
 
-def alternatives(name: str, model: Model, asked: int | bool | None) -> dict[str, int]:
+def alternatives(
+    table: tuple[Parameter, ...], name: str, model: Model, asked: int | Literal[False] | None
+) -> dict[str, int]:
     """The job's parameter ``logprobs``: the number of alternatives at each token.
 
     Raises:
@@ -57,11 +59,11 @@ def alternatives(name: str, model: Model, asked: int | bool | None) -> dict[str,
     """
     if asked is None or asked is False:
         return {}
-    if not abilities(model).takes("logprobs"):
-        if asked == 0 and asked is not True:
-            return {}
-        raise refusal(model, name, "logprobs")
-    return {"logprobs": int(asked)}
+    if abilities(model).takes("logprobs"):
+        return {"logprobs": asked}
+    if any(is_neutral(asked, each) for each in table if each.name == "logprobs"):
+        return {}
+    raise refusal(model, name, "logprobs")
 
 
 def _means_something(name: str, value: Any, asked: RequestBody) -> bool:

@@ -17,6 +17,23 @@ def logprobs_of(result: Result) -> list[list[dict[str, Any]] | None]:
     return [output.get("logprobs") if isinstance(output, dict) else None for output in result.output]
 
 
+def likeliest(result: Result, made: int, kept: int, *, keep: bool) -> Result:
+    """The ``kept`` likeliest of each ``made`` answers, by the mean log probability of their tokens.
+
+    Args:
+        keep: whether the answers keep their log probabilities.
+    """
+
+    def mean(output: dict[str, Any]) -> float:
+        told = [entry["logprob"] for entry in output.get("logprobs") or () if entry["logprob"] is not None]
+        return sum(told) / len(told) if told else 0.0
+
+    groups = [result.output[begin : begin + made] for begin in range(0, len(result.output), made)]
+    best = [output for group in groups for output in sorted(group, key=mean, reverse=True)[:kept]]
+    plain = [{name: value for name, value in output.items() if name != "logprobs"} for output in best]
+    return result.model_copy(update={"output": best if keep else plain})
+
+
 def prompt_logprobs_of(result: Result) -> list[dict[str, Any]]:
     """The field ``prompt_logprobs`` of each answer; empty for an answer without. An extension."""
     found = [output.get("prompt_logprobs") if isinstance(output, dict) else None for output in result.output]

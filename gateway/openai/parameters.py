@@ -130,9 +130,13 @@ CHAT = (
 COMPLETION = (
     *_ASKED,
     _supported("prompt", "a text, or a list of texts; with `generate` and `openai` also token ids, or lists of them"),
-    _supported("max_tokens", "16 by default, or what the context leaves"),
+    _supported("max_tokens", "16 by default, or what the context leaves; with `echo` 0 is allowed"),
     *_SAMPLED,
-    _refused("best_of", "the engines tell no probabilities to choose by", 1),
+    _supported(
+        "best_of",
+        "up to 16: makes so many answers, and gives the `n` likeliest by token; not streamed; needs an "
+        "engine that takes `logprobs`",
+    ),
     _by_engine("echo", "the answer begins with the prompt", False),
     _by_engine("logprobs", "the log probability of each token, and of 0 to 20 alternatives", 0, False),
     _refused("suffix", "the engines do not fill in the middle", ""),

@@ -205,13 +205,17 @@ def claim(queues: Sequence[Lanes[J]], now: float, room: Room) -> Taken[J]:
     filled = [queue for queue in queues if queue._waiting]
     most = [_most(queue, now, room) for queue in filled]
     claimed: list[QueuedJob[J]] = []
-    if max(most, default=0) <= 0:
+    limit = max(most, default=0)
+    if limit <= 0:
         return Taken(claimed, overdue=False)
     waited = [now - queue.since for queue in filled]
     share = quantum(room.most)
     served: dict[int, bool] = {}
     """Of each queue that was served, whether it was overdue."""
-    while waiting := [n for n, queue in enumerate(filled) if queue._waiting and len(claimed) < most[n]]:
+    while len(claimed) < limit:
+        waiting = [n for n, queue in enumerate(filled) if queue._waiting and len(claimed) < most[n]]
+        if not waiting:
+            break
         urgency = [filled[n].urgency(now, waited[n]) for n in waiting]
         highest = max(urgency)
         first = waiting[urgency.index(highest)]

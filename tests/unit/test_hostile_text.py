@@ -14,10 +14,10 @@ from benchmarks.hostile_text.texts import READABLE, UNREADABLE, HostileText, hos
 from gateway.batches.lines import lines
 from gateway.batches.lines.line_translation import Terms
 from producer import InvalidJob, Settings, StokerError
-from producer.client import build
 from producer.contract.message import celery_message, json_text
 from producer.contract.message.message_body import NotAJob
 from producer.estimates.admission import concerns
+from producer.submission import build
 from scheduler import message
 
 SETTINGS = Settings.model_validate({"models": {"m": {"engine": "echo"}}})

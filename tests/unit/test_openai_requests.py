@@ -18,11 +18,11 @@ from gateway.openai.model_list import model_list
 from gateway.openai.neutral import NEUTRAL
 from gateway.openai.parameters import TABLE, Parameter
 from producer import BrokerUnavailable, InvalidJob, Job, Settings
-from producer.client import build
 from producer.contract.errors import ContextLengthExceeded, ServerBusy, ServerRefused, StokerError, UnsupportedByEngine
 from producer.contract.message import celery_message
 from producer.contract.message.job import Result
 from producer.stream import Piece
+from producer.submission import build
 from scheduler.results import failed
 
 SETTINGS = Settings(
@@ -118,7 +118,7 @@ BY_ENGINE: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"frequency_penalty": 0.5, "presence_penalty": 0, "logit_bias": {"5": 1}},) * 2,
     ({"min_p": 0.1, "repetition_penalty": 1, "stop_token_ids": [5], "min_tokens": 2, "ignore_eos": True},) * 2,
     ({"logprobs": True, "top_logprobs": 3}, {"logprobs": 3}),
-    ({"logprobs": True}, {"logprobs": 1}),
+    ({"logprobs": True}, {"logprobs": 0}),
     ({"tools": [{"type": "function"}], "tool_choice": "none", "parallel_tool_calls": False},) * 2,
     ({"tools": [], "tool_choice": "auto", "logprobs": False, "response_format": {"type": "text"}}, {}),
     ({"chat_template_kwargs": {"a": 1}, "continue_final_message": True, "add_generation_prompt": False},) * 2,
@@ -156,7 +156,11 @@ def test_what_the_models_engine_does_not_take_is_refused_by_name_unless_it_asks_
         "response_format": {"type": "json_object"}, "chat_template_kwargs": {"a": 1}, "continue_final_message": True,
         "add_generation_prompt": False, "echo": True, "repetition_penalty": 1.5, "min_tokens": 2,
     }  # fmt: skip
-    asks = {"logprobs": True} if parameter.name == "logprobs" else {parameter.name: values.get(parameter.name, 1)}
+    asks = (
+        {"logprobs": "chat" in path or 1}
+        if parameter.name == "logprobs"
+        else {parameter.name: values.get(parameter.name, 1)}
+    )
     for neutral in (None, *parameter.neutral):
         assert ENDPOINTS[path].read({**ASKED[path], parameter.name: neutral}, SETTINGS, ANYBODY).ignored == ()
     if parameter.name == "parallel_tool_calls":
@@ -174,7 +178,7 @@ def test_a_server_is_passed_any_parameter_if_the_fleet_file_says_so() -> None:
     assert (order.job.parameters["user"], order.ignored) == ("me", ())
     with pytest.raises(Problem, match="no parameter of this endpoint"):
         ENDPOINTS["/v1/completions"].read({**body, "model": "behind"}, SETTINGS, ANYBODY)
-    for reserved in ("best_of", "suffix", "messages"):
+    for reserved in ("suffix", "messages"):
         with pytest.raises(Problem, match=reserved):
             ENDPOINTS["/v1/completions"].read({**body, reserved: ["x"]}, SETTINGS, ANYBODY)
 
@@ -284,6 +288,9 @@ def test_messages_become_what_chat_templates_take() -> None:
         ("/v1/completions", {"prompt": [1, 2]}, "prompt", "tokens_not_supported"),
         ("/v1/completions", {"prompt": [[1], [2]]}, "prompt", "tokens_not_supported"),
         ("/v1/embeddings", {"input": [1]}, "input", "tokens_not_supported"),
+        ("/v1/completions", {"best_of": 2, "n": 3}, "best_of", "invalid_value"),
+        ("/v1/completions", {"best_of": 2, "stream": True}, "best_of", "invalid_value"),
+        ("/v1/chat/completions", {"top_logprobs": 2}, "top_logprobs", "invalid_value"),
         ("/v1/embeddings", {"input": []}, "input", "invalid_value"),
         ("/v1/embeddings", {"input": ["a", ""]}, "input", "invalid_value"),
         (
@@ -493,3 +500,37 @@ def test_clients_are_not_told_of_redis() -> None:
     assert (problem.status, problem.code, problem.retry_after_s) == (503, "broker_unavailable", 1.0)
     assert not {"redis", "10.0.0.7", "REDIS_URL", "memory"} & set(str(problem).replace(":", " ").split())
     assert "Redis" not in str(problem)
+
+
+def test_the_likeliest_of_several_answers_are_given() -> None:
+    asked = {"model": "real", "prompt": ["a", "b"], "best_of": 3, "n": 2}
+    order = ENDPOINTS["/v1/completions"].read(asked, SETTINGS, ANYBODY)
+    assert len(order.job.items) == 6
+    assert order.job.parameters["logprobs"] == 0
+    output = [
+        {"text": str(number), "finish_reason": "stop", "logprobs": [{"token": "x", "logprob": -float(number % 4)}]}
+        for number in range(6)
+    ]
+    answer = order.response("j", Result(output=output, usage={"input_tokens": 6, "output_tokens": 9}), 0)
+    assert [choice["text"] for choice in answer["choices"]] == ["0", "1", "4", "5"]
+    assert all(choice["logprobs"] is None for choice in answer["choices"])
+    assert answer["usage"] == {"prompt_tokens": 2, "completion_tokens": 9, "total_tokens": 11}
+    with pytest.raises(UnsupportedByEngine, match="'logprobs'"):
+        ENDPOINTS["/v1/completions"].read({**asked, "model": "talk"}, SETTINGS, ANYBODY)
+
+
+@pytest.mark.parametrize(
+    ("path", "asked", "parameters"),
+    [
+        ("/v1/completions", {"logprobs": 0, "echo": True, "max_tokens": 0}, {"logprobs": 0, "echo": True}),
+        ("/v1/completions", {"min_p": 0.1, "logit_bias": {"5": -2}}, {"min_p": 0.1, "logit_bias": {"5": -2.0}}),
+        ("/v1/embeddings", {"dimensions": 8, "prompt_name": "query"}, {"dimensions": 8, "prompt_name": "query"}),
+    ],
+)
+def test_completions_and_embeddings_pass_on_what_engines_take(
+    path: str, asked: dict[str, Any], parameters: dict[str, Any]
+) -> None:
+    body = {**ASKED[path], **asked, "model": "embedder" if path == "/v1/embeddings" else "real"}
+    job = ENDPOINTS[path].read(body, SETTINGS, ANYBODY).job
+    always = {"max_new_tokens", "fit", "temperature", "seed"}
+    assert {name: value for name, value in job.parameters.items() if name not in always} == parameters

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Protocol
 
-from producer.client import Client, outcome
-from producer.collect import Collector
+from producer.client import Client
+from producer.collect import Collector, outcome
 from producer.contract import keys
 from producer.contract.errors import InvalidJob, QueueFull, StokerError
 from producer.contract.fleet.settings import Settings

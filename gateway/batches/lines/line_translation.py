@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from producer.client import build
 from producer.contract.errors import InvalidJob, JobCancelled, JobExpired, JobFailed, StokerError
 from producer.contract.fleet.settings import Settings
 from producer.contract.message.job import Job, Result
+from producer.submission import build
 
 from ...access.api_key import ANYBODY, ApiKey
 from ...openai.api_error import problem_of

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from llguidance import LLMatcher, LLParserLimits
+from llguidance import LLMatcher, LLParserLimits, regex_to_lark
 
 from producer.contract.errors import InvalidJob
 from producer.contract.message.response_format import Structure
@@ -86,7 +86,8 @@ def _grammar(structure: Structure) -> str:
     if structure.kind == "json":
         return LLMatcher.grammar_from_json_schema(structure.source, overrides=_JSON)
     if structure.kind == "regex":
-        return LLMatcher.grammar_from_regex(structure.source)
+        # Digits are those of ASCII: which others there are depends on the version of Unicode.
+        return LLMatcher.grammar_from_lark(f"start: /{regex_to_lark(structure.source, 'd')}/")
     if structure.kind == "lark":
         return LLMatcher.grammar_from_lark(structure.source)
     return LLMatcher.grammar_from_lark("start: " + " | ".join(map(json.dumps, json.loads(structure.source))))
