@@ -91,6 +91,7 @@ bench: bench-setup ## run the benchmarks, each with its baseline; the last line 
 	$(BIN)/python -m benchmarks.devices
 	$(BIN)/python -m benchmarks.field
 	$(BIN)/python -m benchmarks.hostile_text
+	$(BIN)/python -m benchmarks.walls
 
 test: setup ## test: unit, integration (a real server), acceptance (real processes, real models), chaos (kills)
 	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not slow"
