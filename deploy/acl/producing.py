@@ -55,7 +55,9 @@ def gateway(fleet: GrantScope) -> list[Grant]:
         *_registry(),
         Grant(["hset", "hget", "hsetnx"], [keys.batch("*")]),
         Grant(["zadd"], [keys.batches("*"), *OPEN_BATCHES]),
-        Grant(["zrevrangebylex"], [keys.batches("*")]),
+        Grant(["zrevrangebylex", "zrem"], [keys.batches("*")]),
+        Grant(["zrangebylex"], [keys.open_batches_of("*")]),
+        Grant(["del"], [keys.batch("*")]),
     ]
 
 

@@ -21,6 +21,8 @@ PIECE_BYTES = 1024 * 1024
 FIELD_BYTES = 1024
 """Most bytes of all form fields that are not the file."""
 HEADER_BYTES = 4096
+BESIDE_BYTES = 16 * 1024
+"""Most bytes of the form beside its file: names, headers, boundaries, and what follows its end."""
 
 
 class Upload:
@@ -48,6 +50,7 @@ class Upload:
         self._field = bytearray()
         self._piece = bytearray()
         self._held = 0
+        self._came = 0
         try:
             self._parser = MultipartParser(
                 boundary,
@@ -87,6 +90,9 @@ class Upload:
             self._parser.write(chunk)
         except FormParserError as error:
             raise Problem(400, f"the form cannot be read: {error}") from None
+        self._came += len(chunk)
+        if self._came - self.size > BESIDE_BYTES + len(chunk):
+            raise Problem(413, f"the form has more than {BESIDE_BYTES} bytes beside its file", code="form_too_large")
 
     def _write(self, file: BinaryIO) -> None:
         self.lines += self._piece.count(b"\n")
@@ -125,7 +131,9 @@ class Upload:
         if self._is_file:
             self.size += len(data)
             if self.size > self._most_bytes:
-                message = f"the file is larger than the {self._most_bytes} bytes allowed (gateway.max_file_bytes)"
+                message = (
+                    f"the file is larger than the {self._most_bytes} bytes allowed (max_file_bytes, max_files_bytes)"
+                )
                 raise Problem(413, message, param="file", code="file_too_large")
             self._piece += data
             return

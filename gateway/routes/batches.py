@@ -68,6 +68,9 @@ async def create(
     batch_id = new_id("batch_")
     if attempt is not None:
         batch_id = await attempt.claim(client, batch_id)
+    if await asyncio.to_thread(storage.registry.find, batch_id) is None:
+        most = client.settings.tenant(caller.tenant).max_open_batches
+        await asyncio.to_thread(storage.registry.check_open_batches, caller.tenant, most)
     return (await asyncio.to_thread(storage.registry.add_batch, batch_id, made)).public()
 
 
@@ -92,3 +95,10 @@ def retrieve(batch_id: str, caller: Caller, storage: Storage) -> dict[str, Any]:
 def cancel(batch_id: str, caller: Caller, storage: Storage) -> dict[str, Any]:
     """Cancel a batch. Lines that are finished by then are in its output."""
     return storage.registry.cancel(caller.tenant, batch_id).public()
+
+
+@router.delete("/{batch_id}")
+def delete(batch_id: str, caller: Caller, storage: Storage) -> dict[str, Any]:
+    """Delete the record of a batch that has ended. Its files are deleted by themselves."""
+    storage.registry.remove_batch(caller.tenant, batch_id)
+    return {"id": batch_id, "object": "batch", "deleted": True}

@@ -17,6 +17,7 @@ from ..batches.storage.records import FileRecord, Purpose, new_id
 from ..batches.storage.store import SOURCE
 from ..http.upload import Upload
 from ..openai.api_error import Problem
+from ..state import Client
 
 router = APIRouter(prefix="/v1/files", tags=["files"], route_class=KeyRoute)
 
@@ -42,9 +43,11 @@ _FORM = {
 
 
 @router.post("", openapi_extra=_FORM)
-async def upload(request: Request, caller: Caller, storage: Storage) -> dict[str, Any]:
+async def upload(request: Request, caller: Caller, storage: Storage, client: Client) -> dict[str, Any]:
     """Upload a file, for a batch to read."""
-    coming = Upload(request.headers.get("content-type", ""), storage.limits.max_file_bytes)
+    account = client.settings.tenant(caller.tenant)
+    room = await asyncio.to_thread(storage.registry.room_for_file, caller.tenant, account)
+    coming = Upload(request.headers.get("content-type", ""), min(room, storage.limits.max_file_bytes))
     file_id = new_id("file-")
     await coming.save(request.stream(), storage.store, f"{SOURCE}/{file_id}")
     record = FileRecord(

@@ -7,9 +7,10 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from producer.contract import keys
+from producer.contract.fleet.tenants import Tenant
 
 from ...openai.api_error import Problem
-from .records import CANCELLABLE, BatchRecord, BatchSpec, FileRecord, Page, Purpose
+from .records import CANCELLABLE, ENDED, BatchRecord, BatchSpec, FileRecord, Page, Purpose
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +32,50 @@ class Registry:
         with self._redis.pipeline(transaction=True) as pipe:
             pipe.set(keys.file(record.id), record.model_dump_json())
             pipe.zadd(keys.files(record.tenant), {record.id: 0})
+            pipe.execute()
+
+    def room_for_file(self, tenant: str, account: Tenant) -> int:
+        """The bytes that another file of the tenant may have.
+
+        Raises:
+            Problem: 429, it has as many files, or bytes, as it may have.
+        """
+        ids = [each.decode() for each in self._redis.zrangebylex(keys.files(tenant), "-", "+", 0, account.max_files)]
+        found = (
+            [FileRecord.model_validate_json(each) for each in self._redis.mget(map(keys.file, ids)) if each]
+            if ids
+            else []
+        )
+        left = account.max_files_bytes - sum(file.size for file in found)
+        if len(ids) < account.max_files and left > 0:
+            return left
+        kept = f"{len(ids)} files of {account.max_files} allowed (max_files)"
+        if left <= 0:
+            kept = f"files of more than the {account.max_files_bytes} bytes allowed (max_files_bytes)"
+        raise Problem(429, f"tenant {tenant!r} has {kept}: delete some", code="file_quota_exceeded")
+
+    def check_open_batches(self, tenant: str, most: int) -> None:
+        """Refuse another batch of a tenant that has as many as it may have.
+
+        Raises:
+            Problem: 429.
+        """
+        if len(self._redis.zrangebylex(keys.open_batches_of(tenant), "-", "+", 0, most)) >= most:
+            told = f"tenant {tenant!r} has {most} batches that have not ended, of {most} allowed (max_open_batches)"
+            raise Problem(429, f"{told}: wait for one, or cancel it", code="batch_quota_exceeded")
+
+    def remove_batch(self, tenant: str, batch_id: str) -> None:
+        """Remove the record of a batch that has ended; its files stay until they are deleted.
+
+        Raises:
+            Problem: 404, the tenant has no such batch; 409, it has not ended.
+        """
+        status = self.batch(tenant, batch_id).status
+        if status not in ENDED:
+            raise Problem(409, f"the batch is {status}: cancel it, and delete it when it has ended", code="batch_open")
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.zrem(keys.batches(tenant), batch_id)
+            pipe.delete(keys.batch(batch_id))
             pipe.execute()
 
     def file(self, tenant: str, file_id: str) -> FileRecord:

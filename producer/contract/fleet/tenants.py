@@ -45,6 +45,13 @@ class Tenant(BaseModel):
     """Most tokens a minute, as fairness counts them, also those of requests that were hung up on; a minute's worth may
     be used at once."""
 
+    max_files: Annotated[int, Field(ge=1)] = 1000
+    """Most files of batches, outputs included; further uploads are refused."""
+    max_files_bytes: Annotated[int, Field(ge=1)] = 10 * 1024**3
+    """Most bytes of these files; further uploads are refused."""
+    max_open_batches: Annotated[int, Field(ge=1)] = 100
+    """Most batches that have not ended; further ones are refused."""
+
     @property
     def limits_claims(self) -> bool:
         """Whether any quota is set that makes jobs wait."""
