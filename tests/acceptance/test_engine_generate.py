@@ -174,7 +174,7 @@ def test_the_inputs_of_one_request_share_the_batch_and_are_answered_in_order(eng
 @pytest.mark.parametrize(
     ("inputs", "parameters", "said"),
     [
-        (["x"], {"max_tokens": 5}, "parameters.max_tokens = 5: no such parameter; allowed: do_sample"),
+        (["x"], {"max_new_token": 5}, "parameters.max_new_token = 5: no such parameter; allowed: add_gen"),
         (["x"], {"temperature": -1}, "parameters.temperature = -1"),
         (["x"], {"max_new_tokens": 8192}, "maximum context length is 8192 tokens"),
         (["fine", "word " * 9000], {}, "input 1 has 9001 tokens"),
@@ -322,8 +322,8 @@ class PoisonousTokenizer:
     def __call__(self, words: str, **options: Any) -> Any:
         return {"input_ids": [10**6]} if words == "poison" else self._tokenizer(words, **options)
 
-    def decode(self, *arguments: Any, **options: Any) -> Any:
-        return self._tokenizer.decode(*arguments, **options)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
 
 
 def test_a_token_beyond_the_vocabulary_is_refused(engine: GenerateEngine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,7 +110,7 @@ def test_who_would_have_to_take_a_word_back_fails_instead(
     told = Told()
     kill_the_batch(engine, told, 5)
     [sequence] = engine._admission.running.values()
-    monkeypatch.setattr(sequence, "_told", "something else")
+    monkeypatch.setattr(sequence, "_told", {None: "something else"})
     while not told.outcomes:
         told.step(engine)
     error = told.outcomes["a"].error
