@@ -5,7 +5,7 @@ together (``ledger``). A claim goes whole to its taker (``taker.Taker``), past K
 messages, which took three quarters of a worker's time.
 
 Private parts of Kombu 5.7 in use: ``Channel.handlers``, ``Channel.pool``, ``Channel._queue_bind``,
-``Channel._handle_message``. ``tests/integration/test_celery_contract.py`` covers them.
+``Channel._handle_message``, ``Channel._receive_one``. ``tests/integration/test_celery_contract.py`` covers them.
 """
 
 from __future__ import annotations
@@ -243,6 +243,16 @@ class Channel(stock.Channel):
                 if code:
                     time.sleep(REFUSED_S)  # Celery reconnects at once
                 raise
+
+    def _receive_one(self, client: Any) -> Any:
+        """Read a message of a fan-out. Whatever Kombu makes of one that was admitted, the worker goes on."""
+        try:
+            return super()._receive_one(client)
+        except self.connection_errors:
+            raise
+        except Exception as error:
+            logger.warning("a message of remote control was dropped, which cannot be read: %r", error)
+            return True
 
     def _handle_message(self, client: Any, response: Any) -> dict[str, Any]:
         """Read what a subscription tells. Any client of Redis that may publish can send a message: one that is not

@@ -14,7 +14,6 @@ anew for some. So a message is checked before Kombu reads it; one that is no com
 from __future__ import annotations
 
 import base64
-import json
 import logging
 import math
 import time
@@ -23,6 +22,7 @@ from functools import wraps
 from typing import Any
 
 from celery.worker.control import Panel
+from kombu.utils.json import loads
 from redis.exceptions import RedisError
 
 from producer.contract.message.celery_message import ids_of
@@ -137,8 +137,8 @@ class _Commands(dict[str, Callable[..., Any]]):
 def fault(document: bytes) -> str:
     """Why a message to the mailbox is no command in Celery's format; empty if it is one, known or not."""
     try:
-        envelope = json.loads(document)
-        command = json.loads(base64.b64decode(envelope["body"], validate=True))
+        envelope = loads(document)
+        command = loads(base64.b64decode(envelope["body"], validate=True))
         properties, headers = envelope["properties"], envelope.get("headers") or {}
         readable = (
             envelope.get("content-type") == "application/json"
@@ -150,7 +150,7 @@ def fault(document: bytes) -> str:
             and "compression" not in headers
         )
         return _fault_of_command(command) if readable else "it is not a message of Celery in JSON"
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except Exception as error:  # Kombu's reader makes dates, numbers and texts of what claims to be one
         return f"it is not a message of Celery in JSON ({type(error).__name__})"
 
 

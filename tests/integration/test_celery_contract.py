@@ -126,7 +126,7 @@ def test_the_poller_and_the_channel_have_what_the_transport_overrides_and_calls(
     for ours, theirs, names in (
         (Poller, stock.MultiChannelPoller, ("on_poll_start", "on_readable", "_register", "_client_registered")),
         (Poller, stock.MultiChannelPoller, ("_register_LISTEN",)),
-        (Channel, stock.Channel, ("_basic_cancel", "_handle_message", "close")),
+        (Channel, stock.Channel, ("_basic_cancel", "_handle_message", "_receive_one", "close")),
         (SentinelChannel, stock.SentinelChannel, ("_sentinel_managed_pool",)),
         (Transport, stock.Transport, ("register_with_event_loop",)),
     ):

@@ -204,7 +204,8 @@ def test_the_mailbox_reads_only_json(fleet: Fleet, stock: Celery, tmp_path: Path
 
 def test_whatever_is_published_to_the_mailbox_ends_no_worker(fleet: Fleet, stock: Celery) -> None:
     body = json.dumps({"body": "x", "properties": {"body_encoding": "nope", "delivery_tag": "1", "delivery_info": {}}})
-    documents = ("null", "[]", '"x"', "7", "{}", "garbage", b"\xff\xfe", body, '{"body": 7, "properties": 7}')
+    decimal = json.dumps({**json.loads(command()), "more": {"__type__": "decimal", "__value__": "none"}})
+    documents = (decimal, "null", "[]", '"x"', "7", "{}", "garbage", b"\xff\xfe", body, '{"body": 7, "properties": 7}')
     with stock as app:
         await_listening(app)
         for document in documents:

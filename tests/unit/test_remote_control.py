@@ -1,5 +1,7 @@
 """Remote control: what is logged of messages that are no commands."""
 
+import base64
+import json
 import logging
 
 import pytest
@@ -23,3 +25,15 @@ def test_a_flood_is_told_once_a_minute_with_its_number(caplog: pytest.LogCapture
 
 def test_a_revocation_of_ours_is_admitted() -> None:
     assert fault(revocation(["a-job"])) == ""
+
+
+@pytest.mark.parametrize("kind", ["decimal", "datetime", "date", "time", "uuid"])
+def test_what_claims_to_be_a_value_of_another_type_and_is_none_is_dropped(kind: str) -> None:
+    """Kombu's reader raises errors of each type's own, an ``ArithmeticError`` among them."""
+    value = {"__type__": kind, "__value__": "none of them"}
+    envelope = json.loads(revocation(["a-job"]))
+    command = json.loads(base64.b64decode(envelope["body"]))
+    command["arguments"]["more"] = value
+    body = base64.b64encode(json.dumps(command).encode()).decode()
+    for document in ({**envelope, "more": value}, {**envelope, "body": body}):
+        assert fault(json.dumps(document).encode())
