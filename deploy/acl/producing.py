@@ -45,7 +45,7 @@ def gateway(fleet: GrantScope) -> list[Grant]:
         running([scripts.ADMIT], [keys.api_keys(), keys.rate("*")]),
         running([scripts.CLAIM_WEBHOOKS], [keys.webhooks()]),
         running([scripts.CANCEL_BATCH], [keys.batch("*")]),
-        Grant(["hget", "hlen"], [keys.api_keys()]),
+        Grant(["hget", "hgetall", "hlen"], [keys.api_keys()]),
         Grant(["get", "set"], [keys.rate("*"), keys.idempotency("*")]),
         Grant(["unlink", "pexpire"], [RESULT, keys.stream("*"), keys.submission("*")]),
         Grant(["get", "mget", "set", "del"], [keys.job_record("*")]),
