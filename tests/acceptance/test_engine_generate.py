@@ -1,10 +1,10 @@
 """Generation with the real model: true, the same alone and in company, and alive whatever dies.
 
 It covers every point at which ``workers.engines.generation.continuous`` relies on transformers' internals. Where a
-test guards
-what we do about a defect of its continuous batching (5.17 to 5.23), its docstring begins with "Defect:".
+test guards what we do about a defect of its continuous batching (5.17 to 5.23), its docstring begins with "Defect:".
 """
 
+import copy
 import shutil
 import subprocess
 import sys
@@ -36,7 +36,6 @@ from workers.engines import sources
 from workers.engines.generation import sequence_attention
 from workers.engines.generation.generate import GenerateEngine
 from workers.engines.generation.prompt import Prompts
-from workers.engines.generation.vocabulary import Vocabulary
 from workers.engines.protocol import Outcome, Request
 
 PROMPTS = [
@@ -346,9 +345,9 @@ def test_what_kills_the_batch_twice_fails_and_its_neighbours_finish(
     prompts = engine._prompts
     expected = text(run(engine, Request("a", [PROMPTS[0]], {"max_new_tokens": 8}))["a"])
     poisonous = PoisonousTokenizer(prompts.tokenizer)
-    monkeypatch.setattr(
-        engine, "_prompts", Prompts(poisonous, Vocabulary(prompts.tokenizer, 10**9, []), prompts.max_tokens)
-    )
+    vocabulary = copy.copy(prompts.vocabulary)
+    vocabulary.size = 10**9
+    monkeypatch.setattr(engine, "_prompts", Prompts(poisonous, vocabulary, prompts.max_tokens))
     outcomes = run(
         engine,
         Request("before", [PROMPTS[0]], {"max_new_tokens": 8}),
