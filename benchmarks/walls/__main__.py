@@ -7,21 +7,13 @@ code 0 when every figure reaches its bar. Takes about ten minutes.
 
 from __future__ import annotations
 
-import argparse
-import shutil
-import signal
 import sys
-import tempfile
-import time
-import traceback
-from collections.abc import Callable
-from pathlib import Path
 
-from benchmarks.bars import Bar, conclude
+from benchmarks.situations import Situation, play
 
 from . import batches, hang_ups, preemption, strangers, webhooks
 
-WALLS: dict[str, Callable[..., list[Bar]]] = {
+WALLS: dict[str, Situation] = {
     "strangers": strangers.run,
     "hang-ups": hang_ups.run,
     "batches": batches.run,
@@ -29,43 +21,8 @@ WALLS: dict[str, Callable[..., list[Bar]]] = {
     "preemption": preemption.run,
 }
 
-
-def main() -> int:
-    """Attack, one wall after the other."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.walls", description=__doc__)
-    parser.add_argument("--only", default=",".join(WALLS), help="comma-separated; default: %(default)s")
-    parser.add_argument("--quick", action="store_true", help="less of each; misses no bar for that")
-    parser.add_argument("--keep", action="store_true", help="keep the logs")
-    options = parser.parse_args()
-    chosen = options.only.split(",")
-    if unknown := [name for name in chosen if name not in WALLS]:
-        parser.error(f"no wall {unknown[0]!r}; there are {', '.join(WALLS)}")
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # which leaves nothing behind either
-    folder = Path(tempfile.mkdtemp(prefix="stoker-walls-"))
-    began = time.monotonic()
-    bars: list[Bar] = []
-    for name in chosen:
-        say(f"{name}: {(sys.modules[WALLS[name].__module__].__doc__ or '').splitlines()[0]}")
-        try:
-            bars += WALLS[name](folder / name, say, quick=options.quick)
-        except Exception:  # the others are still worth attacking
-            traceback.print_exc()
-            bars.append(Bar(f"{name}: attacked to its end", None, 1, "higher"))
-    well = all(bar.ok for bar in bars)
-    if options.keep or not well:
-        say(f"the logs are in {folder}")
-    else:
-        shutil.rmtree(folder)
-    return conclude("walls", bars, began, quick=options.quick)
-
-
-def say(text: str) -> None:
-    """Print at once."""
-    print(text, flush=True)
-
-
 if __name__ == "__main__":
     try:
-        sys.exit(main())
+        sys.exit(play("walls", __doc__ or "", WALLS))
     except KeyboardInterrupt:
         sys.exit(130)

@@ -1,4 +1,5 @@
 import hashlib
+from typing import Any
 
 import pytest
 import redis as redis_py
@@ -31,14 +32,19 @@ class Slots(NoTaker):
     capacity = slots = 4
 
 
-def test_only_jobs_that_can_wait_may_be_preempted(redis: redis_py.Redis, server: Server) -> None:
+def with_queued(redis: redis_py.Redis, server: Server, *jobs: dict[str, Any]) -> Ledger:
+    """A ledger of a model with slots, and jobs queued with these arguments of ``submit``."""
     settings = Settings(redis={"url": server.url}, models={"m": {"engine": "echo"}})
     ledger = Ledger(Queue(redis, settings, "m"))
     ledger.taker = Slots()
     with Client(settings) as client:
-        client.submit("m", "x", tier="batch")
-        client.submit("m", "x", tier="batch", deadline=500)
-        client.submit("m", "x", tier="standard")
+        for job in jobs:
+            client.submit("m", "x", **job)
+    return ledger
+
+
+def test_only_jobs_that_can_wait_may_be_preempted(redis: redis_py.Redis, server: Server) -> None:
+    ledger = with_queued(redis, server, {"tier": "batch"}, {"tier": "batch", "deadline": 500}, {"tier": "standard"})
     jobs = ledger.queue.claim(3, "owner")
     ledger.take(jobs)
     batch = [job.lease for job in jobs if job.queue == "m.batch"]
@@ -51,15 +57,9 @@ def test_only_jobs_that_can_wait_may_be_preempted(redis: redis_py.Redis, server:
 def test_beside_others_a_job_that_can_wait_joins_when_the_last_ones_prompt_is_read_and_after_a_pause(
     redis: redis_py.Redis, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = Settings(redis={"url": server.url}, models={"m": {"engine": "echo"}})
-    ledger = Ledger(Queue(redis, settings, "m"))
-    ledger.taker = Slots()
+    ledger = with_queued(redis, server, {"tier": "batch"}, {"tier": "batch"}, {"tier": "standard"})
     now = 1000.0
     monkeypatch.setattr("scheduler.lease.ledger.time.monotonic", lambda: now)
-    with Client(settings) as client:
-        client.submit("m", "x", tier="batch")
-        client.submit("m", "x", tier="batch")
-        client.submit("m", "x", tier="standard")
     jobs = ledger.queue.claim(3, "owner")
     other, *batch = sorted((job for job in jobs), key=lambda job: job.queue != "m.standard")
     ledger.take([other, batch[0]])
@@ -81,11 +81,7 @@ def test_beside_others_a_job_that_can_wait_joins_when_the_last_ones_prompt_is_re
 def test_the_pause_is_shorter_the_less_of_its_target_the_last_claimed_queue_had_left(
     redis: redis_py.Redis, server: Server
 ) -> None:
-    settings = Settings(redis={"url": server.url}, models={"m": {"engine": "echo"}})
-    ledger = Ledger(Queue(redis, settings, "m"))
-    ledger.taker = Slots()
-    with Client(settings) as client:
-        client.submit("m", "x", tier="batch")
+    ledger = with_queued(redis, server, {"tier": "batch"})
     ledger.queue.load()
     filled = redis.time()[0] - 450.0  # of the 600 s that are the target
     redis.hset(keys.waiting("m"), keys.queue("m", "batch"), str(filled))
@@ -98,11 +94,7 @@ def test_the_pause_is_shorter_the_less_of_its_target_the_last_claimed_queue_had_
 def test_a_batch_job_that_was_taken_overdue_makes_no_other_batch_job_wait(
     redis: redis_py.Redis, server: Server
 ) -> None:
-    settings = Settings(redis={"url": server.url}, models={"m": {"engine": "echo"}})
-    ledger = Ledger(Queue(redis, settings, "m"))
-    ledger.taker = Slots()
-    with Client(settings) as client:
-        client.submit("m", "x", tier="batch")
+    ledger = with_queued(redis, server, {"tier": "batch"})
     [late] = ledger.queue.claim(1, "owner")
     ledger.take([late], overdue=True)
     assert ledger.preemptible == []
