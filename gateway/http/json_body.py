@@ -20,7 +20,8 @@ MOST_NESTED, MOST_VALUES = 10_000, 500_000
 """Most arrays and objects of a body, and most values: a few megabytes of brackets would hold the event loop, and so all
 other requests, for seconds. Room for 4,096 prompts of tokens, or for conversations of thousands of messages."""
 
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
+"""Also one that never ends, or each quote within it would be looked from to the end of the body."""
 
 
 class UnreadableBody(HTTPException):

@@ -187,7 +187,7 @@ def _check_messages(messages: Any, index: int, able: Abilities, whose: str) -> N
         for number, part in enumerate(content if isinstance(content, list) else ()):
             kind = part.get("type") if isinstance(part, dict) else None
             where = f"messages.{place}.content.{number}"
-            if kind not in able.contents:
+            if not isinstance(kind, str) or kind not in able.contents:
                 told = f"input {index}: {where} is of type {kind!r:.40}, which {whose} does not take"
                 raise UnsupportedByEngine(f"{told}; allowed: {_list(able.contents)}", where)
             if kind != "text" and not able.fetches and (url := _url(part.get(kind))):
