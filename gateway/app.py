@@ -14,6 +14,7 @@ from producer.async_client import AsyncClient
 from producer.contract.fleet.settings import Settings
 
 from . import errors
+from .access.api_key_store import ADMIT_LUA
 from .access.authentication import LIMIT_HEADERS
 from .access.hang_ups import HangUps
 from .availability import Availability
@@ -69,6 +70,7 @@ def create_app(settings: Settings, loopback: bool = True, reread: Callable[[], S
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncClient(settings, reads=True) as client:
             app.state.client = client
+            app.state.admit = client.redis.register_script(ADMIT_LUA)
             app.state.forgetting = Forgetting(client)
             beside = [asyncio.create_task(Delivery(client).run()), asyncio.create_task(app.state.forgetting.run())]
             if reread is not None:

@@ -98,7 +98,12 @@ class Attempt:
         return made
 
     def _ttl_ms(self, client: AsyncClient) -> int:
-        return ttl_ms(client) if self.keyed else int(1000 * (client.settings.gateway.timeout_s + MARGIN_S))
+        return ttl_ms(client) if self.keyed else repeats_ms(client)
+
+
+def repeats_ms(client: AsyncClient) -> int:
+    """For how long a client may repeat a request without a key, in milliseconds."""
+    return int(1000 * (client.settings.gateway.timeout_s + MARGIN_S))
 
 
 IdempotencyKey = Annotated[

@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 from producer.async_client import AsyncClient
 from producer.contract import keys
 
-from .attempt import MARGIN_S, Attempt
+from .attempt import Attempt, repeats_ms
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Forgetting:
         if not due:
             return False
         gone = [name for _, job_id, kept in due if not kept for name in (keys.result(job_id), keys.stream(job_id))]
-        kept_ms = int(1000 * (self._client.settings.gateway.timeout_s + MARGIN_S))
+        kept_ms = repeats_ms(self._client)
         try:
             async with self._client.redis.pipeline(transaction=False) as pipe:
                 if gone:

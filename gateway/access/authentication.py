@@ -17,7 +17,6 @@ from ..http.answer_headers import add
 from ..http.connection_guard import CONNECTION
 from ..openai.api_error import Problem
 from .api_key import ANYBODY, ApiKey, digest
-from .api_key_store import ADMIT_LUA
 from .hang_ups import KEY_NAME, PER_S, HangUps
 from .same_origin import check_same_origin
 
@@ -41,8 +40,7 @@ async def authenticate(request: Request) -> None:
     name = digest(given) if given else ""
     setattr(request.state, KEY_NAME, name)
     _refuse_hang_ups(request.app.state.hang_ups, name)
-    admit = client.redis.register_script(ADMIT_LUA)
-    stored, made, wait_ms, left, full_ms = await admit([keys.api_keys(), keys.rate(name)], [name])
+    stored, made, wait_ms, left, full_ms = await request.app.state.admit([keys.api_keys(), keys.rate(name)], [name])
     if not made and request.app.state.loopback:
         check_same_origin(request.headers, client.settings.gateway.cors_origins)
         _admit(request, ANYBODY)

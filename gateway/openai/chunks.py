@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,8 +31,9 @@ class Chunks:
         self._order = order
         self._chat = chat = order.chat
         self._told: dict[tuple[int, bool, int | None], int] = {}
-        self._logprobs: dict[int, list[Any]] = {}
-        """Log probabilities that were told, by the index of the answer."""
+        self._logprobs: Counter[int] = Counter()
+        """Tokens whose log probabilities were told, by the index of the answer; and their characters:"""
+        self._characters: Counter[int] = Counter()
         self._head = {
             "id": f"{'chatcmpl' if chat else 'cmpl'}-{job_id}",
             "object": "chat.completion.chunk" if chat else "text_completion",
@@ -70,20 +72,19 @@ class Chunks:
         """The last events: finish reasons and usage."""
         ends = []
         for index, ((_, reason), logprobs) in enumerate(zip(texts_of(result), logprobs_of(result), strict=True)):
-            rest = (logprobs or [])[len(self._logprobs.get(index, ())) :]
+            rest = (logprobs or [])[self._logprobs[index] :]
             ends.append(self._event(index, {} if self._chat else "", reason, self._more_logprobs(index, rest or None)))
         if self._order.include_usage:
             ends.append(_data({**self._head, "choices": [], "usage": usage_of(result, self._order.choices)}))
         return b"".join([*ends, DONE])
 
     def _more_logprobs(self, index: int, entries: Sequence[Any] | None) -> dict[str, Any] | None:
-        if entries is None or self._chat:
-            self._logprobs.setdefault(index, []).extend(entries or ())
-            return of_chat(entries)
-        told = self._logprobs.setdefault(index, [])
-        offset = sum(len(entry["token"]) for entry in told)
-        told.extend(entries)
-        return of_completion(entries, offset)
+        if entries is None:
+            return None
+        offset = self._characters[index]
+        self._logprobs[index] += len(entries)
+        self._characters[index] += sum(len(entry["token"]) for entry in entries)
+        return of_chat(entries) if self._chat else of_completion(entries, offset)
 
     def _event(self, index: int, news: Any, reason: str | None, logprobs: dict[str, Any] | None = None) -> bytes:
         choice = {

@@ -12,7 +12,7 @@ from .api_error import Problem
 from .parameters import Parameter, check, is_neutral
 from .translation import RequestBody
 
-_GUIDED = {"json": "json", "regex": "regex", "choice": "choice"}
+_GUIDED = ("json", "regex", "choice")
 """Kinds of vLLM's structured output that have a form of ``response_format``."""
 
 
@@ -36,6 +36,8 @@ def engine_parameters(
         if parameter.treatment != "by engine" or parameter.name in ("logprobs", "top_logprobs"):
             continue
         value = form if parameter.name == "response_format" else getattr(asked, parameter.name)
+        if value is None:
+            continue
         neutral = is_neutral(value, parameter)
         if able.takes(parameter.name) and (not neutral or _means_something(parameter.name, value, asked)):
             passed[parameter.name] = value
@@ -70,7 +72,7 @@ def _means_something(name: str, value: Any, asked: RequestBody) -> bool:
     """Whether a neutral value is passed on: a number may differ from the server's own default, and what is said of
     tools means something beside tools."""
     if name in CALLS:
-        return bool(getattr(asked, "tools", None)) and value is not None
+        return bool(getattr(asked, "tools", None))
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

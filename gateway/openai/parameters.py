@@ -216,6 +216,8 @@ def check(parameters: tuple[Parameter, ...], given: dict[str, Any]) -> list[str]
     Raises:
         Problem: for the first that is refused or unknown.
     """
+    if not given:
+        return []
     known = {parameter.name: parameter for parameter in parameters}
     ignored = []
     for name, value in given.items():

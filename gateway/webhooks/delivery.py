@@ -89,15 +89,18 @@ class Delivery:
         kept = await self._client.redis.mget([keys.job_record(job_id) for job_id in due])
         late: Counter[str] = Counter()
         puts_off: dict[str, float] = {}
+        gone = []
         for job_id, stored in zip(due, kept, strict=True):
-            record = JobRecord.model_validate_json(stored) if stored else None
-            if record is None or record.notice is None or record.notice.webhook is None:
-                await self._client.redis.zrem(keys.webhooks(), job_id)
+            if (found := _pending(stored)) is None:
+                gone.append(job_id)
                 continue
-            host = urlsplit(record.notice.webhook.url).hostname or ""
+            record, _, webhook = found
+            host = urlsplit(webhook.url).hostname or ""
             if not self._turns.add(Turn(record.tenant, host, job_id, until)):
                 late[record.tenant] += 1
                 puts_off[job_id] = PUT_OFF_S + late[record.tenant] / WAITING
+        if gone:
+            await self._client.redis.zrem(keys.webhooks(), *gone)
         if puts_off:
             await self._put_off(puts_off)
         return len(due)
@@ -120,17 +123,14 @@ class Delivery:
     async def _look(self, job_id: str) -> bool | None:
         """Deliver one, if its job has ended; whether that succeeded, None if it has not ended."""
         kept, stored = await self._client.redis.mget([keys.job_record(job_id), keys.result(job_id)])
-        if kept is None:
+        if (found := _pending(kept)) is None:
             await self._client.redis.zrem(keys.webhooks(), job_id)
             return None
-        record = JobRecord.model_validate_json(kept)
-        if record.notice is None or record.notice.webhook is None:
-            await self._client.redis.zrem(keys.webhooks(), job_id)
-            return None
+        record, notice, webhook = found
         if not celery_message.is_final(stored):
             await self._put_off({job_id: look_s(time.time() - record.created_at)})
             return None
-        return await self._tell(record, record.notice, record.notice.webhook, stored)
+        return await self._tell(record, notice, webhook, stored)
 
     async def _tell(self, record: JobRecord, notice: Notice, webhook: Webhook, stored: bytes) -> bool:
         now = int(time.time())
@@ -181,3 +181,11 @@ class Delivery:
         seconds, microseconds = await self._client.redis.time()
         now = seconds + microseconds / 1e6
         await self._client.redis.zadd(keys.webhooks(), {job: now + pause for job, pause in pauses_s.items()}, xx=True)
+
+
+def _pending(stored: bytes | str | None) -> tuple[JobRecord, Notice, Webhook] | None:
+    """A stored record whose webhook is still to be delivered, if it is."""
+    record = JobRecord.model_validate_json(stored) if stored else None
+    if record is None or record.notice is None or record.notice.webhook is None:
+        return None
+    return record, record.notice, record.notice.webhook

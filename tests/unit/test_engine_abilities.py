@@ -86,7 +86,8 @@ def test_an_input_is_refused_by_its_kind() -> None:
     error = refused("talk", picture)
     assert error.param == "messages.0.content.0"
     assert "is of type 'image_url'" in str(error)
-    for kind in ([], {}, None, 7):
+    kinds: tuple[Any, ...] = ([], {}, None, 7)
+    for kind in kinds:
         assert "allowed: text" in str(refused("talk", {"messages": [{"role": "user", "content": [{"type": kind}]}]}))
 
 

@@ -65,7 +65,7 @@ _TEXTS: frozenset[Input] = frozenset({"text", "messages"})
 _ANY: frozenset[Input] = frozenset({"text", "token_ids", "messages", "pair", "documents", "object"})
 _TEXT = frozenset({"text"})
 
-OF_EMBEDDINGS = frozenset({"dimensions"})
+_OF_EMBEDDINGS = frozenset({"dimensions"})
 """Parameters of the engine ``openai`` for embeddings."""
 
 _OF_SERVERS = frozenset(
@@ -102,7 +102,7 @@ _ECHOES = {
     "embeddings": Abilities(FAULTS, frozenset({"text"})),
 }
 
-_OF_SERVERS_OF_EMBEDDINGS = Abilities(OF_EMBEDDINGS, frozenset({"text", "token_ids"}))
+_OF_SERVERS_OF_EMBEDDINGS = Abilities(_OF_EMBEDDINGS, frozenset({"text", "token_ids"}))
 
 
 def abilities(model: Model) -> Abilities:
@@ -157,14 +157,15 @@ def check(model: Model, name: str, inputs: Iterable[Any], parameters: Mapping[st
         kind = input_kind(item)
         if kind not in able.inputs:
             told = f"input {index} is of kind {kind}, which {_of(name, model)} does not take"
-            raise UnsupportedByEngine(f"{told}{_others('inputs', kind)}; allowed: {_list(able.inputs)}", "input")
+            told += _would(engine for engine, each in ENGINES.items() if kind in each.inputs)
+            raise UnsupportedByEngine(f"{told}; allowed: {_list(able.inputs)}", "input")
         if kind == "messages":
             _check_messages(item["messages"], index, able, _of(name, model))
 
 
 def refusal(model: Model, name: str, parameter: str) -> UnsupportedByEngine:
     """The error of a parameter that the engine of a model does not take."""
-    told = f"{_of(name, model)} takes no parameter {parameter!r:.80}{_others('parameters', parameter)}"
+    told = f"{_of(name, model)} takes no parameter {parameter!r:.80}{_would(engines_with(parameter))}"
     return UnsupportedByEngine(f"{told}; allowed: {_list(abilities(model).parameters)}", parameter)
 
 
@@ -208,11 +209,11 @@ def _of(name: str, model: Model) -> str:
 def engines_with(parameter: str) -> list[str]:
     """The engines that take a parameter."""
     found = [engine for engine, each in ENGINES.items() if parameter in each.parameters]
-    return [*found, "openai"] if parameter in OF_EMBEDDINGS and "openai" not in found else found
+    return [*found, "openai"] if parameter in _OF_EMBEDDINGS else found
 
 
-def _others(what: Literal["parameters", "inputs"], wanted: str) -> str:
-    able = [engine for engine, each in ENGINES.items() if wanted in getattr(each, what)]
+def _would(engines: Iterable[str]) -> str:
+    able = list(engines)
     return f" (the engine{'s' if len(able) > 1 else ''} {', '.join(able)} would)" if able else ""
 
 
