@@ -110,8 +110,9 @@ class Streams:
             self._refused_until = time.monotonic() + REFUSED_S
             return
         for made in (made for stream in self._streams.values() for made in stream.outputs.values()):
-            made.unwritten.clear()
-            made.unwritten_logprobs.clear()
+            if any(made.unwritten):  # log probabilities wait for a text to go with
+                made.unwritten.clear()
+                made.unwritten_logprobs.clear()
         for lease in (*self._ended, *(lease.decode() for lease in lost)):
             self._streams.pop(lease, None)
         self._ended.clear()

@@ -52,7 +52,10 @@ for place, queue in ipairs(KEYS) do
     local known = {}
     for _, tenant in ipairs(tenants) do known[tenant] = true end
     for _, tenant in ipairs(laned > 0 and redis.call('SRANDMEMBER', tier_key('entrants', queue), 200) or {}) do
-      if not known[tenant] then tenants[#tenants + 1] = tenant end
+      if not known[tenant] then
+        known[tenant] = true
+        tenants[#tenants + 1] = tenant
+      end
     end
     if length > 0 and not known[DEFAULT] then tenants[#tenants + 1] = DEFAULT end
     for turn, tenant in ipairs(tenants) do

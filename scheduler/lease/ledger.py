@@ -71,9 +71,8 @@ class Ledger:
         self._lock = threading.Lock()  # for _held
         self._held: dict[str, HeldJob] = {}  # by lease, the oldest first
         self._number = dict.fromkeys(State, 0)  # of held jobs
-        self._unread: set[str] = set()  # leases of jobs of preemptible tiers whose prefill has not ended
+        self._unread: dict[str, float] = {}  # jobs of preemptible tiers whose prefill has not ended: patience by lease
         self._prefill = Prefill()
-        self._patience = 1.0  # of the preemptible tiers that the last claim took jobs of
         self._others_at = -math.inf  # monotonic time of the last job taken of a tier that is not preemptible
         self._trials = Trials(time.monotonic())
         self._order = Order.LAST  # of suspects in the last claim
@@ -154,10 +153,9 @@ class Ledger:
     def take(self, claimed: Iterable[Claimed], overdue: bool = False, patience: float = 1.0) -> None:
         """Record the jobs of a claim, whose ids are not known yet; ``overdue`` and ``patience`` as in the claim."""
         now = time.monotonic()
-        self._patience = patience
         with self._lock:
             for job in claimed:
-                state = self._state(job, overdue)
+                state = self._state(job, overdue, patience)
                 self._held[job.lease] = HeldJob(state)
                 self._number[state] += 1
                 if state is ALONE:
@@ -165,11 +163,11 @@ class Ledger:
                 else:
                     self._trials.serve(now)
 
-    def _state(self, job: Claimed, overdue: bool) -> State:
+    def _state(self, job: Claimed, overdue: bool, patience: float) -> State:
         can_wait = job.queue in self.queue.preemptible
         preemptible = can_wait and self.taker.slots > 0
         if preemptible:
-            self._unread.add(job.lease)
+            self._unread[job.lease] = patience
         elif not can_wait:
             self._others_at = time.monotonic()
         if job.losses >= self.queue.suspect_at:
@@ -184,11 +182,10 @@ class Ledger:
         Returns:
             Seconds until another job of a preemptible tier may join; 0 if this job is not of such a tier.
         """
-        if lease not in self._unread:
+        if (patience := self._unread.pop(lease, None)) is None:
             return 0.0
-        self._unread.discard(lease)
         now = time.monotonic()
-        self._prefill = Prefill(now, stall_s, self._patience)
+        self._prefill = Prefill(now, stall_s, patience)
         return self._prefill.next_at(beside_others=True) - now
 
     def name(self, lease: str, job_id: str) -> None:
@@ -229,7 +226,7 @@ class Ledger:
             self._number[job.state] -= 1
             if job.state is ALONE:
                 self._trials.end(time.monotonic())
-            self._unread.discard(lease)
+            self._unread.pop(lease, None)
         return job
 
     def flush(self, urgent: bool = False) -> None:

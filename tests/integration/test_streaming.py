@@ -365,3 +365,14 @@ def test_log_probabilities_and_tool_calls_go_with_the_text(job: Job, client: Cli
         ("a", ["a"]),
         ("bc", ["b", "c"]),
     ]
+
+
+def test_log_probabilities_of_no_text_yet_wait_for_one_whatever_else_is_written(job: Job) -> None:
+    job.streams.add(job.id, Made(job.lease, 0, "", 1, logprobs=({"token": "half"},)))
+    job.streams.add(job.id, Made(job.lease, 1, "another", 1))
+    job.streams.flush()
+    job.streams.add(job.id, Made(job.lease, 0, "whole", 1, logprobs=({"token": "whole"},)))
+    job.streams.flush()
+    assert [json.loads(fields[b"logprobs"]) for fields in job.entries() if b"logprobs" in fields] == [
+        [0, [{"token": "half"}, {"token": "whole"}]]
+    ]

@@ -222,7 +222,7 @@ class OpenAIEngine(MailboxEngine[Request]):
 
         def hear(news: News) -> None:
             self._progress += 1
-            ask.events += bool(news.text or news.reasoning)
+            ask.events += bool(news.text or news.reasoning or news.calls)
             if not ask.job.request.stream:
                 return
             if pieces := _pieces(ask, news):

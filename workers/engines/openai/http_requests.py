@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from producer.contract.errors import InvalidJob
-from producer.contract.fleet.engine_abilities import of_server
+from producer.contract.fleet.engine_abilities import SAMPLING, of_server
 from producer.contract.fleet.engine_options import OpenAIOptions
 
 from ..parameters import GenerationParameters
@@ -51,7 +51,7 @@ class Ask:
     call: wire.Call
     task: asyncio.Task[None] | None = None
     events: int = 0
-    """Pieces of text that have come."""
+    """Pieces of text, of reasoning and of tool calls that have come."""
 
 
 def job_of(request: Request, model: str, options: OpenAIOptions) -> OpenRequest:
@@ -70,7 +70,7 @@ def job_of(request: Request, model: str, options: OpenAIOptions) -> OpenRequest:
         if not able.takes(name):
             raise InvalidJob(f"parameters.{name}: no such parameter; allowed: {', '.join(sorted(able.parameters))}")
     job = OpenRequest(request, [None] * len(request.inputs))
-    own = GenerationParameters.model_fields.keys() | {"max_tokens"} if options.task == "generate" else set()
+    own = SAMPLING if options.task == "generate" else frozenset()
     passed = {name: each for name, each in request.parameters.items() if name not in own and each is not None}
     if options.task == "embeddings":
         for first in range(0, len(request.inputs), EMBEDDED_TOGETHER):
