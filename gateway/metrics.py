@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from producer.async_client import AsyncClient
 from producer.contract import heartbeat, keys
-from producer.contract.queue.lanes import instant
+from producer.contract.queue.lanes import instant, jobs_in_lanes
 from producer.contract.server.dialogue import run_async
 
 from .access.hang_ups import KEY_NAME, HangUps
@@ -67,7 +67,7 @@ class Metrics:
         now = seconds + microseconds / 1e6
         for number, (name, tier) in enumerate(queues):
             listed, served, waiting, laned = answers[4 * number : 4 * number + 4]
-            length = listed + max(0, int(laned or 0))
+            length = listed + jobs_in_lanes(laned)
             since = instant(served or waiting, now)
             self._length.labels(name, tier).set(length)
             self._oldest.labels(name, tier).set(max(0.0, now - since) if length else 0.0)

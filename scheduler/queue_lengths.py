@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import ResponseError
 
 from producer.contract import keys
+from producer.contract.queue.lanes import jobs_in_lanes
 from producer.contract.server.redis_errors import optional_write
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def observe(redis: Redis, settings: Settings) -> dict[str, ModelQueues]:
         for tier, laned in zip(model.tiers, lanes, strict=True):
             queue = keys.queue(name, tier).encode()
             length, head = _sound(next(answers), 0), _sound(next(answers), None)
-            length += max(0, int(laned or 0))
+            length += jobs_in_lanes(laned)
             if length and queue not in served:
                 unseen.append((keys.served(name), queue))
             waited = max(0.0, now - float(served.get(queue, now))) if length else 0.0

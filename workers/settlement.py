@@ -97,7 +97,7 @@ class Settlement:
             if running.stopped is not None:
                 if running.overdue_at <= now:
                     self.give_up(running.lease)
-                    self._end_stopped(running, running.stopped, {})
+                    self._end_stopped(running, running.stopped)
             elif running.deadline is not None and running.deadline <= now:
                 self._stop(running, "expired")
             elif running.overdue_at <= now:
@@ -113,7 +113,7 @@ class Settlement:
         running.stopped, running.overdue_at = reason, time.monotonic() + STOP_S
         self._engine.cancel(running.lease)
 
-    def _end_stopped(self, running: Running, reason: Exception | str, usage: Mapping[str, int]) -> None:
+    def _end_stopped(self, running: Running, reason: Exception | str, usage: Mapping[str, int] = NOTHING) -> None:
         if isinstance(reason, Exception):
             self.fail(running, reason, usage)
         else:

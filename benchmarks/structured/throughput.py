@@ -10,12 +10,11 @@ import torch
 
 from benchmarks.bars import Bar
 from benchmarks.generation.measured import say
+from benchmarks.queue_tax.direct import drive
 from producer.contract.fleet.fleet_schema import Model
 from workers.engines.generation.choice.rows import RowChoice
 from workers.engines.generation.generate import GenerateEngine
 from workers.engines.protocol import Request
-
-from .validity import answer
 
 SCHEMA = {
     "type": "object",
@@ -58,9 +57,9 @@ def measure(places: int, tokens: int, rounds: int) -> list[Bar]:
         for name, parameters in WAYS.items():
             timed.spent_s, began = 0.0, time.perf_counter()
             requests = [Request(f"{n}", [f"{n} stories:"], {"max_tokens": tokens, **parameters}) for n in range(places)]
-            outcomes = answer(engine, requests)
+            outcomes = drive(engine, requests)
             took_s = time.perf_counter() - began
-            made = sum(outcome.usage["output_tokens"] for outcome in outcomes.values())
+            made = sum(outcome.usage["output_tokens"] for outcome in outcomes)
             say(f"{name}: {made / took_s:.1f} tokens a second, {timed.spent_s / took_s:.2%} beside the model")
             if round_:
                 rates[name].append(made / took_s)

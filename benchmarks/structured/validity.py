@@ -11,6 +11,7 @@ import jsonschema_rs
 
 from benchmarks.bars import Bar
 from benchmarks.generation.measured import say
+from benchmarks.queue_tax.direct import drive
 from producer.contract.errors import InvalidJob
 from producer.contract.fleet.fleet_schema import Model
 from workers.engines.generation.generate import GenerateEngine
@@ -33,10 +34,11 @@ def check(schemas: int, regexes: int) -> list[Bar]:
         Model(engine="generate", source=byte_level_llama(context=4096), memory_gb=1.5, max_concurrency=16), "cpu:0"
     )
     engine.load()
-    outcomes = answer(engine, [request(name, each, number) for number, (name, each) in enumerate(asked.items())])
+    requests = [request(name, each, number) for number, (name, each) in enumerate(asked.items())]
+    outcomes = {outcome.id: outcome for outcome in drive(engine, requests)}
     engine.close()
     found = {name: judge(asked[name], outcome) for name, outcome in outcomes.items()}
-    for name in [name for name, verdict in found.items() if verdict not in ("valid",)]:
+    for name in [name for name, verdict in found.items() if verdict != "valid"]:
         say(f"{name}: {found[name]}: {asked[name]}: {outcomes[name].outputs or outcomes[name].error}")
     count = {verdict: list(found.values()).count(verdict) for verdict in VERDICTS}
     say(f"{count}")
@@ -54,17 +56,6 @@ def request(name: str, asked: Any, seed: int) -> Request:
     if isinstance(asked, str):
         form = {"type": "regex", "regex": asked}
     return Request(name, ["x"], {"response_format": form, "max_tokens": MOST_TOKENS, "temperature": 1.0, "seed": seed})
-
-
-def answer(engine: GenerateEngine, requests: list[Request]) -> dict[str, Outcome]:
-    """The outcomes of requests, of which the engine holds as many as it wants."""
-    outcomes: dict[str, Outcome] = {}
-    waiting = list(reversed(requests))
-    while len(outcomes) < len(requests):
-        while waiting and len(requests) - len(waiting) - len(outcomes) < engine.capacity:
-            engine.submit(waiting.pop())
-        outcomes |= {report.id: report for report in engine.step(0.5) if isinstance(report, Outcome)}
-    return outcomes
 
 
 def judge(asked: Any, outcome: Outcome) -> str:

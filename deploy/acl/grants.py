@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from kombu.transport.redis import REFRESH_BINDING, SWEEP_BINDINGS
 
 from producer.contract import keys
+from producer.contract.server.lua import digest
 
 PIDBOX = "celery.pidbox"
 REPLIES = "reply.celery.pidbox"
@@ -37,8 +37,7 @@ class Grant:
 
 def running(texts: Sequence[str], names: Sequence[str]) -> Grant:
     """Permission to run these Lua scripts, and no others, on some keys. Loading them alone runs nothing."""
-    digests = (hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest() for text in texts)
-    return Grant([f"evalsha|{digest}" for digest in digests], names)
+    return Grant([f"evalsha|{digest(text)}" for text in texts], names)
 
 
 RESULT = keys.result("*")

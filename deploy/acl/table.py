@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import fnmatch
-import hashlib
 import inspect
 from collections import defaultdict
 from collections.abc import Sequence
 
 from producer.contract import keys
+from producer.contract.server.lua import digest
 
 from . import scripts
 from .grants import Grant, GrantScope
@@ -43,10 +43,7 @@ def script_names() -> dict[str, str]:
     """The name of each script by its SHA-1."""
     named = {name: text for name, text in vars(scripts).items() if name.isupper() and isinstance(text, str)}
     named |= {f"LEADER_{n}": text for n, text in enumerate(scripts.LEADER)}
-    return {
-        hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(): f"{name.lower()}.lua"
-        for name, text in named.items()
-    }
+    return {digest(text): f"{name.lower()}.lua" for name, text in named.items()}
 
 
 def granted(grants: Sequence[Grant], key: str) -> set[str]:

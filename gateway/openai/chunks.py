@@ -9,7 +9,7 @@ from typing import Any
 
 from producer.contract.errors import StokerError
 from producer.contract.message.job import Result
-from producer.contract.message.tool_call import call_head
+from producer.contract.message.tool_call import call_head, call_of
 from producer.stream import Piece
 
 from .api_error import Problem, problem_of
@@ -101,8 +101,7 @@ def _call_delta(number: int, at: int, text: str) -> dict[str, Any]:
     """What is new of a tool call, whose first piece has its id and name."""
     if at:
         return {"index": number, "function": {"arguments": text}}
-    ident, name, arguments = call_head(text)
-    return {"index": number, "id": ident, "type": "function", "function": {"name": name, "arguments": arguments}}
+    return {"index": number, **call_of(*call_head(text))}
 
 
 def broken_off(error: StokerError) -> bytes:

@@ -14,6 +14,7 @@ from ..contract import heartbeat, keys
 from ..contract.fleet.reserved_slots import left_to_others
 from ..contract.heartbeat import Heartbeat, WorkerState
 from ..contract.published import PublishedDemand, PublishedSizes
+from ..contract.queue.lanes import jobs_in_lanes
 from .wait_time import Ahead, Snapshot
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def lengths(replies: Sequence[Any]) -> list[int]:
     laned, *plain = replies
     laned = laned if isinstance(laned, list) else [None] * len(plain)
     return [
-        (length if isinstance(length, int) else 0) + max(0, int(more or 0))
+        (length if isinstance(length, int) else 0) + jobs_in_lanes(more)
         for length, more in zip(plain, laned, strict=True)
     ]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from producer.contract import keys
 from producer.contract.fleet.settings import Settings
 from producer.contract.fleet.tenants import DEFAULT, OTHERS, quoted
 from producer.contract.queue.lanes import DUE, SEPARATORS
-from producer.contract.server.lua import script
+from producer.contract.server.lua import digest, script
 
 from ..order import fairness
 from ..order.preemption import Room
@@ -44,7 +43,7 @@ REAP_AT_ONCE = 1000
 
 RECOUNT_LUA = script(fairness.__name__.rpartition(".")[0], "recount.lua")
 CLAIM = script(__package__, "claim.lua")
-CLAIM_SHA = hashlib.sha1(CLAIM.encode(), usedforsecurity=False).hexdigest()
+CLAIM_SHA = digest(CLAIM)
 
 
 def queue_of(lease: str) -> str:

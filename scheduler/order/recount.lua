@@ -8,13 +8,14 @@ for _, queue in ipairs(KEYS) do
   local said = redis.call('HGET', lanes, field)
   if said then
     enter_announced(queue)
-    local tenants = redis.call('ZRANGE', tier_key('counters', queue), 0, ARGV[1])
-    local jobs, dated = 0, redis.call('EXISTS', tier_key('due', queue)) == 1
-    for _, tenant in ipairs(tenants) do
+    local counters = tier_key('counters', queue)
+    local few = redis.call('ZCARD', counters) <= tonumber(ARGV[1])
+    local jobs, dated = 0, few and redis.call('EXISTS', tier_key('due', queue)) == 1
+    for _, tenant in ipairs(few and redis.call('ZRANGE', counters, 0, -1) or {}) do
       if tenant ~= DEFAULT then jobs = jobs + redis.call('LLEN', tier_key('lane', queue, tenant)) end
       if dated then jobs = jobs + redis.call('ZCARD', tier_key('dated', queue, tenant)) end
     end
-    if #tenants <= tonumber(ARGV[1]) and jobs ~= tonumber(said) then
+    if few and jobs ~= tonumber(said) then
       redis.call('HSET', lanes, field, string.format('%d', jobs))
     end
   end

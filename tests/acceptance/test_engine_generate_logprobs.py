@@ -97,7 +97,7 @@ def test_the_prompt_s_are_told_too(engine: GenerateEngine, reference: tuple[Any,
             check(entries, ids[1:], expected(reference, ids), 2)
 
 
-def test_a_beginning_that_the_cache_has_is_read_again(reference: tuple[Any, Any], source: str) -> None:
+def test_a_beginning_that_the_cache_has_is_read_again() -> None:
     """A prompt of several pages of the cache, which the batcher shares among sequences that begin alike."""
     ids = [1000 + number % 900 for number in range(700)]
     long = tiny_models.llama(context=1024)

@@ -6,7 +6,6 @@ worker wrote; and no answer that the hostile producer gets holds an id or a word
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,10 +32,6 @@ ASKED = "what-bob-asks"
 USERS = {"hostile": "producer", "honest": "producer", "worker": "worker", "autoscaler": "autoscaler"}
 NO_ARGUMENTS = {"llen", "zcard", "scard", "hlen", "get", "mget", "del", "exists", "subscribe", "hgetall"}
 RESULT = b'{"status": "SUCCESS", "result": {"output": "answer"}}'
-
-
-def sha(text: str) -> str:
-    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
 TENANTS = st.sampled_from(["bob", "default", "mallory", "nobody", "a|b", "a/b", "m:x", "", "\\0", "%7C", "x" * 3000])

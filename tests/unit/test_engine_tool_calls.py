@@ -27,7 +27,7 @@ TEXTS: list[tuple[str, Form, Answer]] = [
     ('<tool_call>{"name": "time", "arguments": {"at', "tagged", Answer("", [Call("time", '{"at')])),
     (BARE, "bare", Answer("", [Call("weather", PARIS)])),
     (
-        f' {BARE}; {{"name": "time", "parameters": {{}}}}',
+        f" {BARE}; {BARE_TIME}",
         "bare",
         Answer("", [Call("weather", PARIS), Call("time", "{}")]),
     ),

@@ -10,6 +10,11 @@ REMEMBERED = 10_000
 """Tenants that left whose counters are kept; beyond that, those are forgotten that would be lifted anyway."""
 
 
+def jobs_in_lanes(stored: bytes | None) -> int:
+    """Jobs in a queue's lanes, as producers count them, who may miscount; none where they count fewer."""
+    return max(0, int(stored or 0))
+
+
 def instant(stored: bytes | None, now: float) -> float:
     """Since when, as a producer has written it down; now, if it has written no instant, or a later one."""
     try:

@@ -5,11 +5,12 @@ A call that needs several round trips is so written once for both clients.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis.exceptions import NoScriptError
+
+from .lua import digest
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -41,7 +42,7 @@ def evaluated(script: str, calls: Sequence[tuple[Sequence[Any], Sequence[Any]]])
 
     Redis is given the script when it does not know it.
     """
-    sha = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+    sha = digest(script)
 
     def ask(pipe: Any) -> None:
         for names, arguments in calls:

@@ -10,6 +10,7 @@ when ``producer`` is installed under another name:
 
 from __future__ import annotations
 
+import hashlib
 import re
 from importlib import import_module
 from importlib.resources import files
@@ -31,6 +32,11 @@ def script(package: str, name: str) -> str:
     text = _CONSTANT.sub(lambda found: f"local {found[1]} = {_literal(value(found))}\n", text)
     text = _INSERT.sub(lambda found: str(value(found)), text)
     return _INCLUDE.sub(lambda found: script(package, found[1]), text)
+
+
+def digest(text: str) -> str:
+    """The SHA-1 by which a server knows a script."""
+    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
 def _literal(value: object) -> str:

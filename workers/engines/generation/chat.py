@@ -52,9 +52,10 @@ class ChatTemplate:
         told = [self._message(message, index) for message in messages]
         if not self._text:
             raise InvalidJob(f"input {index} is a chat, and this model has no chat template; send a text")
-        reserved = inspect.signature(self._tokenizer.apply_chat_template).parameters.keys() | {"messages"}
-        if taken := sorted(options.arguments.keys() & reserved):
-            raise InvalidJob(f"chat_template_kwargs.{taken[0]} is no argument of the template; leave it out")
+        if options.arguments:
+            reserved = inspect.signature(self._tokenizer.apply_chat_template).parameters.keys() | {"messages"}
+            if taken := sorted(options.arguments.keys() & reserved):
+                raise InvalidJob(f"chat_template_kwargs.{taken[0]} is no argument of the template; leave it out")
         try:
             text: str = self._tokenizer.apply_chat_template(
                 told,

@@ -14,7 +14,7 @@ from llguidance import LLMatcher
 
 from producer.contract.errors import EngineError, InvalidJob, StokerError
 from producer.contract.message.response_format import Structure
-from producer.contract.message.tool_call import call_text
+from producer.contract.message.tool_call import call_of, call_text
 
 from ..protocol import Outcome, OutputPiece, Request
 from .cache_size import CacheSize
@@ -143,6 +143,7 @@ class Sequence:
     """What was streamed: of the text, and of each tool call by its number."""
     _told_tokens: int = 0
     _told_logprobs: int = 0
+    _call_ids: list[str] = field(default_factory=list)
     _logprobs: list[dict[str, Any]] = field(default_factory=list)
     _recorder: Recorder | None = None
     _walk: GrammarWalk | None = None
@@ -218,13 +219,14 @@ class Sequence:
         if self.generation.toolbox is None:
             return text, []
         answer = self.generation.toolbox.answer(text, final=self._detokenizer.complete)
+        while len(self._call_ids) < len(answer.calls):
+            self._call_ids.append(self._call_id(len(self._call_ids)))
+        calls = zip(self._call_ids, answer.calls, strict=False)  # an attempt before may have had more
+        return answer.content, [call_of(ident, call.name, call.arguments) for ident, call in calls]
+
+    def _call_id(self, number: int) -> str:
         seed = repr((self.generation.parameters.seed, self.index, self.token_ids)).encode()
-        calls = []
-        for number, call in enumerate(answer.calls):
-            ident = hashlib.blake2b(seed, digest_size=12, salt=b"%d" % number).hexdigest()
-            function = {"name": call.name, "arguments": call.arguments}
-            calls.append({"id": f"call_{ident}", "type": "function", "function": function})
-        return answer.content, calls
+        return f"call_{hashlib.blake2b(seed, digest_size=12, salt=b'%d' % number).hexdigest()}"
 
     def end(self, last_token: int) -> None:
         """Store the output. Its ``finish_reason`` is ``stop`` after a stop string or a token that ends the answer, else

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
 from producer.contract.errors import EngineError
-from producer.contract.message.tool_call import call_head
+from producer.contract.message.tool_call import call_head, call_of, call_text
 
 from .text_assembly import TextAssembly, whole_characters
 
@@ -86,11 +86,7 @@ class CallAssembly:
     @property
     def calls(self) -> list[dict[str, Any]]:
         """The calls in OpenAI's form."""
-        heads = [call_head(text) for text in self._texts]
-        return [
-            {"id": ident, "type": "function", "function": {"name": name, "arguments": arguments}}
-            for ident, name, arguments in heads
-        ]
+        return [call_of(*call_head(text)) for text in self._texts]
 
 
 def _head(ident: str | None, name: str | None) -> str:
@@ -98,4 +94,4 @@ def _head(ident: str | None, name: str | None) -> str:
         raise EngineError(f"the server sent a tool call with the name {name!r:.80}; allowed: a word")
     if not ident or ident.split() != [ident]:
         ident = f"call_{uuid.uuid4().hex[:24]}"
-    return f"{whole_characters(ident)} {whole_characters(name)}\n"
+    return call_text(call_of(whole_characters(ident), whole_characters(name), ""))
