@@ -75,6 +75,16 @@ def test_they_count_neither_as_queued_nor_against_the_limit(
         assert heard.get_message(timeout=5)["type"] == "pong", "workers were told of a job that never ran"
 
 
+@pytest.mark.parametrize("stays", [{"tenant": "named"}, {"deadline": 1}])
+def test_workers_go_on_seeing_what_stays_in_a_lane(
+    redis: redis_py.Redis, client: Client, stays: dict[str, Any]
+) -> None:
+    """Beside a plain list with jobs, of which a worker is told by the list itself."""
+    first, *_ = client.submit_many(client.job("m", "x", tier="batch", **kind) for kind in (stays, stays, {}))
+    assert client.cancel(first)
+    assert redis.exists(keys.wake("m", "batch"))
+
+
 def test_workers_are_told_of_those_that_run(redis: redis_py.Redis, settings: Settings, client: Client) -> None:
     ids = submit_all(client)
     assert len(Queue(redis, settings, "m").claim(1, "w.1")) == 1

@@ -129,11 +129,12 @@ if in_lane then
   end
 end
 leave(tenant ~= '' and tenant or DEFAULT)
-local plain = redis.call('LLEN', queue) > 0
-local tenants = redis.call('ZCARD', tier_key('counters', queue)) + redis.call('EXISTS', tier_key('entrants', queue))
-if tenants == 0 or plain and tenants == 1 then
+local counters = tier_key('counters', queue)
+local others = redis.call('ZCARD', counters) - (redis.call('ZSCORE', counters, DEFAULT) and 1 or 0)
+others = others + redis.call('EXISTS', tier_key('entrants', queue))
+if others + redis.call('ZCARD', tier_key('dated', queue, DEFAULT)) == 0 then -- no lane has jobs
   redis.call('DEL', tier_key('wake', queue))
-  if not plain then
+  if redis.call('LLEN', queue) == 0 then
     redis.call('HDEL', KEYS[2], queue)
     redis.call('HDEL', model_key('waiting', queue), queue)
   end
