@@ -66,18 +66,21 @@ def requeue(redis: Redis, model: str, entry: str) -> None:
     Raises:
         NoSuchLetter: naming the command that lists them.
     """
-    script = redis.register_script(REQUEUE)
-    if not script([keys.dead(model), keys.losses(model)], [entry, keys.result("")]):
+    if not _take_out(redis, model, entry, keys.result("")):
         raise _missing(model, entry)
 
 
 def purge(redis: Redis, model: str, entry: str | None = None) -> int:
     """Delete one dead letter, or all of a model's; returns how many."""
     if entry is not None:
-        return int(redis.xdel(keys.dead(model), entry))
+        return _take_out(redis, model, entry, "")
     count = int(redis.xlen(keys.dead(model)))
     redis.delete(keys.dead(model), keys.letter_sizes(model), keys.letter_bytes(model))
     return count
+
+
+def _take_out(redis: Redis, model: str, entry: str, results: str) -> int:
+    return int(redis.register_script(REQUEUE)([keys.dead(model), keys.losses(model)], [entry, results]))
 
 
 def _letter(model: str, entry: bytes, fields: dict[bytes, bytes]) -> DeadLetter:

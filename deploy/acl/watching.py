@@ -49,6 +49,7 @@ def operator(fleet: GrantScope) -> list[Grant]:
         Grant(["zadd", "zremrangebyscore"], CANCELLED),
         Grant(["xrange", "xrevrange", "xlen", "xdel"], fleet.of_models(keys.dead)),
         Grant(["del"], fleet.of_models(keys.dead, keys.letter_sizes, keys.letter_bytes)),  # all by one command
+        Grant(["hincrby"], fleet.of_models(keys.letter_bytes)),
         Grant(["hdel", "zrem"], fleet.state),
         Grant(["lpush"], fleet.queues),
         Grant(["get", "set", "del", "publish"], [RESULT], [RESULT]),

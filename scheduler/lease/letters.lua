@@ -14,17 +14,21 @@ local function forget_letter(stream, queue, id, member, tenant, bytes)
   end
 end
 
+-- Forget a letter that was found, [id, fields] as XRANGE answers; returns its fields by name.
+local function forget_found(stream, found)
+  local fields = {}
+  for i = 1, #found[2], 2 do fields[found[2][i]] = found[2][i + 1] end
+  local tenant = string.match(fields.place or '', '/(.+)$') or DEFAULT
+  local bytes = #(fields.message or '') + BESIDE
+  forget_letter(stream, fields.queue, found[1], tenant .. '|' .. found[1] .. '|' .. bytes, tenant, bytes)
+  return fields
+end
+
 -- Forget letters that are older than so many seconds, some at a time.
-local function forget_old_letters(stream, queue, age_s)
+local function forget_old_letters(stream, age_s)
   local clock = redis.call('TIME')
   local before = string.format('(%d-0', math.max(0, (clock[1] - age_s) * 1000))
-  for _, letter in ipairs(redis.call('XRANGE', stream, '-', before, 'COUNT', 16)) do
-    local fields = {}
-    for i = 1, #letter[2], 2 do fields[letter[2][i]] = letter[2][i + 1] end
-    local tenant = string.match(fields.place or '', '/(.+)$') or DEFAULT
-    local bytes = #(fields.message or '') + BESIDE
-    forget_letter(stream, queue, letter[1], tenant .. '|' .. letter[1] .. '|' .. bytes, tenant, bytes)
-  end
+  for _, letter in ipairs(redis.call('XRANGE', stream, '-', before, 'COUNT', 16)) do forget_found(stream, letter) end
 end
 
 -- Keep a letter. most: bytes of all letters of the model; age_s: for how long.
@@ -51,5 +55,5 @@ local function keep_letter(stream, place, reason, losses, history, message, most
     'history', history, 'message', message)
   redis.call('ZADD', sizes, 0, tenant .. '|' .. id .. '|' .. bytes)
   for _, of in ipairs({ tenant, '' }) do redis.call('HINCRBY', sums, of, bytes) end
-  forget_old_letters(stream, queue, age_s)
+  forget_old_letters(stream, age_s)
 end

@@ -269,15 +269,7 @@ class Queue:
         expired_by = 0.0 if stepped else self._server_clock.seen_s
         places = ("inflight", "leases", "losses", "taken", "dead", "suspects", "deferred", "retries", "history")
         limits: list[float | str] = [self._max_losses, self.suspect_at, REAP_AT_ONCE]
-        limits += [
-            keys.result(""),
-            self._result_ttl_ms,
-            self.lease_s,
-            LONGEST_S,
-            expired_by,
-            *self._letters,
-            self.queues[0],
-        ]
+        limits += [keys.result(""), self._result_ttl_ms, self.lease_s, LONGEST_S, expired_by, *self._letters]
         requeued, buried = self._reap(self._names(*places), limits)
         return int(requeued), int(buried)
 

@@ -7,8 +7,7 @@
 -- ARGV  1 most losses a job may cause, 2 losses that make a suspect, 3 most jobs to look at,
 --       4 prefix of result keys, 5 results' time to live in ms, 6 lease in seconds, 7 longest delay of a deferred job
 --       in seconds, 8 server time by which leases count as expired; 0 after the clock was set forward, when only
---       leases at 0 do (Queue.expire), 9 most bytes of dead letters, 10 for how many seconds they are kept, 11 a queue
---       of the model
+--       leases at 0 do (Queue.expire), 9 most bytes of dead letters, 10 for how many seconds they are kept
 -- Returns {requeued, buried}.
 -- include ../../producer/contract/queue/text.lua
 -- include fail.lua
@@ -68,7 +67,7 @@ for i = #lapsed, 1, -1 do -- the oldest last, so that it is the head again
   end
   redis.call('ZREM', KEYS[2], lease)
 end
-forget_old_letters(KEYS[5], ARGV[11], tonumber(ARGV[10]))
+forget_old_letters(KEYS[5], tonumber(ARGV[10]))
 local due = redis.call('ZRANGEBYSCORE', KEYS[7], '-inf', now, 'LIMIT', 0, ARGV[3])
 for i = #due, 1, -1 do
   local place, message = string.match(due[i], '^([^|]+)|(.*)$')

@@ -77,6 +77,19 @@ def test_the_rubbish_of_one_tenant_has_a_bound_and_pushes_out_nobodys(redis: red
     assert not redis.exists(keys.letter_bytes("m"), keys.letter_sizes("m"))
 
 
+def test_a_letter_that_is_put_back_or_purged_leaves_its_bytes_to_others(redis: redis_py.Redis) -> None:
+    queue = Queue(redis, Settings(models={"m": {"engine": "echo", "tiers": ["batch"]}}), "m")
+    for tenant in ("alice", "bob"):
+        bury_of(redis, queue, tenant, b"x" * 1000)
+    newest, oldest = dead_letters.letters(redis, "m")
+    dead_letters.requeue(redis, "m", oldest.id)
+    sums = redis.hgetall(keys.letter_bytes("m"))
+    assert sums[b"bob"] == sums[b""]
+    assert b"alice" not in sums
+    assert dead_letters.purge(redis, "m", newest.id) == 1
+    assert not redis.exists(keys.letter_bytes("m"), keys.letter_sizes("m"))
+
+
 def test_of_a_message_that_is_larger_than_all_the_first_is_kept(redis: redis_py.Redis) -> None:
     settings = Settings(models={"m": {"engine": "echo", "tiers": ["batch"]}}, redis={"dead_letter_bytes": 8192})
     bury_of(redis, Queue(redis, settings, "m"), "alice", b"y" * 100_000)
